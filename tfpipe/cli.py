@@ -1,0 +1,184 @@
+"""The commands. Thin: each loads the configuration and calls one function; TensorFlow is imported only where it works.
+
+Exit codes: 0 done; 1 a gate failed; 2 the user's input is wrong, said in one line; 130 or 143 stopped by a signal, and
+the same command resumes. A traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tfpipe
+from tfpipe.errors import GateError, InputError
+
+app = typer.Typer(
+    help="Labelled text in, a verified and compressed classifier out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Show a configuration, or what one may hold.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run")]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="directory of the run; default: runs/NAME")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=VALUE", help="override one setting; may be repeated")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="last stage to do")]
+Redo = Annotated[str | None, typer.Option("--redo", metavar="STAGE", help="do this stage again even if it holds")]
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    until: Until = None,
+    redo: Redo = None,
+) -> None:
+    """Bring a run up to date: skip what holds, continue what was begun, redo what a changed setting invalidates."""
+    _run(config, run_dir, overrides, until, redo)
+
+
+def _run(config: Path, run_dir: Path | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
+    from tfpipe import pipeline
+    from tfpipe.config import load_config
+    from tfpipe.rundir import RunDirectory
+
+    settings = load_config(config, overrides)
+    names = [stage.name for stage in pipeline.stages_of(settings)]
+    for option, value in (("--until", until), ("--redo", redo)):
+        if value is not None and value not in names:
+            raise InputError(f"{option} {value}: this run has no such stage; its stages are {', '.join(names)}")
+    pipeline.run(settings, RunDirectory(run_dir or Path("runs") / settings.name), until=until, redo=redo)
+
+
+def _stage_command(name: str, summary: str) -> None:
+    def command(config: ConfigFile, run_dir: RunDir = None, overrides: Overrides = None) -> None:
+        _run(config, run_dir, overrides, name, None)
+
+    command.__doc__ = f"Bring a run up to date as far as `{name}`: {summary}."
+    app.command(name)(command)
+
+
+for _name, _summary in (
+    ("prepare", "rows, splits, token tables"),
+    ("train", "the dense classifier"),
+    ("prune", "zeros in its kernels"),
+    ("quantize", "8-bit weights and learned ranges"),
+    ("export", "SavedModel and ONNX"),
+    ("verify", "the parity matrix; publishes what passes"),
+    ("report", "the table, metrics.json, model_card.md"),
+):
+    _stage_command(_name, _summary)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_SAVED_MODEL", help="directory of a run or a SavedModel")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
+    variant: Annotated[str, typer.Option(help="published variant of a run: dense, pruned, int8")] = "dense",
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="file with one text a line; - is standard input")
+    ] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="JSON Lines file; default: a table")] = None,
+) -> None:
+    """Label texts with a published SavedModel."""
+    from tfpipe.tools import predict as tool
+
+    tool.run(model, texts or [], variant, input_file, output_file)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, and what training will use here and why."""
+    from tfpipe.tools import doctor as tool
+
+    tool.run()
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print a configuration, defaults written out."""
+    from tfpipe.config import dump_config, load_config
+
+    typer.echo(dump_config(load_config(config, overrides)), nl=False)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a configuration: every setting with its type, default and description."""
+    from tfpipe.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tfpipe {tfpipe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs a command and turns what it raises into an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except InputError as error:
+        _exit(2, str(error))
+    except GateError as error:
+        _exit(1, str(error))
+    except KeyboardInterrupt:
+        _exit(130, "interrupted; the same command continues from the last checkpoint")
+    except OSError as error:
+        message = _explain_os_error(error)
+        if message is None:
+            raise
+        _exit(2, message)
+    except Exception as error:
+        # TensorFlow and Arrow report a full disk in exceptions of their own.
+        if "No space left on device" not in str(error):
+            raise
+        _exit(2, "no space left on the disk; free some and run the same command again, nothing committed is lost")
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    where = error.filename or "a file of the run"
+    if error.errno == errno.ENOSPC:
+        return (
+            f"{where}: no space left on the disk; free some and run the same command again, nothing committed is lost"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where}: {error.strerror.lower()}; choose a directory that can be written, with --run-dir"
+    return None
+
+
+def _exit(code: int, message: str) -> None:
+    print(f"tfpipe: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: object) -> None:
+    _exit(128 + number, "terminated; the same command continues from the last checkpoint")
+
+
+if __name__ == "__main__":
+    main()

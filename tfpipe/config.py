@@ -1,0 +1,267 @@
+"""The typed, strict configuration of a run.
+
+Enters: one YAML file and `--set a.b=VALUE` overrides. Leaves: a `Config`, every default written out. Wrong values
+fail here, before any work; an unknown key names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tfpipe.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Split(Section):
+    """Shares of the rows, by a hash of their content: a row's split depends on nothing but the row and the seed."""
+
+    train: Fraction = Field(0.8, description="share of the rows that train")
+    validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and judges the budgets")
+    test: Fraction = Field(0.1, description="share that is only ever reported")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Split:
+        total = self.train + self.validation + self.test
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}; change one of the three")
+        if not (self.train and self.validation and self.test):
+            raise ValueError("each of train, validation and test must be above 0: all three are needed")
+        return self
+
+
+class Data(Section):
+    """Where the rows come from and how they become examples."""
+
+    source: str = Field(description="CSV file: a path, or package:NAME/PATH for a file inside an installed package")
+    text_column: str = Field("text", description="column that holds the text")
+    text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
+    label_column: str = Field("label", description="column that holds the label")
+    label_names: dict[str, str] | None = Field(
+        None, description="value in the file -> name of the label, in the order of the classes; null: values as found"
+    )
+    label_separator: str = Field("|", min_length=1, description="between the labels of one row (multi_label only)")
+    filter: dict[str, str | list[str]] = Field(
+        default_factory=dict, description="column -> value or values; only rows that match every entry are used"
+    )
+    split: Split = Field(default_factory=Split, description="shares of train, validation and test")
+    max_length: Annotated[int, Field(ge=4, le=4096)] = Field(
+        128, description="longest example in tokens, [CLS] and [SEP] included; what is longer is cut"
+    )
+    max_rejected_fraction: Fraction = Field(0.01, description="share of unusable rows above which preparation stops")
+
+
+class Encoder(Section):
+    """The pretrained encoder."""
+
+    source: str = Field(
+        description="package:NAME/PATH, hf:ORGANISATION/NAME[@REVISION], keras-nlp:PRESET, or a directory"
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="expected SHA-256 of the weights file; null: not checked"
+    )
+
+
+class Train(Section):
+    """Fine-tuning of the dense model."""
+
+    epochs: PositiveFloat = Field(3.0, description="passes over the training rows")
+    batch_size: PositiveInt = Field(32, description="examples per optimizer step, over all replicas")
+    learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
+    warmup_fraction: Fraction = Field(0.1, description="share of the steps over which the rate rises from 0")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+        0.01, description="decoupled decay (AdamW); biases and layer norms are left out"
+    )
+    clip_global_norm: PositiveFloat | None = Field(1.0, description="largest global gradient norm; null: no clipping")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        None, description="dropout of hidden states and attention; null: what the encoder's config.json says"
+    )
+    metric: Literal["accuracy", "macro_f1", "loss"] = Field(
+        "accuracy", description="validation metric that chooses the best checkpoint"
+    )
+    strategy: Literal["auto", "one_device", "mirrored"] = Field(
+        "auto", description="tf.distribute strategy; auto: mirrored with several GPUs, else one device"
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
+        "auto", description="compute precision; auto: mixed_bfloat16 where the hardware multiplies it, else float32"
+    )
+    checkpoint_every: PositiveInt = Field(100, description="steps between two checkpoints")
+
+
+class Prune(Section):
+    """Magnitude pruning (TF-MOT) with fine-tuning."""
+
+    sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.5, description="share of zeros in every kernel of the encoder at the end"
+    )
+    epochs: PositiveFloat = Field(1.0, description="passes over the training rows")
+    learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
+    ramp_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.5, description="share of the steps over which sparsity rises; the rest recovers accuracy"
+    )
+
+
+class Quantize(Section):
+    """Quantization-aware training (TF-MOT), 8 bits, always in float32."""
+
+    epochs: PositiveFloat = Field(0.5, description="passes over the training rows")
+    learning_rate: PositiveFloat = Field(2e-5, description="peak learning rate")
+    calibration_rows: PositiveInt = Field(512, description="training rows that set the first activation ranges")
+
+
+class Export(Section):
+    """SavedModel and ONNX."""
+
+    onnx_opset: Annotated[int, Field(ge=17, le=18)] = Field(17, description="ONNX operator set")
+
+
+class Verify(Section):
+    """The gates: outside any of them nothing is published."""
+
+    rows: PositiveInt = Field(5000, description="rows of the test split that every artefact answers; at most all")
+    batch_sizes: tuple[PositiveInt, PositiveInt] = Field((1, 32), description="two batch sizes to compare at")
+    small_batch_rows: PositiveInt = Field(128, description="rows that answer at the smaller batch size as well")
+    max_logit_diff_saved_model: PositiveFloat = Field(
+        1e-5, description="largest logit difference between the SavedModel and the float32 Keras model"
+    )
+    max_logit_diff_onnx: PositiveFloat = Field(1e-4, description="the same for ONNX")
+    min_label_agreement_int8: Fraction = Field(0.99, description="int8 artefacts: share of equal labels, at least")
+    max_probability_diff_int8: PositiveFloat = Field(
+        0.01, description="int8 artefacts: mean absolute difference of probability, at most"
+    )
+    max_accuracy_drop: Fraction = Field(
+        0.03, description="accuracy, on validation rows, that a compressed variant may lose against dense"
+    )
+
+
+class Report(Section):
+    """What the report measures."""
+
+    latency_runs: PositiveInt = Field(20, description="timed calls per artefact and shape; the median is reported")
+    threads: PositiveInt | None = Field(None, description="ONNX Runtime threads; null: all processors")
+
+
+class Config(Section):
+    """One run: `tfpipe run CONFIG`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run: runs/NAME by default")
+    task: Literal["single_label", "multi_label"] = Field("single_label", description="one label a text, or any number")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything random")
+    data: Data
+    encoder: Encoder
+    train: Train = Field(default_factory=Train)
+    prune: Prune | None = Field(default_factory=Prune, description="null: no pruned variant")
+    quantize: Quantize | None = Field(default_factory=Quantize, description="null: no int8 variant")
+    export: Export = Field(default_factory=Export)
+    verify: Verify = Field(default_factory=Verify)
+    report: Report = Field(default_factory=Report)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The model variants that this run makes, in the order in which they are made."""
+        return (
+            "dense",
+            *(("pruned",) if self.prune is not None else ()),
+            *(("int8",) if self.quantize is not None else ()),
+        )
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Reads a configuration and applies `a.b=VALUE` overrides (VALUE is YAML).
+
+    Raises:
+      InputError: the file can't be read, is not YAML, or a setting is unknown or out of range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't read the configuration ({error}); give the path of a YAML file") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_config(tree, where=str(path))
+
+
+def parse_config(tree: dict[str, Any], where: str) -> Config:
+    """Turns a mapping into a `Config`; `where` names its origin in errors."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise InputError(f"{where}: {problems}") from None
+
+
+def setting(config: Config, dotted: str) -> Any:
+    """The value at a dotted path such as `data.split`, as plain JSON types; None where a section is off."""
+    value: Any = config.model_dump(mode="json")
+    for key in dotted.split("."):
+        if value is None:
+            return None
+        value = value[key]
+    return value
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as YAML, defaults written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, separator, raw = override.partition("=")
+    if not separator or not dotted:
+        raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML") from error
+    *parents, last = dotted.split(".")
+    node = tree
+    for key in parents:
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            raise InputError(f"--set {override}: {key} is a value, not a section; see `tfpipe config schema`")
+    node[last] = value
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = problem["loc"]
+        valid = _valid_keys(parents)
+        nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"valid here: {', '.join(valid)}"
+        return f"{location}: unknown setting; {hint}"
+    if problem["type"] == "missing":
+        return f"{location}: this setting is required; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    received = "" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})"
+    return f"{location}: {message}{received}"
+
+
+def _valid_keys(parents: list[Any]) -> list[str]:
+    section: type[BaseModel] = Config
+    for key in parents:
+        annotation = section.model_fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,74 @@
+"""What a run says while it works: one line per choice or count, a progress bar for anything long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line every so often instead
+
+
+def say(message: str) -> None:
+    """Prints one line to standard error; standard output is for results."""
+    console.print(message, markup=False)
+
+
+class Bar:
+    """Progress of one long step: `advance()` moves it, `note` says what changes (a loss, a rate)."""
+
+    def __init__(self, description: str, total: int, completed: int, progress: Progress | None):
+        self._description, self._total, self._completed = description, total, completed
+        self._started_at, self._first = time.monotonic(), completed
+        self._printed_at = self._started_at
+        self._progress = progress
+        if progress is not None:
+            self._task = progress.add_task(description, total=total, completed=completed, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Moves the bar by `count`; `note` is shown at its end."""
+        self._completed += count
+        if self._progress is not None:
+            self._progress.update(self._task, advance=count, note=note)
+            return
+        now = time.monotonic()
+        if now - self._printed_at >= SECONDS_BETWEEN_LINES:
+            self._printed_at = now
+            done = self._completed - self._first
+            left = (now - self._started_at) / done * (self._total - self._completed) if done else 0.0
+            say(f"  {self._description}: {self._completed}/{self._total}, {left:.0f} s left  {note}")
+
+
+@contextmanager
+def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Bar]:
+    """A bar with the time left on a terminal, a line every 15 seconds elsewhere."""
+    if not console.is_terminal:
+        yield Bar(description, total, completed, None)
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(description, total, completed, progress)
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yields the items of an iterable under a progress bar."""
+    with progress_bar(description, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()

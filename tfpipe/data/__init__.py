@@ -1,0 +1,1 @@
+"""Raw text -> clean rows -> splits -> token tables -> static-shape batches."""

@@ -1,0 +1,269 @@
+"""Token tables: the rows of one split, ready to be read at random.
+
+Enters: tokenized rows, one after the other. Leaves: Arrow IPC files `part-00000.arrow`, `part-00001.arrow`, … that are
+memory-mapped and read without a copy; from them, batches of a fixed shape for any choice of rows. One record batch per
+file and no compression, so that the tokens of a file are one flat array.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tfpipe.errors import InputError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("token_type_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("labels", pa.list_(pa.float32()), nullable=False),
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("text_pair", pa.string()),
+        pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+    ]
+)
+
+
+class TokenRow(NamedTuple):
+    """One row of a token table."""
+
+    input_ids: np.ndarray
+    """`[tokens] int32`, special tokens included"""
+    token_type_ids: np.ndarray
+    """`[tokens] int32`"""
+    labels: np.ndarray
+    """`[num_labels] float32`"""
+    row_id: int
+    """number of the row among all accepted rows of the source, over all splits"""
+    text: str
+    text_pair: str | None
+    source: str
+    line: int
+    """line of the source on which the row starts"""
+
+
+class TokenTableWriter:
+    """Writes a token table; a context manager. A file appears under its name only when it is whole.
+
+    Args:
+      directory: made if it is missing; one table.
+      num_labels: length of every label vector.
+      pad_id: the token id that fills a batch.
+      shard_rows: rows per file.
+    """
+
+    def __init__(self, directory: Path, *, num_labels: int, pad_id: int, shard_rows: int = 16384):
+        self._directory, self._num_labels, self._pad_id, self._shard_rows = directory, num_labels, pad_id, shard_rows
+        self._buffer: list[TokenRow] = []
+        self._shards = 0
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> TokenTableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush(last=True)
+
+    def append(self, row: TokenRow) -> None:
+        """Adds a row."""
+        # A full buffer waits for the row after it: the last shard is marked, so that a table that lost it is noticed.
+        if len(self._buffer) == self._shard_rows:
+            self._flush(last=False)
+        if len(row.labels) != self._num_labels or len(row.input_ids) != len(row.token_type_ids):
+            raise ValueError(
+                f"row {row.row_id}: {len(row.labels)} labels (expected {self._num_labels}), {len(row.input_ids)} "
+                f"input_ids and {len(row.token_type_ids)} token_type_ids (expected as many)"
+            )
+        self._buffer.append(row)
+
+    def _flush(self, *, last: bool) -> None:
+        rows, self._buffer = self._buffer, []
+        name = f"part-{self._shards:05d}.arrow"
+        self._shards += 1
+        metadata = {"num_labels": str(self._num_labels), "pad_id": str(self._pad_id), "last": str(last).lower()}
+        source = pa.array([row.source for row in rows], pa.string()).dictionary_encode()
+        columns = [
+            _list_array([row.input_ids for row in rows], np.int32),
+            _list_array([row.token_type_ids for row in rows], np.int32),
+            _list_array([row.labels for row in rows], np.float32),
+            pa.array([row.row_id for row in rows], pa.int64()),
+            pa.array([row.text for row in rows], pa.string()),
+            pa.array([row.text_pair for row in rows], pa.string()),
+            source,
+            pa.array([row.line for row in rows], pa.int64()),
+        ]
+        schema = SCHEMA.with_metadata(metadata)
+        temporary = self._directory / f".{name}.temporary"
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+        os.replace(temporary, self._directory / name)
+
+
+class TokenTable:
+    """A token table on disk, memory-mapped: opening it reads offsets and labels, a batch reads its own tokens.
+
+    Attributes:
+      num_rows: rows in the table.
+      num_labels: length of a label vector.
+      pad_id: the token id that fills a batch.
+      lengths: `[rows] int32`, tokens per row.
+      labels: `[rows, num_labels] float32`.
+      row_ids: `[rows] int64`, numbers among all accepted rows of the source.
+      lines: `[rows] int64`, lines of the source.
+    """
+
+    def __init__(self, shards: list[pa.RecordBatch], *, num_labels: int, pad_id: int):
+        self.num_labels, self.pad_id = num_labels, pad_id
+        self._shards = shards
+        self._input_ids = [_flat(shard, "input_ids") for shard in shards]
+        self._token_type_ids = [_flat(shard, "token_type_ids") for shard in shards]
+        offsets = [_offsets(shard, "input_ids") for shard in shards]
+        self.lengths = _joined([np.diff(each) for each in offsets])
+        self._starts = _joined([each[:-1] for each in offsets])  # within its shard
+        self._first_rows = np.cumsum([0, *(shard.num_rows for shard in shards)])
+        self.num_rows = int(self._first_rows[-1])
+        self.labels = _joined([_flat(shard, "labels").reshape(-1, num_labels) for shard in shards])
+        self.row_ids = _joined([shard.column("row_id").to_numpy() for shard in shards])
+        self.lines = _joined([shard.column("line").to_numpy() for shard in shards])
+
+    @staticmethod
+    def open(directory: Path) -> TokenTable:
+        """Opens the table in a directory.
+
+        Raises:
+          InputError: a file is missing, cut short or not what the writer wrote.
+        """
+        paths = sorted(directory.glob("part-*.arrow"))
+        if not paths:
+            raise InputError(f"{directory}: no token table; make it again with --redo prepare")
+        shards = []
+        for number, path in enumerate(paths):
+            if path.name != f"part-{number:05d}.arrow":
+                raise InputError(f"{directory}/part-{number:05d}.arrow is missing; make it again with --redo prepare")
+            shards.append(_open_shard(path))
+        metadata = shards[-1].schema.metadata
+        if metadata[b"last"] != b"true":
+            raise InputError(
+                f"{directory}: files after {paths[-1].name} are missing; make it again with --redo prepare"
+            )
+        return TokenTable(shards, num_labels=int(metadata[b"num_labels"]), pad_id=int(metadata[b"pad_id"]))
+
+    def texts(self, rows: Iterable[int]) -> list[str]:
+        """The first or only text of each row."""
+        return [self._cell("text", row) for row in rows]
+
+    def text_pairs(self, rows: Iterable[int]) -> list[str | None]:
+        """The second text of each row; None for a row without one."""
+        return [self._cell("text_pair", row) for row in rows]
+
+    def rows(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The given rows as one batch, padded.
+
+        Args:
+          indices: `[n] int64`; -1 is an empty slot: nothing but padding, weight 0. Its first position counts as
+            attended, so that a softmax over the attended positions stays finite.
+          length: tokens to pad to; no row may be longer.
+
+        Returns:
+          `input_ids`, `token_type_ids`, `attention_mask`: `[n, length] int32`; `labels`: `[n, num_labels] float32`;
+          `weights`: `[n] float32`, 1 for a row and 0 for an empty slot.
+
+        Raises:
+          IndexError: no such row.
+          ValueError: a row is longer than `length`.
+        """
+        indices = np.asarray(indices, np.int64)
+        if indices.size and (indices.min() < -1 or indices.max() >= self.num_rows):
+            raise IndexError(f"rows {indices.min()} to {indices.max()} of a table of {self.num_rows} rows")
+        filled = np.flatnonzero(indices >= 0)
+        # Grouped by shard, so that each shard's tokens are gathered in one go.
+        shard_of = np.searchsorted(self._first_rows, indices[filled], side="right") - 1
+        if len(self._shards) > 1:
+            grouped = np.argsort(shard_of, kind="stable")
+            filled, shard_of = filled[grouped], shard_of[grouped]
+        rows = indices[filled]
+        lengths = self.lengths[rows]
+        if lengths.size and lengths.max() > length:
+            raise ValueError(f"a row of {lengths.max()} tokens does not fit into length {length}")
+        columns = np.arange(length, dtype=np.int64)
+        occupied = columns < lengths[:, None]
+        positions = (self._starts[rows][:, None] + columns)[occupied]  # in the flat tokens of the row's shard
+        targets = (filled[:, None] * length + columns)[occupied]  # in the flat batch
+        input_ids = np.full((len(indices), length), self.pad_id, np.int32)
+        token_type_ids = np.zeros((len(indices), length), np.int32)
+        attention_mask = np.zeros((len(indices), length), np.int32)
+        row_borders = np.searchsorted(shard_of, np.arange(len(self._shards) + 1))
+        token_borders = np.concatenate([[0], np.cumsum(lengths)])[row_borders]
+        for shard in np.unique(shard_of):
+            here = slice(token_borders[shard], token_borders[shard + 1])
+            input_ids.ravel()[targets[here]] = self._input_ids[shard][positions[here]]
+            token_type_ids.ravel()[targets[here]] = self._token_type_ids[shard][positions[here]]
+        attention_mask.ravel()[targets] = 1
+        attention_mask[indices < 0, :1] = 1
+        labels = np.zeros((len(indices), self.num_labels), np.float32)
+        labels[filled] = self.labels[rows]
+        return {
+            "input_ids": input_ids,
+            "token_type_ids": token_type_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            "weights": (indices >= 0).astype(np.float32),
+        }
+
+    def _cell(self, column: str, row: int) -> str | None:
+        if not 0 <= row < self.num_rows:
+            raise IndexError(f"row {row} of a table of {self.num_rows} rows")
+        shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return self._shards[shard].column(column)[int(row - self._first_rows[shard])].as_py()
+
+
+def _open_shard(path: Path) -> pa.RecordBatch:
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            if not reader.schema.equals(SCHEMA) or reader.num_record_batches != 1:
+                raise pa.ArrowInvalid("another schema")
+            shard = reader.get_batch(0)
+        shard.validate()
+        metadata = shard.schema.metadata or {}
+        num_labels = int(metadata[b"num_labels"])
+        for column in ("input_ids", "token_type_ids", "labels"):
+            offsets = _offsets(shard, column)
+            if offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(_flat(shard, column)):
+                raise pa.ArrowInvalid(f"offsets of {column}")
+        if not np.array_equal(_offsets(shard, "input_ids"), _offsets(shard, "token_type_ids")):
+            raise pa.ArrowInvalid("as many input_ids as token_type_ids expected")
+        if np.any(np.diff(_offsets(shard, "labels")) != num_labels):
+            raise pa.ArrowInvalid(f"{num_labels} labels a row expected")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a whole token table ({reason}); make it again with --redo prepare") from error
+    return shard
+
+
+def _list_array(vectors: list[np.ndarray], dtype: type) -> pa.ListArray:
+    offsets = np.cumsum([0, *map(len, vectors)], dtype=np.int32)
+    values = np.concatenate(vectors) if vectors else np.empty(0)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.asarray(values, dtype)))
+
+
+def _flat(shard: pa.RecordBatch, column: str) -> np.ndarray:
+    return shard.column(column).values.to_numpy(zero_copy_only=True)
+
+
+def _offsets(shard: pa.RecordBatch, column: str) -> np.ndarray:
+    return shard.column(column).offsets.to_numpy(zero_copy_only=True)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,169 @@
+"""The artefacts of a run, each as something that answers: the same rows in, logits out.
+
+Four per variant: `keras` (the float32 mask form, the reference), `saved_model` (by tokens), `saved_model_text` (by raw
+text), `onnx`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import tensorflow as tf
+from onnx import numpy_helper
+
+from tfpipe.compress.prune import is_prunable, sparsity_of
+from tfpipe.data.token_table import TokenTable
+from tfpipe.export.export import float_model
+from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
+
+KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
+
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to answer, in both forms."""
+
+    tokens: dict[str, np.ndarray]
+    """`input_ids, attention_mask, token_type_ids`, [batch, length] int32"""
+    texts: list[str]
+    text_pairs: list[str] | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One artefact, loaded."""
+
+    variant: str
+    kind: str
+    path: Path
+    """file or directory on disk"""
+    size_bytes: int
+    sparsity: float
+    """share of zeros in the encoder's kernels, counted in the file"""
+    answer: Callable[[Batch], np.ndarray]
+    """a batch -> logits [batch, labels] float32"""
+
+
+def load_artifacts(
+    variant: str, classifier: Classifier, source: Path, exported: Path, threads: int | None
+) -> list[Artifact]:
+    """Loads the four artefacts of a variant, each from its own files.
+
+    Args:
+      variant: `dense`, `pruned` or `int8`.
+      classifier: read from `source`.
+      source: directory of the stage that made the variant.
+      exported: directory of its `saved_model/` and `model.onnx`.
+      threads: of ONNX Runtime; None: all processors.
+    """
+    saved_model, onnx_file = exported / "saved_model", exported / "model.onnx"
+    loaded = tf.saved_model.load(str(saved_model))
+    tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
+    # The signatures are bound to an object that must outlive them.
+    keep = loaded
+    weights_on_disk = [source / WEIGHTS_FILE, source / QUANTIZATION_FILE]
+    saved_sparsity = sparsity_of(_saved_weights(saved_model))
+
+    def by_tokens(batch: Batch) -> np.ndarray:
+        assert keep is not None
+        return tokens(**{name: tf.constant(value) for name, value in batch.tokens.items()})["logits"].numpy()
+
+    def by_text(batch: Batch) -> np.ndarray:
+        pairs = {} if batch.text_pairs is None else {"text_pair": tf.constant(batch.text_pairs)}
+        return text(text=tf.constant(batch.texts), **pairs)["logits"].numpy()
+
+    saved_size = sum(file.stat().st_size for file in saved_model.rglob("*") if file.is_file())
+    return [
+        Artifact(
+            variant,
+            "keras",
+            source / WEIGHTS_FILE,
+            sum(file.stat().st_size for file in weights_on_disk if file.exists()),
+            sparsity_of(classifier.weights),
+            _keras(classifier),
+        ),
+        Artifact(variant, "saved_model", saved_model, saved_size, saved_sparsity, by_tokens),
+        Artifact(variant, "saved_model_text", saved_model, saved_size, saved_sparsity, by_text),
+        Artifact(
+            variant,
+            "onnx",
+            onnx_file,
+            onnx_file.stat().st_size,
+            sparsity_of(_onnx_weights(onnx_file)),
+            _onnx(onnx_file, threads),
+        ),
+    ]
+
+
+def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Cuts rows into batches of similar length, each padded to its own longest row.
+
+    Args:
+      table: where the rows are.
+      rows: [n] int64, which.
+      batch_size: rows a batch; the last may be shorter.
+
+    Yields:
+      The batch's rows, and the batch.
+    """
+    ordered = rows[np.argsort(table.lengths[rows], kind="stable")]
+    for start in range(0, len(ordered), batch_size):
+        chunk = ordered[start : start + batch_size]
+        columns = table.rows(chunk, int(table.lengths[chunk].max()))
+        pairs = table.text_pairs(chunk)
+        yield (
+            chunk,
+            Batch(
+                {name: columns[name] for name in TOKEN_INPUTS},
+                table.texts(chunk),
+                None if pairs[0] is None else [pair or "" for pair in pairs],
+            ),
+        )
+
+
+def _keras(classifier: Classifier) -> Callable[[Batch], np.ndarray]:
+    model = float_model(classifier)
+    function = tf.function(
+        lambda tokens: model(tokens, training=False),
+        input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in TOKEN_INPUTS}],
+    )
+    return lambda batch: function({name: tf.constant(value) for name, value in batch.tokens.items()}).numpy()
+
+
+def _onnx(path: Path, threads: int | None) -> Callable[[Batch], np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(
+        ["logits"], {name: value.astype(np.int64) for name, value in batch.tokens.items()}
+    )[0]
+
+
+def _onnx_weights(path: Path) -> dict[str, np.ndarray]:
+    """The encoder's kernels of an ONNX file, float or as codes."""
+    tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(path)).graph.initializer}
+    return {
+        name: numpy_helper.to_array(tensor)
+        for name, tensor in tensors.items()
+        if len(tensor.dims) == 2 and name.startswith("bert.encoder.") and name.endswith(".weight")
+    }
+
+
+def _saved_weights(directory: Path) -> dict[str, np.ndarray]:
+    """The encoder's kernels of a SavedModel, read from its variables."""
+    reader = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
+    found = {}
+    for key, shape in reader.get_variable_to_shape_map().items():
+        # A checkpoint writes each dot of a name twice.
+        name = key.removeprefix("weights/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("..", ".")
+        if len(shape) == 2 and is_prunable(name, np.empty((1, 1))):
+            found[name] = reader.get_tensor(key)
+    return found

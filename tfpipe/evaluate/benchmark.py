@@ -1,0 +1,57 @@
+"""Latency of every artefact at the shapes that serving sees: medians of alternating runs."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tfpipe.console import progress_bar
+from tfpipe.evaluate.artifacts import Artifact, Batch
+
+SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
+"""name -> (batch, tokens per row)"""
+
+
+def measure_latency(artifacts: list[Artifact], runs: int, pairs: bool) -> dict[tuple[str, str], dict[str, float]]:
+    """Median milliseconds per call.
+
+    The artefacts take turns, so that whatever else the machine does meets all of them.
+
+    Args:
+      artifacts: what to call.
+      runs: timed calls per artefact and shape, after two that warm up.
+      max_length: longest row of the model, tokens; a longer shape is measured at this length by raw text, which is cut.
+      pairs: whether texts come in pairs.
+
+    Returns:
+      (variant, kind) -> shape name -> milliseconds.
+    """
+    seconds = {(artifact.variant, artifact.kind): {shape: [] for shape in SHAPES} for artifact in artifacts}
+    with progress_bar("latency", len(SHAPES) * (runs + 2) * len(artifacts)) as bar:
+        for name, (batch_size, length) in SHAPES.items():
+            batch = _batch(batch_size, length, pairs)
+            for number in range(runs + 2):
+                for artifact in artifacts:
+                    started = time.perf_counter()
+                    artifact.answer(batch)
+                    elapsed = time.perf_counter() - started
+                    if number >= 2:
+                        seconds[artifact.variant, artifact.kind][name].append(elapsed)
+                    bar.advance()
+    return {
+        key: {shape: round(float(np.median(values)) * 1000, 2) for shape, values in by_shape.items()}
+        for key, by_shape in seconds.items()
+    }
+
+
+def _batch(batch_size: int, length: int, pairs: bool) -> Batch:
+    """A full batch; the text makes as many tokens as the ids are, as a one-letter word is one token."""
+    tokens = np.ones((batch_size, length), np.int32)
+    text = " ".join(["a"] * (length - 2))
+    half = " ".join(["a"] * ((length - 3) // 2))
+    return Batch(
+        {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": np.zeros_like(tokens)},
+        [half if pairs else text] * batch_size,
+        [half] * batch_size if pairs else None,
+    )

@@ -1,0 +1,72 @@
+"""A classifier as a SavedModel that TF Serving takes as it is.
+
+Signatures, both giving `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label:
+the names joined by `|`):
+
+- `serving_default`: `text` [batch] string, and `text_pair` for a model of pairs.
+- `tokens`: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.model.weights import Classifier, variables_by_name
+
+
+class ServedClassifier(tf.Module):
+    """What is saved: weights by name, the tokenizer's tables, two signatures; nothing of Keras."""
+
+    def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
+        """Wraps a mask form.
+
+        Args:
+          model: mask form, holding the classifier's weights.
+          classifier: gives labels and task.
+          tokenizer: text -> token ids.
+          pairs: whether texts come in pairs.
+        """
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.weights = variables_by_name(model)
+        labels, task = tf.constant(classifier.labels), classifier.task
+
+        def tokens(input_ids, attention_mask, token_type_ids):
+            logits = model(
+                {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
+                training=False,
+            )
+            if task == "multi_label":
+                names = tf.where(logits > 0.0, labels[None], "")
+                label = tf.strings.regex_replace(tf.strings.reduce_join(names, -1, separator="|"), r"^\|+|\|+$", "")
+                label = tf.strings.regex_replace(label, r"\|+", "|")
+                probabilities = tf.sigmoid(logits)
+            else:
+                label, probabilities = tf.gather(labels, tf.argmax(logits, axis=-1)), tf.nn.softmax(logits)
+            return {"logits": logits, "probabilities": probabilities, "label": label}
+
+        ids = tf.TensorSpec([None, None], tf.int32)
+        self.tokens = tf.function(
+            tokens,
+            input_signature=[
+                tf.TensorSpec(ids.shape, ids.dtype, name) for name in ("input_ids", "attention_mask", "token_type_ids")
+            ],
+        )
+        text = tf.TensorSpec([None], tf.string, "text")
+        if pairs:
+            self.text = tf.function(
+                lambda text, text_pair: tokens(**tokenizer.dense(text, text_pair)),
+                input_signature=[text, tf.TensorSpec([None], tf.string, "text_pair")],
+            )
+        else:
+            self.text = tf.function(lambda text: tokens(**tokenizer.dense(text)), input_signature=[text])
+
+
+def save_saved_model(served: ServedClassifier, directory: Path) -> None:
+    """Writes the SavedModel."""
+    signatures = {"serving_default": served.text, "tokens": served.tokens}
+    tf.saved_model.save(served, str(directory), signatures=signatures)

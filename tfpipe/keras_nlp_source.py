@@ -1,0 +1,192 @@
+"""A KerasNLP BERT preset as an encoder source: Keras 3 in, NumPy in the transformers naming out.
+
+Enters: the name of a preset, its hub address (`kaggle://`, `hf://`), or a local preset directory. Leaves: its
+configuration in the words of transformers' `BertConfig`, its tokenizer as the two files that transformers writes, its
+weights by transformers' names. Keras 3 and tf-keras share a process but no objects: nothing of Keras 3 leaves here.
+
+KerasNLP's BERT uses the tanh approximation of GELU whatever its weights were trained with; `hidden_act` carries that.
+"""
+
+from __future__ import annotations
+
+import atexit
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfpipe.errors import InputError
+
+# KerasNLP's variable path -> transformers' name, and how the tensor changes. Keras keeps kernels [in, out] and splits
+# the heads: a query kernel is [hidden, heads, head width], the attention output's [heads, head width, hidden].
+_EMBEDDINGS = {
+    "token_embedding/embeddings": "embeddings.word_embeddings.weight",
+    "position_embedding/embeddings": "embeddings.position_embeddings.weight",
+    "segment_embedding/embeddings": "embeddings.token_type_embeddings.weight",
+    "embeddings_layer_norm/gamma": "embeddings.LayerNorm.weight",
+    "embeddings_layer_norm/beta": "embeddings.LayerNorm.bias",
+    "pooled_dense/kernel": "pooler.dense.weight",
+    "pooled_dense/bias": "pooler.dense.bias",
+}
+_LAYER = {
+    "self_attention_layer/query": "attention.self.query",
+    "self_attention_layer/key": "attention.self.key",
+    "self_attention_layer/value": "attention.self.value",
+    "self_attention_layer/attention_output": "attention.output.dense",
+    "self_attention_layer_norm": "attention.output.LayerNorm",
+    "feedforward_intermediate_dense": "intermediate.dense",
+    "feedforward_output_dense": "output.dense",
+    "feedforward_layer_norm": "output.LayerNorm",
+}
+_LAST = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+
+
+@dataclass
+class Preset:
+    """A preset, opened; `read` loads its weights."""
+
+    tokenizer_directory: Path
+    architecture: dict[str, Any]
+    read: Callable[[], Iterator[tuple[str, Callable[[], np.ndarray]]]]
+
+
+def open_preset(preset: str) -> Preset:
+    """Reads a preset's configuration and tokenizer, and writes the latter into a directory that lives until the exit.
+
+    Raises:
+      InputError: no such preset, or it is no BERT.
+    """
+    _check_directory(preset)
+    if (directory := Path(preset).expanduser()).is_dir():
+        preset = str(directory.resolve())  # a relative path could also be the name of a preset, which KerasNLP prefers
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # else ~/.keras/keras.json decides, and asks for PyTorch
+    import keras_nlp
+
+    known = list(keras_nlp.models.BertBackbone.presets)
+    if "://" not in preset and not directory.is_dir() and preset not in known:
+        near = difflib.get_close_matches(preset, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise InputError(f"keras-nlp:{preset}: no such preset or directory; {hint}")
+    backbone = _load(preset, lambda: keras_nlp.models.BertBackbone.from_preset(preset, load_weights=False))
+    if type(backbone) is not keras_nlp.models.BertBackbone:
+        raise InputError(f"keras-nlp:{preset}: is a {type(backbone).__name__}; only BertBackbone is supported")
+    tokenizer = _load(preset, lambda: keras_nlp.models.BertTokenizer.from_preset(preset))
+    if type(tokenizer) is not keras_nlp.models.BertTokenizer:
+        raise InputError(f"keras-nlp:{preset}: has a {type(tokenizer).__name__}; only BertTokenizer is supported")
+
+    def read() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+        loaded = _load(preset, lambda: keras_nlp.models.BertBackbone.from_preset(preset, dtype="float32"))
+        for variable in loaded.weights:
+            yield _transformers_name(variable.path), lambda variable=variable: _transformers_layout(variable)
+
+    architecture = {
+        "model_type": "bert",
+        "vocab_size": backbone.vocabulary_size,
+        "hidden_size": backbone.hidden_dim,
+        "num_hidden_layers": backbone.num_layers,
+        "num_attention_heads": backbone.num_heads,
+        "intermediate_size": backbone.intermediate_dim,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": backbone.max_sequence_length,
+        "type_vocab_size": backbone.num_segments,
+        "layer_norm_eps": float(backbone.get_layer("embeddings_layer_norm").epsilon),
+        "hidden_dropout_prob": float(backbone.dropout),
+        "attention_probs_dropout_prob": float(backbone.dropout),
+        "pad_token_id": int(tokenizer.pad_token_id),
+    }
+    return Preset(_write_tokenizer(preset, tokenizer, backbone.max_sequence_length), architecture, read)
+
+
+def preset_files(preset: str, weights: bool) -> list[Path]:
+    """The files of a local preset directory, without importing Keras; empty for a name or a hub address."""
+    _check_directory(preset)
+    directory = Path(preset).expanduser()
+    if not directory.is_dir():
+        return []
+    patterns = ["config.json", "tokenizer.json", "assets/tokenizer/*", *(["model*.weights.*"] if weights else [])]
+    return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
+
+
+def _check_directory(preset: str) -> None:
+    directory = Path(preset).expanduser()
+    if not directory.is_dir():
+        if "://" not in preset and ("/" in preset or preset.startswith((".", "~"))):
+            raise InputError(f"keras-nlp:{preset}: no such directory; give a preset's name or a preset directory")
+        return
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = config.get("registered_name") or config.get("class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not the configuration of a KerasNLP preset ({error}); save it again") from error
+    if "model_type" in config:
+        raise InputError(f"{directory}: is in the transformers layout; drop the prefix: encoder.source: {preset}")
+    if name not in ("keras_hub>BertBackbone", "keras_nlp>BertBackbone", "BertBackbone"):
+        raise InputError(f"{path}: registered_name is {json.dumps(name)}; only BertBackbone is supported")
+
+
+def _load(preset: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        # Broad, because KerasNLP hands through the errors of Keras, HDF5, kagglehub, huggingface_hub and requests;
+        # each of them means that the preset that the user named can't be had.
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"keras-nlp:{preset}: could not be loaded ({reason}); check the name and the network, or save it with "
+            "save_to_preset elsewhere and give its directory"
+        ) from error
+
+
+def _write_tokenizer(preset: str, tokenizer: Any, max_length: int) -> Path:
+    if not tokenizer.split or tokenizer.suffix_indicator != "##":
+        raise InputError(
+            f"keras-nlp:{preset}: its tokenizer has split={tokenizer.split}, suffix_indicator="
+            f"{tokenizer.suffix_indicator!r}; only BERT's own (True, '##') is supported"
+        )
+    directory = Path(tempfile.mkdtemp(prefix="tfpipe-tokenizer-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    (directory / "vocab.txt").write_text("".join(f"{token}\n" for token in tokenizer.get_vocabulary()), "utf-8")
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": bool(tokenizer.lowercase),
+        # Written out: transformers would otherwise strip accents wherever it lower-cases, and KerasNLP does not.
+        "strip_accents": bool(tokenizer.strip_accents),
+        "tokenize_chinese_chars": bool(tokenizer.split_on_cjk),
+        "unk_token": tokenizer.oov_token,
+        "cls_token": tokenizer.cls_token,
+        "sep_token": tokenizer.sep_token,
+        "pad_token": tokenizer.pad_token,
+        "mask_token": tokenizer.mask_token,
+        "model_max_length": max_length,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    return directory
+
+
+def _transformers_name(path: str) -> str:
+    """The transformers name of a variable; a path that is not known stays, and is then reported as skipped."""
+    if path in _EMBEDDINGS:
+        return _EMBEDDINGS[path]
+    layer, _, rest = path.partition("/")
+    part, _, last = rest.rpartition("/")
+    number = layer.removeprefix("transformer_layer_")
+    if not number.isdigit() or part not in _LAYER or last not in _LAST:
+        return path
+    return f"encoder.layer.{number}.{_LAYER[part]}.{_LAST[last]}"
+
+
+def _transformers_layout(variable: Any) -> np.ndarray:
+    value = np.asarray(variable.numpy(), dtype=np.float32)
+    if variable.path.endswith("/attention_output/kernel"):
+        return value.reshape(-1, value.shape[-1]).T
+    if variable.path.endswith("/kernel"):
+        return value.reshape(value.shape[0], -1).T
+    return value.reshape(-1) if variable.path.endswith("/bias") else value

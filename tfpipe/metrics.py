@@ -1,0 +1,83 @@
+"""Accuracy, F1, calibration: one definition for training, verification and the report.
+
+Everything here takes NumPy arrays of the whole split and answers in plain floats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+
+def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
+    """[rows, labels] float -> the same: softmax (single_label) or sigmoid (multi_label), in float64."""
+    wide = np.asarray(logits, np.float64)
+    if task == "multi_label":
+        return np.exp(-np.logaddexp(0.0, -wide))
+    shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def predictions(logits: np.ndarray, task: str) -> np.ndarray:
+    """[rows, labels] float -> [rows, labels] bool: the largest logit, or every logit above 0 (multi_label)."""
+    if task == "multi_label":
+        return logits > 0.0
+    return np.eye(logits.shape[-1], dtype=bool)[logits.argmax(axis=-1)]
+
+
+def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
+    """The metrics of one split.
+
+    Args:
+      logits: [rows, labels] float.
+      labels: [rows, labels] float, one-hot or multi-hot.
+      task: `single_label` or `multi_label`.
+
+    Returns:
+      `loss` (mean cross-entropy per row), `accuracy` (multi_label: every label of the row right), `macro_f1`,
+      `calibration_error` (expected calibration error, 15 bins; Guo et al., 2017; of the most probable label, or over
+      all labels).
+    """
+    truth = labels > 0.5
+    guessed = predictions(logits, task)
+    probability = probabilities(logits, task)
+    clipped = np.clip(probability, 1e-12, 1.0)
+    loss = -(labels * np.log(clipped)).sum(axis=-1)
+    if task == "multi_label":
+        loss = loss - ((1.0 - labels) * np.log(np.clip(1.0 - probability, 1e-12, 1.0))).sum(axis=-1)
+        confidence, right = probability.ravel(), truth.ravel()
+    else:
+        confidence, right = probability.max(axis=-1), (guessed & truth).any(axis=-1)
+    return {
+        "loss": float(loss.mean()),
+        "accuracy": float((guessed == truth).all(axis=-1).mean()),
+        "macro_f1": float(f1_score(truth, guessed, average="macro", zero_division=0.0)),
+        "calibration_error": _calibration_error(confidence, right),
+    }
+
+
+def wilson_interval(rate: float, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a rate seen over `count` rows (Wilson, 1927)."""
+    z = 1.959963984540054
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return centre - half, centre + half
+
+
+def is_better(metric: str, candidate: float, best: float | None) -> bool:
+    """Whether a value of a metric beats the best so far; a loss is better when smaller."""
+    if best is None:
+        return True
+    return candidate < best if metric == "loss" else candidate > best
+
+
+def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidence[bin_of == index].sum() - right[bin_of == index].sum())
+        for index in range(bins)
+        if (bin_of == index).any()
+    ]
+    return float(sum(gaps) / max(len(confidence), 1))

@@ -1,0 +1,184 @@
+"""Weights by name: between Keras models, and to and from the transformers layout on disk.
+
+In memory and on disk a classifier's weights are one mapping in transformers' naming (`bert.encoder.layer.0.….weight`,
+kernels [out, in]). `config.json` + `model.safetensors` + tokenizer files load in transformers as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from tfpipe.console import say
+from tfpipe.errors import InputError
+from tfpipe.model.bert import Architecture
+from tfpipe.model.layers import LayerNormalization
+from tfpipe.rundir import write_json
+
+WEIGHTS_FILE = "model.safetensors"
+QUANTIZATION_FILE = "quantization.safetensors"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A stored classifier: everything needed to build any form of it."""
+
+    architecture: Architecture
+    labels: tuple[str, ...]
+    task: str
+    max_length: int
+    weights: dict[str, np.ndarray]
+    """transformers' name -> float32"""
+    quantization: dict[str, np.ndarray]
+    """`<layer>.weight.scale` [out] float32, `<point>.minimum` and `.maximum` [] float32; empty: not quantized"""
+
+    def with_weights(
+        self, weights: dict[str, np.ndarray], quantization: dict[str, np.ndarray] | None = None
+    ) -> Classifier:
+        """The same classifier with other weights."""
+        return replace(self, weights=weights, quantization=quantization or {})
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Quantization point -> range of what is 8 bits wide there."""
+        suffix = ".minimum"
+        return {
+            name.removesuffix(suffix): (float(low), float(self.quantization[name.removesuffix(suffix) + ".maximum"]))
+            for name, low in self.quantization.items()
+            if name.endswith(suffix)
+        }
+
+
+def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
+    """transformers' name -> variable, for every weight of a model built by `bert.py`, TF-MOT's wrappers or not."""
+    named = {}
+    for wrapped in model.layers:
+        layer = getattr(wrapped, "layer", wrapped)
+        prefix = layer.name if layer.name.startswith("classifier") else f"bert.{layer.name}"
+        if isinstance(layer, tf_keras.layers.Embedding):
+            named[f"{prefix}.weight"] = layer.embeddings
+        elif isinstance(layer, tf_keras.layers.Dense):
+            # A wrapper that has run left a quantized tensor in `layer.kernel` and keeps the variable itself.
+            named[f"{prefix}.weight"] = next(weight for weight in wrapped.weights if len(weight.shape) == 2)
+            named[f"{prefix}.bias"] = layer.bias
+        elif isinstance(layer, LayerNormalization):
+            named[f"{prefix}.weight"], named[f"{prefix}.bias"] = layer.gamma, layer.beta
+        elif layer.weights:
+            raise TypeError(f"layer {layer.name} ({type(layer).__name__}) has weights that have no name on disk")
+    return named
+
+
+def is_kernel(name: str, variable: tf.Variable) -> bool:
+    """Whether a weight is the kernel of a projection, stored transposed ([out, in]) on disk."""
+    return name.endswith(".weight") and len(variable.shape) == 2 and "embeddings" not in name
+
+
+def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:
+    """A model's weights in transformers' naming and orientation, float32."""
+    return {
+        name: np.ascontiguousarray(variable.numpy().T) if is_kernel(name, variable) else variable.numpy()
+        for name, variable in variables_by_name(model).items()
+    }
+
+
+def set_weights(model: tf_keras.Model, weights: dict[str, np.ndarray]) -> None:
+    """Gives a model all its weights; every one must be there, with its shape."""
+    for name, variable in variables_by_name(model).items():
+        value = weights[name].T if is_kernel(name, variable) else weights[name]
+        _check_shape(name, value.shape, variable.shape)
+        variable.assign(value)
+
+
+def import_encoder(model: tf_keras.Model, weights: dict[str, np.ndarray], source: str) -> dict[str, list[str]]:
+    """Gives a new classifier the pretrained encoder's weights; the pooler and the head may stay as they were made.
+
+    Args:
+      model: either form.
+      weights: transformers' names without the prefix `bert.`.
+      source: for messages.
+
+    Returns:
+      `{"made_new": [...], "skipped": [...]}`.
+
+    Raises:
+      InputError: the encoder lacks a tensor, or one does not fit.
+    """
+    left = dict(weights)
+    made_new = []
+    for name, variable in variables_by_name(model).items():
+        key = name.removeprefix("bert.")
+        value = left.pop(key, None)
+        if key.startswith("classifier") and value is not None and value.shape[0] != variable.shape[-1]:
+            value = None  # the head of another task
+        if value is None:
+            if not key.startswith(("pooler.", "classifier.")):
+                raise InputError(f"encoder {source}: tensor {key} is missing from the weights; is it a BERT encoder?")
+            made_new.append(key)
+            continue
+        value = value.T if is_kernel(name, variable) else value
+        _check_shape(f"encoder {source}: tensor {key}", value.shape, variable.shape)
+        variable.assign(value)
+    taken = len(weights) - len(left)
+    say(f"  encoder {source}: {taken} tensors taken, {len(made_new)} made new ({', '.join(made_new) or 'none'})")
+    if left:
+        say(f"  not used from it: {', '.join(sorted(left))}")
+    return {"made_new": made_new, "skipped": sorted(left)}
+
+
+def _check_shape(what: str, got, expected) -> None:
+    if tuple(got) != tuple(expected):
+        raise InputError(
+            f"{what}: shape {list(got)} does not fit {list(expected)}; config.json and the weights disagree"
+        )
+
+
+def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
+    """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "position_embedding_type": "absolute",
+        **classifier.architecture.to_dict(),
+        "problem_type": f"{classifier.task}_classification",
+        "id2label": dict(enumerate(classifier.labels)),
+        "label2id": {label: index for index, label in enumerate(classifier.labels)},
+        "max_length": classifier.max_length,
+    }
+    write_json(directory / "config.json", config)
+    for file in sorted(tokenizer.iterdir()):
+        shutil.copyfile(file, directory / file.name)
+    ordered = {name: np.ascontiguousarray(classifier.weights[name], np.float32) for name in sorted(classifier.weights)}
+    save_file(ordered, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    if classifier.quantization:
+        ordered = {name: np.asarray(value, np.float32) for name, value in sorted(classifier.quantization.items())}
+        save_file(ordered, directory / QUANTIZATION_FILE)
+
+
+def load_classifier(directory: Path) -> Classifier:
+    """Reads what `save_classifier` wrote.
+
+    Raises:
+      InputError: a file is missing or broken.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(directory / WEIGHTS_FILE)
+        quantization = directory / QUANTIZATION_FILE
+        return Classifier(
+            architecture=Architecture.from_dict(config),
+            labels=tuple(config["id2label"][str(index)] for index in range(len(config["id2label"]))),
+            task=config["problem_type"].removesuffix("_classification"),
+            max_length=config["max_length"],
+            weights=weights,
+            quantization=load_file(quantization) if quantization.exists() else {},
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{directory}: not a classifier written by tfpipe ({error!r}); make it again") from error

@@ -1,0 +1,37 @@
+"""`tfpipe doctor`: versions, devices, and what training will use on this machine and why."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from tfpipe.rundir import package_versions
+from tfpipe.train.devices import choose_precision, choose_strategy, cpu_flags
+
+
+def run() -> None:
+    """Prints one table."""
+    flags = cpu_flags()
+    known = [flag for flag in ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni") if flag in flags]
+    table = Table("what", "here", show_lines=False)
+    table.add_row("processors", f"{os.cpu_count()}, {', '.join(known) or 'no bfloat16 or int8 instructions'}")
+    devices = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
+    table.add_row("devices", ", ".join(devices))
+    table.add_row("strategy", str(choose_strategy("auto")[1]))
+    table.add_row("precision", str(choose_precision("auto")))
+    table.add_row("int8 in ONNX Runtime", int8_outlook(flags))
+    for package, version in package_versions().items():
+        table.add_row(package, version)
+    Console().print(table)
+
+
+def int8_outlook(flags: set[str]) -> str:
+    """What 8-bit matrix products will do on a processor with these instruction sets."""
+    if flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        return "fast and exact (VNNI or AMX)"
+    if flags & {"avx2", "avx512bw"}:
+        return "slower, and sums of large products may saturate: no VNNI; check the parity table of a run made here"
+    return "unknown processor; check the parity table and the latencies of a run made here"

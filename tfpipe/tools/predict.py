@@ -1,0 +1,88 @@
+"""`tfpipe predict`: labels texts with a SavedModel, published by a run or any of the same signature.
+
+Enters: texts, from the command line or a file. Leaves: a table on standard output, or JSON Lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tfpipe.errors import InputError
+
+BATCH = 64
+
+
+def run(model: Path, texts: list[str], variant: str, input_file: Path | None, output_file: Path | None) -> None:
+    """Answers each text with its label and that label's probability.
+
+    Raises:
+      InputError: no model there, no texts, or a model with other signatures.
+    """
+    directory = find_saved_model(model, variant)
+    if input_file is None and not texts:
+        raise InputError('predict: no texts; give them as arguments ("a small gem") or with --input FILE')
+    answers = predict(directory, itertools.chain(texts, _lines(input_file) if input_file is not None else ()))
+    if output_file is None:
+        for answer in answers:
+            text = " ".join(answer["text"].split())
+            print(f"{answer['label']:<12} {answer['probability']:.4f}  {text if len(text) <= 80 else text[:79] + '…'}")
+        return
+    with open(output_file, "w", encoding="utf-8") as file:
+        for answer in answers:
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+def find_saved_model(path: Path, variant: str) -> Path:
+    """The SavedModel at a path, or the newest published one of a run."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    published = path / "serving" / variant
+    versions = [int(child.name) for child in published.glob("*") if child.name.isdigit()] if published.is_dir() else []
+    if versions:
+        return published / str(max(versions))
+    if (path / "config.yaml").is_file():
+        others = sorted(child.name for child in (path / "serving").glob("*")) if (path / "serving").is_dir() else []
+        found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
+        raise InputError(f"{path}: no published variant {variant}; {found}")
+    raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")
+
+
+def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
+    """Texts -> `{"text", "label", "probability", "probabilities"}`, in order, a batch at a time."""
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  registers the tokenizer's operators
+
+    loaded = tf.saved_model.load(str(directory))
+    serve = loaded.signatures.get("serving_default")
+    if serve is None or "text" not in serve.structured_input_signature[1]:
+        raise InputError(f"{directory}: no signature serving_default that takes text; export it with tfpipe")
+    if "text_pair" in serve.structured_input_signature[1]:
+        raise InputError(f"{directory}: a model of text pairs; predict takes single texts")
+    source = iter(texts)
+    while batch := list(itertools.islice(source, BATCH)):
+        answers = serve(text=tf.constant(batch))
+        rows = zip(batch, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True)
+        for text, label, probabilities in rows:
+            yield {
+                "text": text,
+                "label": label.decode(),
+                "probability": float(probabilities.max()),
+                "probabilities": [float(value) for value in probabilities],
+            }
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if str(path) == "-":
+        yield from (line.rstrip("\n") for line in sys.stdin)
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield from (line.rstrip("\n") for line in file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; --input takes a file with one text a line") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None

@@ -1,0 +1,1 @@
+"""Devices and precision, the optimizer, the one training loop."""
