@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import tfpipe  # noqa: F401  sets TF_USE_LEGACY_KERAS before TensorFlow is imported
+from tfpipe import pipeline  # before TensorFlow: the package sets what TensorFlow reads when it is imported
+from tfpipe.config import Config, parse_config
+from tfpipe.rundir import RunDirectory
+
+import tensorflow as tf  # isort: skip
+
+# Two logical devices for the tests of MirroredStrategy; all else runs on the first. Set before TensorFlow starts.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 TINY = {
     "architectures": ["BertModel"],
@@ -93,3 +103,66 @@ def write_encoder(directory: Path, **changes) -> Path:
 def tiny_encoder(tmp_path_factory) -> Path:
     """Directory of a two-layer BERT in the transformers layout."""
     return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def write_reviews(path: Path, count: int, seed: int = 0) -> Path:
+    """A CSV of distinct made-up sentences that a tiny model learns in a few steps: columns text, label, source."""
+    random = np.random.default_rng(seed)
+    opinions = {
+        "1": ["good", "great", "fine", "lovely", "warm", "funny"],
+        "0": ["bad", "awful", "dull", "weak", "cold"],
+    }
+    openers, things = ["this", "the", "that", "so the", "all in all the"], ["film", "movie", "story", "plot", "cast"]
+    texts: dict[str, str] = {}
+    while len(texts) < count:
+        label = "01"[len(texts) % 2]
+        words = [random.choice(part) for part in (openers, things, ["is", "was"], ["very", "so", "not only"])]
+        closing = " ".join(random.choice(WORDS[:10] + WORDS[-20:], random.integers(0, 8)))
+        opinion = " and ".join(random.choice(opinions[label], 2))
+        texts.setdefault(f"{' '.join(words)} {opinion} {closing}".strip(), label)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "source"])
+        writer.writerows([text, label, "made up"] for text, label in texts.items())
+    return path
+
+
+def tiny_config(data: Path, encoder: Path, **changes) -> Config:
+    """A configuration that runs the whole pipeline in a minute; `changes` are dotted paths, with `__` for the dot."""
+    tree = {
+        "name": "tiny",
+        "data": {
+            "source": str(data),
+            "label_names": {"0": "negative", "1": "positive"},
+            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
+            "max_length": 32,
+        },
+        "encoder": {"source": str(encoder)},
+        "train": {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3, "precision": "float32", "checkpoint_every": 7},
+        "prune": {"sparsity": 0.5, "epochs": 1, "learning_rate": 1e-3},
+        "quantize": {"epochs": 0.5, "learning_rate": 1e-4, "calibration_rows": 64},
+        "verify": {"small_batch_rows": 16, "min_label_agreement_int8": 0.95, "max_accuracy_drop": 0.1},
+        "report": {"latency_runs": 2},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return parse_config(tree, where="the test")
+
+
+@pytest.fixture(scope="session")
+def tiny_reviews(tmp_path_factory) -> Path:
+    """A CSV file of 400 sentences."""
+    return write_reviews(tmp_path_factory.mktemp("data") / "reviews.csv", 400)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path]:
+    """A finished run of the whole pipeline: its configuration and its directory. Read it, do not change it."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    config = tiny_config(tiny_reviews, tiny_encoder)
+    pipeline.run(config, RunDirectory(directory))
+    return config, directory

@@ -47,6 +47,8 @@ class Artifact:
     size_bytes: int
     sparsity: float
     """share of zeros in the encoder's kernels, counted in the file"""
+    longest: int
+    """most tokens that it takes; raw text is cut there"""
     answer: Callable[[Batch], np.ndarray]
     """a batch -> logits [batch, labels] float32"""
 
@@ -66,39 +68,29 @@ def load_artifacts(
     saved_model, onnx_file = exported / "saved_model", exported / "model.onnx"
     loaded = tf.saved_model.load(str(saved_model))
     tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
-    # The signatures are bound to an object that must outlive them.
-    keep = loaded
-    weights_on_disk = [source / WEIGHTS_FILE, source / QUANTIZATION_FILE]
-    saved_sparsity = sparsity_of(_saved_weights(saved_model))
 
-    def by_tokens(batch: Batch) -> np.ndarray:
-        assert keep is not None
+    def by_tokens(batch: Batch, loaded=loaded) -> np.ndarray:  # the signatures do not keep alive what they run on
         return tokens(**{name: tf.constant(value) for name, value in batch.tokens.items()})["logits"].numpy()
 
-    def by_text(batch: Batch) -> np.ndarray:
+    def by_text(batch: Batch, loaded=loaded) -> np.ndarray:
         pairs = {} if batch.text_pairs is None else {"text_pair": tf.constant(batch.text_pairs)}
         return text(text=tf.constant(batch.texts), **pairs)["logits"].numpy()
 
-    saved_size = sum(file.stat().st_size for file in saved_model.rglob("*") if file.is_file())
+    def size(*files: Path) -> int:
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def artifact(kind: str, path: Path, size_bytes: int, sparsity: float, answer) -> Artifact:
+        longest = classifier.max_length if kind == "saved_model_text" else positions
+        return Artifact(variant, kind, path, size_bytes, sparsity, longest, answer)
+
+    positions = classifier.architecture.max_position_embeddings
+    weights, quantization = source / WEIGHTS_FILE, source / QUANTIZATION_FILE
+    saved = (saved_model, size(*saved_model.rglob("*")), sparsity_of(_saved_weights(saved_model)))
     return [
-        Artifact(
-            variant,
-            "keras",
-            source / WEIGHTS_FILE,
-            sum(file.stat().st_size for file in weights_on_disk if file.exists()),
-            sparsity_of(classifier.weights),
-            _keras(classifier),
-        ),
-        Artifact(variant, "saved_model", saved_model, saved_size, saved_sparsity, by_tokens),
-        Artifact(variant, "saved_model_text", saved_model, saved_size, saved_sparsity, by_text),
-        Artifact(
-            variant,
-            "onnx",
-            onnx_file,
-            onnx_file.stat().st_size,
-            sparsity_of(_onnx_weights(onnx_file)),
-            _onnx(onnx_file, threads),
-        ),
+        artifact("keras", weights, size(weights, quantization), sparsity_of(classifier.weights), _keras(classifier)),
+        artifact("saved_model", *saved, by_tokens),
+        artifact("saved_model_text", *saved, by_text),
+        artifact("onnx", onnx_file, size(onnx_file), sparsity_of(_onnx_weights(onnx_file)), _onnx(onnx_file, threads)),
     ]
 
 

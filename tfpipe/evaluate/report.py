@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import rich.box
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +24,6 @@ from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
 from tfpipe.train.devices import cpu_flags
-
-KIND_NAMES = {
-    "keras": "Keras",
-    "saved_model": "SavedModel",
-    "saved_model_text": "SavedModel, raw text",
-    "onnx": "ONNX",
-}
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -88,9 +82,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     write_json(stage.path / "metrics.json", summary)
     write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
     _print_table(rows)
-    published = records["verify"]["choices"]["published"]
-    say("published for TF Serving: " + ", ".join(published))
-    say(f"model card: {stage.path / 'model_card.md'}; all numbers: {stage.path / 'metrics.json'}")
+    _print_paths(stage, rows, records["verify"]["choices"]["published"])
 
 
 def _record(directory: Path) -> dict[str, Any]:
@@ -98,35 +90,55 @@ def _record(directory: Path) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="test split", title_justify="left")
+    table = Table(
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1),
+        caption="test split; accuracy with its 95 % interval; latency (batch, tokens) in ms, - where rows are cut "
+        "shorter; |Δlogit| and agreement against the Keras model of the same variant",
+    )
     for heading in ("variant", "artefact"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("accuracy (95 %)", "MB", "zeros", *SHAPES, "max |Δlogit|", "agreement"):
+    for heading in _headings():
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("path", overflow="fold")
     before = None
     for row in rows:
         if before not in (None, row["variant"]):
             table.add_section()
         before = row["variant"]
         table.add_row(*_cells(row))
-    output = Console(highlight=False)  # standard output: the table is the result
-    output.print(table, width=None if output.is_terminal else 170)
-    say("latencies in milliseconds; agreement and |Δlogit| against the Keras model of the same variant")
+    # Standard output: the table is the result. Narrower, it would lose numbers.
+    Console(highlight=False, width=max(Console().width, 118)).print(table)
+
+
+def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: list[str]) -> None:
+    files = dict.fromkeys(str(stage.path.parent / row["path"]) for row in rows)
+    for title, paths in (
+        ("files", files),
+        ("for TF Serving", published),
+        ("model card", [stage.path / "model_card.md"]),
+        ("all numbers", [stage.path / "metrics.json"]),
+    ):
+        for path in paths:
+            say(f"  {title:<15} {path}")
+            title = ""
+
+
+def _headings() -> tuple[str, ...]:
+    return ("accuracy %", "MB", "zeros", *SHAPES, "|Δlogit|", "agreement")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     low, high = row["accuracy_95"]
+    latency = row["latency_ms"]
     return [
         row["variant"],
-        KIND_NAMES[row["artifact"]],
-        f"{row['accuracy']:.4f} ({low:.3f}-{high:.3f})",
+        row["artifact"],
+        f"{row['accuracy'] * 100:.2f} ±{(high - low) * 50:.2f}",
         f"{row['size_bytes'] / 1e6:.1f}",
         f"{row['sparsity']:.1%}",
-        *(f"{row['latency_ms'][shape]:.1f}" for shape in SHAPES),
+        *("-" if latency[shape] is None else f"{latency[shape]:.1f}" for shape in SHAPES),
         f"{row['max_abs_logit_diff']:.1e}",
         f"{row['label_agreement']:.2%}",
-        row["path"],
     ]
 
 
@@ -143,6 +155,6 @@ def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], 
         labels=labels,
         summary=summary,
         records=records,
-        cells=[_cells(row) for row in summary["artifacts"]],
-        shapes=list(SHAPES),
+        headings=["variant", "artefact", *_headings(), "path"],
+        cells=[[*_cells(row), f"`{row['path']}`"] for row in summary["artifacts"]],
     )

@@ -86,7 +86,8 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
     signature = [tf.TensorSpec([None, None], tf.int64, name=name) for name in INPUTS]
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()
     graph_def, weights = _weights_as_inputs(concrete, model)
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    for logger in ("tf2onnx", "tensorflow"):  # deprecation notes of tf2onnx's own calls
+        logging.getLogger(logger).setLevel(logging.ERROR)
     converted, _ = tf2onnx.convert.from_graph_def(
         graph_def,
         input_names=[f"{name}:0" for name in (*INPUTS, *weights)],

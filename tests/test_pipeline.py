@@ -1,0 +1,2 @@
+def test_tiny(tiny_run):
+    print(tiny_run)
