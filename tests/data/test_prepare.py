@@ -8,7 +8,8 @@ from tfpipe.config import Split, parse_config
 from tfpipe.data import prepare
 from tfpipe.data.split import split_of
 from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer, TokenizerSettings
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, sha256_of_file
 

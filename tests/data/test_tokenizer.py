@@ -18,7 +18,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
-from tfpipe.data.tokenizer import Tokenizer, TokenizerSettings
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -34,7 +34,8 @@ from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of,
 from tfpipe.data.sources import Filtered, RawRow, Rejection, excerpt, read_csv, resolve
 from tfpipe.data.split import SPLITS, Duplicates, SplitName, split_of
 from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
-from tfpipe.data.tokenizer import Tokenizer, TokenizerSettings
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, write_json
 

@@ -12,7 +12,8 @@ import onnx
 
 from tfpipe.config import Config
 from tfpipe.console import say
-from tfpipe.data.tokenizer import Tokenizer, TokenizerSettings
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export.onnx import operator_counts, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.model.bert import build_mask_form
