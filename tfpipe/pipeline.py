@@ -49,23 +49,51 @@ def _encoder_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(config.encoder.source, weights=True)
 
 
+# What pruning and quantization take over from `train`; what trains the dense model alone reaches them as its output.
+_TRAINING = (
+    "train.batch_size",
+    "train.warmup_fraction",
+    "train.weight_decay",
+    "train.clip_global_norm",
+    "train.dropout",
+    "train.strategy",
+)
+
 STAGES = (
     Stage("prepare", "tfpipe.data.prepare", ("task", "seed", "data"), files=_data_files),
     Stage(
         "train",
         "tfpipe.train.train",
-        ("task", "seed", "encoder.sha256", "data.max_length", "train"),
+        (
+            *("task", "seed", "encoder.sha256", "data.max_length"),
+            *("train.epochs", "train.learning_rate", "train.precision", "train.metric", *_TRAINING),
+        ),
         inputs=("prepare",),
         files=_encoder_files,
     ),
-    Stage("prune", "tfpipe.compress.prune", ("seed", "train", "prune"), inputs=("prepare", "train")),
-    Stage("quantize", "tfpipe.compress.quantize", ("seed", "train", "quantize"), inputs=("prepare", "train", "prune")),
+    Stage(
+        "prune",
+        "tfpipe.compress.prune",
+        ("seed", "prune", "train.precision", *_TRAINING),
+        inputs=("prepare", "train"),
+    ),
+    Stage(
+        "quantize",
+        "tfpipe.compress.quantize",
+        ("seed", "quantize", *_TRAINING),
+        inputs=("prepare", "train", "prune"),
+    ),
     Stage("export", "tfpipe.export.export", ("export", "data.text_pair_column"), inputs=("train", "prune", "quantize")),
-    Stage("verify", "tfpipe.evaluate.verify", ("verify",), inputs=("prepare", "train", "prune", "quantize", "export")),
+    Stage(
+        "verify",
+        "tfpipe.evaluate.verify",
+        ("task", "seed", "verify"),
+        inputs=("prepare", "train", "prune", "quantize", "export"),
+    ),
     Stage(
         "report",
         "tfpipe.evaluate.report",
-        ("name", "report"),
+        tuple(Config.model_fields),  # the model card shows the whole configuration
         inputs=("prepare", "train", "prune", "quantize", "export", "verify"),
     ),
 )

@@ -199,7 +199,7 @@ class RunDirectory:
                 "inputs": fingerprint.inputs,
                 "seconds": round(time.time() - started, 1),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+                "machine": machine(),
                 "versions": package_versions(),
                 "choices": stage.choices,
                 "files_written": files,
@@ -246,6 +246,16 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def machine() -> str:
+    """The processor's name and how many of them there are, for records of what was measured where."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name}, {os.cpu_count()} processors"
 
 
 def _digest_of(files: dict[str, dict[str, Any]]) -> str:

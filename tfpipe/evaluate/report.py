@@ -94,7 +94,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1),
         caption="test split; accuracy with its 95 % interval; latency (batch, tokens) in ms, - where rows are cut "
-        "shorter; |Δlogit| and agreement against the Keras model of the same variant",
+        "shorter; Δlogit (largest) and agreement against the Keras model of the same variant",
     )
     for heading in ("variant", "artefact"):
         table.add_column(heading, no_wrap=True)
@@ -124,7 +124,7 @@ def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: l
 
 
 def _headings() -> tuple[str, ...]:
-    return ("accuracy %", "MB", "zeros", *SHAPES, "|Δlogit|", "agreement")
+    return ("accuracy %", "MB", "zeros", *SHAPES, "Δlogit", "agreement")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -143,14 +143,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Any]) -> str:
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        (Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8")
-    )
+    template = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    ).from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))
     labels = json.loads((stage.inputs["prepare"] / "labels.json").read_text(encoding="utf-8"))["names"]
     return template.render(
         config=config,
-        shown_config=yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        shown_config=yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False).rstrip(),
         statistics=statistics,
         labels=labels,
         summary=summary,
