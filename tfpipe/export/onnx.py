@@ -18,7 +18,8 @@ from collections import Counter
 import numpy as np
 import onnx
 import tensorflow as tf
-import tf2onnx
+import tf2onnx.optimizer
+import tf2onnx.tfonnx
 import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
@@ -86,14 +87,16 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
     signature = [tf.TensorSpec([None, None], tf.int64, name=name) for name in INPUTS]
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()
     graph_def, weights = _weights_as_inputs(concrete, model)
-    for logger in ("tf2onnx", "tensorflow"):  # deprecation notes of tf2onnx's own calls
-        logging.getLogger(logger).setLevel(logging.ERROR)
-    converted, _ = tf2onnx.convert.from_graph_def(
-        graph_def,
-        input_names=[f"{name}:0" for name in (*INPUTS, *weights)],
-        output_names=[output.name for output in concrete.outputs],
-        opset=opset,
-    )
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        converted = tf2onnx.tfonnx.process_tf_graph(
+            graph,
+            opset=opset,
+            input_names=[f"{name}:0" for name in (*INPUTS, *weights)],
+            output_names=[output.name for output in concrete.outputs],
+        )
+    converted = tf2onnx.optimizer.optimize_graph(converted).make_model("classifier")
     return converted, {f"{node}:0": weight for node, weight in weights.items()}
 
 
