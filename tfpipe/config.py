@@ -150,7 +150,7 @@ class Verify(Section):
 class Report(Section):
     """What the report measures."""
 
-    latency_runs: PositiveInt = Field(20, description="timed calls per artefact and shape; the median is reported")
+    latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median is reported")
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads; null: all processors")
 
 
@@ -189,10 +189,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't read the configuration ({error}); give the path of a YAML file") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    tree = _read_yaml(text, where=f"{path}: ")
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
     for override in overrides or []:
@@ -224,14 +221,20 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets through whatever its conversions raise: ValueError for 2024-13-45, KeyError for !!bool x, …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}not valid YAML: {reason}") from error
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, separator, raw = override.partition("=")
     if not separator or not dotted:
         raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: the value is not valid YAML") from error
+    value = _read_yaml(raw, where=f"--set {override}: the value is ")
     *parents, last = dotted.split(".")
     node = tree
     for key in parents:
@@ -254,6 +257,10 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{location}: this setting is required; add it"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        message = "expected a section, that is, a mapping of settings"
+    elif problem["type"] == "string_type" and not isinstance(problem["input"], (dict, list, type(None))):
+        message = "expected text; put it in quotes"
     received = "" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})"
     return f"{location}: {message}{received}"
 

@@ -130,14 +130,14 @@ def fit(
     progress = checkpoints.restore() or Progress(0, [], None, None)
     if progress.step:
         say(f"  continuing {recipe.description} after step {progress.step} of {total_steps}")
-    train_step = _train_step(model, optimizer, strategy, recipe, hooks, training.num_labels)
+    dataset = strategy.experimental_distribute_dataset(batches(training, plan, progress.step, total_steps))
+    train_step = _train_step(model, optimizer, strategy, recipe, hooks, dataset.element_spec)
     evaluation = Evaluation(model, validation, recipe.task, buckets)
     writer = tf.summary.create_file_writer(str(stage.logs))
 
-    dataset = batches(training, plan, progress.step, total_steps)
     rate = _Rate()
     with progress_bar(recipe.description, total_steps, progress.step) as bar, writer.as_default():
-        for batch in strategy.experimental_distribute_dataset(dataset):
+        for batch in dataset:
             loss = train_step(batch, tf.constant(progress.step, tf.int64)).numpy()
             progress.step += 1
             if not np.isfinite(loss):
@@ -165,7 +165,9 @@ class Evaluation:
         self._table, self._task = table, task
         self._batches = evaluation_batches(table, EVALUATION_BATCH, buckets)
 
-        @tf.function(reduce_retracing=True)
+        ids = tf.TensorSpec([EVALUATION_BATCH, None], tf.int32)
+
+        @tf.function(input_signature=[{name: ids for name in MODEL_INPUTS}])
         def answer(batch):
             return model(training_inputs(batch, tf.zeros([2], tf.int32)), training=False)
 
@@ -206,8 +208,8 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, task: str) -> tf.Tensor:
     return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def _train_step(model, optimizer, strategy, recipe: Recipe, hooks: Hooks, num_labels: int):
-    """The compiled step: (global batch, step int64) -> mean loss over the batch's examples."""
+def _train_step(model, optimizer, strategy, recipe: Recipe, hooks: Hooks, batch_spec):
+    """The step as a graph, traced once: (global batch, step int64) -> mean loss over the batch's examples."""
 
     def replica_step(batch, example_weight, step):
         context = tf.distribute.get_replica_context()
@@ -231,7 +233,7 @@ def _train_step(model, optimizer, strategy, recipe: Recipe, hooks: Hooks, num_la
             hooks.after_update(step)
         return loss
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[batch_spec, tf.TensorSpec([], tf.int64)])
     def train_step(batch, step):
         # The batch's real examples over all replicas, so that the loss is the mean over them and not over slots.
         weights = strategy.reduce(

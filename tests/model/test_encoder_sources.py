@@ -1,0 +1,130 @@
+"""Every kind of encoder source, imported into tfpipe's own model, answers like the library that it comes from."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from conftest import TINY, write_encoder
+
+from tfpipe.encoder_source import open_source
+from tfpipe.model.bert import Architecture, build_mask_form
+from tfpipe.model.weights import import_encoder
+
+TOLERANCE = 1e-4  # on the last hidden state; seen: 2e-6
+
+
+def rows(vocab_size: int, batch: int, length: int = 12) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(batch)
+    lengths = random.integers(3, length + 1, (batch, 1))
+    mask = (np.arange(length)[None] < lengths).astype(np.int32)
+    return {
+        "input_ids": random.integers(0, vocab_size, (batch, length)).astype(np.int32),
+        "attention_mask": mask,
+        "token_type_ids": (mask * (np.arange(length)[None] > length // 2)).astype(np.int32),
+    }
+
+
+def hidden_states(source: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The last hidden state of tfpipe's model, built and filled from a source."""
+    encoder = open_source(source)
+    architecture = Architecture.from_dict(encoder.architecture)
+    model = build_mask_form(architecture, 2)
+    import_encoder(model, encoder.weights(), source)
+    last = model.get_layer(f"encoder.layer.{architecture.num_hidden_layers - 1}.output.LayerNorm").output
+    return tf_keras.Model(model.input, last)(inputs).numpy()
+
+
+def worst(got: np.ndarray, expected: np.ndarray, inputs: dict[str, np.ndarray]) -> float:
+    """Largest difference on real tokens."""
+    return float(np.abs(got - expected)[inputs["attention_mask"] == 1].max())
+
+
+def transformers_states(directory, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    from transformers import TFBertModel
+
+    model = TFBertModel.from_pretrained(str(directory))
+    return model({name: tf.constant(value) for name, value in inputs.items()}).last_hidden_state.numpy()
+
+
+@pytest.fixture(scope="module", params=["gelu", "gelu_new"])
+def checkpoint(request, tmp_path_factory):
+    return write_encoder(tmp_path_factory.mktemp("checkpoint"), hidden_act=request.param)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_directory(checkpoint, batch):
+    inputs = rows(90, batch)
+    assert worst(hidden_states(str(checkpoint), inputs), transformers_states(checkpoint, inputs), inputs) < TOLERANCE
+
+
+def test_gelus_differ(tmp_path):
+    inputs = rows(90, 8)
+    exact, tanh = (
+        hidden_states(str(write_encoder(tmp_path / name, hidden_act=name)), inputs) for name in ("gelu", "gelu_new")
+    )
+    assert worst(exact, tanh, inputs) > TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_package(checkpoint, batch, tmp_path, monkeypatch):
+    package = tmp_path / "weights_of_a_tiny_bert"
+    shutil.copytree(checkpoint, package / "model")
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    inputs = rows(90, batch)
+    states = hidden_states("package:weights_of_a_tiny_bert/model", inputs)
+    assert worst(states, transformers_states(checkpoint, inputs), inputs) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_hub(checkpoint, batch, tmp_path, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--tiny--bert"
+    shutil.copytree(checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    inputs = rows(90, batch)
+    assert worst(hidden_states("hf:tiny/bert", inputs), transformers_states(checkpoint, inputs), inputs) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_keras_nlp(preset, batch):
+    directory, backbone = preset
+    inputs = rows(backbone.vocabulary_size, batch)
+    expected = backbone(
+        {
+            "token_ids": inputs["input_ids"],
+            "segment_ids": inputs["token_type_ids"],
+            "padding_mask": inputs["attention_mask"],
+        }
+    )["sequence_output"]
+    states = hidden_states(f"keras-nlp:{directory}", inputs)
+    assert worst(states, np.asarray(expected), inputs) < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A KerasNLP preset on disk, its weights large enough that a mistake shows, and the backbone that it holds."""
+    import keras_nlp
+    from conftest import tiny_vocabulary
+
+    vocabulary = tiny_vocabulary()
+    backbone = keras_nlp.models.BertBackbone(
+        vocabulary_size=len(vocabulary),
+        num_layers=TINY["num_hidden_layers"],
+        num_heads=TINY["num_attention_heads"],
+        hidden_dim=TINY["hidden_size"],
+        intermediate_dim=TINY["intermediate_size"],
+        max_sequence_length=TINY["max_position_embeddings"],
+    )
+    random = np.random.default_rng(0)
+    backbone.set_weights([random.normal(0.0, 0.3, weight.shape) for weight in backbone.get_weights()])
+    directory = tmp_path_factory.mktemp("preset")
+    backbone.save_to_preset(str(directory))
+    keras_nlp.models.BertTokenizer(vocabulary=vocabulary, lowercase=True).save_to_preset(str(directory))
+    return directory, backbone
