@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,10 @@ def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path
     config = tiny_config(tiny_reviews, tiny_encoder)
     pipeline.run(config, RunDirectory(directory))
     return config, directory
+
+
+@pytest.fixture
+def copied_run(tmp_path, tiny_run) -> tuple[Config, RunDirectory]:
+    """A copy of the finished run, to change."""
+    config, directory = tiny_run
+    return config, RunDirectory(shutil.copytree(directory, tmp_path / "run"))

@@ -1,2 +1,198 @@
-def test_tiny(tiny_run):
-    print(tiny_run)
+import json
+import os
+
+import pytest
+from conftest import tiny_config, write_reviews
+
+from tfpipe import pipeline
+from tfpipe.config import load_config, parse_config
+from tfpipe.errors import GateError
+from tfpipe.rundir import RunDirectory, sha256_of_file
+
+NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]
+CHANGED_BY_EVERY_RUN = {"config.yaml", ".lock"}
+
+
+def changed(config, **changes):
+    """The configuration with some settings replaced: dotted paths, with `__` for the dot."""
+    tree = config.model_dump(mode="json")
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        node = tree
+        for key in parents:
+            node = node[key]
+        node[last] = value
+    return parse_config(tree, where="the test")
+
+
+def reasons(config, run):
+    """Stage -> why it would be done now, given what the stages before it hold; the stages that hold are left out."""
+    stages, found = pipeline.stages_of(config), {}
+    names = [stage.name for stage in stages]
+    for stage in stages:
+        if any(run.record(name) is None for name in stage.inputs if name in names):
+            found[stage.name] = "reads a stage that is not done"
+        else:
+            reason = run.why_redo(stage.name, pipeline._fingerprint(config, run, stage, names))
+            found |= {} if reason is None else {stage.name: reason}
+    return found
+
+
+def redone(printed):
+    """Stages that a run did, from what it said."""
+    return [line.split()[1].rstrip(":") for line in printed.splitlines() if ": done in " in line]
+
+
+def times(directory):
+    """File -> when it was last written."""
+    return {
+        str(path.relative_to(directory)): path.stat().st_mtime_ns
+        for path in directory.rglob("*")
+        if path.is_file() and path.name not in CHANGED_BY_EVERY_RUN
+    }
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_whole_run_commits_every_stage_and_publishes_every_variant(tiny_run):
+    config, directory = tiny_run
+    run = RunDirectory(directory)
+    assert [stage.name for stage in pipeline.STAGES] == NAMES
+    assert all(run.record(name)["stage"] == name for name in NAMES)
+    for variant in ("dense", "pruned", "int8"):
+        assert (directory / "export" / variant / "model.onnx").is_file()
+        versions = directory / "serving" / variant
+        assert os.listdir(versions) == ["1"] and (versions / "1" / "saved_model.pb").is_file()
+    for name in NAMES:
+        assert run.verified(name) == directory / name
+        assert not (directory / name / "checkpoints").exists() and not (directory / name / "work.json").exists()
+    assert load_config(directory / "config.yaml") == config
+    assert reasons(config, run) == {}
+
+
+def test_a_second_run_does_nothing(copied_run, capsys):
+    config, run = copied_run
+    before = times(run.path)
+    pipeline.run(config, run)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [f"[{n}/7] {name}: up to date" for n, name in enumerate(NAMES, start=1)]
+    assert times(run.path) == before and printed.out == ""
+
+
+def test_a_setting_of_the_report_redoes_the_report_alone(copied_run, capsys):
+    config, run = copied_run
+    before = times(run.path)
+    pipeline.run(changed(config, report__latency_runs=1), run)
+    printed = capsys.readouterr().err
+    assert "[7/7] report: report.latency_runs: 2 -> 1" in printed and redone(printed) == ["report"]
+    touched = {name for name, when in times(run.path).items() if before.get(name) != when}
+    assert {name.split("/")[0] for name in touched} == {"report"}
+
+
+def test_a_setting_of_verify_publishes_the_next_version(copied_run, capsys):
+    config, run = copied_run
+    before = times(run.path)
+    pipeline.run(changed(config, verify__small_batch_rows=8), run)
+    printed = capsys.readouterr().err
+    assert redone(printed) == ["verify", "report"] and "verify.small_batch_rows: 16 -> 8" in printed
+    for variant in config.variants:
+        assert sorted(os.listdir(run.path / "serving" / variant)) == ["1", "2"]
+    after = times(run.path)
+    assert all(after[name] == when for name, when in before.items() if name.startswith(("serving", "export", "train")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("name", "other", set()),
+        ("seed", 1, {"prepare", "train", "prune", "quantize", "verify"}),
+        ("data__max_length", 16, {"prepare", "train"}),
+        ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
+        ("encoder__sha256", "0" * 64, {"train"}),
+        ("train__learning_rate", 1e-3, {"train"}),
+        ("train__dropout", 0.2, {"train", "prune", "quantize"}),
+        ("train__checkpoint_every", 5, set()),
+        ("prune__sparsity", 0.25, {"prune"}),
+        ("quantize__learning_rate", 1e-3, {"quantize"}),
+        ("export__onnx_opset", 18, {"export"}),
+        ("verify__rows", 10, {"verify"}),
+        ("report__threads", 1, set()),
+    ],
+)
+def test_a_setting_invalidates_the_stages_that_read_it(tiny_run, setting, value, expected):
+    config, directory = tiny_run
+    found = reasons(changed(config, **{setting: value}), RunDirectory(directory))
+    assert found.keys() == expected | {"report"}  # the model card shows every setting
+    assert all(setting.replace("__", ".") in reason for reason in found.values())
+
+
+@pytest.mark.parametrize(("name", "readers"), [(name, NAMES[n + 1 :]) for n, name in enumerate(NAMES)])
+def test_a_new_output_invalidates_the_stages_that_read_it(copied_run, name, readers):
+    config, run = copied_run
+    record = read_json(run.path / name / "stage.json")
+    (run.path / name / "stage.json").write_text(json.dumps(record | {"output": "another"}))
+    found = reasons(config, run)
+    # export reads models, not rows; a later stage follows once the one between them has a new output
+    assert found == {reader: f"output of {name}" for reader in readers if (name, reader) != ("prepare", "export")}
+
+
+def test_variants_that_are_off_are_neither_read_nor_published(copied_run, capsys):
+    config, run = copied_run
+    pipeline.run(changed(config, prune=None, quantize=None), run)
+    printed = capsys.readouterr()
+    assert redone(printed.err) == ["export", "verify", "report"] and "[5/5] report" in printed.err
+    assert {row["variant"] for row in read_json(run.path / "report" / "metrics.json")["artifacts"]} == {"dense"}
+    assert os.listdir(run.path / "serving" / "pruned") == ["1"]  # published before: stays
+    assert sorted(os.listdir(run.path / "serving" / "dense")) == ["1", "2"]
+    assert [path.name for path in (run.path / "export").iterdir() if path.is_dir()] == ["dense"]
+
+
+def test_without_pruning_int8_starts_from_the_dense_model(tiny_run):
+    config, directory = tiny_run
+    config = changed(config, prune=None)
+    assert [stage.name for stage in pipeline.stages_of(config)] == [name for name in NAMES if name != "prune"]
+    found = reasons(config, RunDirectory(directory))
+    assert found["quantize"] == "output of prune" and not {"prepare", "train"} & found.keys()
+
+
+def test_new_rows_redo_prepare_and_until_stops_there(copied_run, tmp_path, capsys):
+    config, run = copied_run
+    source = write_reviews(tmp_path / "more.csv", 420)
+    before = times(run.path / "train")
+    pipeline.run(changed(config, data__source=str(source)), run, until="prepare")
+    printed = capsys.readouterr().err
+    assert f"content of {source}\n" in printed
+    assert redone(printed) == ["prepare"] and times(run.path / "train") == before
+    assert sum(read_json(run.path / "prepare" / "statistics.json")["rows"].values()) == 420
+
+
+def test_redo_does_a_stage_that_holds(copied_run, capsys):
+    config, run = copied_run
+    pipeline.run(config, run, redo="prepare", until="train")
+    printed = capsys.readouterr().err
+    # The same rows give the same tables, so what read them still holds.
+    assert redone(printed) == ["prepare"] and "[2/7] train: up to date" in printed
+
+
+def test_a_failed_gate_publishes_nothing(copied_run, capsys):
+    config, run = copied_run
+    strict = changed(config, verify__max_logit_diff_onnx=1e-12)
+    with pytest.raises(GateError, match=r"nothing is published; .*verify\.max_logit_diff_onnx is 1e-12") as caught:
+        pipeline.run(strict, run)
+    assert str(run.path / "verify" / "parity.json") in str(caught.value)
+    assert all(os.listdir(run.path / "serving" / variant) == ["1"] for variant in config.variants)
+    assert run.record("verify") is None and reasons(strict, run).keys() == {"verify", "report"}
+    parity = read_json(run.path / "verify" / "parity.json")
+    assert parity["failures"] and all("max_logit_diff_onnx" in failure for failure in parity["failures"])
+
+
+def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, tiny_encoder, tmp_path):
+    _, directory = tiny_run
+    again = RunDirectory(tmp_path / "again")
+    pipeline.run(tiny_config(tiny_reviews, tiny_encoder), again, until="train")
+    for file in ("model.safetensors", "history.json"):
+        assert sha256_of_file(again.path / "train" / file) == sha256_of_file(directory / "train" / file)
+    first, second = (RunDirectory(each).record("train")["output"] for each in (directory, again.path))
+    assert first == second and again.record("prune") is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ config_app = typer.Typer(help="Show a configuration, or what one may hold.", no_
 app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run")]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", help="directory of the run; default: runs/NAME")]
+RunDir = Annotated[
+    str | None, typer.Option("--run-dir", metavar="DIR", help="directory of the run; default: runs/NAME")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=VALUE", help="override one setting; may be repeated")
 ]
@@ -49,7 +52,7 @@ def run(
     _run(config, run_dir, overrides, until, redo)
 
 
-def _run(config: Path, run_dir: Path | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
+def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
     from tfpipe import pipeline
     from tfpipe.config import load_config
     from tfpipe.rundir import RunDirectory
@@ -139,33 +142,37 @@ def _options(
 
 def main() -> None:
     """Runs a command and turns what it raises into an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it may be ignored
+        signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except InputError as error:
         _exit(2, str(error))
     except GateError as error:
         _exit(1, str(error))
-    except KeyboardInterrupt:
-        _exit(130, "interrupted; the same command continues from the last checkpoint")
     except OSError as error:
         message = _explain_os_error(error)
         if message is None:
             raise
         _exit(2, message)
     except Exception as error:
-        # TensorFlow and Arrow report a full disk in exceptions of their own.
-        if "No space left on device" not in str(error):
+        # TensorFlow and safetensors report a full disk in exceptions of their own.
+        reason = next((os.strerror(number) for number in _NO_ROOM if os.strerror(number) in str(error)), None)
+        if reason is None:
             raise
-        _exit(2, "no space left on the disk; free some and run the same command again, nothing committed is lost")
+        _exit(2, f"{reason.lower()}; {_MAKE_ROOM}")
+
+
+# A full disk, a quota, and a limit on the size of a file (`ulimit -f`).
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAKE_ROOM = "make room and run the same command again, nothing committed is lost"
 
 
 def _explain_os_error(error: OSError) -> str | None:
     where = error.filename or "a file of the run"
-    if error.errno == errno.ENOSPC:
-        return (
-            f"{where}: no space left on the disk; free some and run the same command again, nothing committed is lost"
-        )
+    if error.errno in _NO_ROOM:
+        return f"{where}: {os.strerror(error.errno).lower()}; {_MAKE_ROOM}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{where}: {error.strerror.lower()}; choose a directory that can be written, with --run-dir"
     return None
@@ -176,8 +183,9 @@ def _exit(code: int, message: str) -> None:
     sys.exit(code)
 
 
-def _terminate(number: int, frame: object) -> None:
-    _exit(128 + number, "terminated; the same command continues from the last checkpoint")
+def _stop(number: int, frame: object) -> None:
+    said = "interrupted" if number == signal.SIGINT else "terminated"
+    _exit(128 + number, f"{said}; the same command continues from the last checkpoint")
 
 
 if __name__ == "__main__":

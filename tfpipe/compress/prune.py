@@ -79,10 +79,11 @@ class MagnitudeMasks(tf.Module):
           ramp_steps: steps over which sparsity rises, as a cubic, from 0.
         """
         super().__init__()
-        ramp_steps = max(ramp_steps, 1)
-        frequency = math.ceil(ramp_steps / MASK_UPDATES)
-        # The last update must fall on the end of the schedule, or sparsity stays short of its goal.
-        self.end_step = math.ceil(ramp_steps / frequency) * frequency
+        self.end_step = max(ramp_steps, 1)
+        frequency = math.ceil(self.end_step / MASK_UPDATES)
+        # The last update must fall on the end of the schedule, or sparsity stays short of its goal; the end itself must
+        # not move, or it might lie after the last step of all.
+        begin_step = self.end_step % frequency
         self.kernels = {
             name: variable for name, variable in variables_by_name(model).items() if is_prunable(name, variable)
         }
@@ -102,7 +103,7 @@ class MagnitudeMasks(tf.Module):
         self._pruning = Pruning(
             training_step_fn=lambda: self.step,
             pruning_vars=list(zip(self.kernels.values(), self.masks, thresholds, strict=True)),
-            pruning_schedule=PolynomialDecay(0.0, sparsity, 0, self.end_step, frequency=frequency),
+            pruning_schedule=PolynomialDecay(0.0, sparsity, begin_step, self.end_step, frequency=frequency),
             block_size=(1, 1),
             block_pooling_type="AVG",
         )

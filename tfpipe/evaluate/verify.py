@@ -95,12 +95,12 @@ def judge(comparisons: list[dict[str, Any]], accuracies: dict[str, float], confi
     for entry in comparisons:
         where = f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}"
         if entry["variant"] == "int8":
-            if entry["label_agreement"] < gates.min_label_agreement_int8:
+            if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
                 failures.append(
                     f"{where}: labels agree on {entry['label_agreement']:.2%}, "
                     f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}"
                 )
-            if entry["mean_abs_probability_diff"] > gates.max_probability_diff_int8:
+            if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
                 failures.append(
                     f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.2g} on average, "
                     f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"

@@ -90,8 +90,14 @@ def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:
 
 
 def set_weights(model: tf_keras.Model, weights: dict[str, np.ndarray]) -> None:
-    """Gives a model all its weights; every one must be there, with its shape."""
+    """Gives a model all its weights.
+
+    Raises:
+      InputError: one is missing, or does not fit.
+    """
     for name, variable in variables_by_name(model).items():
+        if name not in weights:
+            raise InputError(f"{name} is missing from the weights; config.json and the weights disagree")
         value = weights[name].T if is_kernel(name, variable) else weights[name]
         _check_shape(name, value.shape, variable.shape)
         variable.assign(value)
@@ -180,5 +186,5 @@ def load_classifier(directory: Path) -> Classifier:
             weights=weights,
             quantization=load_file(quantization) if quantization.exists() else {},
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise InputError(f"{directory}: not a classifier written by tfpipe ({error!r}); make it again") from error

@@ -25,13 +25,22 @@ def run(model: Path, texts: list[str], variant: str, input_file: Path | None, ou
     directory = find_saved_model(model, variant)
     if input_file is None and not texts:
         raise InputError('predict: no texts; give them as arguments ("a small gem") or with --input FILE')
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"predict: the text {text!a} is not UTF-8; convert it") from None
     answers = predict(directory, itertools.chain(texts, _lines(input_file) if input_file is not None else ()))
     if output_file is None:
         for answer in answers:
             text = " ".join(answer["text"].split())
             print(f"{answer['label']:<12} {answer['probability']:.4f}  {text if len(text) <= 80 else text[:79] + '…'}")
         return
-    with open(output_file, "w", encoding="utf-8") as file:
+    try:
+        file = open(output_file, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"--output {output_file}: can't be written ({error.strerror}); give another path") from error
+    with file:
         for answer in answers:
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
@@ -76,13 +85,14 @@ def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    if str(path) == "-":
-        yield from (line.rstrip("\n") for line in sys.stdin)
-        return
     try:
-        with open(path, encoding="utf-8") as file:
+        # Standard input as well is read as UTF-8, whatever the locale is.
+        source = sys.stdin.fileno() if str(path) == "-" else path
+        with open(source, encoding="utf-8", closefd=source is path) as file:
             yield from (line.rstrip("\n") for line in file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --input takes a file with one text a line") from None
+    except OSError as error:
+        raise InputError(
+            f"--input {path}: can't be read ({error.strerror}); give a file with one text a line"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None

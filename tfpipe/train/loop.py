@@ -167,7 +167,7 @@ class Evaluation:
 
         ids = tf.TensorSpec([EVALUATION_BATCH, None], tf.int32)
 
-        @tf.function(input_signature=[{name: ids for name in MODEL_INPUTS}])
+        @tf.function(input_signature=[dict.fromkeys(MODEL_INPUTS, ids)])
         def answer(batch):
             return model(training_inputs(batch, tf.zeros([2], tf.int32)), training=False)
 

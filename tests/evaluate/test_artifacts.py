@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from tfpipe.data.token_table import TokenTable
+from tfpipe.evaluate.artifacts import KINDS, TOKEN_INPUTS, batches_of, load_artifacts
+from tfpipe.model.weights import load_classifier
+
+STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tiny_run):
+    """Variant -> its four artefacts."""
+    _, directory = tiny_run
+    return {
+        variant: load_artifacts(
+            variant, load_classifier(directory / stage), directory / stage, directory / "export" / variant, 1
+        )
+        for variant, stage in STAGES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def table(tiny_run):
+    return TokenTable.open(tiny_run[1] / "prepare" / "test")
+
+
+def test_each_variant_has_four_artefacts_with_their_own_files(artifacts, tiny_run):
+    _, directory = tiny_run
+    for variant, stage in STAGES.items():
+        found = {artifact.kind: artifact for artifact in artifacts[variant]}
+        assert tuple(found) == KINDS and {artifact.variant for artifact in found.values()} == {variant}
+        assert found["onnx"].path == directory / "export" / variant / "model.onnx"
+        assert found["onnx"].size_bytes == found["onnx"].path.stat().st_size
+        saved = directory / "export" / variant / "saved_model"
+        assert found["saved_model"].path == found["saved_model_text"].path == saved
+        assert found["saved_model"].size_bytes == sum(f.stat().st_size for f in saved.rglob("*") if f.is_file())
+        stored = [path.stat().st_size for path in (directory / stage).glob("*.safetensors")]
+        assert found["keras"].size_bytes == sum(stored) and len(stored) == (2 if variant == "int8" else 1)
+
+
+def test_zeros_are_counted_in_each_file(artifacts):
+    for artifact in artifacts["dense"]:
+        assert artifact.sparsity < 0.01
+    for variant in ("pruned", "int8"):
+        for artifact in artifacts[variant]:
+            assert artifact.sparsity == pytest.approx(0.5, abs=0.01), artifact.kind
+
+
+def test_raw_text_takes_only_what_the_run_was_cut_to(artifacts):
+    for artifact in artifacts["dense"]:
+        assert artifact.longest == (32 if artifact.kind == "saved_model_text" else 64)
+
+
+@pytest.mark.parametrize(("variant", "tolerance"), [("dense", 1e-5), ("pruned", 1e-5), ("int8", 0.1)])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_every_artefact_answers_like_keras(artifacts, table, variant, tolerance, batch_size):
+    rows = np.arange(14)
+    for _, batch in batches_of(table, rows, batch_size):
+        reference, *others = [artifact.answer(batch) for artifact in artifacts[variant]]
+        assert reference.shape == (len(batch.texts), 2) and reference.dtype == np.float32
+        for answer in others:
+            assert np.abs(answer - reference).max() < tolerance
+
+
+def test_batches_cover_each_row_once_padded_to_its_own_longest(table):
+    rows = np.arange(3, table.num_rows, 2)
+    seen = []
+    for chunk, batch in batches_of(table, rows, 8):
+        seen += chunk.tolist()
+        longest = int(table.lengths[chunk].max())
+        assert batch.tokens.keys() == set(TOKEN_INPUTS)
+        assert all(value.shape == (len(chunk), longest) for value in batch.tokens.values())
+        assert batch.tokens["attention_mask"].sum(axis=1).tolist() == table.lengths[chunk].tolist()
+        assert batch.texts == table.texts(chunk) and batch.text_pairs is None
+    assert sorted(seen) == rows.tolist() and table.lengths[seen].tolist() == sorted(table.lengths[rows])

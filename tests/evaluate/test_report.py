@@ -1,0 +1,113 @@
+import json
+
+import pytest
+
+from tfpipe.evaluate.benchmark import SHAPES
+from tfpipe.evaluate.report import _cells, _print_table
+
+KEYS = {
+    "variant", "artifact", "split", "accuracy", "macro_f1", "size_bytes", "latency_ms", "max_abs_logit_diff",
+    "label_agreement", "sparsity",
+}  # fmt: skip
+ARTIFACTS = ("keras", "saved_model", "saved_model_text", "onnx")
+
+
+@pytest.fixture(scope="module")
+def summary(tiny_run):
+    return json.loads((tiny_run[1] / "report" / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def card(tiny_run):
+    return (tiny_run[1] / "report" / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_one_flat_row_per_artefact_with_the_documented_keys(summary):
+    rows = summary["artifacts"]
+    expected = [(variant, artifact) for variant in ("dense", "pruned", "int8") for artifact in ARTIFACTS]
+    assert [(row["variant"], row["artifact"]) for row in rows] == expected
+    for row in rows:
+        assert row.keys() >= KEYS and row["split"] == "test"
+        assert list(row["latency_ms"]) == ["b1_s32", "b1_s128", "b32_s64"]
+        assert all(value is None or value > 0 for value in row["latency_ms"].values())
+        assert not any(isinstance(value, dict) for key, value in row.items() if key != "latency_ms")
+
+
+def test_the_numbers_are_those_of_verify_over_all_rows(summary, tiny_run):
+    parity = json.loads((tiny_run[1] / "verify" / "parity.json").read_text())["comparisons"]
+    large = {(each["variant"], each["artifact"]): each for each in parity if each["batch_size"] == 32}
+    for row in summary["artifacts"]:
+        entry = large[row["variant"], row["artifact"]]
+        shared = ("rows", "accuracy", "macro_f1", "calibration_error", "max_abs_logit_diff", "label_agreement")
+        assert {name: row[name] for name in shared} == {name: entry[name] for name in shared}
+        low, high = row["accuracy_95"]
+        assert low <= row["accuracy"] <= high + 1e-12 and high - low > 0.01
+        assert row["artifact"] != "keras" or (row["max_abs_logit_diff"], row["label_agreement"]) == (0.0, 1.0)
+
+
+def test_the_tiny_model_has_learned_and_its_variants_too(summary):
+    assert all(row["accuracy"] > 0.9 for row in summary["artifacts"])
+
+
+def test_pruned_and_int8_rows_are_half_zeros_in_every_file(summary):
+    for row in summary["artifacts"]:
+        assert row["sparsity"] == pytest.approx(0.0 if row["variant"] == "dense" else 0.5, abs=0.01)
+
+
+def test_sizes_are_those_on_disk(summary, tiny_run):
+    for row in summary["artifacts"]:
+        path = tiny_run[1] / row["path"]
+        files = list(path.rglob("*")) if path.is_dir() else [path]
+        if row["artifact"] == "keras":
+            files = list(path.parent.glob("*.safetensors"))
+        assert row["size_bytes"] == sum(file.stat().st_size for file in files if file.is_file())
+
+
+def test_rows_cut_shorter_than_a_shape_have_no_latency(summary):
+    for row in summary["artifacts"]:
+        missing = {name for name, value in row["latency_ms"].items() if value is None}
+        assert missing == ({"b1_s128", "b32_s64"} if row["artifact"] == "saved_model_text" else {"b1_s128"})
+
+
+def test_the_run_is_described(summary):
+    assert summary["name"] == "tiny" and summary["training_examples_per_second"] > 0
+    assert summary["versions"]["tensorflow"] and summary["machine"]
+    assert summary["validation_accuracy"].keys() == {"dense", "pruned", "int8"}
+    assert list(summary["seconds"]) == ["prepare", "train", "prune", "quantize", "export", "verify"]
+
+
+def test_the_model_card_holds_labels_data_results_and_settings(card, summary, tiny_run):
+    config, directory = tiny_run
+    statistics = json.loads((directory / "prepare" / "statistics.json").read_text())
+    assert "labels negative, positive" in card and config.encoder.source in card
+    assert config.data.source in card and f"{statistics['rows']['train']} training" in card
+    assert "## Results" in card and "## Data" in card and "pruned to 50 % zeros" in card and "8 bits" in card
+    assert "learning_rate: 0.003" in card
+    table = [line for line in card.splitlines() if line.startswith("| ") and "`" in line]
+    assert [line.split(" | ")[1] for line in table] == [row["artifact"] for row in summary["artifacts"]]
+    assert all(f"`{row['path']}`" in line for row, line in zip(summary["artifacts"], table, strict=True))
+
+
+def test_the_table_of_the_card_is_markdown(card):
+    lines = card.splitlines()
+    head = next(n for n, line in enumerate(lines) if line.startswith("| variant "))
+    assert set(lines[head + 1]) == {"|", "-"}
+    columns = lines[head].replace(r"\|", "").count("|")
+    assert lines[head + 1].count("|") == columns and lines[head + 2].count("|") == columns
+
+
+def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
+    _print_table(summary["artifacts"])
+    captured = capsys.readouterr()
+    lines = [line.split() for line in captured.out.splitlines()]
+    assert captured.err == "" and max(map(len, captured.out.splitlines())) <= 118
+    rows = [line for line in lines if line[:1] in (["dense"], ["pruned"], ["int8"])]
+    assert [tuple(line[:2]) for line in rows] == [(row["variant"], row["artifact"]) for row in summary["artifacts"]]
+    header = next(line for line in lines if "variant" in line)
+    assert set(SHAPES) <= set(header)
+
+
+def test_a_cell_without_a_latency_is_a_dash(summary):
+    row = summary["artifacts"][0] | {"latency_ms": {"b1_s32": 1.26, "b1_s128": None, "b32_s64": 300.0}}
+    cells = _cells(row | {"accuracy": 0.8235, "accuracy_95": [0.80, 0.84], "sparsity": 0.5})
+    assert cells[2] == "82.35 ±2.00" and cells[4] == "50.0%" and cells[5:8] == ["1.3", "-", "300.0"]

@@ -1,0 +1,155 @@
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from tfpipe.data.token_table import TokenTable
+from tfpipe.evaluate.artifacts import KINDS, Artifact
+from tfpipe.evaluate.verify import compare, judge, publish
+
+PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
+
+
+def entry(variant="dense", artifact="onnx", batch_size=32, **values):
+    return {"variant": variant, "artifact": artifact, "batch_size": batch_size, **PERFECT, **values}
+
+
+@pytest.fixture
+def config(tiny_run):
+    """Gates: 1e-5 for a SavedModel, 1e-4 for ONNX, agreement 0.95, probability 0.01, accuracy drop 0.1."""
+    return tiny_run[0]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "setting"),
+    [
+        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
+        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
+        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff_onnx is 0.0001"),
+        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff_onnx is 0.0001"),
+        (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
+        (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
+        (
+            entry(variant="int8", max_abs_logit_diff=float("nan"), mean_abs_probability_diff=float("nan")),
+            "verify.max_probability_diff_int8 is 0.01",
+        ),
+    ],
+)
+def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
+    accuracies = {"dense": 0.9, comparison["variant"]: 0.9}
+    (failure,) = judge([entry(), comparison], accuracies, config)
+    where = f"{comparison['variant']} {comparison['artifact']} at batch size 32: "
+    assert failure.startswith(where) and failure.endswith(setting)
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        entry(artifact="saved_model", max_abs_logit_diff=1e-5),
+        entry(max_abs_logit_diff=9e-5),
+        entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, max_abs_logit_diff=0.5),
+    ],
+)
+def test_a_difference_on_its_gate_passes(config, comparison):
+    assert judge([comparison], {"dense": 0.9, "pruned": 0.8001, "int8": 0.95}, config) == []
+
+
+def test_accuracy_that_falls_too_far_fails(config):
+    (failure,) = judge([], {"dense": 0.9, "pruned": 0.85, "int8": 0.79}, config)
+    assert failure.startswith("int8: accuracy on validation rows falls from 0.9000 to 0.7900")
+    assert "verify.max_accuracy_drop is 0.1" in failure
+
+
+def test_every_failure_is_listed(config):
+    bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
+    assert len(judge(bad, {"dense": 0.9, "int8": 0.1}, config)) == 4
+
+
+def constant(kind, logits, rows_seen):
+    """An artefact that gives every row the same logits."""
+
+    def answer(batch):
+        rows_seen.append(len(batch.texts))
+        return np.tile(np.float32(logits), (len(batch.texts), 1))
+
+    return Artifact("dense", kind, None, 0, 0.0, 64, answer)
+
+
+def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    seen = {kind: [] for kind in KINDS}
+    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, config)
+    assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
+    share = float(table.labels[:, 1].mean())
+    for each in found[:4]:
+        assert each["rows"] == table.num_rows
+        assert each["accuracy"] == pytest.approx(1 - share if each["artifact"] == "onnx" else share)
+    assert {each["rows"] for each in found[4:]} == {config.verify.small_batch_rows}
+    assert max(seen["onnx"]) == 32 and seen["onnx"].count(1) >= config.verify.small_batch_rows
+    assert [each["max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
+    assert [each["label_agreement"] for each in found[:4]] == [1.0, 1.0, 1.0, 0.0]
+    sigmoid = 1 / (1 + np.exp(-np.array([1.0, 1.5, -2.0])))
+    expected = [0.0, 0.0, sigmoid[1] - sigmoid[0], sigmoid[0] - sigmoid[2]]
+    assert [each["mean_abs_probability_diff"] for each in found[:4]] == pytest.approx(expected)
+
+
+@pytest.fixture
+def saved_model(tmp_path):
+    directory = tmp_path / "saved_model"
+    (directory / "variables").mkdir(parents=True)
+    (directory / "saved_model.pb").write_text("graph")
+    (directory / "variables" / "variables.index").write_text("index")
+    return directory
+
+
+def test_published_versions_count_up_and_are_never_overwritten(saved_model, tmp_path):
+    serving = tmp_path / "serving" / "dense"
+    assert publish(saved_model, serving) == serving / "1"
+    (saved_model / "saved_model.pb").write_text("newer")
+    assert publish(saved_model, serving) == serving / "2"
+    assert [(serving / n / "saved_model.pb").read_text() for n in "12"] == ["graph", "newer"]
+    assert (serving / "2" / "variables" / "variables.index").read_text() == "index"
+    (serving / "2").rename(serving / "9")
+    (serving / "notes").mkdir()
+    (serving / "1").rename(serving / "old")
+    assert publish(saved_model, serving) == serving / "10"
+
+
+def test_a_copy_that_was_cut_short_is_not_seen(saved_model, tmp_path, monkeypatch):
+    serving = tmp_path / "serving"
+    copy = shutil.copytree
+
+    def cut_short(source, target):
+        copy(source / "variables", target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", cut_short)
+        publish(saved_model, serving)
+    assert [name for name in os.listdir(serving) if name.isdigit()] == []
+    assert publish(saved_model, serving) == serving / "1"
+    assert sorted(os.listdir(serving)) == ["1"] and (serving / "1" / "saved_model.pb").exists()
+
+
+def test_a_watcher_sees_whole_versions_only(saved_model, tmp_path):
+    for number in range(50):
+        (saved_model / f"asset-{number}").write_text("asset")
+    expected, serving, done, partial = len(list(saved_model.rglob("*"))), tmp_path / "serving", threading.Event(), []
+    serving.mkdir()
+
+    def watch():
+        while not done.is_set():
+            for child in serving.iterdir():
+                if child.name.isdigit() and len(list(child.rglob("*"))) != expected:
+                    partial.append(child.name)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(20):
+        publish(saved_model, serving)
+    done.set()
+    watcher.join()
+    assert partial == [] and len(os.listdir(serving)) == 20

@@ -1,0 +1,325 @@
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import tiny_config
+
+import tfpipe
+from tfpipe import cli
+from tfpipe.config import Config, dump_config, load_config
+from tfpipe.rundir import RunDirectory, sha256_of_file
+
+
+@pytest.fixture
+def tfpipe_command(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process: arguments -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        monkeypatch.setattr(sys, "argv", ["tfpipe", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def tiny_file(tmp_path, tiny_reviews, tiny_encoder):
+    """The tiny configuration as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_config(tiny_reviews, tiny_encoder)), encoding="utf-8")
+    return path
+
+
+def last_line(answer):
+    """The message of a command that ended with exit code 2: one line, after whatever the stages said."""
+    code, out, error = answer
+    lines = error.splitlines()
+    assert code == 2 and out == "" and "Traceback" not in error
+    assert [line for line in lines if line.startswith("tfpipe: ")] == lines[-1:]
+    return lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "said"),
+    [
+        ("text,label\ngood,1\nbad,0\n", ["data.text_column=review"], r"no column 'review' \(data\.text_column\)"),
+        ("text,label\ngood,1\nbad,2\n", [], r"unknown label '2' \(expected one of 0, 1\).*line 3"),
+        ("", [], "the file is empty"),
+        ("text,label\n", [], "a header and no row"),
+        ("text,label\ngood,1\nbad,0\n", [], "none of the 2 usable rows falls into"),
+        (None, [], "rows.csv: no such file"),
+    ],
+)
+def test_bad_data_ends_in_one_line(tfpipe_command, tiny_file, tmp_path, content, overrides, said):
+    source = tmp_path / "rows.csv"
+    if content is not None:
+        source.write_text(content)
+    options = [f"--set={each}" for each in (f"data.source={source}", *overrides)]
+    message = last_line(tfpipe_command("run", tiny_file, "--run-dir", "run", *options))
+    assert re.search(said, message) and str(source) in message
+    assert RunDirectory("run").record("prepare") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "prune.sparsty=0.3"], "prune.sparsty: unknown setting; did you mean sparsity?"),
+        (["--set", "train.epochs"], "--set train.epochs: expected a.b=VALUE"),
+        (["--set", "encoder.source=nowhere"], "nowhere"),
+        (["--set", "data.max_length=65"], "data.max_length is 65"),
+        (["--until", "publish"], "--until publish: this run has no such stage; its stages are prepare, train, prune"),
+        (["--redo", "publish"], "--redo publish: this run has no such stage"),
+        (["--set", "prune=null", "--until", "prune"], "--until prune: this run has no such stage"),
+        (["--run-dir", "tiny.yaml"], "run directory tiny.yaml: can't be written (File exists)"),
+        (["--run-dir", "tiny.yaml/run"], "run directory tiny.yaml/run: can't be written (Not a directory)"),
+        (["--run-dir", "/proc/run"], "run directory /proc/run: can't be written"),
+        (["--run-dir", "gs://bucket/run"], "only local paths are supported"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(tfpipe_command, tiny_file, arguments, said):
+    answer = tfpipe_command("run", tiny_file, *arguments)
+    assert said in last_line(answer) and answer[2].count("\n") <= 2
+
+
+def test_a_stage_that_is_off_cannot_be_asked_for(tfpipe_command, tiny_file):
+    message = last_line(tfpipe_command("prune", tiny_file, "--set", "prune=null"))
+    assert "prune: this run has no such stage; its stages are prepare, train, quantize" in message
+
+
+def test_a_missing_configuration_is_named(tfpipe_command):
+    for command in (["run"], ["train"], ["config", "show"]):
+        assert "absent.yaml: can't read the configuration" in last_line(tfpipe_command(*command, "absent.yaml"))
+
+
+def test_wrong_weights_are_refused_before_training(tfpipe_command, tiny_file, copied_run):
+    _, run = copied_run
+    digest = "0" * 64
+    message = last_line(
+        tfpipe_command("train", tiny_file, "--run-dir", run.path, "--set", f"encoder.sha256='{digest}'")
+    )
+    assert "SHA-256" in message and digest in message
+
+
+def test_a_run_in_use_is_refused(tfpipe_command, tiny_file, tmp_path):
+    with RunDirectory(tmp_path / "run").lock():
+        message = last_line(tfpipe_command("run", tiny_file, "--run-dir", tmp_path / "run"))
+    assert f"in use by another run (process {os.getpid()}" in message
+
+
+def test_a_changed_result_is_refused_with_the_command_that_helps(tfpipe_command, tiny_file, copied_run):
+    _, run = copied_run
+    path = run.path / "prune" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    message = last_line(tfpipe_command("run", tiny_file, "--run-dir", run.path, "--redo", "export"))
+    assert str(path) in message and "--redo prune" in message
+    assert RunDirectory(run.path).record("export") is None
+
+
+def test_a_failed_gate_is_exit_code_1(tfpipe_command, tiny_file, copied_run):
+    _, run = copied_run
+    gate = "verify.max_logit_diff_onnx=1e-12"
+    code, _, error = tfpipe_command("verify", tiny_file, "--run-dir", run.path, "--set", gate)
+    assert code == 1 and "Traceback" not in error
+    assert re.fullmatch(r"tfpipe: nothing is published; .*verify\.max_logit_diff_onnx.*", error.splitlines()[-1])
+
+
+def test_a_run_that_holds_is_exit_code_0(tfpipe_command, tiny_file, copied_run):
+    code, out, error = tfpipe_command("run", tiny_file, "--run-dir", copied_run[1].path)
+    assert code == 0 and out == "" and error.count("up to date") == 7
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 kB, and a function that makes it large."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]).returncode:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        yield disk, lambda: subprocess.run([mount, "-o", "remount,size=100m", disk], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.fixture
+def small_files(tmp_path):
+    """A directory in which no file may pass 80 kB, and a function that lifts the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))
+    try:
+        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [("small_disk", "no space left on device"), ("small_files", "file too large")]
+)
+def test_no_room_loses_nothing_that_was_committed(request, tfpipe_command, tiny_file, tiny_run, room, said):
+    directory, make_room = request.getfixturevalue(room)
+    command = ("train", tiny_file, "--run-dir", directory / "run")
+    message = last_line(tfpipe_command(*command))
+    assert f"{said}; make room and run the same command again" in message
+    run = RunDirectory(directory / "run")
+    assert run.record("prepare") is not None and run.record("train") is None
+    make_room()
+    code, _, error = tfpipe_command(*command)
+    assert code == 0 and "[1/7] prepare: up to date" in error
+    expected = sha256_of_file(tiny_run[1] / "train" / "model.safetensors")
+    assert sha256_of_file(run.path / "train" / "model.safetensors") == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_answers_is_said(tfpipe_command, tiny_run):
+    message = last_line(tfpipe_command("predict", tiny_run[1], "good", "--output", "/dev/full"))
+    assert "no space left on device" in message
+
+
+def test_predict_answers_from_a_run_a_variant_and_a_saved_model(tfpipe_command, tiny_run, tmp_path):
+    _, directory = tiny_run
+    texts = ["this film is good and lovely", "this film is bad and awful"]
+    labels = ["positive", "negative"]
+    saved_model = directory / "export" / "int8" / "saved_model"
+    for where in ([directory], [directory, "--variant", "int8"], [saved_model]):
+        code, out, error = tfpipe_command("predict", *where, *texts)
+        assert (code, error) == (0, "") and [line.split()[0] for line in out.splitlines()] == labels
+    (tmp_path / "texts").write_text("\n".join(texts))
+    answer = tfpipe_command("predict", directory, "--input", "texts", "--output", "answers.jsonl")
+    assert answer == (0, "", "")
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == labels
+
+
+def test_predict_reads_standard_input(tfpipe_command, tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "texts").write_text("so good and lovely\nso bad and awful\n")
+    with open(tmp_path / "texts") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code, out, _ = tfpipe_command("predict", tiny_run[1], "--input", "-")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no texts; give them as arguments"),
+        (["good", "--variant", "tiny"], "no published variant tiny; published are dense, int8, pruned"),
+        (["--input", "absent.txt"], "--input absent.txt: can't be read (No such file or directory)"),
+        (["good", "--output", "absent/answers"], "--output absent/answers: can't be written"),
+        (["good \udcff"], "is not UTF-8"),
+    ],
+)
+def test_predict_says_what_is_wrong_in_one_line(tfpipe_command, tiny_run, arguments, said):
+    answer = tfpipe_command("predict", tiny_run[1], *arguments)
+    assert said in last_line(answer) and answer[2].count("\n") == 1
+
+
+def test_predict_from_what_is_no_model(tfpipe_command, tiny_encoder):
+    for path in ("absent", tiny_encoder, tiny_encoder / "config.json"):
+        assert "neither a run nor a SavedModel" in last_line(tfpipe_command("predict", path, "good"))
+
+
+def test_config_show_prints_what_can_be_loaded(tfpipe_command, tiny_file, tmp_path):
+    code, out, error = tfpipe_command("config", "show", tiny_file, "--set", "train.epochs=9", "--set", "prune=null")
+    assert (code, error) == (0, "")
+    (tmp_path / "shown.yaml").write_text(out)
+    shown = load_config(tmp_path / "shown.yaml")
+    assert shown == load_config(tiny_file, ["train.epochs=9", "prune=null"]) and shown.train.epochs == 9
+    assert yaml.safe_load(out).keys() == Config.model_fields.keys()
+
+
+def test_config_schema_is_json_with_descriptions(tfpipe_command):
+    code, out, _ = tfpipe_command("config", "schema")
+    schema = json.loads(out)
+    assert code == 0 and schema["required"] == ["name", "data", "encoder"]
+    assert schema["$defs"]["Train"]["properties"]["learning_rate"]["description"] == "peak learning rate"
+
+
+def test_every_command_has_a_summary(tfpipe_command):
+    code, out, _ = tfpipe_command("--help")
+    assert code == 0
+    for name in ("run", "prepare", "train", "prune", "quantize", "export", "verify", "report", "predict", "doctor"):
+        assert re.search(rf"^ +{name} +\w+", out, re.MULTILINE), name
+    assert tfpipe_command("--version") == (0, f"tfpipe {tfpipe.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run"], ["run", "a", "b"], ["predict"], ["run", "--nothing"]])
+def test_usage_errors_are_exit_code_2(tfpipe_command, arguments):
+    code, out, error = tfpipe_command(*arguments)
+    assert code == 2 and out == "" and "Error: " in error and "Traceback" not in error
+
+
+def test_doctor_ends_well(tfpipe_command):
+    code, out, _ = tfpipe_command("doctor")
+    assert code == 0 and tfpipe.__version__ in out
+
+
+def test_a_bug_shows_its_traceback(tfpipe_command, tiny_file, monkeypatch):
+    monkeypatch.setattr("tfpipe.pipeline.run", lambda *arguments, **named: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tfpipe_command("run", tiny_file)
+
+
+def test_a_terminated_run_resumes_to_the_same_weights(tfpipe_command, tiny_file, tiny_run, tmp_path):
+    command = ("train", tiny_file, "--run-dir", tmp_path / "run")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfpipe.cli", *map(str, command)], stderr=subprocess.PIPE, text=True
+    )
+    marker, give_up = tmp_path / "run" / "train" / "checkpoints" / "latest.json", time.monotonic() + 120
+    while not marker.exists() and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in error
+    assert error.splitlines()[-1] == "tfpipe: terminated; the same command continues from the last checkpoint"
+    assert RunDirectory(tmp_path / "run").record("train") is None
+
+    code, _, error = tfpipe_command(*command)
+    assert code == 0 and "[1/7] prepare: up to date" in error
+    assert re.search(r"continuing train after step \d+ of 60", error)
+    for file in ("model.safetensors", "history.json"):
+        assert sha256_of_file(tmp_path / "run" / "train" / file) == sha256_of_file(tiny_run[1] / "train" / file)
+
+
+WAIT = """
+import time
+from tfpipe import cli
+@cli.app.command()
+def wait():
+    print("up", flush=True)
+    time.sleep(60)
+cli.main()
+"""
+
+
+def test_an_interrupted_command_is_exit_code_130():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAIT, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error == "tfpipe: interrupted; the same command continues from the last checkpoint\n"

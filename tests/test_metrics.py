@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from tfpipe import metrics
+
+
+def one_hot(classes, count):
+    return np.eye(count, dtype=np.float32)[classes]
+
+
+def test_single_label_agrees_with_scikit_learn():
+    random = np.random.default_rng(0)
+    logits, truth = random.normal(0, 2, (200, 4)).astype(np.float32), random.integers(0, 4, 200)
+    found = metrics.evaluate(logits, one_hot(truth, 4), "single_label")
+    probability = metrics.probabilities(logits, "single_label")
+    assert probability.sum(axis=-1) == pytest.approx(np.ones(200))
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, logits.argmax(-1)))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, logits.argmax(-1), average="macro"))
+    assert found["loss"] == pytest.approx(log_loss(truth, probability, labels=range(4)))
+
+
+def test_multi_label_agrees_with_scikit_learn():
+    random = np.random.default_rng(1)
+    logits = random.normal(0, 2, (100, 3)).astype(np.float32)
+    truth = (random.random((100, 3)) < 0.4).astype(np.float32)
+    found = metrics.evaluate(logits, truth, "multi_label")
+    probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    assert metrics.probabilities(logits, "multi_label") == pytest.approx(probability)
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, logits > 0))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, logits > 0, average="macro"))
+    assert found["loss"] == pytest.approx(sum(log_loss(truth[:, n], probability[:, n]) for n in range(3)))
+
+
+def test_multi_label_rows_may_have_no_label():
+    logits, truth = np.array([[-1.0, -2.0], [1.0, -1.0]]), np.array([[0.0, 0.0], [1.0, 0.0]])
+    assert metrics.evaluate(logits, truth, "multi_label")["accuracy"] == 1.0
+    assert metrics.predictions(logits, "multi_label").tolist() == [[False, False], [True, False]]
+
+
+def test_a_row_has_one_prediction_even_where_logits_are_equal():
+    assert metrics.predictions(np.zeros((2, 3)), "single_label").tolist() == [[True, False, False]] * 2
+
+
+def test_a_label_that_never_occurs_counts_as_zero():
+    found = metrics.evaluate(np.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), one_hot([0, 1], 3), "single_label")
+    assert found["macro_f1"] == pytest.approx(2 / 3) and found["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_large_logits_give_finite_numbers(task):
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4]], np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        probability = metrics.probabilities(logits, task)
+        found = metrics.evaluate(logits, one_hot([1, 1, 0], 2), task)
+    assert probability[0].tolist() == [1.0, 0.0]
+    assert probability[2].tolist() == ([0.5, 0.5] if task == "single_label" else [1.0, 1.0])
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    # Ten rows at a confidence of 0.9 of which six are right, ten at 0.6 of which all are right.
+    logits = np.log(np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10))
+    truth = [0] * 6 + [1] * 4 + [0] * 10
+    found = metrics.evaluate(logits, one_hot(truth, 2), "single_label")
+    assert found["calibration_error"] == pytest.approx((0.3 + 0.4) / 2)
+
+
+def test_a_model_as_sure_as_it_is_right_is_calibrated():
+    logits = np.log(np.array([[0.75, 0.25]] * 4))
+    found = metrics.evaluate(logits, one_hot([0, 0, 0, 1], 2), "single_label")
+    assert found["calibration_error"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "low", "high"),
+    [  # 81 of 263 is Newcombe's example (1998); the ends have closed forms: n / (n + z²)
+        (81 / 263, 263, 0.2553, 0.3662),
+        (0.5, 10, 0.2366, 0.7634),
+        (1.0, 10, 0.7225, 1.0),
+        (0.0, 10, 0.0, 0.2775),
+    ],
+)
+def test_wilson_interval_agrees_with_published_values(rate, count, low, high):
+    assert metrics.wilson_interval(rate, count) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_loss_is_better_when_smaller():
+    assert metrics.is_better("loss", 0.1, 0.2) and not metrics.is_better("loss", 0.2, 0.1)
+    assert metrics.is_better("accuracy", 0.2, 0.1) and not metrics.is_better("accuracy", 0.1, 0.1)
+    assert metrics.is_better("loss", 9.0, None)

@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfpipe.errors import InputError
+from tfpipe.tools import predict as tool
+
+TEXTS = ["this film is very good and lovely", "this film is very bad and awful", "", "ünknown Wörds 汉字"]
+
+
+@pytest.fixture(scope="module")
+def served(tiny_run):
+    return tiny_run[1] / "serving" / "dense" / "1"
+
+
+def test_a_run_gives_its_newest_published_version(tiny_run, tmp_path):
+    _, directory = tiny_run
+    assert tool.find_saved_model(directory, "int8") == directory / "serving" / "int8" / "1"
+    published = tmp_path / "serving" / "dense"
+    for name in ("2", "9", "10", ".11.partial", "old"):
+        (published / name).mkdir(parents=True)
+    assert tool.find_saved_model(tmp_path, "dense") == published / "10"
+
+
+def test_a_saved_model_is_taken_as_it_is(served):
+    assert tool.find_saved_model(served, "int8") == served
+
+
+def test_what_is_no_model_is_refused_with_what_to_do(tiny_run, tmp_path):
+    _, directory = tiny_run
+    with pytest.raises(InputError, match=r"no published variant tiny; published are dense, int8, pruned"):
+        tool.find_saved_model(directory, "tiny")
+    with pytest.raises(InputError, match="neither a run nor a SavedModel"):
+        tool.find_saved_model(tmp_path / "absent", "dense")
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(InputError, match="nothing is published yet: finish `tfpipe run`"):
+        tool.find_saved_model(tmp_path, "dense")
+
+
+def test_answers_come_in_order_with_probabilities(served):
+    answers = list(tool.predict(served, TEXTS))
+    assert [answer["text"] for answer in answers] == TEXTS
+    assert [answer["label"] for answer in answers[:2]] == ["positive", "negative"]
+    for answer in answers:
+        assert sum(answer["probabilities"]) == pytest.approx(1.0, abs=1e-6)
+        assert answer["probability"] == max(answer["probabilities"])
+        assert answer["label"] == ["negative", "positive"][int(np.argmax(answer["probabilities"]))]
+
+
+def test_many_texts_are_read_a_batch_at_a_time(served):
+    read = []
+
+    def texts():
+        for number in range(3 * tool.BATCH + 1):
+            read.append(number)
+            yield f"film {number}"
+
+    answers = tool.predict(served, texts())
+    assert next(answers)["text"] == "film 0" and len(read) == tool.BATCH
+    assert [answer["text"] for answer in answers] == [f"film {n}" for n in range(1, 3 * tool.BATCH + 1)]
+
+
+def test_json_lines_hold_what_the_table_rounds(served, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS[1:]) + "\n", encoding="utf-8")
+    output = tmp_path / "answers.jsonl"
+    tool.run(served, TEXTS[:1], "dense", texts, output)
+    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [answer["text"] for answer in answers] == TEXTS
+    assert answers[0].keys() == {"text", "label", "probability", "probabilities"}
+    assert capsys.readouterr().out == ""
+    tool.run(served, [TEXTS[0], "a\nb " + "long " * 50], "dense", None, None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[:2] == ["positive", f"{answers[0]['probability']:.4f}"] and first.endswith(TEXTS[0])
+    assert "  a b long " in second and second.endswith("…")
+
+
+def test_a_model_without_the_text_signature_is_refused(tmp_path):
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def serve(self, x):
+            return {"y": x}
+
+    other = Other()
+    tf.saved_model.save(other, str(tmp_path), signatures={"serving_default": other.serve})
+    with pytest.raises(InputError, match="no signature serving_default that takes text"):
+        list(tool.predict(tmp_path, ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [([], "no texts"), (["good", "bad \udcff"], r"'bad \\udcff' is not UTF-8")],
+)
+def test_texts_that_cannot_be_answered(served, texts, said):
+    with pytest.raises(InputError, match=said):
+        tool.run(served, texts, "dense", None, None)
+
+
+def test_input_files_that_cannot_be_read(served, tmp_path):
+    with pytest.raises(InputError, match=r"--input .*absent: can't be read \(No such file"):
+        tool.run(served, [], "dense", tmp_path / "absent", None)
+    with pytest.raises(InputError, match=r"can't be read \(Is a directory"):
+        tool.run(served, [], "dense", tmp_path, None)
+    (tmp_path / "latin").write_bytes(b"good\nbad \xff\n")
+    with pytest.raises(InputError, match=r"latin: not UTF-8 .*convert the file"):
+        tool.run(served, [], "dense", tmp_path / "latin", None)
+
+
+def test_standard_input_is_read_as_utf8(served, tmp_path, monkeypatch, capsys):
+    (tmp_path / "texts").write_text("good ünd\nbad\n", encoding="utf-8")
+    with open(tmp_path / "texts", encoding="latin-1") as stdin, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", stdin)
+        tool.run(served, [], "dense", type(tmp_path)("-"), None)
+        assert not stdin.closed
+    assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == ["good ünd", "bad"]
+
+
+def test_an_output_file_that_cannot_be_written(served, tmp_path):
+    with pytest.raises(InputError, match=r"--output .*can't be written \(No such file"):
+        tool.run(served, ["good"], "dense", None, tmp_path / "absent" / "answers.jsonl")
+
+
+def test_a_copied_saved_model_answers_alike(served, tmp_path):
+    moved = shutil.copytree(served, tmp_path / "moved")
+    assert list(tool.predict(moved, TEXTS)) == list(tool.predict(served, TEXTS))
