@@ -134,7 +134,7 @@ def test_a_changed_result_is_refused_with_the_command_that_helps(tfpipe_command,
     path.write_bytes(content)
     message = last_line(tfpipe_command("run", tiny_file, "--run-dir", run.path, "--redo", "export"))
     assert str(path) in message and "--redo prune" in message
-    assert RunDirectory(run.path).record("export") is None
+    assert RunDirectory(run.path).record("export") is not None  # nothing is removed before its inputs are known good
 
 
 def test_a_failed_gate_is_exit_code_1(tfpipe_command, tiny_file, copied_run):
@@ -293,7 +293,10 @@ def test_a_terminated_run_resumes_to_the_same_weights(tfpipe_command, tiny_file,
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in error
-    assert error.splitlines()[-1] == "tfpipe: terminated; the same command continues from the last checkpoint"
+    assert (
+        error.splitlines()[-1]
+        == "tfpipe: terminated; a run goes on from its last checkpoint when the same command is given again"
+    )
     assert RunDirectory(tmp_path / "run").record("train") is None
 
     code, _, error = tfpipe_command(*command)
@@ -322,4 +325,4 @@ def test_an_interrupted_command_is_exit_code_130():
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error == "tfpipe: interrupted; the same command continues from the last checkpoint\n"
+    assert error == "tfpipe: interrupted; a run goes on from its last checkpoint when the same command is given again\n"

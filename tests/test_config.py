@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from conftest import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -101,8 +102,12 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("seed", -1, "greater than or equal to 0 (received -1)"),
         ("seed", 2**31, "less than 2147483648"),
         ("seed", 1.5, "seed: "),
-        ("data.label_names", {0: "negative"}, "data.label_names.0.[key]: expected text; put it in quotes (received 0)"),
-        ("data.filter", {"year": 2004}, "data.filter.year"),
+        (
+            "data.label_names",
+            {True: "yes"},
+            "data.label_names.True.[key]: expected text; put it in quotes (received True)",
+        ),
+        ("data.filter", {"year": [None]}, "data.filter.year.0: Input should be a valid string (received None)"),
         ("data.max_length", 3, "greater than or equal to 4"),
         ("data.max_length", 4097, "less than or equal to 4096"),
         ("data.label_separator", "", "data.label_separator: "),
@@ -281,3 +286,14 @@ def test_no_text_raises_anything_but_input_error(tmp_path_factory, text, overrid
         load_config(path, [override])
     except InputError as error:
         assert str(error)
+
+
+def test_numbers_that_stand_for_text_are_taken_as_text(tiny_reviews, tiny_encoder):
+    config = tiny_config(
+        tiny_reviews,
+        tiny_encoder,
+        data__label_names={0: "no", 1: "yes"},
+        data__filter={"year": 2004, "stars": [1, "2"]},
+    )
+    assert config.data.label_names == {"0": "no", "1": "yes"}
+    assert config.data.filter == {"year": ["2004"], "stars": ["1", "2"]}

@@ -142,8 +142,6 @@ def test_a_flipped_byte_is_found_before_it_is_read(run):
     inputs = {"train": run.record("train")["output"]}
     with pytest.raises(InputError, match="--redo train"), run.stage("prune", fingerprint(inputs=inputs)):
         pytest.fail("a stage must not begin with a changed input")
-    run.discard("train")
-    assert run.record("train") is None and not stage.path.exists()
 
 
 def test_a_stage_gets_the_directories_of_its_inputs(run):

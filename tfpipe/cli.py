@@ -185,7 +185,7 @@ def _exit(code: int, message: str) -> None:
 
 def _stop(number: int, frame: object) -> None:
     said = "interrupted" if number == signal.SIGINT else "terminated"
-    _exit(128 + number, f"{said}; the same command continues from the last checkpoint")
+    _exit(128 + number, f"{said}; a run goes on from its last checkpoint when the same command is given again")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tfpipe.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+def _as_text(value: Any) -> Any:
+    """A number that stands for text, such as the label 0: YAML knows no other way to write it without quotes."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Section(BaseModel):
@@ -50,11 +62,11 @@ class Data(Section):
     text_column: str = Field("text", description="column that holds the text")
     text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
     label_column: str = Field("label", description="column that holds the label")
-    label_names: dict[str, str] | None = Field(
+    label_names: dict[Text, Text] | None = Field(
         None, description="value in the file -> name of the label, in the order of the classes; null: values as found"
     )
     label_separator: str = Field("|", min_length=1, description="between the labels of one row (multi_label only)")
-    filter: dict[str, str | list[str]] = Field(
+    filter: dict[Text, Annotated[list[Text], BeforeValidator(_as_list)]] = Field(
         default_factory=dict, description="column -> value or values; only rows that match every entry are used"
     )
     split: Split = Field(default_factory=Split, description="shares of train, validation and test")
@@ -146,6 +158,12 @@ class Verify(Section):
         0.03, description="accuracy, on validation rows, that a compressed variant may lose against dense"
     )
 
+    @model_validator(mode="after")
+    def _two_sizes(self) -> Verify:
+        if self.batch_sizes[0] == self.batch_sizes[1]:
+            raise ValueError("verify.batch_sizes must be two different sizes")
+        return self
+
 
 class Report(Section):
     """What the report measures."""
@@ -188,7 +206,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't read the configuration ({error}); give the path of a YAML file") from error
+        raise InputError(
+            f"{path}: can't read the configuration ({_reason(error)}); give the path of a YAML file"
+        ) from error
     tree = _read_yaml(text, where=f"{path}: ")
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
@@ -219,6 +239,10 @@ def setting(config: Config, dotted: str) -> Any:
 def dump_config(config: Config) -> str:
     """The configuration as YAML, defaults written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _read_yaml(text: str, where: str) -> Any:
@@ -257,6 +281,11 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{location}: this setting is required; add it"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        message = {
+            "name": "expected letters, digits, '.', '_' and '-', a letter or digit first",
+            "encoder.sha256": "expected the 64 hexadecimal digits of a SHA-256, in lower case",
+        }[location]
     if problem["type"] == "model_type":
         message = "expected a section, that is, a mapping of settings"
     elif problem["type"] == "string_type" and not isinstance(problem["input"], (dict, list, type(None))):

@@ -118,11 +118,9 @@ def run(config: Config, run: RunDirectory, *, until: str | None = None, redo: st
         write_text(run.path / "config.yaml", dump_config(config))
         stages = stages_of(config)
         names = [stage.name for stage in stages]
-        if redo is not None:
-            run.discard(redo)
         for number, stage in enumerate(stages, start=1):
             fingerprint = _fingerprint(config, run, stage, names)
-            reason = run.why_redo(stage.name, fingerprint)
+            reason = "asked for by --redo" if stage.name == redo else run.why_redo(stage.name, fingerprint)
             if reason is None:
                 say(f"[{number}/{len(stages)}] {stage.name}: up to date")
             else:

@@ -176,6 +176,7 @@ class RunDirectory:
     def stage(self, name: str, fingerprint: Fingerprint) -> Iterator[StageDirectory]:
         """Work on a stage: continues what was begun under the same fingerprint, commits when the block ends well."""
         path = self.path / name
+        inputs = {other: self.verified(other) for other in fingerprint.inputs}  # before anything is removed
         (path / RECORD).unlink(missing_ok=True)
         try:
             begun = json.loads((path / WORK_RECORD).read_text(encoding="utf-8"))["fingerprint"]
@@ -185,7 +186,7 @@ class RunDirectory:
             _remove(path)
             path.mkdir(parents=True)
             write_json(path / WORK_RECORD, {"fingerprint": fingerprint.digest})
-        stage = StageDirectory(name, path, {other: self.verified(other) for other in fingerprint.inputs})
+        stage = StageDirectory(name, path, inputs)
         stage.clear_output()
         started = time.time()
         yield stage
@@ -213,11 +214,6 @@ class RunDirectory:
             },
         )
         (path / WORK_RECORD).unlink(missing_ok=True)
-
-    def discard(self, name: str) -> None:
-        """Forgets a stage: its record first, then its files."""
-        (self.path / name / RECORD).unlink(missing_ok=True)
-        _remove(self.path / name)
 
 
 def sha256_of_file(path: Path, sync: bool = False) -> str:

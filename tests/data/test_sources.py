@@ -123,7 +123,7 @@ def test_not_utf8_header(tmp_path):
 
 def test_nothing_passes_the_filter_says_what_the_column_holds(tmp_path):
     message = error(tmp_path, "text,label,source\nx,a,imdb\ny,b,rotten\n", filter={"source": "imbd"})
-    assert "no row passes data.filter {'source': 'imbd'}" in message
+    assert "no row passes data.filter {'source': ['imbd']}" in message
     assert "column 'source' holds 'imdb', 'rotten'; change data.filter" in message
     many = "text,label,source\n" + "".join(f"x,a,s{number}\n" for number in range(30))
     message = error(tmp_path, many, filter={"source": "s"})

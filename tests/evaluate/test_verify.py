@@ -112,6 +112,8 @@ def test_published_versions_count_up_and_are_never_overwritten(saved_model, tmp_
     assert publish(saved_model, serving) == serving / "2"
     assert [(serving / n / "saved_model.pb").read_text() for n in "12"] == ["graph", "newer"]
     assert (serving / "2" / "variables" / "variables.index").read_text() == "index"
+    assert publish(saved_model, serving) == serving / "2"  # the same files: no need for another version
+    (saved_model / "saved_model.pb").write_text("newest")
     (serving / "2").rename(serving / "9")
     (serving / "notes").mkdir()
     (serving / "1").rename(serving / "old")
@@ -148,7 +150,8 @@ def test_a_watcher_sees_whole_versions_only(saved_model, tmp_path):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(20):
+    for number in range(20):
+        (saved_model / "saved_model.pb").write_text(f"graph {number}")
         publish(saved_model, serving)
     done.set()
     watcher.join()

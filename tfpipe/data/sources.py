@@ -133,10 +133,7 @@ def _read(file: TextIO, path: Path, data: config.Data, label_required: bool) -> 
     pair_at = None
     if data.text_pair_column is not None:
         pair_at = _column(columns, data.text_pair_column, "data.text_pair_column", path)
-    wanted = {
-        _column(columns, column, "data.filter", path): {values} if isinstance(values, str) else set(values)
-        for column, values in data.filter.items()
-    }
+    wanted = {_column(columns, column, "data.filter", path): set(values) for column, values in data.filter.items()}
     found: dict[int, dict[str, None]] = {at: {} for at in wanted}  # a dictionary keeps the order of the file
     any_row = any_passed = False
     while True:

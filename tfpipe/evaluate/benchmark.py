@@ -23,7 +23,6 @@ def measure_latency(
     Args:
       artifacts: what to call.
       runs: timed calls per artefact and shape, after two that warm up.
-      max_length: longest row of the model, tokens; a longer shape is measured at this length by raw text, which is cut.
       pairs: whether texts come in pairs.
 
     Returns:

@@ -20,7 +20,7 @@ from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import KINDS, Artifact, batches_of, load_artifacts
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.model.weights import load_classifier
-from tfpipe.rundir import StageDirectory, write_json
+from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -45,8 +45,13 @@ def run(config: Config, stage: StageDirectory) -> None:
     if failures:
         raise GateError(f"nothing is published; {'; '.join(failures)} (see {stage.path / 'parity.json'})")
     say(f"  {len(comparisons)} comparisons passed")
+    run_directory = stage.path.parent
     stage.choices["published"] = [
-        str(publish(stage.inputs["export"] / variant / "saved_model", stage.path.parent / "serving" / variant))
+        str(
+            publish(stage.inputs["export"] / variant / "saved_model", run_directory / "serving" / variant).relative_to(
+                run_directory
+            )
+        )
         for variant in config.variants
     ]
 
@@ -123,16 +128,26 @@ def judge(comparisons: list[dict[str, Any]], accuracies: dict[str, float], confi
 
 
 def publish(saved_model: Path, directory: Path) -> Path:
-    """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none."""
+    """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
+
+    A newest version that holds the same files already is left as it is.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    versions = [int(child.name) for child in directory.iterdir() if child.name.isdigit()]
-    target = directory / str(max(versions, default=0) + 1)
+    newest = max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
+    if newest and _contents(directory / str(newest)) == _contents(saved_model):
+        say(f"  published already: {directory / str(newest)}")
+        return directory / str(newest)
+    target = directory / str(newest + 1)
     temporary = directory / f".{target.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(saved_model, temporary)
     temporary.rename(target)
     say(f"  published {target}")
     return target
+
+
+def _contents(directory: Path) -> dict[str, str]:
+    return {str(file.relative_to(directory)): sha256_of_file(file) for file in directory.rglob("*") if file.is_file()}
 
 
 def _accuracy(artifact: Artifact, table: TokenTable, config: Config) -> float:

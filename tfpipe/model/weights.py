@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
@@ -162,10 +162,11 @@ def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) ->
     for file in sorted(tokenizer.iterdir()):
         shutil.copyfile(file, directory / file.name)
     ordered = {name: np.ascontiguousarray(classifier.weights[name], np.float32) for name in sorted(classifier.weights)}
-    save_file(ordered, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    # save(), not save_file(), which makes files that their owner alone can read
+    (directory / WEIGHTS_FILE).write_bytes(save(ordered, metadata={"format": "pt"}))
     if classifier.quantization:
         ordered = {name: np.asarray(value, np.float32) for name, value in sorted(classifier.quantization.items())}
-        save_file(ordered, directory / QUANTIZATION_FILE)
+        (directory / QUANTIZATION_FILE).write_bytes(save(ordered))
 
 
 def load_classifier(directory: Path) -> Classifier:

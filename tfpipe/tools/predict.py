@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from tfpipe.errors import InputError
 
@@ -30,7 +31,8 @@ def run(model: Path, texts: list[str], variant: str, input_file: Path | None, ou
             text.encode()
         except UnicodeEncodeError:
             raise InputError(f"predict: the text {text!a} is not UTF-8; convert it") from None
-    answers = predict(directory, itertools.chain(texts, _lines(input_file) if input_file is not None else ()))
+    lines = _open_input(input_file) if input_file is not None else ()
+    answers = predict(directory, itertools.chain(texts, (line.rstrip("\n") for line in lines)))
     if output_file is None:
         for answer in answers:
             text = " ".join(answer["text"].split())
@@ -84,15 +86,22 @@ def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
             }
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _open_input(path: Path) -> Iterator[str]:
+    """The lines of a file, which is opened at once, before any model is loaded."""
     try:
         # Standard input as well is read as UTF-8, whatever the locale is.
         source = sys.stdin.fileno() if str(path) == "-" else path
-        with open(source, encoding="utf-8", closefd=source is path) as file:
-            yield from (line.rstrip("\n") for line in file)
+        file = open(source, encoding="utf-8", closefd=source is path)  # noqa: SIM115
     except OSError as error:
         raise InputError(
             f"--input {path}: can't be read ({error.strerror}); give a file with one text a line"
         ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from None
+    return _lines(file, path)
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    with file:
+        try:
+            yield from file
+        except UnicodeDecodeError as error:
+            raise InputError(f"--input {path}: not UTF-8 ({error.reason}); convert the file") from None
