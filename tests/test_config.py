@@ -105,7 +105,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         (
             "data.label_names",
             {True: "yes"},
-            "data.label_names.True.[key]: expected text; put it in quotes (received True)",
+            "[key]: expected text; put it in quotes (received True)",
         ),
         ("data.filter", {"year": [None]}, "data.filter.year.0: Input should be a valid string (received None)"),
         ("data.max_length", 3, "greater than or equal to 4"),
