@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 
@@ -6,6 +7,7 @@ from conftest import tiny_config, write_reviews
 
 from tfpipe import pipeline
 from tfpipe.config import load_config, parse_config
+from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.rundir import RunDirectory, sha256_of_file
 
@@ -196,3 +198,36 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, 
         assert sha256_of_file(again.path / "train" / file) == sha256_of_file(directory / "train" / file)
     first, second = (RunDirectory(each).record("train")["output"] for each in (directory, again.path))
     assert first == second and again.record("prune") is None
+
+
+def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_encoder):
+    with open(tiny_reviews, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:240]
+    with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "answer", "topics"])
+        for number, row in enumerate(rows):
+            topics = ["praise"] * (row["label"] == "1") + ["plot"] * ("plot" in row["text"])
+            writer.writerow([row["text"], rows[number * 7 % len(rows)]["text"], "|".join(topics)])
+    config = tiny_config(
+        tmp_path / "pairs.csv",
+        tiny_encoder,
+        task="multi_label",
+        data__text_column="question",
+        data__text_pair_column="answer",
+        data__label_column="topics",
+        data__label_names=None,
+        prune=None,
+    )
+    run = RunDirectory(tmp_path / "run")
+    pipeline.run(config, run)
+    report = json.loads((run.path / "report" / "metrics.json").read_text())
+    assert {(row["variant"], row["artifact"]) for row in report["artifacts"]} == {
+        (variant, kind)
+        for variant in ("dense", "int8")
+        for kind in ("keras", "saved_model", "saved_model_text", "onnx")
+    }
+    assert sorted(os.listdir(run.path / "serving")) == ["dense", "int8"]
+    table = TokenTable.open(run.path / "prepare" / "train")
+    assert table.labels.sum(axis=1).min() == 0 and table.labels.sum(axis=1).max() == 2  # none, one, both
+    assert table.text_pairs([0])[0] is not None
