@@ -6,9 +6,11 @@ import pytest
 from conftest import tiny_config, write_reviews
 
 from tfpipe import pipeline
+from tfpipe.compress.prune import sparsity_of
 from tfpipe.config import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
+from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import RunDirectory, sha256_of_file
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]
@@ -198,6 +200,18 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, 
         assert sha256_of_file(again.path / "train" / file) == sha256_of_file(directory / "train" / file)
     first, second = (RunDirectory(each).record("train")["output"] for each in (directory, again.path))
     assert first == second and again.record("prune") is None
+
+
+def test_three_stages_under_one_mirrored_strategy(tmp_path, tiny_encoder):
+    """Each numbers its collective operations on where the one before it stopped: their shapes differ."""
+    data = write_reviews(tmp_path / "reviews.csv", 120)
+    config = tiny_config(data, tiny_encoder, train__strategy="mirrored", train__epochs=1)
+    run = RunDirectory(tmp_path / "run")
+    pipeline.run(config, run, until="quantize")
+    assert run.record("train")["choices"]["strategy"].startswith("mirrored (2 ")
+    classifier = load_classifier(run.path / "quantize")
+    assert sparsity_of(classifier.weights) >= 0.5
+    assert all(low < high for low, high in classifier.ranges.values())
 
 
 def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_encoder):

@@ -163,7 +163,7 @@ def quantization_aware(model: tf_keras.Model, ranges: dict[str, tuple[float, flo
 
 def learned_ranges(model: tf_keras.Model) -> dict[str, tuple[float, float]]:
     """Quantization point -> learned range."""
-    return {name: (float(low), float(high)) for name, (low, high) in _range_variables(model).items()}
+    return {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(model).items()}
 
 
 def kernels_of(model: tf_keras.Model) -> dict[str, tf.Variable]:

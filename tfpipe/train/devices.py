@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import tensorflow as tf
@@ -36,9 +37,19 @@ def choose_strategy(requested: str) -> tuple[tf.distribute.Strategy, Choice]:
         devices = [device.name for device in (gpus or cpus)]
         kind = "GPU" if gpus else "CPU"
         reason = f"{len(devices)} {kind} device(s)" + ("" if requested == "auto" else ", as requested")
-        return tf.distribute.MirroredStrategy(devices), Choice("mirrored", reason)
+        return _mirrored(tuple(devices)), Choice("mirrored", reason)
     reason = "as requested" if requested != "auto" else ("one GPU" if gpus else "no GPU")
     return tf.distribute.get_strategy(), Choice("one_device", reason)
+
+
+@cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One for the whole process.
+
+    Each strategy numbers its collective operations from the start, and the runtime remembers the shape behind a number:
+    it refuses those of a second strategy.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def choose_precision(requested: str) -> Choice:

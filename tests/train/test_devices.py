@@ -1,0 +1,90 @@
+"""Which strategy and precision are chosen, and what is said about it. Written for machines without a GPU too."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.errors import InputError
+from tfpipe.train import devices
+from tfpipe.train.devices import Choice, check_batch_size, choose_precision, choose_strategy, precision
+
+HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
+without_gpu = pytest.mark.skipif(HAS_GPU, reason="what is chosen on a machine with a GPU is another thing")
+
+
+def test_one_device_as_requested():
+    strategy, choice = choose_strategy("one_device")
+    assert strategy.num_replicas_in_sync == 1 and not isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert str(choice) == "one_device (as requested)"
+
+
+@without_gpu
+def test_auto_is_one_device_without_a_gpu():
+    """Two logical processors alone are no reason to mirror."""
+    strategy, choice = choose_strategy("auto")
+    assert strategy.num_replicas_in_sync == 1
+    assert choice == Choice("one_device", "no GPU")
+
+
+@without_gpu
+def test_mirrored_takes_every_device():
+    strategy, choice = choose_strategy("mirrored")
+    assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    assert strategy.num_replicas_in_sync == 2
+    assert str(choice) == "mirrored (2 CPU device(s), as requested)"
+
+
+@pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16"])
+def test_a_requested_precision_is_taken(requested):
+    assert choose_precision(requested) == Choice(requested, "as requested")
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    ("flags", "value", "reason"),
+    [
+        ({"avx512f", "avx512_bf16"}, "mixed_bfloat16", "the processor has avx512_bf16"),
+        ({"avx512_bf16", "amx_bf16"}, "mixed_bfloat16", "the processor has amx_bf16"),
+        ({"avx2", "avx512f"}, "float32", "the processor has neither amx_bf16 nor avx512_bf16"),
+        (set(), "float32", "the processor has neither amx_bf16 nor avx512_bf16"),
+    ],
+)
+def test_precision_follows_the_processor(monkeypatch, flags, value, reason):
+    monkeypatch.setattr(devices, "cpu_flags", lambda: flags)
+    assert choose_precision("auto") == Choice(value, reason)
+
+
+def test_cpu_flags(monkeypatch, tmp_path):
+    described = tmp_path / "cpuinfo"
+    described.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+    for path, expected in ((described, {"fpu", "sse2", "avx2"}), (tmp_path / "none", set())):
+        monkeypatch.setattr(devices, "Path", lambda _, path=path: path)
+        assert devices.cpu_flags() == expected
+
+
+def test_precision_sets_and_restores_the_policy():
+    before = tf_keras.mixed_precision.global_policy().name
+    with precision("mixed_bfloat16"):
+        assert tf_keras.mixed_precision.global_policy().compute_dtype == "bfloat16"
+        with precision("float32"):
+            assert tf_keras.mixed_precision.global_policy().compute_dtype == "float32"
+        assert tf_keras.mixed_precision.global_policy().compute_dtype == "bfloat16"
+    assert tf_keras.mixed_precision.global_policy().name == before
+
+
+def test_precision_is_restored_after_an_error():
+    before = tf_keras.mixed_precision.global_policy().name
+    with pytest.raises(RuntimeError), precision("mixed_bfloat16"):
+        raise RuntimeError
+    assert tf_keras.mixed_precision.global_policy().name == before
+
+
+def test_a_batch_must_divide_among_the_replicas():
+    mirrored = choose_strategy("mirrored")[0]
+    check_batch_size(16, mirrored)
+    check_batch_size(15, tf.distribute.get_strategy())
+    with pytest.raises(InputError) as error:
+        check_batch_size(15, mirrored)
+    assert str(error.value) == "train.batch_size: 15 does not divide among 2 replicas; use a multiple of 2"
