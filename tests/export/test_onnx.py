@@ -1,0 +1,286 @@
+"""The ONNX files of a run: their boundary, their graph, what ONNX Runtime makes of it, and their answers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow as tf
+from conftest import TINY, tiny_vocabulary, tiny_weights
+from onnx import TensorProto, numpy_helper
+
+import tfpipe
+from tfpipe import metrics
+from tfpipe.compress.quantize import on_grid
+from tfpipe.data.token_table import TokenTable
+from tfpipe.errors import InputError
+from tfpipe.export.export import float_model
+from tfpipe.export.onnx import INPUTS, OUTPUTS, _take_scope, codes_of, operator_counts, to_onnx
+from tfpipe.model.bert import Architecture
+from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, is_kernel, load_classifier
+
+LAYERS = TINY["num_hidden_layers"]
+STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
+OPERATORS_PER_LAYER = 40  # 6 products and their biases, 2 norms, 2 residuals, 5 of the GELU, 19 of attention
+OPERATORS_BESIDE = 29  # embeddings, mask, positions, head
+QUANTIZED_OPERATORS_PER_LAYER = OPERATORS_PER_LAYER + 4 * 2 + 6  # 4 points, 6 kernels
+
+
+def path_of(run: Path, variant: str) -> Path:
+    return run / "export" / variant / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_run) -> dict[str, onnx.ModelProto]:
+    return {variant: onnx.load(str(path_of(tiny_run[1], variant))) for variant in STAGES}
+
+
+@pytest.fixture(scope="module")
+def keras_models(tiny_run):
+    return {variant: float_model(load_classifier(tiny_run[1] / stage)) for variant, stage in STAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def sessions(tiny_run):
+    return {variant: session_of(path_of(tiny_run[1], variant)) for variant in STAGES}
+
+
+def session_of(model: Path | onnx.ModelProto, optimized: Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def initializers(graph: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+
+
+def batches(run: Path, batch_size: int, count: int):
+    """Padded batches of test rows; the last rows first, so that lengths are mixed."""
+    table = TokenTable.open(run / "prepare" / "test")
+    for start in range(0, batch_size * count, batch_size):
+        rows = np.arange(start, start + batch_size) % table.num_rows
+        columns = table.rows(rows, int(table.lengths[rows].max()))
+        yield {name: columns[name] for name in INPUTS}
+
+
+def answers(session, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return session.run(list(OUTPUTS), {name: value.astype(np.int64) for name, value in batch.items()})
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_inputs_and_outputs(graphs, variant):
+    def described(values):
+        return [
+            (
+                value.name,
+                value.type.tensor_type.elem_type,
+                [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim],
+            )
+            for value in values
+        ]
+
+    graph = graphs[variant].graph
+    assert described(graph.input) == [(name, TensorProto.INT64, ["batch", "length"]) for name in INPUTS]
+    assert described(graph.output) == [(name, TensorProto.FLOAT, ["batch", 2]) for name in OUTPUTS]
+    assert INPUTS == ("input_ids", "attention_mask", "token_type_ids") and OUTPUTS == ("logits", "probabilities")
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_metadata(graphs, variant):
+    model = graphs[variant]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata.pop("labels")) == ["negative", "positive"]
+    assert metadata == {"task": "single_label", "max_length": "32", "tfpipe_version": tfpipe.__version__}
+    assert (model.producer_name, model.producer_version) == ("tfpipe", tfpipe.__version__)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 17
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_operators_are_few_and_known(graphs, variant):
+    counts = operator_counts(graphs[variant])
+    known = {schema.name for schema in onnx.defs.get_all_schemas()}
+    assert set(counts) <= known
+    assert {node.domain for node in graphs[variant].graph.node} <= {"", "ai.onnx"}
+    assert counts["LayerNormalization"] == 2 * LAYERS + 1
+    assert counts["Erf"] == LAYERS
+    assert counts["MatMul"] == 8 * LAYERS + 2
+    assert counts["Softmax"] == LAYERS + 1
+    if variant == "int8":
+        assert counts["QuantizeLinear"] == 4 * LAYERS + 1
+        assert counts["DequantizeLinear"] == 4 * LAYERS + 1 + 6 * LAYERS + 1
+    else:
+        assert "QuantizeLinear" not in counts and "DequantizeLinear" not in counts
+
+
+def small_classifier(layers: int, task: str = "single_label", activation: str = "gelu", labels=("a", "b", "c")):
+    config = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": layers, "hidden_act": activation}
+    random = np.random.default_rng(0)
+    weights = {f"bert.{name}": value for name, value in tiny_weights(config).items()} | {
+        "classifier.weight": random.normal(size=(len(labels), config["hidden_size"])).astype(np.float32),
+        "classifier.bias": random.normal(size=len(labels)).astype(np.float32),
+    }
+    return Classifier(Architecture.from_dict(config), labels, task, 32, weights, {})
+
+
+@pytest.fixture(scope="module")
+def three_layers() -> onnx.ModelProto:
+    classifier = small_classifier(3)
+    return to_onnx(float_model(classifier), classifier, 17)
+
+
+def test_operators_per_layer(graphs, three_layers):
+    two, three = (sum(operator_counts(graph).values()) for graph in (graphs["dense"], three_layers))
+    assert three - two <= OPERATORS_PER_LAYER
+    assert two <= OPERATORS_PER_LAYER * LAYERS + OPERATORS_BESIDE
+    quantized = sum(operator_counts(graphs["int8"]).values())
+    assert quantized <= QUANTIZED_OPERATORS_PER_LAYER * LAYERS + OPERATORS_BESIDE + 3 + 9  # pooler, embeddings
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_onnx_runtime_fuses_the_gelu(tiny_run, tmp_path, variant):
+    optimized = tmp_path / "optimized.onnx"
+    session_of(path_of(tiny_run[1], variant), optimized)
+    counts = Counter(node.op_type for node in onnx.load(str(optimized)).graph.node)
+    assert counts["BiasGelu"] + counts["Gelu"] == LAYERS and "Erf" not in counts
+    if variant == "int8":
+        # The encoder's products run on 8-bit integers, none is left that was meant to.
+        integer = sum(counts[name] for name in ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "QGemm"))
+        assert integer >= 6 * LAYERS
+        assert counts["DequantizeLinear"] <= 2  # the pooler's two, a matrix product of one row each
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("variant", ["dense", "pruned"])
+def test_float_answers_equal_those_of_keras(tiny_run, sessions, keras_models, variant, batch_size):
+    for batch in batches(tiny_run[1], batch_size, 4):
+        expected = keras_models[variant](batch, training=False).numpy()
+        logits, probabilities = answers(sessions[variant], batch)
+        assert logits.dtype == np.float32
+        assert np.abs(logits - expected).max() <= 1e-4
+        assert np.abs(probabilities - metrics.probabilities(expected, "single_label")).max() <= 1e-5
+
+
+def test_padding_changes_nothing(tiny_run, sessions):
+    (batch,) = batches(tiny_run[1], 4, 1)
+    longer = {name: np.pad(value, ((0, 0), (0, 7))) for name, value in batch.items()}
+    first, second = (answers(sessions["dense"], each)[0] for each in (batch, longer))
+    assert np.abs(first - second).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("task", "activation"), [("multi_label", "gelu_new"), ("single_label", "relu")])
+def test_other_tasks_and_activations(task, activation):
+    classifier = small_classifier(1, task, activation, labels=("ä", "b", "c|d"))
+    model = float_model(classifier)
+    graph = to_onnx(model, classifier, 18)
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert json.loads(metadata["labels"]) == ["ä", "b", "c|d"] and metadata["task"] == task
+    assert "ä" in metadata["labels"]  # as text, not escaped
+    random = np.random.default_rng(0)
+    ids = random.integers(1, 100, (3, 11)).astype(np.int32)
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    expected = model(batch).numpy()
+    logits, probabilities = answers(session_of(graph), batch)
+    assert np.abs(logits - expected).max() <= 1e-4
+    assert np.abs(probabilities - metrics.probabilities(expected, task)).max() <= 1e-5
+
+
+def test_weights_keep_their_names_and_values(tiny_run, graphs):
+    for variant in ("dense", "pruned"):
+        classifier = load_classifier(tiny_run[1] / STAGES[variant])
+        found = initializers(graphs[variant])
+        for name, value in classifier.weights.items():
+            stored = value.T if is_kernel(name, value) else value
+            assert np.array_equal(found[name], stored), name
+
+
+def test_int8_weights(tiny_run, graphs):
+    """Every kernel and embedding as codes, none as floats as well; codes times scales give the weights."""
+    classifier = load_classifier(tiny_run[1] / "quantize")
+    found = initializers(graphs["int8"])
+    scaled = {name.removesuffix(".scale") for name in classifier.quantization if name.endswith(".scale")}
+    matrices = {name for name, value in classifier.weights.items() if value.ndim == 2}
+    assert matrices - scaled == {"classifier.weight"}
+    for name in scaled:
+        weight = classifier.weights[name]
+        codes, scale = found[f"{name}.codes"], found[f"{name}.scale"].ravel()
+        assert codes.dtype == np.int8 and name not in found
+        stored = codes.T if is_kernel(name, weight) else codes
+        assert np.array_equal(stored.astype(np.float32) * scale[:, None], weight), name
+        assert np.array_equal(stored == 0, weight == 0), name
+    large = {
+        name for name, value in found.items() if value.dtype == np.float32 and value.ndim == 2 and value.size > 300
+    }
+    assert large == set()  # the scales of the embeddings are [rows, 1]
+    for node in graphs["int8"].graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert found[node.input[2]].dtype == np.uint8
+
+
+def test_int8_agrees_with_keras(tiny_run, sessions, keras_models):
+    labels, differences = [], []
+    for batch in batches(tiny_run[1], 16, 5):
+        expected = keras_models["int8"](batch, training=False).numpy()
+        logits, _ = answers(sessions["int8"], batch)
+        labels.append(logits.argmax(1) == expected.argmax(1))
+        first, second = (metrics.probabilities(each, "single_label") for each in (logits, expected))
+        differences.append(np.abs(first - second))
+    assert np.mean(labels) >= 0.98
+    assert np.mean(differences) <= 0.01
+
+
+def test_int8_is_smaller(tiny_run, graphs):
+    """A row of 32 floats becomes 32 codes and a scale; what remains of so small a file is its graph."""
+
+    def weight_bytes(variant: str) -> int:
+        return sum(value.nbytes for name, value in initializers(graphs[variant]).items() if name.startswith("bert."))
+
+    assert weight_bytes("int8") < 0.35 * weight_bytes("dense")
+    sizes = {variant: path_of(tiny_run[1], variant).stat().st_size for variant in STAGES}
+    assert sizes["int8"] < 0.65 * sizes["dense"]
+    assert sizes["pruned"] == pytest.approx(sizes["dense"], rel=0.01)  # zeros take as much room
+
+
+def test_codes_of_are_exact():
+    random = np.random.default_rng(0)
+    codes = random.integers(-127, 128, (50, 40)).astype(np.int8)
+    codes[:, 0] = 127
+    scale = np.exp(random.uniform(-12, 3, 50)).astype(np.float32)
+    weight = codes.astype(np.float32) * scale[:, None]
+    assert np.array_equal(codes_of(weight, scale), codes)
+    moved, found = on_grid(random.normal(size=(50, 40)).astype(np.float32))
+    again = codes_of(moved, found)
+    assert again.dtype == np.int8
+    assert np.array_equal(again.astype(np.float32) * found[:, None], moved)
+
+
+def test_an_operator_that_onnx_lacks_is_refused():
+    """tf2onnx writes what it does not know into the file as it is."""
+    classifier = small_classifier(1)
+    model = float_model(classifier)
+    layer = next(layer for layer in model.layers if layer.name.endswith("activation"))
+    layer.function, layer.call = "other", tf.math.erfcinv
+    model = type(model)(model.inputs, model.outputs, name=model.name)
+    with pytest.raises(InputError) as error:
+        to_onnx(model, classifier, 17)
+    message = str(error.value)
+    assert "Ndtri" in message and "\n" not in message
+
+
+def test_a_layer_that_converts_to_something_else_is_refused(three_layers):
+    with pytest.raises(InputError, match="one each expected"):
+        _take_scope(three_layers.graph, "bert_classifier/no such layer/")
+
+
+def test_a_run_without_quantization_files_has_no_codes(tiny_run, graphs):
+    assert not (tiny_run[1] / "prune" / QUANTIZATION_FILE).exists()
+    assert not any(value.dtype == np.int8 for value in initializers(graphs["pruned"]).values())

@@ -1,0 +1,253 @@
+"""SavedModels: their signatures, what they answer, and that they load with TensorFlow alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY, tiny_vocabulary, tiny_weights
+
+from tfpipe import metrics
+from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.export.export import float_model
+from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.model.bert import Architecture
+from tfpipe.model.weights import Classifier, load_classifier
+
+STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
+TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+TEXTS = ["This film was great", "so the plot is very dull and cold and bad", "¡ünknown ½ words!", "", "a"]
+
+
+def path_of(run: Path, variant: str) -> Path:
+    return run / "export" / variant / "saved_model"
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_run):
+    return {variant: tf.saved_model.load(str(path_of(tiny_run[1], variant))) for variant in STAGES}
+
+
+@pytest.fixture(scope="module")
+def keras_models(tiny_run):
+    return {variant: float_model(load_classifier(tiny_run[1] / stage)) for variant, stage in STAGES.items()}
+
+
+def by_text(model, *columns: list[str]) -> dict[str, np.ndarray]:
+    inputs = {name: tf.constant(value, tf.string) for name, value in zip(("text", "text_pair"), columns, strict=False)}
+    return {name: value.numpy() for name, value in model.signatures["serving_default"](**inputs).items()}
+
+
+def by_tokens(model, batch) -> dict[str, np.ndarray]:
+    inputs = {name: tf.constant(batch[name], tf.int32) for name in TOKENS}
+    return {name: value.numpy() for name, value in model.signatures["tokens"](**inputs).items()}
+
+
+def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys() == {"logits", "probabilities", "label"}
+    assert np.abs(first["logits"] - second["logits"]).max() <= 1e-5
+    assert np.abs(first["probabilities"] - second["probabilities"]).max() <= 1e-5
+    assert first["label"].tolist() == second["label"].tolist()
+
+
+def tokenized(tokenizer: Tokenizer, *columns: list[str]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in tokenizer.dense(*(tf.constant(each) for each in columns)).items()}
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_signatures(loaded, variant):
+    signatures = loaded[variant].signatures
+    assert set(signatures) == {"serving_default", "tokens"}
+    expected = {
+        "serving_default": {"text": ([None], tf.string)},
+        "tokens": {name: ([None, None], tf.int32) for name in TOKENS},
+    }
+    for name, inputs in expected.items():
+        _, specs = signatures[name].structured_input_signature
+        assert {key: (spec.shape.as_list(), spec.dtype) for key, spec in specs.items()} == inputs
+        outputs = signatures[name].structured_outputs
+        assert {key: (spec.shape.as_list(), spec.dtype) for key, spec in outputs.items()} == {
+            "logits": ([None, 2], tf.float32),
+            "probabilities": ([None, 2], tf.float32),
+            "label": ([None], tf.string),
+        }
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("variant", STAGES)
+def test_answers_equal_those_of_keras(tiny_run, loaded, keras_models, variant, batch_size):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    for start in range(0, 48, batch_size * (1 if batch_size > 1 else 12)):
+        rows = np.arange(start, start + batch_size)
+        batch = table.rows(rows, int(table.lengths[rows].max()))
+        expected = keras_models[variant]({name: batch[name] for name in TOKENS}, training=False).numpy()
+        found = by_tokens(loaded[variant], batch)
+        assert np.abs(found["logits"] - expected).max() <= 1e-5
+        assert np.abs(found["probabilities"] - metrics.probabilities(expected, "single_label")).max() <= 1e-5
+        names = np.array([b"negative", b"positive"], object)
+        assert found["label"].tolist() == names[expected.argmax(1)].tolist()
+
+
+def test_text_answers_as_tokens_do(tiny_run, loaded):
+    _, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "test")
+    rows = np.arange(24)
+    batch = table.rows(rows, int(table.lengths[rows].max()))
+    assert_same(by_text(loaded["dense"], table.texts(rows)), by_tokens(loaded["dense"], batch))
+    tokenizer = Tokenizer(TokenizerSettings.read(run / "train"), 32)
+    long = [*TEXTS, "a very long story " * 40]
+    ids = tokenized(tokenizer, long)
+    assert ids["input_ids"].shape == (6, 32)  # cut at max_length
+    assert_same(by_text(loaded["dense"], long), by_tokens(loaded["dense"], ids))
+
+
+def test_the_run_labels_its_texts(tiny_run, loaded):
+    """End to end: what was learned from the CSV comes out by name."""
+    texts = ["this film was so good and great", "the plot is very awful and dull"]
+    assert by_text(loaded["int8"], texts)["label"].tolist() == [b"positive", b"negative"]
+
+
+def test_a_batch_is_padded_to_its_own_longest_row(loaded):
+    """A short text alone answers as it does beside a long one: padding and the batch leave no trace."""
+    together = by_text(loaded["dense"], TEXTS)
+    alone = [by_text(loaded["dense"], [text]) for text in TEXTS]
+    assert np.abs(together["logits"] - np.concatenate([each["logits"] for each in alone])).max() <= 1e-5
+    assert together["label"].tolist() == [each["label"][0] for each in alone]
+
+
+def test_an_empty_batch_of_tokens_gets_an_empty_answer(loaded):
+    found = by_tokens(loaded["dense"], dict.fromkeys(TOKENS, np.zeros((0, 5), np.int32)))
+    assert found["logits"].shape == found["probabilities"].shape == (0, 2) and found["label"].shape == (0,)
+
+
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_it_loads_with_tensorflow_alone(tiny_run, loaded, variant):
+    """As a server does: no Keras, no tfpipe, in a process of its own."""
+    script = """
+        import json, sys
+        import tensorflow as tf
+        import tensorflow_text
+        model = tf.saved_model.load(sys.argv[1])
+        answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+        kept = sorted(name for name in sys.modules if name.split(".")[0] in ("tf_keras", "tfpipe"))
+        print(json.dumps({"logits": answer["logits"].numpy().tolist(), "imported": kept,
+                          "label": [label.decode() for label in answer["label"].numpy()]}))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(path_of(tiny_run[1], variant)), json.dumps(TEXTS)],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["imported"] == []
+    expected = by_text(loaded[variant], TEXTS)
+    assert np.abs(np.array(answer["logits"]) - expected["logits"]).max() <= 1e-5
+    assert answer["label"] == [label.decode() for label in expected["label"]]
+
+
+def small_classifier(task: str, labels: tuple[str, ...]) -> Classifier:
+    config = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1}
+    random = np.random.default_rng(0)
+    weights = {f"bert.{name}": value for name, value in tiny_weights(config).items()} | {
+        "classifier.weight": random.normal(size=(len(labels), config["hidden_size"])).astype(np.float32),
+        "classifier.bias": np.zeros(len(labels), np.float32),
+    }
+    return Classifier(Architecture.from_dict(config), labels, task, 32, weights, {})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_run) -> Tokenizer:
+    return Tokenizer(TokenizerSettings.read(tiny_run[1] / "prepare" / "tokenizer"), 32)
+
+
+def save(classifier: Classifier, tokenizer: Tokenizer, directory: Path, *, pairs: bool):
+    save_saved_model(ServedClassifier(float_model(classifier), classifier, tokenizer, pairs=pairs), directory)
+    return tf.saved_model.load(str(directory))
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ((-1, -1, -1, -1), ""),
+        ((1, -1, -1, -1), "sad"),
+        ((-1, -1, -1, 1), "größe"),
+        ((-1, 1, 1, -1), "not funny|warm"),
+        ((1, -1, -1, 1), "sad|größe"),
+        ((1, 1, 1, 1), "sad|not funny|warm|größe"),
+    ],
+)
+def test_multi_label_names(multi_label, signs, expected):
+    model, bias = multi_label
+    bias.assign(np.array(signs, np.float32) * 100.0)
+    found = by_text(model, TEXTS)
+    assert [label.decode() for label in found["label"]] == [expected] * len(TEXTS)
+    assert (found["probabilities"].round() == (np.array(signs) > 0)).all()
+
+
+def test_multi_label_rows_differ(multi_label):
+    model, bias = multi_label
+    bias.assign(np.zeros(4, np.float32))
+    found = by_text(model, TEXTS)
+    names = np.array(["sad", "not funny", "warm", "größe"])
+    assert [label.decode() for label in found["label"]] == ["|".join(names[row > 0]) for row in found["logits"]]
+    assert np.abs(found["probabilities"] - metrics.probabilities(found["logits"], "multi_label")).max() <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def multi_label(tokenizer, tmp_path_factory):
+    """A loaded SavedModel, and the bias of its head, which decides the labels."""
+    classifier = small_classifier("multi_label", ("sad", "not funny", "warm", "größe"))
+    model = save(classifier, tokenizer, tmp_path_factory.mktemp("multi"), pairs=False)
+    return model, model.weights["classifier.bias"]
+
+
+def test_pairs(tokenizer, tmp_path):
+    classifier = small_classifier("single_label", ("no", "maybe", "yes"))
+    model = save(classifier, tokenizer, tmp_path, pairs=True)
+    _, specs = model.signatures["serving_default"].structured_input_signature
+    assert {name: (spec.shape.as_list(), spec.dtype) for name, spec in specs.items()} == {
+        "text": ([None], tf.string),
+        "text_pair": ([None], tf.string),
+    }
+    others = list(reversed(TEXTS))
+    ids = tokenized(tokenizer, TEXTS, others)
+    assert ids["token_type_ids"].max() == 1
+    found = by_text(model, TEXTS, others)
+    assert_same(found, by_tokens(model, ids))
+    turned = by_text(model, others, TEXTS)
+    assert np.abs(turned["logits"] - found["logits"]).max() > 1e-3
+
+
+def test_the_order_of_labels_is_that_of_the_logits(tokenizer, tmp_path):
+    classifier = small_classifier("single_label", ("z", "a", "m"))
+    for winner in range(3):
+        bias = np.eye(3, dtype=np.float32)[winner] * 100.0
+        chosen = replace(classifier, weights=classifier.weights | {"classifier.bias": bias})
+        model = save(chosen, tokenizer, tmp_path / str(winner), pairs=False)
+        assert by_text(model, ["a film"])["label"].tolist() == [classifier.labels[winner].encode()]
+        if winner == 0:
+            assert model.weights["classifier.bias"].shape == (3,)
+
+
+def test_weights_are_stored_once_and_in_float32(tiny_run):
+    for variant, stage in STAGES.items():
+        reader = tf.train.load_checkpoint(str(path_of(tiny_run[1], variant) / "variables" / "variables"))
+        types = reader.get_variable_to_dtype_map()
+        stored = [name for name in types if name.startswith("weights/")]
+        assert len(stored) == len(load_classifier(tiny_run[1] / stage).weights)
+        assert {types[name] for name in stored} == {tf.float32}
+        assert not [name for name in types if "kernel" in name or "optimizer" in name]

@@ -1,0 +1,251 @@
+"""The classifier's two forms, against transformers' BERT and against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from conftest import TINY, tiny_vocabulary, tiny_weights, write_encoder
+from transformers import TFBertForSequenceClassification, TFBertModel
+
+from tfpipe import encoder_source
+from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
+from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
+from tfpipe.train.devices import precision
+
+CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
+ARCHITECTURE = Architecture.from_dict(CONFIG)
+NUM_LABELS = 3
+NO_KEY = np.zeros(2, np.int32)
+LAST_LAYER = f"encoder.layer.{ARCHITECTURE.num_hidden_layers - 1}.output.LayerNorm"
+
+
+def padded_batch(batch_size: int, length: int = 24, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of two segments and different lengths; the first row is the longest, so that one row has padding too."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(4, length + 1, batch_size)
+    lengths[0] = length - 5
+    columns = np.arange(length)
+    mask = (columns < lengths[:, None]).astype(np.int32)
+    ids = random.integers(1, CONFIG["vocab_size"], (batch_size, length)).astype(np.int32) * mask
+    types = ((columns >= lengths[:, None] // 2) * mask).astype(np.int32)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def training_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The training form's inputs, one example a row."""
+    rows, length = batch["input_ids"].shape
+    return {
+        "input_ids": batch["input_ids"],
+        "token_type_ids": batch["token_type_ids"],
+        "segment_ids": batch["attention_mask"],
+        "position_ids": np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)),
+        "cls_index": np.arange(rows, dtype=np.int32) * length,
+        "dropout_key": NO_KEY,
+    }
+
+
+def hidden_states(model: tf_keras.Model) -> tf_keras.Model:
+    return tf_keras.Model(model.input, model.get_layer(LAST_LAYER).output)
+
+
+def largest_difference(first, second) -> float:
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    assert first.shape == second.shape
+    return float(np.abs(first - second).max())
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {f"bert.{name}": value for name, value in tiny_weights(CONFIG).items()} | {
+        "classifier.weight": random.normal(0.0, 0.5, (NUM_LABELS, CONFIG["hidden_size"])).astype(np.float32),
+        "classifier.bias": random.normal(0.0, 0.5, NUM_LABELS).astype(np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def mask_form(weights):
+    model = build_mask_form(ARCHITECTURE, NUM_LABELS)
+    set_weights(model, weights)
+    return model
+
+
+@pytest.fixture(scope="module")
+def training_form(weights):
+    model = build_training_form(ARCHITECTURE, NUM_LABELS)
+    set_weights(model, weights)
+    return model
+
+
+@pytest.fixture(scope="module", params=["gelu", "gelu_new"])
+def both_encoders(request, tmp_path_factory):
+    """An activation, transformers' model and ours, from one directory."""
+    directory = write_encoder(tmp_path_factory.mktemp(request.param), hidden_act=request.param)
+    reference = TFBertModel.from_pretrained(directory, use_safetensors=True)
+    source = encoder_source.open_source(str(directory), None)
+    ours = build_mask_form(Architecture.from_dict(source.architecture), NUM_LABELS)
+    import_encoder(ours, source.weights(), str(directory))
+    return reference, hidden_states(ours)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_hidden_states_agree_with_transformers(both_encoders, batch_size):
+    reference, ours = both_encoders
+    batch = padded_batch(batch_size)
+    assert batch["attention_mask"].min() == 0 and batch["token_type_ids"].max() == 1
+    expected = reference(**batch, training=False).last_hidden_state.numpy()
+    found = ours(batch, training=False).numpy()
+    # All positions, padding included: its states attend to the same tokens in both.
+    assert largest_difference(found, expected) <= 1e-4
+
+
+def test_the_exact_and_the_tanh_gelu_are_told_apart(weights):
+    """Taking one for the other would cost more than the tolerance of the parity tests."""
+    batch = padded_batch(8)
+    found = []
+    for activation in ("gelu", "gelu_new"):
+        model = build_mask_form(Architecture.from_dict(CONFIG | {"hidden_act": activation}), NUM_LABELS)
+        set_weights(model, weights)
+        found.append(hidden_states(model)(batch, training=False).numpy())
+    assert largest_difference(*found) > 2e-4
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, tiny_encoder, weights):
+    """A directory that `save_classifier` wrote."""
+    directory = tmp_path_factory.mktemp("stored")
+    tokenizer = tmp_path_factory.mktemp("tokenizer")
+    (tokenizer / "vocab.txt").write_bytes((tiny_encoder / "vocab.txt").read_bytes())
+    labels = tuple("abc")
+    save_classifier(directory, Classifier(ARCHITECTURE, labels, "single_label", 32, weights, {}), tokenizer)
+    return directory
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_logits_agree_with_transformers_on_a_stored_classifier(stored, batch_size):
+    reference, report = TFBertForSequenceClassification.from_pretrained(
+        stored, use_safetensors=True, output_loading_info=True
+    )
+    assert report["missing_keys"] == [] and report["unexpected_keys"] == []
+    assert reference.config.id2label == {0: "a", 1: "b", 2: "c"}
+    classifier = load_classifier(stored)
+    ours = build_mask_form(classifier.architecture, len(classifier.labels))
+    set_weights(ours, classifier.weights)
+    batch = padded_batch(batch_size, seed=batch_size)
+    expected = reference(**batch, training=False).logits.numpy()
+    assert largest_difference(ours(batch, training=False), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_training_form_equals_mask_form(training_form, mask_form, batch_size):
+    batch = padded_batch(batch_size, seed=2)
+    expected = mask_form(batch, training=False)
+    assert largest_difference(training_form(training_batch(batch), training=False), expected) <= 1e-5
+
+
+def test_padding_changes_nothing(mask_form):
+    short = padded_batch(4, seed=3)
+    longer = {name: np.pad(value, ((0, 0), (0, 8))) for name, value in short.items()}
+    longer["input_ids"][:, -8:] = 7  # whatever stands where the mask is 0
+    expected = mask_form(short, training=False)
+    assert largest_difference(mask_form(longer, training=False), expected) <= 1e-5
+
+
+def test_examples_packed_into_a_row_do_not_see_each_other(training_form, mask_form):
+    random = np.random.default_rng(4)
+    lengths, row_length = (9, 12), 24
+    examples = [random.integers(1, CONFIG["vocab_size"], (1, length)).astype(np.int32) for length in lengths]
+    types = [(np.arange(length) >= 5).astype(np.int32)[None] for length in lengths]
+    alone = [
+        mask_form({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": type_ids}).numpy()[0]
+        for ids, type_ids in zip(examples, types, strict=True)
+    ]
+
+    def row(parts: list[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(parts, axis=-1).ravel()
+        return np.pad(joined, (0, row_length - len(joined))).astype(np.int32)[None]
+
+    packed = {
+        "input_ids": row(examples),
+        "token_type_ids": row(types),
+        "segment_ids": row([np.full(length, number) for number, length in enumerate(lengths, start=1)]),
+        "position_ids": row([np.arange(length) for length in lengths]),
+        "cls_index": np.array([0, lengths[0]], np.int32),
+        "dropout_key": NO_KEY,
+    }
+    found = training_form(packed, training=False)
+    assert largest_difference(found, np.stack(alone)) <= 1e-5
+    assert largest_difference(alone[0], alone[1]) > 0.1  # or it could not tell the examples apart
+    merged = packed | {"segment_ids": (packed["segment_ids"] > 0).astype(np.int32)}
+    assert largest_difference(training_form(merged, training=False), found) > 1e-3
+
+
+def test_a_class_token_may_stand_in_any_row(training_form):
+    """cls_index counts tokens over all rows; an example may be asked for twice, and in any order."""
+    batch = training_batch(padded_batch(3))
+    every = training_form(batch, training=False).numpy()
+    length = batch["input_ids"].shape[1]
+    chosen = training_form(batch | {"cls_index": np.array([2, 0, 2], np.int32) * length}, training=False)
+    assert largest_difference(chosen, every[[2, 0, 2]]) <= 1e-6
+
+
+def test_mixed_bfloat16_keeps_weights_and_logits_in_float32(weights, training_form):
+    with precision("mixed_bfloat16"):
+        mixed = build_training_form(ARCHITECTURE, NUM_LABELS)
+    set_weights(mixed, weights)
+    assert {variable.dtype for variable in mixed.variables} == {tf.float32}
+    batch = training_batch(padded_batch(8))
+    assert hidden_states(mixed)(batch).dtype == tf.bfloat16
+    logits = mixed(batch, training=False)
+    assert logits.dtype == tf.float32
+    difference = largest_difference(logits, training_form(batch, training=False))
+    assert 0.0 < difference <= 0.1
+
+
+def test_the_mask_form_is_float32_whatever_the_policy(weights, mask_form):
+    with precision("mixed_bfloat16"):
+        model = build_mask_form(ARCHITECTURE, NUM_LABELS)
+        assert tf_keras.mixed_precision.global_policy().name == "mixed_bfloat16"
+    set_weights(model, weights)
+    batch = padded_batch(4)
+    assert hidden_states(model)(batch).dtype == tf.float32
+    assert np.array_equal(model(batch, training=False), mask_form(batch, training=False))
+
+
+def test_dropout_is_keyed(training_form):
+    batch = training_batch(padded_batch(4))
+    first, again, other = (
+        training_form(batch | {"dropout_key": np.array(key, np.int32)}, training=True).numpy()
+        for key in ((0, 5), (0, 5), (0, 6))
+    )
+    still = training_form(batch, training=False).numpy()
+    assert np.array_equal(first, again)
+    assert largest_difference(first, other) > 1e-3 and largest_difference(first, still) > 1e-3
+
+
+def test_every_dropout_has_a_salt_of_its_own(training_form):
+    salts = [layer.salt for layer in training_form.layers if hasattr(layer, "salt")]
+    assert len(salts) == 2 + 3 * ARCHITECTURE.num_hidden_layers
+    assert len(set(salts)) == len(salts)
+
+
+def test_with_dropout_replaces_both_rates():
+    changed = ARCHITECTURE.with_dropout(0.0)
+    assert (changed.hidden_dropout_prob, changed.attention_probs_dropout_prob) == (0.0, 0.0)
+    assert ARCHITECTURE.with_dropout(None) == ARCHITECTURE
+    assert Architecture.from_dict(changed.to_dict()) == changed
+
+
+def test_a_point_without_a_range_stays_float(weights, mask_form):
+    """Ranges act where they are given: a wide one barely, a narrow one visibly."""
+    batch = padded_batch(4)
+    point = "encoder.layer.0.intermediate.input"
+    differences = []
+    for bounds in ((-8.0, 8.0), (-0.1, 0.1)):
+        model = build_mask_form(ARCHITECTURE, NUM_LABELS, {point: bounds})
+        set_weights(model, weights)
+        assert [layer.name for layer in model.layers if layer.name.endswith(".input")] == [point]
+        differences.append(largest_difference(model(batch, training=False), mask_form(batch, training=False)))
+    assert 0.0 < differences[0] < 0.1 < differences[1]

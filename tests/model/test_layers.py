@@ -1,0 +1,245 @@
+"""The weightless layers: dropout, attention, masks, normalization, activation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.model.layers import (
+    MASKED,
+    Activation,
+    AttentionContext,
+    BroadcastDense,
+    Dropout,
+    FakeQuantize,
+    GatherEmbedding,
+    LayerNormalization,
+    MaskBias,
+    Positions,
+    SegmentBias,
+    stateless_dropout,
+)
+from tfpipe.train.devices import precision
+
+KEY = tf.constant([3, 41], tf.int32)
+RATE = 0.1
+
+
+def kept(x, rate: float, key, salt: int) -> np.ndarray:
+    return stateless_dropout(x, rate, key, salt).numpy() != 0
+
+
+def test_dropout_is_a_function_of_key_and_salt():
+    x = tf.ones([64, 65])
+    compiled = tf.function(stateless_dropout)
+    first = stateless_dropout(x, RATE, KEY, 1).numpy()
+    assert np.array_equal(first, stateless_dropout(x, RATE, KEY, 1))
+    assert np.array_equal(first, compiled(x, RATE, KEY, 1))
+
+
+@pytest.mark.parametrize(("key", "salt"), [([3, 42], 1), ([4, 41], 1), ([3, 41], 2)])
+def test_another_key_or_salt_gives_an_independent_mask(key, salt):
+    x = tf.ones([100, 1000])
+    first, other = kept(x, 0.5, KEY, 1), kept(x, 0.5, tf.constant(key), salt)
+    # Independent halves agree at half the places; 100,000 of them put five standard deviations at 0.8 %.
+    assert abs((first == other).mean() - 0.5) < 0.008
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    x = tf.ones([1000, 1001])
+    y = stateless_dropout(x, rate, KEY, 7).numpy()
+    deviation = np.sqrt(rate * (1.0 - rate) / y.size)
+    assert abs((y == 0).mean() - rate) < 5 * deviation + 1 / 65536
+    assert abs(y.mean() - 1.0) < (5 * deviation + 1 / 65536) / (1.0 - rate)
+    assert np.unique(y).tolist() == pytest.approx([0.0, 1.0 / (1.0 - rate)])
+
+
+def test_neighbours_are_dropped_independently():
+    """Two elements share one 32-bit draw: neither in pairs nor in rows may they go together."""
+    dropped = ~kept(tf.ones([1000, 1000]), 0.5, KEY, 3)
+    for first, second in ((dropped[:, 0::2], dropped[:, 1::2]), (dropped[:-1], dropped[1:])):
+        assert abs((first & second).mean() - 0.25) < 0.005
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 7), (1, 3, 5, 5), (0, 4)])
+def test_dropout_takes_any_shape(shape):
+    x = tf.ones(shape)
+    y = stateless_dropout(x, 0.5, KEY, 1)
+    assert y.shape == x.shape
+    assert set(np.unique(y)) <= {0.0, 2.0}
+
+
+def test_dropout_keeps_the_type():
+    y = stateless_dropout(tf.ones([9, 9], tf.bfloat16), 0.5, KEY, 1)
+    assert y.dtype == tf.bfloat16
+    assert np.array_equal(y.numpy() != 0, kept(tf.ones([9, 9]), 0.5, KEY, 1))
+
+
+def test_the_dropout_layer_acts_in_training_only():
+    x = tf.random.stateless_normal([8, 8], [1, 2])
+    layer = Dropout(0.5, salt=4)
+    assert np.array_equal(layer([x, KEY], training=False), x)
+    assert np.array_equal(layer([x, KEY], training=True), stateless_dropout(x, 0.5, KEY, 4))
+    assert np.array_equal(Dropout(0.0, salt=4)([x, KEY], training=True), x)
+
+
+def test_segment_bias():
+    bias = SegmentBias()(tf.constant([[1, 1, 2, 0]]))
+    assert bias.shape == (1, 1, 4, 4)
+    seen = bias.numpy()[0, 0] == 0.0
+    assert seen.tolist() == [
+        [True, True, False, False],
+        [True, True, False, False],
+        [False, False, True, False],
+        [False, False, False, False],  # padding sees nothing, not even itself
+    ]
+    assert np.unique(bias).tolist() == [MASKED, 0.0]
+
+
+def test_mask_bias_and_positions():
+    bias = MaskBias()(tf.constant([[1, 1, 0], [1, 0, 0]]))
+    assert bias.shape == (2, 1, 1, 3)
+    assert bias.numpy()[:, 0, 0].tolist() == [[0.0, 0.0, MASKED], [0.0, MASKED, MASKED]]
+    assert Positions()(tf.zeros([5, 4], tf.int32)).numpy().tolist() == [[0, 1, 2, 3]]
+
+
+def attention_inputs(length: int = 6, hidden: int = 8):
+    return [tf.random.stateless_normal([2, length, hidden], [5, number]) for number in range(3)]
+
+
+def test_attention_against_numpy():
+    query, key, value = attention_inputs()
+    bias = MaskBias()(tf.constant([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]))
+    found = AttentionContext(num_heads=2)([query, key, value, bias]).numpy()
+    q, k, v = (x.numpy().astype(np.float64).reshape(2, 6, 2, 4).transpose(0, 2, 1, 3) for x in (query, key, value))
+    scores = q @ k.transpose(0, 1, 3, 2) / 2.0 + bias.numpy()  # the square root of a head's 4
+    share = np.exp(scores - scores.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    expected = (share @ v).transpose(0, 2, 1, 3).reshape(2, 6, 8)
+    assert np.abs(found - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_a_masked_position_gets_no_attention_at_all(dtype):
+    query, key, value = (tf.cast(x, dtype) for x in attention_inputs())
+    bias = MaskBias()(tf.constant([[1, 1, 1, 0, 0, 0]] * 2))
+    layer = AttentionContext(num_heads=2)
+    expected = layer([query, key, value, bias])
+    loud = tf.concat([key[:, :3], key[:, 3:] * 1000.0], axis=1), tf.concat([value[:, :3], value[:, 3:] + 1e30], axis=1)
+    assert np.array_equal(layer([query, *loud, bias]), expected)
+    assert layer([query, key, value, bias]).dtype == dtype
+
+
+def test_a_row_that_sees_nothing_stays_finite():
+    context = AttentionContext(num_heads=2)([*attention_inputs(), SegmentBias()(tf.zeros([2, 6], tf.int32))])
+    assert np.isfinite(context).all()
+
+
+def test_attention_dropout_acts_in_training_only():
+    bias = MaskBias()(tf.ones([2, 6], tf.int32))
+    layer = AttentionContext(num_heads=2, rate=0.5, salt=9)
+    inputs = [*attention_inputs(), bias, KEY]
+    still, moved = layer(inputs, training=False).numpy(), layer(inputs, training=True).numpy()
+    assert np.array_equal(still, AttentionContext(num_heads=2)(inputs[:4]))
+    assert not np.array_equal(still, moved)
+    assert np.array_equal(moved, layer(inputs, training=True))
+
+
+def test_layer_normalization_equals_that_of_keras():
+    x = tf.random.stateless_normal([4, 7, 32], [1, 1], mean=3.0, stddev=2.0)
+    ours, theirs = LayerNormalization(1e-12), tf_keras.layers.LayerNormalization(epsilon=1e-12)
+    gamma, beta = tf.random.stateless_normal([32], [2, 1]), tf.random.stateless_normal([32], [2, 2])
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.gamma.assign(gamma)
+        layer.beta.assign(beta)
+    assert np.abs(ours(x).numpy() - theirs(x).numpy()).max() <= 2e-6
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        results = [tf.reduce_sum(layer(x) * tf.sin(x)) for layer in (ours, theirs)]
+    first, second = (tape.gradient(result, x).numpy() for result in results)
+    assert np.abs(first - second).max() <= 1e-5
+
+
+def test_layer_normalization_takes_its_epsilon_into_account():
+    x = tf.constant([[0.001, -0.001]])
+    assert np.allclose(LayerNormalization(1e-12)(x), [[1.0, -1.0]], atol=1e-5)
+    assert np.allclose(LayerNormalization(3e-6)(x), [[0.5, -0.5]], atol=1e-5)
+
+
+def test_layer_normalization_is_computed_in_float32_under_bfloat16():
+    x = tf.random.stateless_normal([64, 32], [1, 1], mean=100.0)  # near 100, bfloat16 counts in steps of 0.5
+    with precision("mixed_bfloat16"):
+        mixed = LayerNormalization(1e-12)
+        found = mixed(x)
+    assert found.dtype == tf.bfloat16 and mixed.gamma.dtype == tf.float32
+    expected = LayerNormalization(1e-12)(tf.cast(tf.cast(x, tf.bfloat16), tf.float32))
+    assert np.abs(tf.cast(found, tf.float32) - expected).max() <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("gelu", lambda x: tf.nn.gelu(x, approximate=False)),
+        ("gelu_new", lambda x: tf.nn.gelu(x, approximate=True)),
+        ("relu", tf.nn.relu),
+    ],
+)
+def test_activation(name, reference):
+    x = tf.linspace(-8.0, 8.0, 4001)
+    assert np.abs(Activation(name)(x) - reference(x)).max() <= 2e-6
+
+
+def test_the_two_gelus_differ():
+    x = tf.linspace(-4.0, 4.0, 401)
+    assert 1e-4 < np.abs(Activation("gelu")(x) - Activation("gelu_new")(x)).max() < 1e-3
+
+
+def test_broadcast_dense_and_gather_embedding_equal_those_of_keras():
+    x = tf.random.stateless_normal([3, 5, 8], [1, 1])
+    ours, theirs = BroadcastDense(4), tf_keras.layers.Dense(4)
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+    theirs.set_weights([ours.get_weights()[0], np.arange(4.0)])
+    ours.set_weights(theirs.get_weights())
+    assert np.abs(ours(x) - theirs(x)).max() <= 1e-6
+
+    ids = tf.constant([[1, 0, 6], [6, 6, 2]])
+    gather, embedding = GatherEmbedding(7, 8), tf_keras.layers.Embedding(7, 8)
+    embedding.build(ids.shape)
+    gather.build(ids.shape)
+    gather.set_weights(embedding.get_weights())
+    assert np.array_equal(gather(ids), embedding(ids))
+
+
+def test_fake_quantize_rounds_to_256_levels():
+    low, high = -1.0, 1.55  # a step is 0.01
+    x = tf.linspace(-2.0, 2.0, 4001)
+    y = FakeQuantize(low, high)(x).numpy()
+    assert len(np.unique(y)) == 256
+    assert y.min() == pytest.approx(low) and y.max() == pytest.approx(high)
+    inside = (x.numpy() >= low) & (x.numpy() <= high)
+    assert np.abs(y - x)[inside].max() <= 0.005 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dropout(0.2, 3),
+        AttentionContext(4, rate=0.1, salt=5),
+        LayerNormalization(1e-7),
+        Activation("gelu_new"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_is_made_again_from_its_settings(layer):
+    """TF-MOT clones the model by them."""
+    settings = layer.get_config()
+    again = type(layer).from_config(settings)
+    assert again.get_config() == settings
+    constructor = {"name", "trainable", "dtype"}
+    assert all(getattr(again, name) == value for name, value in settings.items() if name not in constructor)
+    assert set(settings) > constructor
