@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_OPTIONS := --quiet --disable-pip-version-check --no-deps
 CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 
@@ -19,9 +20,10 @@ help:
 .venv/.installed: requirements.lock setup.cfg pyproject.toml tfpipe/__init__.py
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 13) or sys.exit( \
 		"Python 3.11 or 3.12 is needed, $(PYTHON) is " + sys.version.split()[0] + "; use make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "installing requirements.lock into .venv: 3.3 GB on disk, a minute or two …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable .
 	@touch $@
 
 install: .venv/.installed

@@ -230,8 +230,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes a text file atomically: whoever holds the run's lock is the only writer."""
+    temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

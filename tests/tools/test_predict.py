@@ -126,3 +126,26 @@ def test_an_output_file_that_cannot_be_written(served, tmp_path):
 def test_a_copied_saved_model_answers_alike(served, tmp_path):
     moved = shutil.copytree(served, tmp_path / "moved")
     assert list(tool.predict(moved, TEXTS)) == list(tool.predict(served, TEXTS))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda model: _cut(model / "saved_model.pb"),
+        lambda model: (model / "saved_model.pb").write_bytes(b""),
+        lambda model: (model / "variables" / "variables.index").unlink(),
+        lambda model: _cut(next((model / "variables").glob("variables.data*"))),
+        lambda model: shutil.rmtree(model / "variables"),
+    ],
+    ids="graph empty index data variables".split(),
+)
+def test_a_damaged_saved_model_is_refused_in_one_line(served, tmp_path, damage):
+    model = shutil.copytree(served, tmp_path / "model")
+    damage(model)
+    with pytest.raises(InputError, match="the SavedModel can't be loaded") as error:
+        list(tool.predict(model, TEXTS))
+    assert str(model) in str(error.value) and "\n" not in str(error.value)

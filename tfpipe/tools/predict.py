@@ -67,7 +67,11 @@ def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the tokenizer's operators
 
-    loaded = tf.saved_model.load(str(directory))
+    try:
+        loaded = tf.saved_model.load(str(directory))
+    except Exception as error:  # TensorFlow raises whatever it stumbled over, an IndexError for a truncated file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{directory}: the SavedModel can't be loaded ({reason}); export it again") from error
     serve = loaded.signatures.get("serving_default")
     if serve is None or "text" not in serve.structured_input_signature[1]:
         raise InputError(f"{directory}: no signature serving_default that takes text; export it with tfpipe")
