@@ -1,6 +1,8 @@
+import io
 import re
 
 import pytest
+from rich.console import Console
 
 from tfpipe import console
 
@@ -61,3 +63,21 @@ def test_track_yields_every_item_and_counts_it(capsys, clock):
     assert list(console.track(slow(), "letters", 3)) == ["a", "b", "c"]
     counts = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert counts == ["  letters: 1/3", "  letters: 2/3", "  letters: 3/3"]
+
+
+def test_a_bar_within_a_bar_on_a_terminal(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=screen, force_terminal=True, width=100))
+    with console.progress_bar("train", 2) as outer:
+        outer.advance()
+        with console.progress_bar("evaluate", 5) as inner:
+            inner.advance(5)
+            console._shown.refresh()
+            console.say("between them")
+        outer.advance()
+    assert console._shown is None
+    shown = screen.getvalue()
+    assert "train" in shown and "evaluate" in shown and "5/5" in shown and "between them" in shown
+    with pytest.raises(KeyError), console.progress_bar("prune", 2):
+        raise KeyError
+    assert console._shown is None

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_shown: Progress | None = None  # what the terminal shows now
+
 SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line every so often instead
 
 
@@ -31,13 +33,13 @@ class Bar:
         self._printed_at = self._started_at
         self._progress = progress
         if progress is not None:
-            self._task = progress.add_task(description, total=total, completed=completed, note="")
+            self.task = progress.add_task(description, total=total, completed=completed, note="")
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Moves the bar by `count`; `note` is shown at its end."""
         self._completed += count
         if self._progress is not None:
-            self._progress.update(self._task, advance=count, note=note)
+            self._progress.update(self.task, advance=count, note=note)
             return
         now = time.monotonic()
         if now - self._printed_at >= SECONDS_BETWEEN_LINES:
@@ -50,6 +52,7 @@ class Bar:
 @contextmanager
 def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Bar]:
     """A bar with the time left on a terminal, a line every 15 seconds elsewhere."""
+    global _shown
     if not console.is_terminal:
         yield Bar(description, total, completed, None)
         return
@@ -62,8 +65,16 @@ def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[B
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Bar(description, total, completed, progress)
+    if _shown is not None:  # a bar within a bar, such as the evaluation within a training: a second line
+        bar = Bar(description, total, completed, _shown)
+        yield bar
+        _shown.remove_task(bar.task)
+        return
+    with Progress(*columns, console=console) as _shown:
+        try:
+            yield Bar(description, total, completed, _shown)
+        finally:
+            _shown = None
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

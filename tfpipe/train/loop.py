@@ -176,10 +176,12 @@ class Evaluation:
     def logits(self) -> np.ndarray:
         """[rows, labels] float32."""
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        for batch in self._batches:
-            rows = batch["rows"].numpy()
-            answers = self._answer({name: batch[name] for name in MODEL_INPUTS}).numpy()
-            logits[rows[rows >= 0]] = answers[rows >= 0]
+        with progress_bar("evaluate", self._table.num_rows) as bar:
+            for batch in self._batches:
+                rows = batch["rows"].numpy()
+                answers = self._answer({name: batch[name] for name in MODEL_INPUTS}).numpy()
+                logits[rows[rows >= 0]] = answers[rows >= 0]
+                bar.advance(int((rows >= 0).sum()))
         return logits
 
     def metrics(self) -> dict[str, float]:
