@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from conftest import tiny_config
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -263,12 +263,13 @@ TREES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(tree=st.dictionaries(SETTING_NAMES | st.text() | st.integers(), TREES, max_size=5))
+@example(tree={"\n": None})
 def test_no_tree_raises_anything_but_input_error(tree):
     for candidate in (tree, LEAST | tree):
         try:
             parse_config(candidate, where="run.yaml")
         except InputError as error:
-            assert re.match("run.yaml: .+", str(error))
+            assert re.fullmatch("run.yaml: .+", str(error))  # one line
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,6 +12,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import RunDirectory, sha256_of_file
+from tfpipe.tools import replay
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]
 CHANGED_BY_EVERY_RUN = {"config.yaml", ".lock"}
@@ -104,13 +105,15 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
     for variant in config.variants:
         assert sorted(os.listdir(run.path / "serving" / variant)) == ["1"]
     after = times(run.path)
-    assert all(after[name] == when for name, when in before.items() if name.startswith(("serving", "export", "train")))
+    kept = ("train/", "export/", *(f"serving/{variant}/" for variant in config.variants))
+    assert all(after[name] == when for name, when in before.items() if name.startswith(kept))
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("name", "other", set()),
+        ("name", "other", {"verify"}),  # the names under which TF Serving knows the models
+        ("export__serving_version", "2.19.1", {"export", "verify"}),
         ("seed", 1, {"prepare", "train", "prune", "quantize", "verify"}),
         ("data__max_length", 16, {"prepare", "train"}),
         ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
@@ -138,8 +141,7 @@ def test_a_new_output_invalidates_the_stages_that_read_it(copied_run, name, read
     record = read_json(run.path / name / "stage.json")
     (run.path / name / "stage.json").write_text(json.dumps(record | {"output": "another"}))
     found = reasons(config, run)
-    # export reads models, not rows; a later stage follows once the one between them has a new output
-    assert found == {reader: f"output of {name}" for reader in readers if (name, reader) != ("prepare", "export")}
+    assert found == dict.fromkeys(readers, f"output of {name}")
 
 
 def test_variants_that_are_off_are_neither_read_nor_published(copied_run, capsys):
@@ -241,7 +243,12 @@ def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_e
         for variant in ("dense", "int8")
         for kind in ("keras", "saved_model", "saved_model_text", "onnx")
     }
-    assert sorted(os.listdir(run.path / "serving")) == ["dense", "int8"]
+    assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8"]
+    readme = (run.path / "serving" / "README.md").read_text(encoding="utf-8")
+    assert '"text_pair": ["' in readme and 'request.inputs["text_pair"]' in readme
+    for variant in ("dense", "int8"):
+        replay.run(run.path / "serving" / variant / "1")
+        replay.run(run.path / "export" / variant)
     table = TokenTable.open(run.path / "prepare" / "train")
     assert table.labels.sum(axis=1).min() == 0 and table.labels.sum(axis=1).max() == 2  # none, one, both
     assert table.text_pairs([0])[0] is not None

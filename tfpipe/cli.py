@@ -78,11 +78,46 @@ for _name, _summary in (
     ("train", "the dense classifier"),
     ("prune", "zeros in its kernels"),
     ("quantize", "8-bit weights and learned ranges"),
-    ("export", "SavedModel and ONNX"),
-    ("verify", "the parity matrix; publishes what passes"),
     ("report", "the table, metrics.json, model_card.md"),
 ):
     _stage_command(_name, _summary)
+
+
+@app.command()
+def export(
+    config: ConfigFile,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    serving_version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="short for --set export.serving_version=VERSION")
+    ] = None,
+) -> None:
+    """Bring a run up to date as far as `export`: SavedModel and ONNX."""
+    chosen = [] if serving_version is None else [f"export.serving_version='{serving_version}'"]
+    _run(config, run_dir, [*(overrides or []), *chosen], "export", None)
+
+
+@app.command()
+def verify(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the run")] = None,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="no run: replay the golden requests of a SavedModel or ONNX file in DIR"),
+    ] = None,
+) -> None:
+    """Bring a run up to date as far as `verify`: the parity matrix; publishes what passes. Or replay golden files."""
+    if (config is None) == (golden is None):
+        raise InputError(
+            "verify: give either CONFIG, to verify a run, or --golden DIR, to replay an artefact's requests"
+        )
+    if golden is None:
+        _run(config, run_dir, overrides, "verify", None)
+        return
+    from tfpipe.tools import replay as tool
+
+    tool.run(golden)
 
 
 @app.command()
@@ -93,7 +128,9 @@ def predict(
     input_file: Annotated[
         Path | None, typer.Option("--input", help="file with one text a line; - is standard input")
     ] = None,
-    output_file: Annotated[Path | None, typer.Option("--output", help="JSON Lines file; default: a table")] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="JSON Lines file; - is standard output; default: a table")
+    ] = None,
 ) -> None:
     """Label texts with a published SavedModel."""
     from tfpipe.tools import predict as tool

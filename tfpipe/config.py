@@ -138,6 +138,9 @@ class Export(Section):
     """SavedModel and ONNX."""
 
     onnx_opset: Annotated[int, Field(ge=17, le=18)] = Field(17, description="ONNX operator set")
+    serving_version: Literal["2.19.1", "2.20.0"] = Field(
+        "2.20.0", description="TF Serving release whose operators the SavedModel may use"
+    )
 
 
 class Verify(Section):
@@ -145,7 +148,7 @@ class Verify(Section):
 
     rows: PositiveInt = Field(5000, description="rows of the test split that every artefact answers; at most all")
     batch_sizes: tuple[PositiveInt, PositiveInt] = Field((1, 32), description="two batch sizes to compare at")
-    small_batch_rows: PositiveInt = Field(128, description="rows that answer at the smaller batch size as well")
+    small_batch_rows: PositiveInt = Field(500, description="rows that answer at the smaller batch size as well")
     max_logit_diff_saved_model: PositiveFloat = Field(
         1e-5, description="largest logit difference between the SavedModel and the float32 Keras model"
     )
@@ -271,7 +274,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    location = ".".join(str(part) for part in problem["loc"])
+    location = ".".join(part if (part := str(key)).isprintable() else repr(part) for key in problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
         valid = _valid_keys(parents)

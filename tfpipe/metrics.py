@@ -6,6 +6,7 @@ Everything here takes NumPy arrays of the whole split and answers in plain float
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.metrics import f1_score
@@ -25,6 +26,13 @@ def predictions(logits: np.ndarray, task: str) -> np.ndarray:
     if task == "multi_label":
         return logits > 0.0
     return np.eye(logits.shape[-1], dtype=bool)[logits.argmax(axis=-1)]
+
+
+def label_names(logits: np.ndarray, names: Sequence[str], task: str) -> list[str]:
+    """[rows, labels] float -> the predicted name of each row; multi_label: the names joined by `|`, in their order."""
+    return [
+        "|".join(name for name, chosen in zip(names, row, strict=True) if chosen) for row in predictions(logits, task)
+    ]
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
@@ -55,6 +63,21 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
         "accuracy": float((guessed == truth).all(axis=-1).mean()),
         "macro_f1": float(f1_score(truth, guessed, average="macro", zero_division=0.0)),
         "calibration_error": _calibration_error(confidence, right),
+    }
+
+
+def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[str, float]:
+    """How far answers are from the reference's, both [rows, labels]: by logit, by label, by probability.
+
+    Returns:
+      `max_abs_logit_diff`, `label_agreement` (share of the rows), `mean_abs_probability_diff`; NaN where a logit is.
+    """
+    same = (predictions(logits, task) == predictions(reference, task)).all(axis=-1)
+    moved = np.abs(probabilities(logits, task) - probabilities(reference, task))
+    return {
+        "max_abs_logit_diff": float(np.abs(logits - reference).max()),
+        "label_agreement": float(same.mean()),
+        "mean_abs_probability_diff": float(moved.mean()),
     }
 
 

@@ -83,11 +83,16 @@ STAGES = (
         ("seed", "quantize", *_TRAINING),
         inputs=("prepare", "train", "prune"),
     ),
-    Stage("export", "tfpipe.export.export", ("export", "data.text_pair_column"), inputs=("train", "prune", "quantize")),
+    Stage(
+        "export",
+        "tfpipe.export.export",
+        ("export", "data.text_pair_column"),
+        inputs=("prepare", "train", "prune", "quantize"),
+    ),
     Stage(
         "verify",
         "tfpipe.evaluate.verify",
-        ("task", "seed", "verify"),
+        ("name", "task", "seed", "verify", "export.serving_version", "data.text_pair_column"),
         inputs=("prepare", "train", "prune", "quantize", "export"),
     ),
     Stage(

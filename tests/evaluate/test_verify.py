@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import KINDS, Artifact
 from tfpipe.evaluate.verify import compare, judge, publish
+from tfpipe.export.golden import HARD_TEXTS, hard_requests
 
 PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
 
@@ -81,7 +84,10 @@ def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     seen = {kind: [] for kind in KINDS}
     logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, config)
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
+    assert {each["hard_texts"] for each in found} == {len(HARD_TEXTS)}
+    assert [each["hard_texts_max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
     assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
     share = float(table.labels[:, 1].mean())
     for each in found[:4]:

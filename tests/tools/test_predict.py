@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,17 +52,34 @@ def test_answers_come_in_order_with_probabilities(served):
         assert answer["label"] == ["negative", "positive"][int(np.argmax(answer["probabilities"]))]
 
 
-def test_many_texts_are_read_a_batch_at_a_time(served):
-    read = []
+def test_many_texts_are_read_a_few_batches_ahead(served):
+    read, count = [], 20 * tool.BATCH + 1
 
     def texts():
-        for number in range(3 * tool.BATCH + 1):
+        for number in range(count):
             read.append(number)
             yield f"film {number}"
 
     answers = tool.predict(served, texts())
-    assert next(answers)["text"] == "film 0" and len(read) == tool.BATCH
-    assert [answer["text"] for answer in answers] == [f"film {n}" for n in range(1, 3 * tool.BATCH + 1)]
+    assert next(answers)["text"] == "film 0" and len(read) <= 6 * tool.BATCH
+    assert [answer["text"] for answer in answers] == [f"film {n}" for n in range(1, count)]
+
+
+def test_a_text_from_a_pipe_is_answered_before_the_next_comes(served):
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as source, open(writing, "w", encoding="utf-8", buffering=1) as target:
+        answers = tool.predict(served, (line.rstrip("\n") for line in source))
+        for text in ("a good film", "a bad film"):
+            target.write(text + "\n")
+            assert next(answers)["text"] == text
+        target.close()
+        assert list(answers) == []
+
+
+def test_json_lines_to_standard_output(served, capfd):
+    tool.run(served, TEXTS[:2], "dense", None, Path("-"))
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [answer["text"] for answer in answers] == TEXTS[:2]
 
 
 def test_json_lines_hold_what_the_table_rounds(served, tmp_path, capsys):

@@ -32,8 +32,8 @@ class Batch:
 
     tokens: dict[str, np.ndarray]
     """`input_ids, attention_mask, token_type_ids`, [batch, length] int32"""
-    texts: list[str]
-    text_pairs: list[str] | None
+    texts: list[str] | list[bytes]
+    text_pairs: list[str] | list[bytes] | None
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ import time
 import numpy as np
 
 from tfpipe.console import progress_bar
+from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
 
 SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 """name -> (batch, tokens per row)"""
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def measure_latency(
@@ -46,6 +49,30 @@ def measure_latency(
         }
         for key, by_shape in seconds.items()
     }
+
+
+def measure_batching(artifact: Artifact, table: TokenTable, runs: int = 5) -> dict[int, float]:
+    """The latency curve that a server's batching is set by: batch size -> median milliseconds, over real rows.
+
+    Args:
+      artifact: answers by raw text.
+      table: whose rows, in their own order, make the batches: lengths mix as they do in traffic.
+      runs: timed calls per batch size, each of other rows, after one that warms up.
+    """
+    curve = {}
+    with progress_bar("latency by batch size", len(BATCH_SIZES)) as bar:
+        for size in BATCH_SIZES:
+            seconds = []
+            for number in range(runs + 1):
+                rows = np.arange(number * size, (number + 1) * size) % table.num_rows
+                pairs = table.text_pairs(rows)
+                batch = Batch({}, table.texts(rows), None if pairs[0] is None else [pair or "" for pair in pairs])
+                started = time.perf_counter()
+                artifact.answer(batch)
+                seconds.append(time.perf_counter() - started)
+            curve[size] = round(float(np.median(seconds[1:])) * 1000, 2)
+            bar.advance()
+    return curve
 
 
 def _batch(batch_size: int, length: int, pairs: bool) -> Batch:

@@ -1,7 +1,7 @@
 """The stage `verify`: every artefact answers like the Keras model of its variant, or nothing is published.
 
-Enters: the test rows and the artefacts. Leaves: `parity.json`, and, once every gate is passed, a new version of each
-SavedModel in `<run>/serving/<variant>/<integer>/`.
+Enters: the test rows, hard texts, the artefacts. Leaves: `parity.json`, and, once every gate is passed, a new version
+of each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving and its users need beside them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from tfpipe import metrics
 from tfpipe.config import Config
 from tfpipe.console import progress_bar, say
 from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import GateError
-from tfpipe.evaluate.artifacts import KINDS, Artifact, batches_of, load_artifacts
+from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of, load_artifacts
+from tfpipe.evaluate.benchmark import measure_batching
 from tfpipe.export.export import STAGE_OF_VARIANT
+from tfpipe.export.golden import Requests, hard_requests
+from tfpipe.export.serving import write_serving_files
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
@@ -31,12 +36,17 @@ def run(config: Config, stage: StageDirectory) -> None:
     """
     prepared = stage.inputs["prepare"]
     test, validation = TokenTable.open(prepared / "test"), TokenTable.open(prepared / "validation")
+    pairs = config.data.text_pair_column is not None
     comparisons, accuracies = [], {}
     for variant in config.variants:
         source = stage.inputs[STAGE_OF_VARIANT[variant]]
-        artifacts = load_artifacts(variant, load_classifier(source), source, stage.inputs["export"] / variant, None)
-        comparisons += compare(artifacts, test, config)
+        classifier = load_classifier(source)
+        artifacts = load_artifacts(variant, classifier, source, stage.inputs["export"] / variant, None)
+        hard = hard_requests(Tokenizer(TokenizerSettings.read(source), classifier.max_length), pairs=pairs)
+        comparisons += compare(artifacts, test, hard, config)
         accuracies[variant] = _accuracy(artifacts[0], validation, config)
+        if variant == "dense":
+            curve = measure_batching(next(each for each in artifacts if each.kind == "saved_model_text"), test)
     failures = judge(comparisons, accuracies, config)
     write_json(
         stage.path / "parity.json",
@@ -45,25 +55,25 @@ def run(config: Config, stage: StageDirectory) -> None:
     if failures:
         raise GateError(f"nothing is published; {'; '.join(failures)} (see {stage.path / 'parity.json'})")
     say(f"  {len(comparisons)} comparisons passed")
-    run_directory = stage.path.parent
-    stage.choices["published"] = [
-        str(
-            publish(stage.inputs["export"] / variant / "saved_model", run_directory / "serving" / variant).relative_to(
-                run_directory
-            )
-        )
+    serving = stage.path.parent / "serving"
+    published = {
+        variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
         for variant in config.variants
-    ]
+    }
+    stage.choices["published"] = [str(path.relative_to(stage.path.parent)) for path in published.values()]
+    texts = {"text": test.texts([0, 1])} | ({"text_pair": test.text_pairs([0, 1])} if pairs else {})
+    write_serving_files(serving, config.name, config.export.serving_version, published, texts, curve)
 
 
-def compare(artifacts: list[Artifact], table: TokenTable, config: Config) -> list[dict[str, Any]]:
+def compare(artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config) -> list[dict[str, Any]]:
     """Every artefact of a variant against its Keras model, at both batch sizes.
 
     At the larger size all of `verify.rows` answer; at the smaller, `verify.small_batch_rows` of them, drawn by seed.
+    The hard texts answer at both, and count among the rows for all but the metrics, as they have no label.
 
     Returns:
       Per artefact and batch size: `variant, artifact, batch_size, rows, accuracy, macro_f1, calibration_error,
-      max_abs_logit_diff, label_agreement, mean_abs_probability_diff`.
+      max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts, hard_texts_max_abs_logit_diff`.
     """
     everything = np.arange(min(config.verify.rows, table.num_rows))
     small, large = sorted(config.verify.batch_sizes)
@@ -77,10 +87,13 @@ def compare(artifacts: list[Artifact], table: TokenTable, config: Config) -> lis
                 for artifact in artifacts:
                     logits[artifact.kind][chunk] = artifact.answer(batch)
                 bar.advance(len(chunk))
-        reference = logits["keras"][rows]
+        hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
         for artifact in artifacts:
-            answers = logits[artifact.kind][rows]
-            result = metrics.evaluate(answers, table.labels[rows], config.task)
+            result = metrics.evaluate(logits[artifact.kind][rows], table.labels[rows], config.task)
+            answers, reference = (
+                np.concatenate([logits[kind][rows], hard_logits[kind]]) for kind in (artifact.kind, "keras")
+            )
+            of_hard = np.abs(hard_logits[artifact.kind] - hard_logits["keras"])
             comparisons.append(
                 {
                     "variant": artifact.variant,
@@ -88,7 +101,9 @@ def compare(artifacts: list[Artifact], table: TokenTable, config: Config) -> lis
                     "batch_size": batch_size,
                     "rows": len(rows),
                     **{name: result[name] for name in ("accuracy", "macro_f1", "calibration_error")},
-                    **_differences(answers, reference, config.task),
+                    **metrics.differences(answers, reference, config.task),
+                    "hard_texts": len(hard),
+                    "hard_texts_max_abs_logit_diff": float(of_hard.max()),
                 }
             )
     return comparisons
@@ -150,18 +165,13 @@ def _contents(directory: Path) -> dict[str, str]:
     return {str(file.relative_to(directory)): sha256_of_file(file) for file in directory.rglob("*") if file.is_file()}
 
 
+def _answers(artifact: Artifact, requests: Requests, batch_size: int) -> np.ndarray:
+    parts = (requests.part(start, start + batch_size) for start in range(0, len(requests), batch_size))
+    return np.concatenate([artifact.answer(Batch(part.tokens, part.texts, part.text_pairs)) for part in parts])
+
+
 def _accuracy(artifact: Artifact, table: TokenTable, config: Config) -> float:
     logits = np.zeros((table.num_rows, table.num_labels), np.float32)
     for chunk, batch in batches_of(table, np.arange(table.num_rows), max(config.verify.batch_sizes)):
         logits[chunk] = artifact.answer(batch)
     return metrics.evaluate(logits, table.labels, config.task)["accuracy"]
-
-
-def _differences(answers: np.ndarray, reference: np.ndarray, task: str) -> dict[str, float]:
-    same = (metrics.predictions(answers, task) == metrics.predictions(reference, task)).all(axis=-1)
-    difference = np.abs(metrics.probabilities(answers, task) - metrics.probabilities(reference, task))
-    return {
-        "max_abs_logit_diff": float(np.abs(answers - reference).max()),
-        "label_agreement": float(same.mean()),
-        "mean_abs_probability_diff": float(difference.mean()),
-    }

@@ -1,56 +1,63 @@
 """The stage `export`: every variant as a SavedModel and as ONNX.
 
-Enters: `train`, `prune`, `quantize`. Leaves: `<variant>/saved_model/`,
-`<variant>/model.onnx`. All in float32, whatever the precision of training.
+Enters: `train`, `prune`, `quantize`, and real rows from `prepare`. Leaves, per variant: `saved_model/` with warm-up and
+golden requests in its `assets.extra/`, `model.onnx` with `golden.jsonl` beside it. All in float32, whatever the
+precision of training.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnx
+import json
 
 from tfpipe.config import Config
 from tfpipe.console import say
+from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.export.onnx import operator_counts, to_onnx
+from tfpipe.export import golden
+from tfpipe.export.onnx import operator_counts, save_onnx, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.export.serving_check import check_saved_model
+from tfpipe.export.warmup import write_warmup
 from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import Classifier, load_classifier, set_weights
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir import RECORD, StageDirectory
 
 STAGE_OF_VARIANT = {"dense": "train", "pruned": "prune", "int8": "quantize"}
 
 
 def run(config: Config, stage: StageDirectory) -> None:
-    """Exports each variant."""
+    """Exports each variant.
+
+    Raises:
+      InputError: an operator has no counterpart in ONNX, or is not in the TF Serving release that is to load it.
+    """
+    prepared = stage.inputs["prepare"]
+    test, pairs = TokenTable.open(prepared / "test"), config.data.text_pair_column is not None
+    fingerprint = json.loads((prepared / RECORD).read_text(encoding="utf-8"))["output"]
     for variant in config.variants:
-        source = stage.inputs[STAGE_OF_VARIANT[variant]]
-        classifier = load_classifier(source)
-        counts = export_classifier(
-            classifier,
-            source,
-            stage.path / variant,
-            opset=config.export.onnx_opset,
-            pairs=config.data.text_pair_column is not None,
+        source, directory = stage.inputs[STAGE_OF_VARIANT[variant]], stage.path / variant
+        directory.mkdir()
+        classifier, saved_model = load_classifier(source), directory / "saved_model"
+        model = float_model(classifier)
+        tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
+        save_saved_model(ServedClassifier(model, classifier, tokenizer, pairs=pairs), saved_model)
+        operators = check_saved_model(saved_model, config.export.serving_version)
+        warmups = write_warmup(saved_model, test, pairs=pairs)
+        say(
+            f"  {variant}: saved_model/ ({operators} operators, all in TF Serving {config.export.serving_version}; "
+            f"{warmups} warm-up requests)"
         )
+        graph = to_onnx(model, classifier, config.export.onnx_opset, fingerprint)
+        counts = operator_counts(graph)
+        save_onnx(graph, directory / "model.onnx")
         shown = ", ".join(f"{operator} {count}" for operator, count in list(counts.items())[:5])
-        say(f"  {variant}: saved_model/, model.onnx ({sum(counts.values())} operators: {shown}, …)")
-        stage.choices[variant] = {"onnx_operators": counts}
-
-
-def export_classifier(
-    classifier: Classifier, tokenizer: Path, directory: Path, *, opset: int, pairs: bool
-) -> dict[str, int]:
-    """Writes both artefacts of one classifier into a directory and returns the ONNX operators by type."""
-    directory.mkdir(parents=True, exist_ok=True)
-    model = float_model(classifier)
-    tokens = Tokenizer(TokenizerSettings.read(tokenizer), classifier.max_length)
-    save_saved_model(ServedClassifier(model, classifier, tokens, pairs=pairs), directory / "saved_model")
-    graph = to_onnx(model, classifier, opset)
-    onnx.save(graph, str(directory / "model.onnx"))
-    return operator_counts(graph)
+        say(f"  {variant}: model.onnx ({sum(counts.values())} operators: {shown}, …)")
+        requests = golden.golden_requests(test, tokenizer, pairs=pairs)
+        extra = saved_model / "assets.extra"
+        for artifact, beside in ((saved_model, extra), (directory / "model.onnx", directory)):
+            golden.record(artifact, beside / golden.FILE, requests, classifier, variant)
+        stage.choices[variant] = {"onnx_operators": counts, "saved_model_operators": operators}
 
 
 def float_model(classifier: Classifier):

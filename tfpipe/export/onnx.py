@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,35 +26,37 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tfpipe
 from tfpipe.errors import InputError
-from tfpipe.model.layers import Activation, LayerNormalization
+from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, rewrite_layers
 from tfpipe.model.weights import Classifier, is_kernel, variables_by_name
+
+LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUTS = ("logits", "probabilities")
 
 
-def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int) -> onnx.ModelProto:
+def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fingerprint: str = "") -> onnx.ModelProto:
     """Converts a mask form.
 
     Args:
       model: mask form, holding the classifier's weights.
       classifier: gives names, labels and the weights' scales.
       opset: ONNX operator set, 17 or later (LayerNormalization).
+      data_fingerprint: digest of the rows that it was trained on, for the metadata.
 
     Raises:
       InputError: an operator has no ONNX counterpart.
     """
     converted, weight_inputs = _convert(model, classifier.task, opset)
     graph = converted.graph
-    for layer in model.layers:
-        if isinstance(layer, LayerNormalization):
-            _fuse_layer_normalization(graph, model, layer)
-        elif isinstance(layer, Activation) and layer.function == "gelu":
-            _rewrite_gelu(graph, model, layer)
+    rewrite_layers(graph, model, flat=bool(classifier.ranges))
     _put_weights(graph, weight_inputs, variables_by_name(model), classifier)
+    _integer_products(graph)
     _name_boundary(graph)
-    _drop_unused(graph)
+    drop_unused(graph)
     _sort(graph)
+    if unknown := {node.op_type for node in graph.node if not onnx.defs.has(node.op_type, node.domain)}:
+        raise InputError(f"export: ONNX has no operator {', '.join(sorted(unknown))}; tf2onnx left it as it was")
     converted.producer_name, converted.producer_version = "tfpipe", tfpipe.__version__
     helper.set_model_props(
         converted,
@@ -62,13 +65,28 @@ def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int) -> onnx.M
             "task": classifier.task,
             "max_length": str(classifier.max_length),
             "tfpipe_version": tfpipe.__version__,
+            "data_fingerprint": data_fingerprint,
         },
     )
+    return converted
+
+
+def save_onnx(model: onnx.ModelProto, path: Path, largest: int = LARGEST_FILE) -> None:
+    """Writes a model; its weights go to `<path>.data` beside it where one file would be too large for protobuf.
+
+    Raises:
+      InputError: the graph is not valid.
+    """
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > largest:
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # or it would be appended to
+        # onnx moves the weights out of the model that it is given.
+        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    else:
+        onnx.save(model, str(path))
     try:
-        onnx.checker.check_model(converted, full_check=True)
+        onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(f"export: the ONNX graph is not valid: {' '.join(str(error).split())[:300]}") from error
-    return converted
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
@@ -131,8 +149,8 @@ def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Cl
         kernel = is_kernel(name, variables[name])
         scale = classifier.quantization.get(f"{name}.scale")
         if scale is None:
-            _add_initializer(graph, name, value.T if kernel else value)
-            _reconnect(graph, tensor, name)
+            add_initializer(graph, name, value.T if kernel else value)
+            reconnect(graph, tensor, name)
         elif kernel:
             _add_quantized_kernel(graph, name, tensor, value, scale)
         else:
@@ -145,18 +163,54 @@ def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _add_quantized_kernel(graph, name: str, tensor: str, value: np.ndarray, scale: np.ndarray) -> None:
-    _add_initializer(graph, f"{name}.codes", np.ascontiguousarray(codes_of(value, scale).T))
-    _add_initializer(graph, f"{name}.scale", scale)
-    _add_initializer(graph, f"{name}.zero_point", np.zeros(len(scale), np.int8))
-    inputs = [f"{name}.codes", f"{name}.scale", f"{name}.zero_point"]
-    graph.node.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.DequantizeLinear", axis=1))
-    _reconnect(graph, tensor, name)
+    codes = codes_of(value, scale)
+    # A channel without weights has any scale: a small one, as its bias is stored in steps of it.
+    scale = np.where(codes.any(axis=1), scale, np.float32(2.0**-20))
+    add_initializer(graph, f"{name}.codes", codes.T)
+    _dequantize(graph, f"{name}.codes", scale, name, axis=1)
+    reconnect(graph, tensor, name)
+
+
+def _integer_products(graph) -> None:
+    """MatMul of two 8-bit matrices, Add of a bias -> Gemm with an int32 bias, one integer operator in ONNX Runtime."""
+    constants = {initializer.name: initializer for initializer in graph.initializer}
+    dequantized = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for product in [node for node in graph.node if node.op_type == "MatMul"]:
+        if any(name not in dequantized for name in product.input):
+            continue
+        (add,) = (node for node in graph.node if product.output[0] in node.input)
+        bias = next(name for name in add.input if name in constants)
+        scales = [numpy_helper.to_array(constants[dequantized[name].input[1]]) for name in product.input]
+        scale = (scales[0] * scales[1]).astype(np.float32)
+        steps = np.round(numpy_helper.to_array(constants[bias]).astype(np.float64) / scale)
+        limits = np.iinfo(np.int32)
+        add_initializer(graph, f"{bias}.codes", np.clip(steps, limits.min, limits.max).astype(np.int32))
+        _dequantize(graph, f"{bias}.codes", scale, f"{bias}.dequantized", axis=0)
+        inputs = [*product.input, f"{bias}.dequantized"]
+        graph.node.append(
+            helper.make_node("Gemm", inputs, [add.output[0]], name=product.name.replace("MatMul", "Gemm"))
+        )
+        graph.node.remove(product)
+        graph.node.remove(add)
+
+
+def _dequantize(graph, codes: str, scale: np.ndarray, output: str, axis: int) -> None:
+    kind = next(initializer.data_type for initializer in graph.initializer if initializer.name == codes)
+    root = codes.removesuffix(".codes")
+    zeros = np.zeros(len(scale), helper.tensor_dtype_to_np_dtype(kind))
+    inputs = [
+        codes,
+        add_initializer(graph, f"{root}.scale", scale),
+        add_initializer(graph, f"{root}.zero_point", zeros),
+    ]
+    name = f"{root}.DequantizeLinear"
+    graph.node.append(helper.make_node("DequantizeLinear", inputs, [output], name=name, axis=axis))
 
 
 def _gather_codes(graph, name: str, tensor: str, value: np.ndarray, scale: np.ndarray) -> None:
     """An embedding: gathers int8 rows and their scales, then multiplies; dequantizing the table would touch it all."""
-    _add_initializer(graph, f"{name}.codes", codes_of(value, scale))
-    _add_initializer(graph, f"{name}.scale", scale[:, None])
+    add_initializer(graph, f"{name}.codes", codes_of(value, scale))
+    add_initializer(graph, f"{name}.scale", scale[:, None])
     gather = next(node for node in graph.node if node.op_type == "Gather" and node.input[0] == tensor)
     ids, output = gather.input[1], gather.output[0]
     graph.node.remove(gather)
@@ -170,66 +224,10 @@ def _gather_codes(graph, name: str, tensor: str, value: np.ndarray, scale: np.nd
     )
 
 
-def _fuse_layer_normalization(graph, model, layer: LayerNormalization) -> None:
-    nodes, source, result = _take_scope(graph, f"{model.name}/{layer.name}/")
-    gamma, beta = (
-        next(name for node in nodes for name in node.input if name.endswith(suffix))
-        for suffix in ("/mul_1/ReadVariableOp:0", "/add_1/ReadVariableOp:0")
-    )
-    graph.node.append(
-        helper.make_node(
-            "LayerNormalization",
-            [source, gamma, beta],
-            [result],
-            name=f"{layer.name}/LayerNormalization",
-            axis=-1,
-            epsilon=layer.epsilon,
-        )
-    )
-
-
-def _rewrite_gelu(graph, model, layer: Activation) -> None:
-    """The exact GELU in the one order of operators that ONNX Runtime fuses."""
-    _, x, result = _take_scope(graph, f"{model.name}/{layer.name}/")
-    for name, value in (("sqrt_2", 2.0**0.5), ("one", 1.0), ("half", 0.5)):
-        if not any(initializer.name == f"gelu.{name}" for initializer in graph.initializer):
-            _add_initializer(graph, f"gelu.{name}", np.float32(value))
-    inner = [f"{layer.name}.{step}" for step in ("scaled", "erf", "shifted", "product")]
-    graph.node.extend(
-        helper.make_node(operator, inputs, [output], name=f"{layer.name}/{operator}_{number}")
-        for number, (operator, inputs, output) in enumerate(
-            (
-                ("Div", [x, "gelu.sqrt_2"], inner[0]),
-                ("Erf", [inner[0]], inner[1]),
-                ("Add", [inner[1], "gelu.one"], inner[2]),
-                ("Mul", [x, inner[2]], inner[3]),
-                ("Mul", [inner[3], "gelu.half"], result),
-            )
-        )
-    )
-
-
-def _take_scope(graph, scope: str):
-    """Removes the nodes of a layer; returns them, the one tensor that entered and the one that left."""
-    nodes = [node for node in graph.node if node.name.startswith(scope)]
-    made = {name for node in nodes for name in node.output}
-    computed = {name for node in graph.node for name in node.output} - made
-    entered = {name for node in nodes for name in node.input if name in computed}
-    left = {name for node in graph.node if node not in nodes for name in node.input if name in made}
-    if len(entered) != 1 or len(left) != 1:
-        raise InputError(
-            f"export: layer {scope} converts to {len(nodes)} nodes with {len(entered)} inputs and {len(left)} outputs, "
-            "one each expected; use the tf2onnx version of requirements.lock"
-        )
-    for node in nodes:
-        graph.node.remove(node)
-    return nodes, entered.pop(), left.pop()
-
-
 def _name_boundary(graph) -> None:
     for value in graph.input:
         plain = value.name.removesuffix(":0")
-        _reconnect(graph, value.name, plain)
+        reconnect(graph, value.name, plain)
         value.name = plain
         _name_dimensions(value, ("batch", "length"))
     order = {value.name: name for value, name in zip(graph.output, OUTPUTS, strict=True)}
@@ -238,7 +236,7 @@ def _name_boundary(graph) -> None:
             for index, output in enumerate(node.output):
                 if output == value.name:
                     node.output[index] = order[value.name]
-        _reconnect(graph, value.name, order[value.name])
+        reconnect(graph, value.name, order[value.name])
         value.name = order[value.name]
         _name_dimensions(value, ("batch",))
 
@@ -246,25 +244,6 @@ def _name_boundary(graph) -> None:
 def _name_dimensions(value, names: tuple[str, ...]) -> None:
     for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
         dimension.dim_param = name
-
-
-def _add_initializer(graph, name: str, value: np.ndarray) -> None:
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-
-
-def _reconnect(graph, old: str, new: str) -> None:
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name == old:
-                node.input[index] = new
-
-
-def _drop_unused(graph) -> None:
-    used = {name for node in graph.node for name in node.input}
-    kept = [initializer for initializer in graph.initializer if initializer.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    del graph.value_info[:]
 
 
 def _sort(graph) -> None:

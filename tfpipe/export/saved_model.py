@@ -56,14 +56,15 @@ class ServedClassifier(tf.Module):
                 tf.TensorSpec(ids.shape, ids.dtype, name) for name in ("input_ids", "attention_mask", "token_type_ids")
             ],
         )
-        text = tf.TensorSpec([None], tf.string, "text")
+        columns = ("text", "text_pair") if pairs else ("text",)
+        texts = [tf.TensorSpec([None], tf.string, name) for name in columns]
+        self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
         if pairs:
             self.text = tf.function(
-                lambda text, text_pair: tokens(**tokenizer.dense(text, text_pair)),
-                input_signature=[text, tf.TensorSpec([None], tf.string, "text_pair")],
+                lambda text, text_pair: tokens(**tokenizer.dense(text, text_pair)), input_signature=texts
             )
         else:
-            self.text = tf.function(lambda text: tokens(**tokenizer.dense(text)), input_signature=[text])
+            self.text = tf.function(lambda text: tokens(**tokenizer.dense(text)), input_signature=texts)
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:

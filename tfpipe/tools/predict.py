@@ -1,13 +1,16 @@
 """`tfpipe predict`: labels texts with a SavedModel, published by a run or any of the same signature.
 
-Enters: texts, from the command line or a file. Leaves: a table on standard output, or JSON Lines.
+Enters: texts, from the command line, a file or standard input. Leaves: a table on standard output, or JSON Lines. What
+comes in through a pipe is answered as it comes: a batch is what has arrived while the one before was answered.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import queue
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -36,10 +39,12 @@ def run(model: Path, texts: list[str], variant: str, input_file: Path | None, ou
     if output_file is None:
         for answer in answers:
             text = " ".join(answer["text"].split())
-            print(f"{answer['label']:<12} {answer['probability']:.4f}  {text if len(text) <= 80 else text[:79] + '…'}")
+            shown = text if len(text) <= 80 else text[:79] + "…"
+            print(f"{answer['label']:<12} {answer['probability']:.4f}  {shown}", flush=True)
         return
     try:
-        file = open(output_file, "w", encoding="utf-8")  # noqa: SIM115
+        target = sys.stdout.fileno() if str(output_file) == "-" else output_file
+        file = open(target, "w", encoding="utf-8", buffering=1, closefd=target is output_file)  # noqa: SIM115
     except OSError as error:
         raise InputError(f"--output {output_file}: can't be written ({error.strerror}); give another path") from error
     with file:
@@ -56,7 +61,7 @@ def find_saved_model(path: Path, variant: str) -> Path:
     if versions:
         return published / str(max(versions))
     if (path / "config.yaml").is_file():
-        others = sorted(child.name for child in (path / "serving").glob("*")) if (path / "serving").is_dir() else []
+        others = sorted(child.parent.name for child in (path / "serving").glob("*/1"))
         found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
         raise InputError(f"{path}: no published variant {variant}; {found}")
     raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")
@@ -77,8 +82,7 @@ def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
         raise InputError(f"{directory}: no signature serving_default that takes text; export it with tfpipe")
     if "text_pair" in serve.structured_input_signature[1]:
         raise InputError(f"{directory}: a model of text pairs; predict takes single texts")
-    source = iter(texts)
-    while batch := list(itertools.islice(source, BATCH)):
+    for batch in _as_they_come(texts):
         answers = serve(text=tf.constant(batch))
         rows = zip(batch, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True)
         for text, label, probabilities in rows:
@@ -88,6 +92,34 @@ def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
                 "probability": float(probabilities.max()),
                 "probabilities": [float(value) for value in probabilities],
             }
+
+
+def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Batches of what is there: a thread reads ahead, by a few batches, while the one before is answered."""
+    arrived: queue.Queue[str | BaseException | None] = queue.Queue(4 * BATCH)
+
+    def read() -> None:
+        try:
+            for text in texts:
+                arrived.put(text)
+            arrived.put(None)
+        except BaseException as error:  # handed on to the one who waits
+            arrived.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        batch = [arrived.get()]
+        while len(batch) < BATCH and isinstance(batch[-1], str) and not arrived.empty():
+            batch.append(arrived.get())
+        last = batch[-1]
+        if isinstance(last, str):
+            yield batch
+            continue
+        if batch[:-1]:
+            yield batch[:-1]
+        if last is None:
+            return
+        raise last
 
 
 def _open_input(path: Path) -> Iterator[str]:

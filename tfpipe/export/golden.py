@@ -1,0 +1,219 @@
+"""Golden requests: what an artefact answered where it was exported, to be asked again where it will serve.
+
+Enters: an artefact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line says what the artefact
+is and how far its answers may move (`limits`); each other line is a request, as text and as token ids, and the answer,
+logits and label. `tfpipe verify --golden DIR` replays it with TensorFlow or ONNX Runtime, whichever the artefact is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import tensorflow as tf
+
+import tfpipe
+from tfpipe import metrics
+from tfpipe.config import Verify
+from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.errors import InputError
+from tfpipe.model.weights import Classifier
+from tfpipe.rundir import machine, write_text
+
+FILE = "golden.jsonl"
+FORMAT = 1
+REAL_ROWS = 24
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+HARD_TEXTS = {
+    "empty": b"",
+    "white space": " \t\n\u00a0\u3000".encode(),
+    "5,000 words": b"a film that never ends, " * 1000,
+    "one long word": b"a" * 5000,
+    "punctuation": b"...!?-- (:;,) \"'`",
+    "emoji": "👍🏽 👨‍👩‍👧‍👦 🏳️‍🌈 a great film ☺️".encode(),
+    "combining marks": "e\u0301tude a\u0300\u0301\u0302\u0303 नमस्ते ก็".encode(),
+    "right to left": "فيلم رائع שלום \u202eabc\u202c".encode(),
+    "CJK": "这部电影很好 映画がいい 영화가 좋다".encode(),
+    "compatibility": "½ ﬁlm ＦＵＬＬ ² Straße İ".encode(),
+    "special tokens": b"[CLS] a film [SEP] another [MASK] [PAD] [UNK]",
+    "NUL and controls": b"a\x00 film\x00\x01\x7f \xe2\x80\x8b\xef\xbb\xbf",
+    "invalid UTF-8": b"caf\xe9 \xff\xfe a film \xed\xa0\x80 \xf0\x9f\x91",
+}
+"""what surprises a tokenizer, as bytes: a protobuf carries invalid UTF-8 as well"""
+
+Answer = Callable[["Requests"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests, both as texts and as token ids."""
+
+    texts: list[bytes]
+    text_pairs: list[bytes] | None
+    tokens: dict[str, np.ndarray]
+    """`input_ids, attention_mask, token_type_ids`, [requests, longest] int32"""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Some of the requests, padded to their own longest."""
+        longest = max(int(self.tokens["attention_mask"][start:stop].sum(axis=1).max()), 1)
+        return Requests(
+            self.texts[start:stop],
+            None if self.text_pairs is None else self.text_pairs[start:stop],
+            {name: value[start:stop, :longest] for name, value in self.tokens.items()},
+        )
+
+
+def tokenized(texts: list[bytes], text_pairs: list[bytes] | None, tokenizer: Tokenizer) -> Requests:
+    """Requests of texts, tokenized together."""
+    columns = [tf.constant(texts)] if text_pairs is None else [tf.constant(texts), tf.constant(text_pairs)]
+    return Requests(texts, text_pairs, {name: value.numpy() for name, value in tokenizer.dense(*columns).items()})
+
+
+def hard_requests(tokenizer: Tokenizer, *, pairs: bool) -> Requests:
+    """The hard texts; in pairs, each with the next."""
+    texts = list(HARD_TEXTS.values())
+    return tokenized(texts, [*texts[1:], texts[0]] if pairs else None, tokenizer)
+
+
+def golden_requests(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool) -> Requests:
+    """Rows of a table, at the lengths that occur, shortest first, and the hard texts."""
+    ordered = np.argsort(table.lengths, kind="stable")
+    rows = ordered[np.unique(np.linspace(0, len(ordered) - 1, REAL_ROWS).round().astype(int))]
+    hard = hard_requests(tokenizer, pairs=pairs)
+    texts = [text.encode() for text in table.texts(rows)] + hard.texts
+    seconds = [(pair or "").encode() for pair in table.text_pairs(rows)] + hard.text_pairs if pairs else None
+    return tokenized(texts, seconds, tokenizer)
+
+
+def answers_of(path: Path) -> dict[str, Answer]:
+    """An artefact's ways to answer: requests -> logits [requests, labels] float32.
+
+    Args:
+      path: directory of a SavedModel (`serving_default`, `tokens`), or an ONNX file (`onnx`).
+    """
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+        def by_onnx(requests: Requests) -> np.ndarray:
+            inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
+            return session.run(["logits"], inputs)[0]
+
+        return {"onnx": by_onnx}
+    loaded = tf.saved_model.load(str(path))
+
+    def by_text(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on
+        pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}
+        return loaded.signatures["serving_default"](text=tf.constant(requests.texts), **pairs)["logits"].numpy()
+
+    def by_tokens(requests: Requests, loaded=loaded) -> np.ndarray:
+        inputs = {name: tf.constant(value) for name, value in requests.tokens.items()}
+        return loaded.signatures["tokens"](**inputs)["logits"].numpy()
+
+    return {"serving_default": by_text, "tokens": by_tokens}
+
+
+def record(artifact: Path, golden: Path, requests: Requests, classifier: Classifier, variant: str) -> None:
+    """Asks an artefact, one request at a time, and writes what it answered.
+
+    Args:
+      artifact: a SavedModel's directory or an ONNX file.
+      golden: file to write.
+      requests: what to ask.
+      classifier: gives labels and task.
+      variant: `dense`, `pruned` or `int8`.
+    """
+    answer = next(iter(answers_of(artifact).values()))
+    limits = Verify()
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "artifact": artifact.name,
+        "variant": variant,
+        "task": classifier.task,
+        "labels": classifier.labels,
+        "tfpipe": tfpipe.__version__,
+        "recorded_on": machine(),
+    }
+    if variant == "int8":  # the order of additions moves a value across a rounding border now and then
+        head["limits"] = {
+            "label_agreement": limits.min_label_agreement_int8,
+            "mean_abs_probability_diff": limits.max_probability_diff_int8,
+        }
+    else:
+        head["limits"] = {"max_abs_logit_diff": limits.max_logit_diff_onnx}
+    lines = [head]
+    for number in range(len(requests)):
+        one = requests.part(number, number + 1)
+        logits = answer(one)
+        lines.append(
+            {
+                "text": _text(one.texts[0]),
+                **({} if one.text_pairs is None else {"text_pair": _text(one.text_pairs[0])}),
+                "input_ids": one.tokens["input_ids"][0].tolist(),
+                "token_type_ids": one.tokens["token_type_ids"][0].tolist(),
+                "logits": logits[0].tolist(),
+                "label": metrics.label_names(logits, classifier.labels, classifier.task)[0],
+            }
+        )
+    write_text(golden, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
+    """A golden file: its head, the requests, the logits that were answered.
+
+    Raises:
+      InputError: no golden file.
+    """
+    try:
+        head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        if head["format"] != FORMAT:
+            raise ValueError(f"format {head['format']}, {FORMAT} expected")
+        missing = {"task", "limits", "recorded_on", "tfpipe"} - head.keys()
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))} in its first line")
+        longest = max(len(line["input_ids"]) for line in lines)
+        tokens = {name: np.zeros((len(lines), longest), np.int32) for name in TOKEN_INPUTS}
+        for row, line in enumerate(lines):
+            length = len(line["input_ids"])
+            tokens["input_ids"][row, :length] = line["input_ids"]
+            tokens["token_type_ids"][row, :length] = line["token_type_ids"]
+            tokens["attention_mask"][row, :length] = 1
+        pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
+        requests = Requests([_bytes(line["text"]) for line in lines], pairs, tokens)
+        return head, requests, np.array([line["logits"] for line in lines], np.float32)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{path}: not a golden file of tfpipe ({' '.join(str(reason).split())}); "
+            "give the directory of an exported SavedModel or ONNX file"
+        ) from error
+
+
+def judge(found: dict[str, float], head: dict[str, Any]) -> list[str]:
+    """The limits of a golden file that are not kept, one phrase each; NaN keeps none."""
+    return [
+        f"{name} is {found[name]:.3g}, {'at least' if name == 'label_agreement' else 'at most'} {limit:g} allowed"
+        for name, limit in head["limits"].items()
+        if not (found[name] >= limit if name == "label_agreement" else found[name] <= limit)
+    ]
+
+
+def _text(value: bytes) -> str | dict[str, str]:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def _bytes(value: str | dict[str, str]) -> bytes:
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])

@@ -1,0 +1,113 @@
+"""What stands beside the published SavedModels: TF Serving's configuration, and a README with requests and answers.
+
+Enters: the published versions, a measured latency curve, real rows. Leaves, in `<run>/serving/`: `models.config` (every
+variant under a name of its own), `batching_parameters.txt`, `README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import tensorflow as tf
+
+from tfpipe.rundir import machine, write_text
+
+GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little
+QUEUE_MS = 1000.0  # longest queue worth waiting in; past it the server refuses at once
+
+
+def write_serving_files(
+    serving: Path,
+    name: str,
+    version: str,
+    published: dict[str, Path],
+    texts: dict[str, list[str]],
+    curve: dict[int, float],
+) -> None:
+    """Writes the three files, each as a whole.
+
+    Args:
+      serving: directory that the server gets.
+      name: of the run; the models are `<name>-<variant>`.
+      version: release of TF Serving.
+      published: variant -> newest version of its SavedModel.
+      texts: real texts to show, by the name of the input: `text`, and `text_pair` for pairs.
+      curve: batch size -> milliseconds, by raw text.
+    """
+    write_text(serving / "models.config", models_config(name, list(published)))
+    write_text(serving / "batching_parameters.txt", batching_parameters(curve, os.cpu_count() or 1))
+    template = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    ).from_string((Path(__file__).parent / "serving_readme.md.jinja").read_text(encoding="utf-8"))
+    loaded = tf.saved_model.load(str(published["dense"]))
+    by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
+    text = template.render(
+        name=name, version=version, variants=list(published), by_text=by_text, by_tokens=by_tokens, curve=curve
+    )
+    write_text(serving / "README.md", text)
+
+
+def models_config(name: str, variants: list[str]) -> str:
+    """TF Serving's `--model_config_file` (a ModelServerConfig in text form), for the directory mounted at /models."""
+    entries = "".join(
+        f'  config {{\n    name: "{name}-{variant}"\n    base_path: "/models/{variant}"\n'
+        f'    model_platform: "tensorflow"\n  }}\n'
+        for variant in variants
+    )
+    return f"model_config_list {{\n{entries}}}\n"
+
+
+def batching_parameters(curve: dict[int, float], processors: int) -> str:
+    """TF Serving's `--batching_parameters_file` (a BatchingParameters in text form).
+
+    Args:
+      curve: batch size -> milliseconds.
+      processors: of the machine where it was measured.
+    """
+    best = max(size / latency for size, latency in curve.items())
+    size = min(size for size, latency in curve.items() if size / latency >= GOOD_THROUGHPUT * best)
+    queue = max(1, int(QUEUE_MS // curve[size]))
+    measured = ", ".join(f"{each}: {latency:g}" for each, latency in curve.items())
+    return f"""\
+# Derived from the latency of the raw-text signature, in ms by batch size, measured on
+# {machine()}: {measured}
+
+# The smallest batch within {1 - GOOD_THROUGHPUT:.0%} of the best throughput.
+max_batch_size {{ value: {size} }}
+# A lone request never waits; batches form while all threads are busy.
+batch_timeout_micros {{ value: 0 }}
+# A queue of {QUEUE_MS:g} ms; a request past it is refused at once.
+max_enqueued_batches {{ value: {queue} }}
+# As many as the machine has processors: set it to the server's.
+num_batch_threads {{ value: {processors} }}
+# Padding would repeat a tensor's first element, which is no padding for a mask: only text, a vector, is batched.
+pad_variable_length_inputs: false
+"""
+
+
+def _recorded(loaded, signature: str, texts: dict[str, list[str]]) -> dict[str, Any]:
+    """A request in the REST interface's form, and the answer."""
+    inputs = {name: tf.constant(values) for name, values in texts.items()}
+    if signature == "tokens":
+        inputs = loaded.tokenize(**inputs)
+    answers = loaded.signatures[signature](**inputs)
+    request = {name: _plain(value) for name, value in inputs.items()}
+    outputs = [f"{json.dumps(name)}: {_json(_plain(answers[name]))}" for name in ("label", "probabilities", "logits")]
+    return {
+        "inputs": request,
+        "request": _json({"signature_name": signature, "inputs": request}),
+        "answer": '{"outputs": {\n  ' + ",\n  ".join(outputs) + "\n}}",
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(tensor: tf.Tensor) -> list:
+    value = tensor.numpy()
+    return [item.decode() for item in value] if tensor.dtype == tf.string else value.tolist()

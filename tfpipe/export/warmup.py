@@ -1,0 +1,64 @@
+"""Warm-up requests: what TF Serving runs through a SavedModel before it takes traffic.
+
+The first call of each shape allocates, optimizes the graph and fills kernel caches. The server replays the
+`PredictionLog` records of `assets.extra/tf_serving_warmup_requests` (a TFRecord, 1,000 at most) when it loads a version
+(https://www.tensorflow.org/tfx/serving/saved_model_warmup).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from tfpipe.data.token_table import TokenTable
+
+FILE = "tf_serving_warmup_requests"
+LENGTHS = 10  # quantiles of the rows' lengths
+BATCH = 32
+
+
+def predict_request(
+    signature: str, inputs: dict[str, list | np.ndarray], model: str = ""
+) -> predict_pb2.PredictRequest:
+    """A gRPC request of TF Serving's PredictionService.
+
+    Args:
+      signature: `serving_default` or `tokens`.
+      inputs: of that signature.
+      model: name under which the server knows the model; a warm-up record needs none.
+    """
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
+    """Writes warm-up requests of real rows, for both signatures: one row at each length that occurs, and a batch.
+
+    Returns:
+      How many.
+    """
+    ordered = np.argsort(table.lengths, kind="stable")
+    alone = ordered[np.unique(np.linspace(0, len(ordered) - 1, LENGTHS).round().astype(int))]
+    together = ordered[np.unique(np.linspace(0, len(ordered) - 1, BATCH).round().astype(int))]
+    requests = []
+    for rows in (*(alone[index : index + 1] for index in range(len(alone))), together):
+        texts = {"text": [text.encode() for text in table.texts(rows)]}
+        if pairs:
+            texts["text_pair"] = [(pair or "").encode() for pair in table.text_pairs(rows)]
+        batch = table.rows(rows, int(table.lengths[rows].max()))
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        requests += [predict_request("serving_default", texts), predict_request("tokens", tokens)]
+    file = saved_model / "assets.extra" / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            writer.write(log.SerializeToString(deterministic=True))
+    return len(requests)

@@ -1,0 +1,54 @@
+"""`tfpipe verify --golden DIR`: an artefact's golden requests, asked again on this machine.
+
+Enters: a directory with `golden.jsonl` and a SavedModel or `model.onnx`. Leaves: a table on standard output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tfpipe import metrics
+from tfpipe.errors import GateError, InputError
+from tfpipe.export import golden
+
+BATCH_SIZES = (1, 16)
+
+
+def run(directory: Path) -> None:
+    """Replays every request by every signature, one at a time and in batches, and judges the answers.
+
+    Raises:
+      InputError: no artefact or no golden file there.
+      GateError: an answer moved further than the golden file allows.
+    """
+    if (directory / "saved_model.pb").is_file():
+        artifact, file = directory, directory / "assets.extra" / golden.FILE
+    elif (directory / "model.onnx").is_file():
+        artifact, file = directory / "model.onnx", directory / golden.FILE
+    else:
+        raise InputError(f"--golden {directory}: neither saved_model.pb nor model.onnx there; give such a directory")
+    head, requests, expected = golden.read(file)
+    table = Table("signature", "batch", "requests", "Δlogit", "agreement", "Δprobability", box=None)
+    failures = []
+    for signature, answer in golden.answers_of(artifact).items():
+        for size in BATCH_SIZES:
+            parts = [requests.part(start, start + size) for start in range(0, len(requests), size)]
+            logits = np.concatenate([answer(part) for part in parts])
+            found = metrics.differences(logits, expected, head["task"])
+            table.add_row(
+                signature,
+                str(size),
+                str(len(requests)),
+                f"{found['max_abs_logit_diff']:.1e}",
+                f"{found['label_agreement']:.2%}",
+                f"{found['mean_abs_probability_diff']:.1e}",
+            )
+            failures += [f"{signature} in batches of {size}: {failure}" for failure in golden.judge(found, head)]
+    Console(highlight=False).print(table)
+    if failures:
+        raise GateError(f"{artifact}: answers otherwise than on {head['recorded_on']}; {'; '.join(failures)}")
+    print(f"{artifact}: answers as recorded by tfpipe {head['tfpipe']} on {head['recorded_on']}")
