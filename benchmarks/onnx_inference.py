@@ -4,8 +4,8 @@
     .venv-peer/bin/python benchmarks/onnx_inference.py runs/quickstart
 
 The peer exports the run's dense classifier (`train/` is in the transformers layout) and quantizes it dynamically
-(`avx512_vnni`, per channel). Two threads each; per shape the four files take turns, one session alive at a time, and
-medians are compared. Accuracy is over the run's test rows in batches of 32 of similar length. Writes
+(`avx512_vnni`, per channel). Two threads each; per shape the four files take turns, one session alive at a time;
+medians and fastest tenths are compared. Accuracy is over the run's test rows in batches of 32 of similar length. Writes
 benchmarks/results/onnx_inference.json.
 """
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x64": (32, 64)}
 THREADS = 2
 ROUNDS = 7
+SHARES = {"median": 50, "fastest_tenth": 10}
 Session = onnxruntime.InferenceSession
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -55,8 +56,7 @@ def open_session(path: Path) -> Session:
 
 def answer(session: Session, tokens: dict[str, np.ndarray]) -> np.ndarray:
     """Logits of a batch."""
-    wanted = {value.name for value in session.get_inputs()}
-    return session.run(["logits"], {name: value for name, value in tokens.items() if name in wanted})[0]
+    return session.run(["logits"], tokens)[0]
 
 
 def test_rows(run: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -88,8 +88,11 @@ def accuracy(session: Session, run: Path) -> float:
     return right / len(labels)
 
 
-def latencies(files: dict[str, Path], batch: int, length: int, runs: int) -> dict[str, float]:
-    """Median milliseconds of each file over `ROUNDS` rounds, in which they take turns in changing order.
+def latencies(files: dict[str, Path], batch: int, length: int, runs: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each file over `ROUNDS` rounds, in which they take turns in changing order.
+
+    The median is what a caller meets on this machine; the fastest tenth is what is left of it where nothing else asks
+    for the processor. Where the two are far apart, the machine was busy.
 
     One session lives at a time: the idle threads of another go on spinning for a while and take its processor away.
     """
@@ -109,7 +112,10 @@ def latencies(files: dict[str, Path], batch: int, length: int, runs: int) -> dic
                 if number >= 3:
                     seconds[name].append(time.perf_counter() - started)
             del session
-    return {name: round(float(np.median(values)) * 1000, 3) for name, values in seconds.items()}
+    return {
+        share: {name: round(float(np.percentile(values, percent)) * 1000, 3) for name, values in seconds.items()}
+        for share, percent in SHARES.items()
+    }
 
 
 def main() -> None:
@@ -130,9 +136,13 @@ def main() -> None:
             runs = arguments.runs if batch == 1 else max(arguments.runs // 5, 3)
             table[shape] = latencies(files, batch, length, runs)
         scores = {name: round(accuracy(open_session(path), arguments.run), 4) for name, path in files.items()}
+
+    def ratio(row: dict[str, float], kind: str) -> float:
+        return round(row[f"tfpipe {kind}"] / row[f"peer {kind}"], 3)
+
     ratios = {
-        kind: {shape: round(row[f"tfpipe {kind}"] / row[f"peer {kind}"], 3) for shape, row in table.items()}
-        for kind in ("float32", "int8")
+        share: {kind: {shape: ratio(row[share], kind) for shape, row in table.items()} for kind in ("float32", "int8")}
+        for share in SHARES
     }
     described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     processor = next(line.split(":", 1)[1].strip() for line in described if line.startswith("model name"))
@@ -150,12 +160,13 @@ def main() -> None:
     target = Path(__file__).parent / "results" / "onnx_inference.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{'':<16}" + "".join(f"{shape:>10}" for shape in SHAPES) + f"{'accuracy':>10}{'MB':>8}")
-    for name in files:
-        cells = "".join(f"{table[shape][name]:>10.2f}" for shape in SHAPES)
-        print(f"{name:<16}{cells}{scores[name]:>10.4f}{sizes[name] / 1e6:>8.1f}")
-    for kind, row in ratios.items():
-        print(f"{'ratio ' + kind:<16}" + "".join(f"{row[shape]:>10.2f}" for shape in SHAPES))
+    for share in SHARES:
+        print(f"{share:<16}" + "".join(f"{shape:>10}" for shape in SHAPES) + f"{'accuracy':>10}{'MB':>8}")
+        for name in files:
+            cells = "".join(f"{table[shape][share][name]:>10.2f}" for shape in SHAPES)
+            print(f"{name:<16}{cells}{scores[name]:>10.4f}{sizes[name] / 1e6:>8.1f}")
+        for kind, row in ratios[share].items():
+            print(f"{'ratio ' + kind:<16}" + "".join(f"{row[shape]:>10.2f}" for shape in SHAPES))
     print(f"written: {target}")
 
 

@@ -37,6 +37,10 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=VALUE", help="override one setting; may be repeated")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="last stage to do")]
+ServingVersion = Annotated[
+    str | None,
+    typer.Option("--serving-version", metavar="VERSION", help="short for --set export.serving_version=VERSION"),
+]
 Redo = Annotated[str | None, typer.Option("--redo", metavar="STAGE", help="do this stage again even if it holds")]
 
 
@@ -47,9 +51,10 @@ def run(
     overrides: Overrides = None,
     until: Until = None,
     redo: Redo = None,
+    serving_version: ServingVersion = None,
 ) -> None:
     """Bring a run up to date: skip what holds, continue what was begun, redo what a changed setting invalidates."""
-    _run(config, run_dir, overrides, until, redo)
+    _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], until, redo)
 
 
 def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
@@ -88,13 +93,14 @@ def export(
     config: ConfigFile,
     run_dir: RunDir = None,
     overrides: Overrides = None,
-    serving_version: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="short for --set export.serving_version=VERSION")
-    ] = None,
+    serving_version: ServingVersion = None,
 ) -> None:
     """Bring a run up to date as far as `export`: SavedModel and ONNX."""
-    chosen = [] if serving_version is None else [f"export.serving_version='{serving_version}'"]
-    _run(config, run_dir, [*(overrides or []), *chosen], "export", None)
+    _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], "export", None)
+
+
+def _serving(version: str | None) -> list[str]:
+    return [] if version is None else [f"export.serving_version='{version}'"]
 
 
 @app.command()
@@ -102,6 +108,7 @@ def verify(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the run")] = None,
     run_dir: RunDir = None,
     overrides: Overrides = None,
+    serving_version: ServingVersion = None,
     golden: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="no run: replay the golden requests of a SavedModel or ONNX file in DIR"),
@@ -113,8 +120,10 @@ def verify(
             "verify: give either CONFIG, to verify a run, or --golden DIR, to replay an artefact's requests"
         )
     if golden is None:
-        _run(config, run_dir, overrides, "verify", None)
+        _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], "verify", None)
         return
+    if run_dir is not None or overrides or serving_version is not None:
+        raise InputError("verify --golden DIR: takes no other option; the file itself says what is allowed")
     from tfpipe.tools import replay as tool
 
     tool.run(golden)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from tfpipe import metrics
 from tfpipe.compress import quantize
 from tfpipe.compress.prune import is_prunable
-from tfpipe.compress.quantize import LARGEST_CODE, KeptZeros, kernels_of, nudged, on_grid
+from tfpipe.compress.quantize import LARGEST_CODE, KeptZeros, bias_on_grid, kernels_of, nudged, on_grid
 from tfpipe.data.plan import bucket_lengths_for
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
@@ -102,6 +102,29 @@ def test_weights_lie_on_their_grid(weights, quantization):
         # The largest weight of each row takes the last code: no part of the grid is wasted.
         largest = np.abs(np.round(codes)).max(axis=1)
         assert set(np.unique(largest)) <= {0.0, float(LARGEST_CODE)}, name
+
+
+def test_biases_lie_in_steps_of_the_sums_that_they_join(weights, quantization):
+    checked = 0
+    for name, scale in scales_of(quantization).items():
+        if "embeddings" in name:
+            continue
+        projection = name.removesuffix(".weight")
+        point = f"{projection.removeprefix('bert.').rpartition('.')[0]}.input"
+        assert point in POINTS, name
+        low, high = (float(quantization[f"{point}.{end}"]) for end in ("minimum", "maximum"))
+        steps = weights[f"{projection}.bias"] / (scale.astype(np.float64) * (high - low) / 255)
+        used = weights[name].any(axis=1)
+        assert np.abs(steps - np.round(steps))[used].max() <= 0.01, name
+        assert np.abs(np.round(steps))[used].max() > 1, name
+        checked += 1
+    assert checked == 2 * 6 + 1
+
+
+def test_a_bias_of_an_empty_channel_is_kept():
+    kernel = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32)
+    found = bias_on_grid(np.array([0.26, 0.26], np.float32), kernel, np.array([0.1, 1.0], np.float32))
+    assert found == pytest.approx([0.3, 0.26]) and found.dtype == np.float32
 
 
 def test_zeros_of_pruning_stay_zeros(pruned, weights):

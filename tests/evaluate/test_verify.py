@@ -35,7 +35,7 @@ def config(tiny_run):
         (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
         (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
         (
-            entry(variant="int8", max_abs_logit_diff=float("nan"), mean_abs_probability_diff=float("nan")),
+            entry(variant="int8", mean_abs_probability_diff=float("nan")),
             "verify.max_probability_diff_int8 is 0.01",
         ),
     ],
@@ -65,6 +65,14 @@ def test_accuracy_that_falls_too_far_fails(config):
     assert "verify.max_accuracy_drop is 0.1" in failure
 
 
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_an_answer_that_is_no_number_fails(config, variant):
+    nan = float("nan")
+    bad = entry(variant=variant, max_abs_logit_diff=nan, label_agreement=1.0, mean_abs_probability_diff=0.0)
+    (failure,) = judge([bad], {"dense": 0.9}, config)
+    assert "logits differ by" in failure and "nan" in failure
+
+
 def test_every_failure_is_listed(config):
     bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
     assert len(judge(bad, {"dense": 0.9, "int8": 0.1}, config)) == 4
@@ -80,7 +88,7 @@ def constant(kind, logits, rows_seen):
     return Artifact("dense", kind, None, 0, 0.0, 64, answer)
 
 
-def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
+def test_hard_texts_are_measured_apart(config, tiny_run):
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     seen = {kind: [] for kind in KINDS}
     logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
@@ -88,6 +96,31 @@ def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny
     found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
     assert {each["hard_texts"] for each in found} == {len(HARD_TEXTS)}
     assert [each["hard_texts_max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
+
+
+def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny_run):
+    """An artefact that answers real rows as it should and hard texts otherwise."""
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+
+    def answer(batch):
+        strange = [isinstance(text, bytes) for text in batch.texts]
+        return np.where(np.array(strange)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
+
+    odd = Artifact("dense", "onnx", None, 0, 0.0, 64, answer)
+    others = [constant(kind, (0, 1), []) for kind in KINDS if kind != "onnx"]
+    found = [each for each in compare([*others, odd], table, hard, config) if each["artifact"] == "onnx"]
+    assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
+    assert [each["label_agreement"] for each in found] == [1.0, 1.0]
+    assert judge(found, {"dense": 0.9}, config) != []
+
+
+def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    seen = {kind: [] for kind in KINDS}
+    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
     assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
     share = float(table.labels[:, 1].mean())
     for each in found[:4]:

@@ -142,19 +142,21 @@ def parameters(text):
 
 
 def test_batching_parameters_of_a_run(tiny_run):
+    """The server refuses a request of more rows, and with it a version whose warm-up is one."""
     found = parameters((tiny_run[1] / "serving" / "batching_parameters.txt").read_text(encoding="utf-8"))
     names = {"max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"}
     assert found.keys() == names | {"pad_variable_length_inputs"} and found["pad_variable_length_inputs"] == "false"
+    assert found["max_batch_size"] >= warmup.BATCH
 
 
 @pytest.mark.parametrize(
     ("curve", "size", "queue"),
     [
-        ({1: 10.0, 8: 80.0, 64: 640.0}, 1, 100),  # a batch gains nothing: none is waited for
-        ({1: 10.0, 8: 20.0, 64: 160.0}, 8, 50),  # past 8, latency grows as fast as the batch
-        ({1: 10.0, 8: 40.0, 64: 160.0}, 64, 6),
-        ({1: 10.0, 8: 20.0, 64: 150.0}, 8, 50),  # 64 would be better by less than 10 %
-        ({1: 3000.0, 8: 3000.0}, 8, 1),
+        ({1: 10.0, 32: 320.0, 64: 640.0, 128: 1280.0}, 32, 3),  # a batch gains nothing; the warm-up's must fit
+        ({1: 10.0, 32: 100.0, 64: 120.0, 128: 240.0}, 64, 8),  # past 64, latency grows as fast as the batch
+        ({1: 10.0, 32: 100.0, 64: 150.0, 128: 200.0}, 128, 5),
+        ({1: 10.0, 32: 100.0, 64: 120.0, 128: 225.0}, 64, 8),  # 128 would be better by less than 10 %
+        ({1: 3000.0, 32: 3000.0}, 32, 1),
     ],
 )
 def test_batching_parameters_follow_the_curve(curve, size, queue):

@@ -1,8 +1,6 @@
 import os
 import re
 
-import pytest
-
 from tfpipe.rundir import package_versions
 from tfpipe.tools import doctor
 
@@ -22,18 +20,3 @@ def test_one_table_with_machine_choices_and_versions(capsys, monkeypatch):
     assert re.fullmatch(r"(float32|mixed_bfloat16) \(.+\)", rows["precision"])
     assert {name: rows[name] for name in package_versions()} == package_versions()
     assert captured.err == ""
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ({"avx2", "avx512bw", "avx512_vnni"}, "fast and exact"),
-        ({"avx_vnni", "avx2"}, "fast and exact"),
-        ({"amx_int8"}, "fast and exact"),
-        ({"avx2"}, "may saturate"),
-        ({"sse2"}, "unknown processor"),
-        (set(), "unknown processor"),
-    ],
-)
-def test_int8_outlook_follows_the_instruction_set(flags, said):
-    assert said in doctor.int8_outlook(flags)

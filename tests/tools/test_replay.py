@@ -27,7 +27,7 @@ def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
     exported = tiny_run[1] / "export" / variant
     for name in ("model.onnx", "golden.jsonl"):
         shutil.copy(exported / name, tmp_path)
-    head, *lines = (tmp_path / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    head, *lines = (tmp_path / "golden.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     moved = [json.loads(line) for line in lines]
     for line in moved:
         line["logits"] = list(np.array(line["logits"]) * [1.0, -1.0])
@@ -46,3 +46,31 @@ def test_what_is_no_artefact_is_refused(tiny_run, tmp_path):
     shutil.copy(tiny_run[1] / "export" / "dense" / "model.onnx", tmp_path)
     with pytest.raises(InputError, match="not a golden file of tfpipe"):
         tool.run(tmp_path)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def three_labels(file):
+    head, *lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    wider = [json.loads(line) | {"logits": [0.0, 0.0, 0.0]} for line in lines]
+    file.write_text("\n".join([head, *map(json.dumps, wider)]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil", "said"),
+    [
+        ("export/dense", lambda copy: cut(copy / "model.onnx"), r"model\.onnx: can't be loaded or asked"),
+        ("serving/dense/1", lambda copy: cut(copy / "saved_model.pb"), "can't be loaded or asked"),
+        ("serving/dense/1", lambda copy: shutil.rmtree(copy / "variables"), "can't be loaded or asked"),
+        ("export/dense", lambda copy: three_labels(copy / "golden.jsonl"), "answers of 3 labels, .* has 2"),
+    ],
+    ids="onnx graph variables labels".split(),
+)
+def test_what_is_damaged_is_refused_in_one_line(tiny_run, tmp_path, place, spoil, said):
+    copy = shutil.copytree(tiny_run[1] / place, tmp_path / "copy")
+    spoil(copy)
+    with pytest.raises(InputError, match=said) as error:
+        tool.run(copy)
+    assert "\n" not in str(error.value)

@@ -88,3 +88,18 @@ def test_a_batch_must_divide_among_the_replicas():
     with pytest.raises(InputError) as error:
         check_batch_size(15, mirrored)
     assert str(error.value) == "train.batch_size: 15 does not divide among 2 replicas; use a multiple of 2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"avx2", "avx512bw", "avx512_vnni"}, "fast and exact"),
+        ({"avx_vnni", "avx2"}, "fast and exact"),
+        ({"amx_int8"}, "fast and exact"),
+        ({"avx2"}, "may saturate"),
+        ({"sse2"}, "unknown processor"),
+        (set(), "unknown processor"),
+    ],
+)
+def test_int8_outlook_follows_the_instruction_set(flags, said):
+    assert said in devices.int8_outlook(flags)

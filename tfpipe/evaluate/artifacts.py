@@ -84,13 +84,15 @@ def load_artifacts(
         return Artifact(variant, kind, path, size_bytes, sparsity, longest, answer)
 
     positions = classifier.architecture.max_position_embeddings
+    in_onnx = _onnx_weights(onnx_file)
+    beside = onnx_file.with_name(f"{onnx_file.name}.data")  # where one file would be too large
     weights, quantization = source / WEIGHTS_FILE, source / QUANTIZATION_FILE
     saved = (saved_model, size(*saved_model.rglob("*")), sparsity_of(_saved_weights(saved_model)))
     return [
         artifact("keras", weights, size(weights, quantization), sparsity_of(classifier.weights), _keras(classifier)),
         artifact("saved_model", *saved, by_tokens),
         artifact("saved_model_text", *saved, by_text),
-        artifact("onnx", onnx_file, size(onnx_file), sparsity_of(_onnx_weights(onnx_file)), _onnx(onnx_file, threads)),
+        artifact("onnx", onnx_file, size(onnx_file, beside), sparsity_of(in_onnx), _onnx(onnx_file, threads)),
     ]
 
 

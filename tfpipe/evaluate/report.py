@@ -23,7 +23,7 @@ from tfpipe.evaluate.benchmark import SHAPES, measure_latency
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
-from tfpipe.train.devices import cpu_flags
+from tfpipe.train.devices import cpu_flags, int8_outlook
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -83,6 +83,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
     _print_table(rows)
     _print_paths(stage, rows, records["verify"]["choices"]["published"])
+    if "int8" in config.variants:
+        say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
 
 
 def _record(directory: Path) -> dict[str, Any]:

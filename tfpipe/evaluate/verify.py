@@ -55,13 +55,14 @@ def run(config: Config, stage: StageDirectory) -> None:
     if failures:
         raise GateError(f"nothing is published; {'; '.join(failures)} (see {stage.path / 'parity.json'})")
     say(f"  {len(comparisons)} comparisons passed")
+    shown = range(min(2, test.num_rows))
+    texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
     serving = stage.path.parent / "serving"
     published = {
         variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
         for variant in config.variants
     }
     stage.choices["published"] = [str(path.relative_to(stage.path.parent)) for path in published.values()]
-    texts = {"text": test.texts([0, 1])} | ({"text_pair": test.text_pairs([0, 1])} if pairs else {})
     write_serving_files(serving, config.name, config.export.serving_version, published, texts, curve)
 
 
@@ -69,7 +70,7 @@ def compare(artifacts: list[Artifact], table: TokenTable, hard: Requests, config
     """Every artefact of a variant against its Keras model, at both batch sizes.
 
     At the larger size all of `verify.rows` answer; at the smaller, `verify.small_batch_rows` of them, drawn by seed.
-    The hard texts answer at both, and count among the rows for all but the metrics, as they have no label.
+    The hard texts answer at both and count in the largest logit difference; the shares are over rows of the data alone.
 
     Returns:
       Per artefact and batch size: `variant, artifact, batch_size, rows, accuracy, macro_f1, calibration_error,
@@ -90,10 +91,8 @@ def compare(artifacts: list[Artifact], table: TokenTable, hard: Requests, config
         hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
         for artifact in artifacts:
             result = metrics.evaluate(logits[artifact.kind][rows], table.labels[rows], config.task)
-            answers, reference = (
-                np.concatenate([logits[kind][rows], hard_logits[kind]]) for kind in (artifact.kind, "keras")
-            )
-            of_hard = np.abs(hard_logits[artifact.kind] - hard_logits["keras"])
+            found = metrics.differences(logits[artifact.kind][rows], logits["keras"][rows], config.task)
+            of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits["keras"]).max())
             comparisons.append(
                 {
                     "variant": artifact.variant,
@@ -101,9 +100,10 @@ def compare(artifacts: list[Artifact], table: TokenTable, hard: Requests, config
                     "batch_size": batch_size,
                     "rows": len(rows),
                     **{name: result[name] for name in ("accuracy", "macro_f1", "calibration_error")},
-                    **metrics.differences(answers, reference, config.task),
+                    **found,
+                    "max_abs_logit_diff": float(np.maximum(found["max_abs_logit_diff"], of_hard)),  # NaN stays NaN
                     "hard_texts": len(hard),
-                    "hard_texts_max_abs_logit_diff": float(of_hard.max()),
+                    "hard_texts_max_abs_logit_diff": of_hard,
                 }
             )
     return comparisons
@@ -115,6 +115,8 @@ def judge(comparisons: list[dict[str, Any]], accuracies: dict[str, float], confi
     for entry in comparisons:
         where = f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}"
         if entry["variant"] == "int8":
+            if not np.isfinite(entry["max_abs_logit_diff"]):
+                failures.append(f"{where}: logits differ by {entry['max_abs_logit_diff']}")
             if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
                 failures.append(
                     f"{where}: labels agree on {entry['label_agreement']:.2%}, "

@@ -183,8 +183,9 @@ def _integer_products(graph) -> None:
         scales = [numpy_helper.to_array(constants[dequantized[name].input[1]]) for name in product.input]
         scale = (scales[0] * scales[1]).astype(np.float32)
         steps = np.round(numpy_helper.to_array(constants[bias]).astype(np.float64) / scale)
-        limits = np.iinfo(np.int32)
-        add_initializer(graph, f"{bias}.codes", np.clip(steps, limits.min, limits.max).astype(np.int32))
+        if np.abs(steps).max() >= 2**30:  # a sum of products needs the other half of int32
+            continue
+        add_initializer(graph, f"{bias}.codes", steps.astype(np.int32))
         _dequantize(graph, f"{bias}.codes", scale, f"{bias}.dequantized", axis=0)
         inputs = [*product.input, f"{bias}.dequantized"]
         graph.node.append(

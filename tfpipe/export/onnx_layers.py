@@ -52,7 +52,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
     if flat:
         _flatten(graph, model)
     for node in [node for node in graph.node if node.op_type == "Cast"]:  # of the ids to int32, which no one needs
-        if node.input[0] in {value.name for value in graph.input} and node.output[0] != "mask.wide":
+        if node.input[0] in {value.name for value in graph.input}:
             reconnect(graph, node.output[0], node.input[0])
     drop_unused(graph)
 

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import tensorflow as tf
 
+from tfpipe.export import warmup
 from tfpipe.rundir import machine, write_text
 
 GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little
@@ -46,7 +47,13 @@ def write_serving_files(
     loaded = tf.saved_model.load(str(published["dense"]))
     by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
     text = template.render(
-        name=name, version=version, variants=list(published), by_text=by_text, by_tokens=by_tokens, curve=curve
+        name=name,
+        version=version,
+        variants=list(published),
+        newest=published["dense"].name,
+        by_text=by_text,
+        by_tokens=by_tokens,
+        curve=curve,
     )
     write_text(serving / "README.md", text)
 
@@ -70,13 +77,15 @@ def batching_parameters(curve: dict[int, float], processors: int) -> str:
     """
     best = max(size / latency for size, latency in curve.items())
     size = min(size for size, latency in curve.items() if size / latency >= GOOD_THROUGHPUT * best)
-    queue = max(1, int(QUEUE_MS // curve[size]))
+    size = max(size, warmup.BATCH)  # the server refuses a larger request, and a version whose warm-up it refused
+    queue = max(1, int(QUEUE_MS // curve[size]))  # every curve has the batch of the warm-up
     measured = ", ".join(f"{each}: {latency:g}" for each, latency in curve.items())
     return f"""\
 # Derived from the latency of the raw-text signature, in ms by batch size, measured on
 # {machine()}: {measured}
 
-# The smallest batch within {1 - GOOD_THROUGHPUT:.0%} of the best throughput.
+# The smallest batch within {1 - GOOD_THROUGHPUT:.0%} of the best throughput, but as large as the warm-up's: this is
+# also the largest request that the server takes.
 max_batch_size {{ value: {size} }}
 # A lone request never waits; batches form while all threads are busy.
 batch_timeout_micros {{ value: 0 }}

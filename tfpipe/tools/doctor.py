@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe.rundir import package_versions
-from tfpipe.train.devices import choose_precision, choose_strategy, cpu_flags
+from tfpipe.train.devices import choose_precision, choose_strategy, cpu_flags, int8_outlook
 
 
 def run() -> None:
@@ -26,12 +26,3 @@ def run() -> None:
     for package, version in package_versions().items():
         table.add_row(package, version)
     Console().print(table)
-
-
-def int8_outlook(flags: set[str]) -> str:
-    """What 8-bit matrix products will do on a processor with these instruction sets."""
-    if flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        return "fast and exact (VNNI or AMX)"
-    if flags & {"avx2", "avx512bw"}:
-        return "slower, and sums of large products may saturate: no VNNI; check the parity table of a run made here"
-    return "unknown processor; check the parity table and the latencies of a run made here"

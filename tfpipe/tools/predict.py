@@ -61,7 +61,7 @@ def find_saved_model(path: Path, variant: str) -> Path:
     if versions:
         return published / str(max(versions))
     if (path / "config.yaml").is_file():
-        others = sorted(child.parent.name for child in (path / "serving").glob("*/1"))
+        others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if child.name.isdigit()})
         found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
         raise InputError(f"{path}: no published variant {variant}; {found}")
     raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")

@@ -34,10 +34,13 @@ def run(directory: Path) -> None:
     head, requests, expected = golden.read(file)
     table = Table("signature", "batch", "requests", "Δlogit", "agreement", "Δprobability", box=None)
     failures = []
-    for signature, answer in golden.answers_of(artifact).items():
-        for size in BATCH_SIZES:
-            parts = [requests.part(start, start + size) for start in range(0, len(requests), size)]
-            logits = np.concatenate([answer(part) for part in parts])
+    for signature, by_size in _answers(artifact, requests).items():
+        for size, logits in by_size.items():
+            if logits.shape != expected.shape:
+                raise InputError(
+                    f"{file}: answers of {expected.shape[1]} labels, {artifact} has {logits.shape[1]}; "
+                    "take the golden file of this artefact"
+                )
             found = metrics.differences(logits, expected, head["task"])
             table.add_row(
                 signature,
@@ -52,3 +55,20 @@ def run(directory: Path) -> None:
     if failures:
         raise GateError(f"{artifact}: answers otherwise than on {head['recorded_on']}; {'; '.join(failures)}")
     print(f"{artifact}: answers as recorded by tfpipe {head['tfpipe']} on {head['recorded_on']}")
+
+
+def _answers(artifact: Path, requests: golden.Requests) -> dict[str, dict[int, np.ndarray]]:
+    """Signature -> batch size -> logits."""
+    try:
+        return {
+            signature: {
+                size: np.concatenate(
+                    [answer(requests.part(start, start + size)) for start in range(0, len(requests), size)]
+                )
+                for size in BATCH_SIZES
+            }
+            for signature, answer in golden.answers_of(artifact).items()
+        }
+    except Exception as error:  # the runtimes raise whatever they stumbled over
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{artifact}: can't be loaded or asked ({reason}); export it again") from error

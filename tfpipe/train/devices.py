@@ -82,6 +82,15 @@ def cpu_flags() -> set[str]:
     return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
 
 
+def int8_outlook(flags: set[str]) -> str:
+    """What 8-bit matrix products will do on a processor with these instruction sets."""
+    if flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        return "fast and exact (VNNI or AMX)"
+    if flags & {"avx2", "avx512bw"}:
+        return "slower, and sums of large products may saturate: no VNNI; check the parity table of a run made here"
+    return "unknown processor; check the parity table and the latencies of a run made here"
+
+
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Sets the global Keras policy for the block."""
