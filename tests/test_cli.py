@@ -241,6 +241,34 @@ def test_predict_from_what_is_no_model(tfpipe_command, tiny_encoder):
         assert "neither a run nor a SavedModel" in last_line(tfpipe_command("predict", path, "good"))
 
 
+def test_verify_replays_golden_requests(tfpipe_command, tiny_run):
+    code, out, _ = tfpipe_command("verify", "--golden", tiny_run[1] / "serving" / "dense" / "1")
+    assert code == 0 and "serving_default" in out and "answers as recorded" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], r"give either CONFIG, to verify a run, or --golden DIR"),
+        (["tiny.yaml", "--golden", "."], r"give either CONFIG"),
+        (["--golden", ".", "--set", "verify.rows=5"], "takes no other option"),
+        (["--golden", ".", "--run-dir", "x"], "takes no other option"),
+        (["--golden", "."], r"neither saved_model\.pb nor model\.onnx there"),
+    ],
+)
+def test_verify_takes_a_run_or_a_golden_file(tfpipe_command, tiny_file, arguments, said):
+    assert re.search(said, last_line(tfpipe_command("verify", *arguments)))
+
+
+def test_the_serving_version_is_a_setting_with_an_option_of_its_own(tfpipe_command, tiny_file, copied_run):
+    _, run = copied_run
+    command = ("export", tiny_file, "--run-dir", run.path)
+    said = last_line(tfpipe_command(*command, "--serving-version", "2.18.0"))
+    assert "export.serving_version" in said and "2.19.1" in said and "2.20.0" in said
+    code, _, error = tfpipe_command(*command, "--serving-version", "2.19.1")
+    assert code == 0 and 'export.serving_version: "2.20.0" -> "2.19.1"' in error and "TF Serving 2.19.1" in error
+
+
 def test_config_show_prints_what_can_be_loaded(tfpipe_command, tiny_file, tmp_path):
     code, out, error = tfpipe_command("config", "show", tiny_file, "--set", "train.epochs=9", "--set", "prune=null")
     assert (code, error) == (0, "")
