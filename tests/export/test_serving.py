@@ -112,8 +112,9 @@ def test_warm_up_covers_the_lengths_that_occur(tiny_run):
 
 def test_a_grpc_request_survives_the_wire(loaded):
     texts = [b"a good film", b"caf\xe9 \xff"]  # a protobuf's bytes need not be UTF-8
-    sent = warmup.predict_request("serving_default", {"text": texts}, model="tiny-dense").SerializeToString()
-    request = predict_pb2.PredictRequest.FromString(sent)
+    asked = warmup.predict_request("serving_default", {"text": texts})
+    asked.model_spec.name = "tiny-dense"
+    request = predict_pb2.PredictRequest.FromString(asked.SerializeToString())
     assert (request.model_spec.name, request.model_spec.signature_name) == ("tiny-dense", "serving_default")
     assert list(request.inputs["text"].string_val) == texts
     answer = loaded.signatures["serving_default"](text=tf.constant(tf.make_ndarray(request.inputs["text"])))

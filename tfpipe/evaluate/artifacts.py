@@ -19,11 +19,10 @@ from onnx import numpy_helper
 from tfpipe.compress.prune import is_prunable, sparsity_of
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
+from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
 
 KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
-
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator
         yield (
             chunk,
             Batch(
-                {name: columns[name] for name in TOKEN_INPUTS},
+                {name: columns[name] for name in MASK_FORM_INPUTS},
                 table.texts(chunk),
                 None if pairs[0] is None else [pair or "" for pair in pairs],
             ),
@@ -126,7 +125,7 @@ def _keras(classifier: Classifier) -> Callable[[Batch], np.ndarray]:
     model = float_model(classifier)
     function = tf.function(
         lambda tokens: model(tokens, training=False),
-        input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in TOKEN_INPUTS}],
+        input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in MASK_FORM_INPUTS}],
     )
     return lambda batch: function({name: tf.constant(value) for name, value in batch.tokens.items()}).numpy()
 

@@ -24,6 +24,7 @@ from tfpipe.config import Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError
+from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir import machine, write_text
 
@@ -31,7 +32,6 @@ FILE = "golden.jsonl"
 FORMAT = 1
 LIMITS = {"max_abs_logit_diff", "label_agreement", "mean_abs_probability_diff"}
 REAL_ROWS = 24
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 HARD_TEXTS = {
     "empty": b"",
@@ -190,7 +190,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} in its first line")
         longest = max(len(line["input_ids"]) for line in lines)
-        tokens = {name: np.zeros((len(lines), longest), np.int32) for name in TOKEN_INPUTS}
+        tokens = {name: np.zeros((len(lines), longest), np.int32) for name in MASK_FORM_INPUTS}
         for row, line in enumerate(lines):
             length = len(line["input_ids"])
             tokens["input_ids"][row, :length] = line["input_ids"]

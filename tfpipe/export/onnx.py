@@ -27,11 +27,12 @@ from onnx import TensorProto, helper, numpy_helper
 import tfpipe
 from tfpipe.errors import InputError
 from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, rewrite_layers
+from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, is_kernel, variables_by_name
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = MASK_FORM_INPUTS
 OUTPUTS = ("logits", "probabilities")
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, variables_by_name
 
 
@@ -52,9 +53,7 @@ class ServedClassifier(tf.Module):
         ids = tf.TensorSpec([None, None], tf.int32)
         self.tokens = tf.function(
             tokens,
-            input_signature=[
-                tf.TensorSpec(ids.shape, ids.dtype, name) for name in ("input_ids", "attention_mask", "token_type_ids")
-            ],
+            input_signature=[tf.TensorSpec(ids.shape, ids.dtype, name) for name in MASK_FORM_INPUTS],
         )
         columns = ("text", "text_pair") if pairs else ("text",)
         texts = [tf.TensorSpec([None], tf.string, name) for name in columns]

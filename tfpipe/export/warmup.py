@@ -14,24 +14,21 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfpipe.data.token_table import TokenTable
+from tfpipe.model.bert import MASK_FORM_INPUTS
 
 FILE = "tf_serving_warmup_requests"
 LENGTHS = 10  # quantiles of the rows' lengths
 BATCH = 32
 
 
-def predict_request(
-    signature: str, inputs: dict[str, list | np.ndarray], model: str = ""
-) -> predict_pb2.PredictRequest:
-    """A gRPC request of TF Serving's PredictionService.
+def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> predict_pb2.PredictRequest:
+    """A request of TF Serving's PredictionService; its model name is left open, as a warm-up record needs none.
 
     Args:
       signature: `serving_default` or `tokens`.
       inputs: of that signature.
-      model: name under which the server knows the model; a warm-up record needs none.
     """
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = model
     request.model_spec.signature_name = signature
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
@@ -53,7 +50,7 @@ def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
         if pairs:
             texts["text_pair"] = [(pair or "").encode() for pair in table.text_pairs(rows)]
         batch = table.rows(rows, int(table.lengths[rows].max()))
-        tokens = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        tokens = {name: batch[name] for name in MASK_FORM_INPUTS}
         requests += [predict_request("serving_default", texts), predict_request("tokens", tokens)]
     file = saved_model / "assets.extra" / FILE
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,9 @@ from tfpipe.model.layers import (
     SegmentBias,
 )
 
+MASK_FORM_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""of the mask form and of every artefact that takes token ids, each [batch, length]"""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -95,8 +98,7 @@ def build_mask_form(
     policy = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy("float32")
     try:
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in names}
+        inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in MASK_FORM_INPUTS}
         bias = MaskBias(name="attention_bias")(inputs["attention_mask"])
         positions = Positions(name="positions")(inputs["input_ids"])
         trunk = _Trunk(architecture, BroadcastDense, GatherEmbedding, ranges=ranges or {}, dropout_key=None)
