@@ -329,7 +329,7 @@ def test_a_terminated_run_resumes_to_the_same_weights(tfpipe_command, tiny_file,
 
     code, _, error = tfpipe_command(*command)
     assert code == 0 and "[1/7] prepare: up to date" in error
-    assert re.search(r"continuing train after step \d+ of 60", error)
+    assert re.search(r"continuing train after step \d+ of \d+", error)
     for file in ("model.safetensors", "history.json"):
         assert sha256_of_file(tmp_path / "run" / "train" / file) == sha256_of_file(tiny_run[1] / "train" / file)
 

@@ -125,7 +125,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("train.batch_size", 1.5, "train.batch_size: "),
         ("train.warmup_fraction", -0.1, "greater than or equal to 0"),
         ("train.dropout", 1.0, "less than 1"),
-        ("train.precision", "float16", "'auto', 'float32' or 'mixed_bfloat16' (received 'float16')"),
+        ("train.precision", "float16", "'mixed_bfloat16' or 'mixed_float16' (received 'float16')"),
         ("prune.sparsity", 1.0, "less than 1"),
         ("prune.sparsity", 0, "greater than 0"),
         ("export.onnx_opset", 13, "greater than or equal to 17"),

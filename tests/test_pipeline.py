@@ -115,11 +115,15 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
         ("name", "other", {"verify"}),  # the names under which TF Serving knows the models
         ("export__serving_version", "2.19.1", {"export", "verify"}),
         ("seed", 1, {"prepare", "train", "prune", "quantize", "verify"}),
-        ("data__max_length", 16, {"prepare", "train"}),
+        ("data__max_length", 16, {"prepare", "train", "prune", "quantize"}),
         ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
         ("encoder__sha256", "0" * 64, {"train"}),
         ("train__learning_rate", 1e-3, {"train"}),
         ("train__dropout", 0.2, {"train", "prune", "quantize"}),
+        ("train__batching", "padded", {"train", "prune", "quantize"}),
+        ("train__precision", "mixed_bfloat16", {"train", "prune"}),  # quantize is float32 always
+        ("train__frozen_layers", 1, {"train"}),
+        ("train__steps_per_execution", 2, set()),
         ("train__checkpoint_every", 5, set()),
         ("prune__sparsity", 0.25, {"prune"}),
         ("quantize__learning_rate", 1e-3, {"quantize"}),

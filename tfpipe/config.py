@@ -18,6 +18,7 @@ from tfpipe.errors import InputError
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 def _as_text(value: Any) -> Any:
@@ -87,30 +88,90 @@ class Encoder(Section):
     )
 
 
+class EarlyStopping(Section):
+    """When `train` ends before its last epoch."""
+
+    patience: PositiveInt = Field(2, description="evaluations in a row that may bring no improvement of train.metric")
+    min_delta: NotNegative = Field(0.0, description="smallest change of the metric that counts as an improvement")
+
+
+class ReduceOnPlateau(Section):
+    """When `train` multiplies its learning rate by a factor, beside the schedule."""
+
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.5, description="of the learning rate")
+    patience: PositiveInt = Field(1, description="evaluations in a row that may bring no improvement of train.metric")
+    min_delta: NotNegative = Field(0.0, description="smallest change of the metric that counts as an improvement")
+
+
 class Train(Section):
-    """Fine-tuning of the dense model."""
+    """Fine-tuning of the dense model; what pruning and quantization do not set themselves they take from here."""
 
     epochs: PositiveFloat = Field(3.0, description="passes over the training rows")
-    batch_size: PositiveInt = Field(32, description="examples per optimizer step, over all replicas")
-    learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
-    warmup_fraction: Fraction = Field(0.1, description="share of the steps over which the rate rises from 0")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
-        0.01, description="decoupled decay (AdamW); biases and layer norms are left out"
+    batch_size: PositiveInt = Field(
+        32, description="examples per optimizer step, over all replicas; packed: on average, as rows are a whole number"
     )
+    batching: Literal["auto", "packed", "bucketed", "padded"] = Field(
+        "auto",
+        description="packed: several examples a row, one shape, hardly any padding; bucketed: an example a row, a few "
+        "lengths; padded: an example a row of data.max_length; auto: packed",
+    )
+    row_length: Annotated[int, Field(ge=4, le=8192)] | None = Field(
+        None, description="tokens of a packed row; null: the shortest from 64 on that fills at least 90 %"
+    )
+    gradient_accumulation: PositiveInt = Field(
+        1, description="micro-batches into which each replica divides its part of a step, to save memory"
+    )
+    optimizer: Literal["adamw", "adam", "sgd", "lamb"] = Field("adamw", description="sgd has momentum")
+    learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
+    schedule: Literal["linear", "cosine", "polynomial", "constant"] = Field(
+        "linear", description="how the rate falls from its peak to 0 at the last example; constant: it does not"
+    )
+    schedule_power: PositiveFloat = Field(2.0, description="of the polynomial schedule: (1 - share done) ** power")
+    warmup_fraction: Fraction = Field(0.1, description="share of the examples over which the rate rises from 0")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="factor of the learning rate per layer from the head down to the embeddings"
+    )
+    frozen_layers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="lowest layers that keep their weights, the embeddings too; 0: embeddings alone; null: none"
+    )
+    weight_decay: NotNegative = Field(
+        0.01, description="decoupled decay (not of adam); biases and layer norms are left out"
+    )
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="of sgd")
     clip_global_norm: PositiveFloat | None = Field(1.0, description="largest global gradient norm; null: no clipping")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="share of the probability that the loss spreads over all labels"
+    )
+    class_weights: Literal["balanced"] | dict[Text, PositiveFloat] | None = Field(
+        None, description="label -> weight of its examples in the loss; balanced: by inverse frequency; null: all 1"
+    )
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         None, description="dropout of hidden states and attention; null: what the encoder's config.json says"
     )
     metric: Literal["accuracy", "macro_f1", "loss"] = Field(
         "accuracy", description="validation metric that chooses the best checkpoint"
     )
+    evaluations_per_epoch: PositiveInt = Field(1, description="on the validation rows; one more at the end")
+    early_stopping: EarlyStopping | None = Field(None, description="null: all epochs are trained")
+    reduce_on_plateau: ReduceOnPlateau | None = Field(None, description="null: the schedule alone")
     strategy: Literal["auto", "one_device", "mirrored"] = Field(
         "auto", description="tf.distribute strategy; auto: mirrored with several GPUs, else one device"
     )
-    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
-        "auto", description="compute precision; auto: mixed_bfloat16 where the hardware multiplies it, else float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "auto",
+        description="compute precision; auto: mixed_bfloat16 on a TPU or a CPU that multiplies it, mixed_float16 with "
+        "dynamic loss scaling on a GPU, else float32",
+    )
+    steps_per_execution: PositiveInt = Field(
+        1, description="steps per call of the compiled function; more saves the host's time where a step is short"
     )
     checkpoint_every: PositiveInt = Field(100, description="steps between two checkpoints")
+
+    @model_validator(mode="after")
+    def _row_length_is_packed(self) -> Train:
+        if self.row_length is not None and self.batching in ("bucketed", "padded"):
+            raise ValueError(f"train.row_length has no effect with batching: {self.batching}; remove one of the two")
+        return self
 
 
 class Prune(Section):

@@ -89,11 +89,11 @@ def wilson_interval(rate: float, count: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def is_better(metric: str, candidate: float, best: float | None) -> bool:
-    """Whether a value of a metric beats the best so far; a loss is better when smaller."""
+def is_better(metric: str, candidate: float, best: float | None, min_delta: float = 0.0) -> bool:
+    """Whether a value of a metric beats the best so far by more than `min_delta`; a loss is better when smaller."""
     if best is None:
         return True
-    return candidate < best if metric == "loss" else candidate > best
+    return candidate < best - min_delta if metric == "loss" else candidate > best + min_delta
 
 
 def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfpipe import encoder_source
-from tfpipe.config import Config, dump_config, setting
+from tfpipe.config import Config, Train, dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import sources
 from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_file, write_text
@@ -49,38 +49,33 @@ def _encoder_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(config.encoder.source, weights=True)
 
 
-# What pruning and quantization take over from `train`; what trains the dense model alone reaches them as its output.
-_TRAINING = (
-    "train.batch_size",
-    "train.warmup_fraction",
-    "train.weight_decay",
-    "train.clip_global_norm",
-    "train.dropout",
-    "train.strategy",
+# The section `train`, but for what changes no result; and of it what pruning and quantization take over: the rest
+# trains the dense model alone and reaches them as its output.
+_TRAIN = tuple(
+    f"train.{name}" for name in Train.model_fields if name not in ("checkpoint_every", "steps_per_execution")
 )
+_DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
+_TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
 
 STAGES = (
     Stage("prepare", "tfpipe.data.prepare", ("task", "seed", "data"), files=_data_files),
     Stage(
         "train",
         "tfpipe.train.train",
-        (
-            *("task", "seed", "encoder.sha256", "data.max_length"),
-            *("train.epochs", "train.learning_rate", "train.precision", "train.metric", *_TRAINING),
-        ),
+        ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
         inputs=("prepare",),
         files=_encoder_files,
     ),
     Stage(
         "prune",
         "tfpipe.compress.prune",
-        ("seed", "prune", "train.precision", *_TRAINING),
+        ("task", "seed", "data.max_length", "prune", "train.precision", *_TRAINING),
         inputs=("prepare", "train"),
     ),
     Stage(
         "quantize",
         "tfpipe.compress.quantize",
-        ("seed", "quantize", *_TRAINING),
+        ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         inputs=("prepare", "train", "prune"),
     ),
     Stage(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 
 from tfpipe.compress import prune
 from tfpipe.compress.prune import MASK_UPDATES, MagnitudeMasks, is_prunable, sparsity_of
+from tfpipe.config import Train
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_training_form
@@ -21,7 +21,8 @@ from tfpipe.model.weights import WEIGHTS_FILE, get_weights, import_encoder
 from tfpipe.rundir import StageDirectory
 from tfpipe.train import loop
 from tfpipe.train.devices import choose_strategy, precision
-from tfpipe.train.loop import Hooks, fit, recipe_of
+from tfpipe.train.loop import Recipe, fit, training_plan
+from tfpipe.train.step import Hooks, Loss
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})
 KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, output
@@ -32,6 +33,10 @@ def new_model():
     model = build_training_form(ARCHITECTURE, 2)
     import_encoder(model, tiny_weights(ARCHITECTURE.to_dict()), "the test")
     return model
+
+
+def recipe_in(policy: str, settings: Train) -> Recipe:
+    return Recipe("test", 1.0, 1e-3, "last", settings, Loss("single_label"), policy, seed=0)
 
 
 def zeros_of(kernel: np.ndarray) -> int:
@@ -145,8 +150,8 @@ def test_masks_hold_under_any_strategy_and_precision(tiny_run, tmp_path, policy,
     config, run = tiny_run
     strategy = tf.distribute.get_strategy() if replicas == 1 else choose_strategy("mirrored")[0]
     table = TokenTable.open(run / "prepare" / "validation")
-    recipe = recipe_of(config, "test", epochs=1.0, learning_rate=1e-3, keep="last")
-    steps = recipe.total_steps(table.num_rows)
+    plan, _ = training_plan(config, table)
+    steps = plan.steps_per_epoch
     with precision(policy), strategy.scope():
         model = new_model()
         masks = MagnitudeMasks(model, 0.5, ramp_steps=steps)
@@ -155,7 +160,8 @@ def test_masks_hold_under_any_strategy_and_precision(tiny_run, tmp_path, policy,
         stage=StageDirectory("prune", tmp_path, {}),
         training=table,
         validation=table,
-        recipe=recipe,
+        plan=plan,
+        recipe=recipe_in(policy, config.train),
         strategy=strategy,
         hooks=Hooks(after_update=masks.update, tracked=masks),
     )
@@ -174,11 +180,9 @@ class Killed(Exception):
 def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch):
     config, run = tiny_run
     table = TokenTable.open(run / "prepare" / "validation")
-    recipe = replace(
-        recipe_of(config, "test", epochs=1.0, learning_rate=1e-3, keep="last"), checkpoint_every=3, batch_size=16
-    )
-    steps = recipe.total_steps(table.num_rows)
-    assert steps > 4
+    recipe = recipe_in("float32", config.train.model_copy(update={"checkpoint_every": 3}))
+    plan, _ = training_plan(config, table)
+    assert plan.steps_per_epoch > 4
 
     def once(name: str) -> str:
         model = new_model()
@@ -190,6 +194,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
             stage=StageDirectory("prune", path, {}),
             training=table,
             validation=table,
+            plan=plan,
             recipe=recipe,
             strategy=tf.distribute.get_strategy(),
             hooks=Hooks(after_update=masks.update, tracked=masks),

@@ -19,14 +19,14 @@ from tfpipe import metrics
 from tfpipe.compress import quantize
 from tfpipe.compress.prune import is_prunable
 from tfpipe.compress.quantize import LARGEST_CODE, KeptZeros, bias_on_grid, kernels_of, nudged, on_grid
-from tfpipe.data.plan import bucket_lengths_for
+from tfpipe.data.plan import choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, get_weights, load_classifier, set_weights
 from tfpipe.rundir import StageDirectory, sha256_of_file
-from tfpipe.train.loop import Evaluation
+from tfpipe.train.evaluation import Evaluation
 
 POINTS = {f"encoder.layer.{layer}.{part}.input" for layer in (0, 1) for part in (
     "attention.self", "attention.output", "intermediate", "output")} | {"pooler.input"}  # fmt: skip
@@ -176,11 +176,9 @@ def test_the_stored_result_answers_as_the_model_that_was_trained(tiny_run, requa
     trained, stored, rows = [], [], 0
     for split in ("train", "validation", "test"):
         table = TokenTable.open(run / "prepare" / split)
-        buckets = bucket_lengths_for(config.data.max_length)
-        trained.append(Evaluation(requantized.model, table, config.task, buckets).logits())
-        everything = table.rows(np.arange(table.num_rows), int(table.lengths.max()))
-        inputs = {name: everything[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        stored.append(ours(inputs, training=False).numpy())
+        batching, _ = choose_batching("packed", table.lengths, batch_size=16, max_length=config.data.max_length)
+        trained.append(Evaluation(requantized.model, table, config.task, batching).logits())
+        stored.append(ours(table.padded(np.arange(table.num_rows)), training=False).numpy())
         rows += table.num_rows
     assert rows == 400
     trained, stored = np.concatenate(trained), np.concatenate(stored)
@@ -194,8 +192,7 @@ def test_quantization_is_at_work_in_the_mask_form(tiny_run, weights):
     _, run = tiny_run
     classifier = load_classifier(run / "quantize")
     table = TokenTable.open(run / "prepare" / "test")
-    batch = table.rows(np.arange(32), int(table.lengths.max()))
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs = table.padded(np.arange(32))
     quantized = float_model(classifier)(inputs).numpy()
     plain = float_model(classifier.with_weights(classifier.weights))(inputs).numpy()
     assert 1e-4 < np.abs(quantized - plain).max() < 1.0

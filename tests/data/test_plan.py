@@ -3,90 +3,178 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe.data.plan import Plan, bucket_lengths_for, plan_epoch, plan_evaluation
+from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, choose_batching, plan_evaluation
 
 MAX_LENGTH = 96
 BUCKETS = bucket_lengths_for(MAX_LENGTH)
 
 LENGTHS = st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=700).map(lambda values: np.array(values, np.int32))
-BATCH_SIZES = st.integers(1, 9)
+KINDS = st.sampled_from(["packed", "bucketed", "padded"])
+BATCHINGS = st.builds(
+    lambda kind, rows, slots: Batching(
+        kind, rows, slots if kind == "packed" else 1, BUCKETS if kind == "bucketed" else (MAX_LENGTH,)
+    ),
+    KINDS,
+    st.integers(1, 9),
+    st.integers(1, 6),
+)
 SEEDS = st.integers(0, 2**31 - 1)
 EPOCHS = st.integers(0, 1000)
 
 
-def check_plan(plan, lengths, batch_size):
-    steps = -(-len(lengths) // batch_size)
-    assert plan.rows.shape == (steps, batch_size) and plan.rows.dtype == np.int64
-    assert plan.length.shape == (steps,) and plan.length.dtype == np.int32
-    filled = plan.rows[plan.rows >= 0]
+def steps_of(plan, epoch):
+    first = epoch * plan.steps_per_epoch
+    return [plan.step(n) for n in range(first, first + plan.steps_per_epoch)]
+
+
+def check_steps(steps, lengths, batching):
+    filled = np.concatenate([examples[examples >= 0] for examples, _ in steps])
     assert sorted(filled) == list(range(len(lengths)))
-    assert (plan.rows[plan.rows < 0] == -1).all()
-    assert ((plan.rows < 0).sum(axis=1) > 0).sum() <= 1  # at most one step has empty slots
-    for rows, length in zip(plan.rows, plan.length, strict=True):
-        longest = lengths[rows[rows >= 0]].max()
-        assert length == min(bucket for bucket in BUCKETS if bucket >= longest)
+    for examples, row_length in steps:
+        assert examples.shape == (batching.rows, batching.slots) and examples.dtype == np.int64
+        assert (examples >= -1).all()
+        used = np.where(examples >= 0, lengths[examples], 0).sum(axis=1)
+        assert row_length == min(length for length in batching.row_lengths if length >= used.max())
+    # At most one step of the epoch has rows with no example at all.
+    assert sum((examples < 0).all(axis=1).any() for examples, _ in steps) <= 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(LENGTHS, BATCHINGS, SEEDS, EPOCHS)
+def test_every_example_once_in_a_row_that_holds_it(lengths, batching, seed, epoch):
+    steps = steps_of(Plan(lengths, batching, seed), epoch)
+    check_steps(steps, lengths, batching)
+    again = steps_of(Plan(lengths.copy(), batching, seed), epoch)
+    for (examples, row_length), (others, other_length) in zip(steps, again, strict=True):
+        assert np.array_equal(examples, others) and row_length == other_length
 
 
 @settings(deadline=None, max_examples=60)
-@given(LENGTHS, BATCH_SIZES, SEEDS, EPOCHS)
-def test_every_row_once_in_a_step_that_holds_it(lengths, batch_size, seed, epoch):
-    arguments = {"batch_size": batch_size, "bucket_lengths": BUCKETS, "seed": seed, "epoch": epoch}
-    plan = plan_epoch(lengths, **arguments)
-    check_plan(plan, lengths, batch_size)
-    again = plan_epoch(lengths.copy(), **arguments)
-    assert np.array_equal(plan.rows, again.rows) and np.array_equal(plan.length, again.length)
+@given(LENGTHS, BATCHINGS)
+def test_evaluation_holds_every_example_once(lengths, batching):
+    plan = plan_evaluation(lengths, batching)
+    check_steps(list(zip(plan.examples, plan.row_length.tolist(), strict=True)), lengths, batching)
 
 
 @settings(deadline=None, max_examples=40)
-@given(LENGTHS, BATCH_SIZES)
-def test_evaluation_goes_from_short_to_long(lengths, batch_size):
-    plan = plan_evaluation(lengths, batch_size=batch_size, bucket_lengths=BUCKETS)
-    check_plan(plan, lengths, batch_size)
-    in_order = lengths[plan.rows[plan.rows >= 0]]
-    assert (np.diff(in_order) >= 0).all()
-
-
-@settings(deadline=None, max_examples=30)
-@given(LENGTHS, BATCH_SIZES, SEEDS, st.lists(st.integers(0, 2000), min_size=1, max_size=30))
-def test_a_step_does_not_depend_on_the_calls_before_it(lengths, batch_size, seed, steps):
-    def new_plan():
-        return Plan(lengths, batch_size=batch_size, bucket_lengths=BUCKETS, seed=seed)
-
-    one = new_plan()
+@given(LENGTHS, BATCHINGS, SEEDS, st.lists(st.integers(0, 2000), min_size=1, max_size=30))
+def test_a_step_does_not_depend_on_the_calls_before_it(lengths, batching, seed, steps):
+    one = Plan(lengths, batching, seed)
     for n in steps:
-        rows, length = one.step(n)
-        fresh_rows, fresh_length = new_plan().step(n)
-        assert np.array_equal(rows, fresh_rows) and length == fresh_length
-        epoch = plan_epoch(
-            lengths, batch_size=batch_size, bucket_lengths=BUCKETS, seed=seed, epoch=n // one.steps_per_epoch
-        )
-        assert np.array_equal(rows, epoch.rows[n % one.steps_per_epoch])
+        examples, row_length = one.step(n)
+        fresh, fresh_length = Plan(lengths, batching, seed).step(n)
+        assert np.array_equal(examples, fresh) and row_length == fresh_length
 
 
-def test_epochs_and_seeds_differ():
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, BATCHINGS, SEEDS)
+def test_examples_are_counted_over_epochs(lengths, batching, seed):
+    plan = Plan(lengths, batching, seed)
+    seen = 0
+    for n in range(2 * plan.steps_per_epoch + 1):
+        assert plan.examples_before(n) == seen
+        seen += int((plan.step(n)[0] >= 0).sum())
+    assert plan.examples_before(7 * plan.steps_per_epoch) == 7 * len(lengths)
+
+
+@pytest.mark.parametrize("kind", ["packed", "bucketed", "padded"])
+def test_epochs_and_seeds_differ(kind):
     lengths = np.full(64, 8, np.int32)
+    batching, _ = choose_batching(kind, lengths, batch_size=8, max_length=16)
     plans = [
-        plan_epoch(lengths, batch_size=8, bucket_lengths=BUCKETS, seed=seed, epoch=epoch).rows.tobytes()
+        b"".join(examples.tobytes() for examples, _ in steps_of(Plan(lengths, batching, seed), epoch))
         for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     ]
     assert len(set(plans)) == 5
 
 
-def test_batches_are_not_in_the_order_of_length():
+def test_bucketed_batches_are_not_in_the_order_of_length():
     lengths = np.random.default_rng(0).integers(3, MAX_LENGTH, 3000).astype(np.int32)
-    plan = plan_epoch(lengths, batch_size=8, bucket_lengths=BUCKETS, seed=0, epoch=0)
-    correlation = np.corrcoef(np.arange(len(plan.length)), plan.length)[0, 1]
-    assert abs(correlation) < 0.2
-    padding = 1 - lengths.sum() / (8 * plan.length.astype(int)).sum()
-    assert padding < 0.15  # unsorted, about half
+    steps = steps_of(Plan(lengths, Batching("bucketed", 8, 1, BUCKETS), 0), 0)
+    row_lengths = np.array([row_length for _, row_length in steps])
+    assert abs(np.corrcoef(np.arange(len(row_lengths)), row_lengths)[0, 1]) < 0.2
+    assert 1 - lengths.sum() / (8 * row_lengths).sum() < 0.15  # padding; unsorted, about half
+
+
+def test_packed_steps_are_alike():
+    """Long and short examples meet in every step, from the first to the last."""
+    lengths = np.random.default_rng(0).integers(3, 64, 6000).astype(np.int32)
+    batching, _ = choose_batching("packed", lengths, batch_size=32, max_length=64)
+    counts = np.array([(examples >= 0).sum() for examples, _ in steps_of(Plan(lengths, batching, 0), 0)][:-1])
+    assert abs(np.corrcoef(np.arange(len(counts)), counts)[0, 1]) < 0.2
+    assert counts.mean() == pytest.approx(32, rel=1 / 16) and counts.std() < 5
 
 
 def test_the_plan_stays_what_it_was():
     # Golden: a run that was begun with an earlier release must go on with the same rows.
     lengths = np.array([5, 9, 30, 12, 7, 64, 3, 40, 17, 9], np.int32)
-    plan = plan_epoch(lengths, batch_size=4, bucket_lengths=BUCKETS, seed=3, epoch=1)
-    assert plan.rows.tolist() == [[7, 5, -1, -1], [6, 0, 4, 9], [1, 3, 8, 2]]
-    assert plan.length.tolist() == [64, 16, 32]
+    bucketed = steps_of(Plan(lengths, Batching("bucketed", 4, 1, BUCKETS), seed=3), 1)
+    assert [examples[:, 0].tolist() for examples, _ in bucketed] == [[7, 5, -1, -1], [6, 0, 4, 9], [1, 3, 8, 2]]
+    assert [row_length for _, row_length in bucketed] == [64, 16, 32]
+    packed = steps_of(Plan(lengths, Batching("packed", 2, 3, (64,)), seed=3), 1)
+    assert [examples.tolist() for examples, _ in packed] == [
+        [[7, 8, 4], [1, 0, 6]],
+        [[5, -1, -1], [2, 3, 9]],
+    ]
+
+
+def skewed(count: int) -> np.ndarray:
+    """Lengths as of sentences: many short, few long."""
+    random = np.random.default_rng(0)
+    return np.clip(random.lognormal(3.2, 0.5, count), 5, 64).astype(np.int32)
+
+
+def test_packed_rows_are_chosen_from_the_lengths():
+    lengths = skewed(5000)
+    batching, words = choose_batching("packed", lengths, batch_size=32, max_length=128)
+    assert batching.row_lengths == (64,) and batching.kind == "packed"
+    steps = steps_of(Plan(lengths, batching, 0), 0)
+    fill = lengths.sum() / (len(steps) * batching.rows * 64)
+    assert fill > 0.95
+    assert f"{batching.rows} rows of 64 tokens, 9" in words and " examples a step" in words
+    examples = float(words.split(", ")[-1].split()[0])
+    assert examples == pytest.approx(32, rel=1 / 16)
+
+
+def test_long_examples_get_longer_rows_only_where_that_fills_them():
+    halves = np.full(1000, 120, np.int32)  # 120 of 120: no reason for a longer row
+    assert choose_batching("packed", halves, batch_size=16, max_length=128)[0].row_lengths == (120,)
+    awkward = np.full(1000, 130, np.int32)
+    awkward[::2] = 70  # one of each leaves the rest of a row of 136 empty; 272 holds 130 + 70 + 70
+    assert choose_batching("packed", awkward, batch_size=16, max_length=256)[0].row_lengths == (272,)
+
+
+def test_a_row_length_can_be_asked_for():
+    batching, _ = choose_batching("packed", skewed(3000), batch_size=64, max_length=64, row_length=512)
+    assert batching.row_lengths == (512,) and batching.rows * 512 * 0.9 < 64 * skewed(3000).mean() * 1.2
+    with pytest.raises(ValueError, match="a row of 32 tokens can't hold the longest example, which has 64"):
+        choose_batching("packed", skewed(3000), batch_size=64, max_length=64, row_length=32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 32, 256, 2048])
+def test_rows_of_a_batch_can_be_shared(batch_size):
+    """From 16 rows on they are a multiple of a power of two, never far from the batch size asked for."""
+    lengths = skewed(20_000)
+    batching, _ = choose_batching("packed", lengths, batch_size=batch_size, max_length=64)
+    unit = batching.rows & -batching.rows
+    assert batching.rows / unit < 16 or batching.rows < 16
+    exact = batch_size * lengths.mean() / 64
+    assert batching.rows >= 1 and abs(batching.rows - exact) <= max(1, 0.1 * exact)
+
+
+def test_bucketed_and_padded_have_an_example_a_row():
+    lengths = skewed(100)
+    batching, words = choose_batching("bucketed", lengths, batch_size=8, max_length=64)
+    assert batching == Batching("bucketed", 8, 1, bucket_lengths_for(64)) and words == "8 rows of up to 64 tokens"
+    batching, words = choose_batching("padded", lengths, batch_size=8, max_length=64)
+    assert batching == Batching("padded", 8, 1, (64,))
+    assert words == f"8 rows of 64 tokens, {lengths.mean() / 64:.1%} of them real"
+
+
+def test_steps_of_epochs():
+    plan = Plan(np.full(40, 5, np.int32), Batching("padded", 16, 1, (8,)), 0)
+    assert plan.steps_per_epoch == 3
+    assert [plan.steps(epochs) for epochs in (1.0, 0.01, 1 / 3, 7 / 3, 2.0)] == [3, 1, 1, 7, 6]
 
 
 def test_bucket_lengths():
@@ -108,20 +196,22 @@ def test_bucket_lengths_rise_to_the_longest(max_length):
 
 
 def test_plans_refuse_what_they_cannot_hold():
-    with pytest.raises(ValueError, match="a row has 97 tokens and the last bucket 96; use the max_length"):
-        Plan(np.array([97]), batch_size=2, bucket_lengths=BUCKETS, seed=0)
-    with pytest.raises(ValueError, match="at least one row"):
-        Plan(np.array([], np.int32), batch_size=2, bucket_lengths=BUCKETS, seed=0)
+    batching = Batching("bucketed", 2, 1, BUCKETS)
+    with pytest.raises(ValueError, match="an example has 97 tokens and a row 96; use the max_length"):
+        Plan(np.array([97]), batching, 0)
+    with pytest.raises(ValueError, match="at least one example"):
+        Plan(np.array([], np.int32), batching, 0)
     with pytest.raises(ValueError, match="counted from 0"):
-        Plan(np.array([5]), batch_size=2, bucket_lengths=BUCKETS, seed=0).step(-1)
+        Plan(np.array([5]), batching, 0).step(-1)
 
 
 def test_plans_are_read_only():
-    rows, _ = Plan(np.array([5, 6]), batch_size=2, bucket_lengths=BUCKETS, seed=0).step(0)
+    examples, _ = Plan(np.array([5, 6]), Batching("bucketed", 2, 1, BUCKETS), 0).step(0)
     with pytest.raises(ValueError, match="read-only"):
-        rows[0] = 1
+        examples[0] = 1
 
 
-def test_evaluation_of_nothing():
-    plan = plan_evaluation(np.array([], np.int32), batch_size=4, bucket_lengths=BUCKETS)
-    assert plan.rows.shape == (0, 4) and plan.length.shape == (0,)
+@pytest.mark.parametrize("kind", ["packed", "bucketed", "padded"])
+def test_evaluation_of_nothing(kind):
+    plan = plan_evaluation(np.array([], np.int32), Batching(kind, 4, 1, (8,)))
+    assert plan.examples.shape == (0, 4, 1) and plan.row_length.shape == (0,)

@@ -59,13 +59,13 @@ def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_e
         assert table.num_rows > 0 and table.num_labels == 2
         texts = table.texts(range(table.num_rows))
         expected, _ = tokenizer.encode(np.array(texts))
-        batch = table.rows(np.arange(table.num_rows), 32)
+        batch = table.batch(np.arange(table.num_rows)[:, None], 32)
         for n, text in enumerate(texts):
             row_id = int(table.row_ids[n])
             assert rows[row_id][0] == text and table.lines[n] == row_id + 2
             assert split_of(text, None, 0, Split()) == split
             assert batch["input_ids"][n, : table.lengths[n]].tolist() == expected[n].numpy().tolist()
-            assert batch["labels"][n].tolist() == ([1, 0] if rows[row_id][1] == "1" else [0, 1])
+            assert batch["labels"][n, 0].tolist() == ([1, 0] if rows[row_id][1] == "1" else [0, 1])
             found[row_id] = split
     assert sorted(found) == list(range(len(rows)))
     assert read_json(directory / "labels.json") == {"names": ["positive", "negative"], "task": "single_label"}
@@ -213,7 +213,7 @@ def test_pairs(prepared):
     directory, _ = prepared(rows, ("text", "about", "label"), text_pair_column="about")
     table = tables(directory)["train"]
     assert table.text_pairs([0, 1]) == ["the plot", "the plot"]
-    batch = table.rows(np.arange(table.num_rows), 32)
+    batch = table.batch(np.arange(table.num_rows)[:, None], 32)
     for n, length in enumerate(table.lengths):
         assert batch["token_type_ids"][n, :length].tolist() == [0] * (length - 3) + [1] * 3  # the, plot, [SEP]
     assert read_json(directory / "statistics.json")["cut"]["rows"] == 1

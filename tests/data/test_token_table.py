@@ -35,6 +35,29 @@ def table(tmp_path):
     return write(tmp_path / "table", rows, shard_rows=4)
 
 
+def check_batch(table, written, examples, length):
+    """Every token of every example stands once, in its place, and nothing else does."""
+    batch = table.batch(examples, length)
+    for row, members in enumerate(examples):
+        expected = {name: [] for name in ("input_ids", "token_type_ids", "segment_ids", "position_ids")}
+        for slot, index in enumerate(members):
+            start = len(expected["input_ids"])
+            labels = written[index].labels.tolist() if index >= 0 else [0] * table.num_labels
+            assert batch["labels"][row, slot].tolist() == labels
+            assert batch["weights"][row, slot] == (1 if index >= 0 else 0)
+            assert batch["cls_index"][row, slot] == (start if index >= 0 else 0)
+            if index >= 0:
+                tokens = written[index].input_ids
+                expected["input_ids"] += tokens.tolist()
+                expected["token_type_ids"] += written[index].token_type_ids.tolist()
+                expected["segment_ids"] += [slot + 1] * len(tokens)
+                expected["position_ids"] += range(len(tokens))
+        padding = length - len(expected["input_ids"])
+        for name, values in expected.items():
+            filler = PAD if name == "input_ids" else 0
+            assert batch[name][row].tolist() == values + [filler] * padding, name
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12), max_size=25),
@@ -50,19 +73,11 @@ def test_what_is_written_is_read(token_lists, shard_rows, random):
         table = write(Path(directory), written, num_labels=3, shard_rows=shard_rows)
         assert table.num_rows == len(written) and table.num_labels == 3 and table.pad_id == PAD
         assert len(os.listdir(directory)) == max(1, -(-len(written) // shard_rows))
+        slots = random.randint(1, 4)
         indices = [*range(len(written)), -1, *range(len(written))]
         random.shuffle(indices)
-        batch = table.rows(np.array(indices, np.int64), 12)
-        for place, index in enumerate(indices):
-            row = written[index] if index >= 0 else None
-            length = len(row.input_ids) if row else 0
-            assert batch["input_ids"][place, :length].tolist() == (row.input_ids.tolist() if row else [])
-            assert batch["token_type_ids"][place, :length].tolist() == (row.token_type_ids.tolist() if row else [])
-            assert (batch["input_ids"][place, length:] == PAD).all()
-            assert not batch["token_type_ids"][place, length:].any()
-            assert batch["attention_mask"][place].sum() == max(length, 1) and batch["attention_mask"][place, 0] == 1
-            assert batch["labels"][place].tolist() == (row.labels.tolist() if row else [0, 0, 0])
-            assert batch["weights"][place] == (1 if row else 0)
+        indices += [-1] * (-len(indices) % slots)
+        check_batch(table, written, np.array(indices, np.int64).reshape(-1, slots), 12 * slots)
         assert table.texts(range(len(written))) == [row.text for row in written]
         assert table.text_pairs(range(len(written))) == [row.text_pair for row in written]
         assert table.lengths.tolist() == [len(row.input_ids) for row in written]
@@ -71,30 +86,40 @@ def test_what_is_written_is_read(token_lists, shard_rows, random):
 
 
 def test_dtypes_and_shapes(table):
-    batch = table.rows(np.array([3, -1, 0]), 8)
+    batch = table.batch(np.array([[3, -1], [0, 1], [-1, -1]]), 8)
     assert {key: (value.dtype, value.shape) for key, value in batch.items()} == {
         "input_ids": (np.int32, (3, 8)),
         "token_type_ids": (np.int32, (3, 8)),
-        "attention_mask": (np.int32, (3, 8)),
-        "labels": (np.float32, (3, 2)),
-        "weights": (np.float32, (3,)),
+        "segment_ids": (np.int32, (3, 8)),
+        "position_ids": (np.int32, (3, 8)),
+        "cls_index": (np.int32, (3, 2)),
+        "labels": (np.float32, (3, 2, 2)),
+        "weights": (np.float32, (3, 2)),
     }
     assert table.lengths.dtype == np.int32
     assert table.labels.dtype == np.float32 and table.labels.shape == (10, 2)
     assert table.row_ids.dtype == table.lines.dtype == np.int64
 
 
+def test_padded_rows(table):
+    batch = table.padded(np.array([3, 0, 4]))
+    assert {key: (value.dtype, value.shape) for key, value in batch.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask", "token_type_ids"), (np.int32, (3, 5))
+    )
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, PAD], [1, PAD, PAD, PAD, PAD], [1, 2, 3, 4, 5]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+
+
 def test_no_slot_filled(table):
-    batch = table.rows(np.array([-1, -1]), 4)
-    assert batch["attention_mask"].tolist() == [[1, 0, 0, 0]] * 2 and not batch["weights"].any()
-    assert table.rows(np.empty(0, np.int64), 4)["input_ids"].shape == (0, 4)
+    batch = table.batch(np.array([[-1], [-1]]), 4)
+    assert not batch["segment_ids"].any() and not batch["weights"].any()
+    assert table.batch(np.empty((0, 1), np.int64), 4)["input_ids"].shape == (0, 4)
 
 
 def test_empty_table_has_a_shard(tmp_path):
     table = write(tmp_path, [], num_labels=3)
     assert os.listdir(tmp_path) == ["part-00000.arrow"]
     assert table.num_rows == 0 and table.labels.shape == (0, 3) and table.lengths.shape == (0,)
-    assert table.rows(np.array([-1]), 4)["labels"].tolist() == [[0, 0, 0]]
 
 
 def test_tokens_are_not_copied(tmp_path):
@@ -111,15 +136,17 @@ def test_same_rows_give_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_a_row_longer_than_the_batch(table):
-    with pytest.raises(ValueError, match="a row of 5 tokens does not fit into length 4"):
-        table.rows(np.array([4]), 4)
+def test_examples_longer_than_the_row(table):
+    with pytest.raises(ValueError, match="5 tokens do not fit into a row of 4"):
+        table.batch(np.array([[4]]), 4)
+    with pytest.raises(ValueError, match="9 tokens do not fit into a row of 8"):
+        table.batch(np.array([[3, 4]]), 8)
 
 
 @pytest.mark.parametrize("index", [10, -2])
 def test_no_such_row(table, index):
     with pytest.raises(IndexError, match="of a table of 10 rows"):
-        table.rows(np.array([0, index]), 8)
+        table.batch(np.array([[0, index]]), 8)
     with pytest.raises(IndexError, match="of a table of 10 rows"):
         table.texts([index])
 
@@ -183,7 +210,7 @@ def test_short_rows_are_assembled_fast(tmp_path):
     def seconds(order):
         started = time.perf_counter()
         for first in range(0, 4000, 32):
-            table.rows(order[first : first + 32], 64)
+            table.batch(order[first : first + 32, None], 64)
         return time.perf_counter() - started
 
     rate = 4000 / min(seconds(order) for order in orders)

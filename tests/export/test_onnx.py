@@ -86,8 +86,7 @@ def batches(run: Path, batch_size: int, count: int):
     table = TokenTable.open(run / "prepare" / "test")
     for start in range(0, batch_size * count, batch_size):
         rows = np.arange(start, start + batch_size) % table.num_rows
-        columns = table.rows(rows, int(table.lengths[rows].max()))
-        yield {name: columns[name] for name in INPUTS}
+        yield table.padded(rows)
 
 
 def answers(session, batch: dict[str, np.ndarray]) -> list[np.ndarray]:

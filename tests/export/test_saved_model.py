@@ -89,7 +89,7 @@ def test_answers_equal_those_of_keras(tiny_run, loaded, keras_models, variant, b
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     for start in range(0, 48, batch_size * (1 if batch_size > 1 else 12)):
         rows = np.arange(start, start + batch_size)
-        batch = table.rows(rows, int(table.lengths[rows].max()))
+        batch = table.padded(rows)
         expected = keras_models[variant]({name: batch[name] for name in TOKENS}, training=False).numpy()
         found = by_tokens(loaded[variant], batch)
         assert np.abs(found["logits"] - expected).max() <= 1e-5
@@ -102,7 +102,7 @@ def test_text_answers_as_tokens_do(tiny_run, loaded):
     _, run = tiny_run
     table = TokenTable.open(run / "prepare" / "test")
     rows = np.arange(24)
-    batch = table.rows(rows, int(table.lengths[rows].max()))
+    batch = table.padded(rows)
     assert_same(by_text(loaded["dense"], table.texts(rows)), by_tokens(loaded["dense"], batch))
     tokenizer = Tokenizer(TokenizerSettings.read(run / "train"), 32)
     long = [*TEXTS, "a very long story " * 40]

@@ -10,7 +10,7 @@ from conftest import TINY, tiny_vocabulary, tiny_weights, write_encoder
 from transformers import TFBertForSequenceClassification, TFBertModel
 
 from tfpipe import encoder_source
-from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
+from tfpipe.model.bert import MASK_FORM_INPUTS, Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
 from tfpipe.train.devices import precision
 
@@ -41,7 +41,7 @@ def training_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "token_type_ids": batch["token_type_ids"],
         "segment_ids": batch["attention_mask"],
         "position_ids": np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)),
-        "cls_index": np.arange(rows, dtype=np.int32) * length,
+        "cls_index": np.zeros((rows, 1), np.int32),
         "dropout_key": NO_KEY,
     }
 
@@ -142,7 +142,7 @@ def test_logits_agree_with_transformers_on_a_stored_classifier(stored, batch_siz
 def test_training_form_equals_mask_form(training_form, mask_form, batch_size):
     batch = padded_batch(batch_size, seed=2)
     expected = mask_form(batch, training=False)
-    assert largest_difference(training_form(training_batch(batch), training=False), expected) <= 1e-5
+    assert largest_difference(training_form(training_batch(batch), training=False)[:, 0], expected) <= 1e-5
 
 
 def test_padding_changes_nothing(mask_form):
@@ -153,42 +153,74 @@ def test_padding_changes_nothing(mask_form):
     assert largest_difference(mask_form(longer, training=False), expected) <= 1e-5
 
 
-def test_examples_packed_into_a_row_do_not_see_each_other(training_form, mask_form):
-    random = np.random.default_rng(4)
-    lengths, row_length = (9, 12), 24
-    examples = [random.integers(1, CONFIG["vocab_size"], (1, length)).astype(np.int32) for length in lengths]
-    types = [(np.arange(length) >= 5).astype(np.int32)[None] for length in lengths]
-    alone = [
-        mask_form({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": type_ids}).numpy()[0]
-        for ids, type_ids in zip(examples, types, strict=True)
-    ]
-
-    def row(parts: list[np.ndarray]) -> np.ndarray:
-        joined = np.concatenate(parts, axis=-1).ravel()
-        return np.pad(joined, (0, row_length - len(joined))).astype(np.int32)[None]
-
+def packed_batch(lengths: list[list[int]], row_length: int, slots: int, seed: int = 4):
+    """Rows of several examples, and the same examples alone: one row each, padded."""
+    random = np.random.default_rng(seed)
     packed = {
-        "input_ids": row(examples),
-        "token_type_ids": row(types),
-        "segment_ids": row([np.full(length, number) for number, length in enumerate(lengths, start=1)]),
-        "position_ids": row([np.arange(length) for length in lengths]),
-        "cls_index": np.array([0, lengths[0]], np.int32),
-        "dropout_key": NO_KEY,
-    }
-    found = training_form(packed, training=False)
-    assert largest_difference(found, np.stack(alone)) <= 1e-5
-    assert largest_difference(alone[0], alone[1]) > 0.1  # or it could not tell the examples apart
+        name: np.zeros((len(lengths), row_length), np.int32)
+        for name in ("input_ids", "token_type_ids", "segment_ids", "position_ids")
+    } | {"cls_index": np.zeros((len(lengths), slots), np.int32), "dropout_key": NO_KEY}
+    total = sum(len(row) for row in lengths)
+    alone = {name: np.zeros((total, row_length), np.int32) for name in MASK_FORM_INPUTS}
+    number = 0
+    for row, members in enumerate(lengths):
+        start = 0
+        for slot, length in enumerate(members):
+            here = slice(start, start + length)
+            ids, types = random.integers(1, CONFIG["vocab_size"], length), np.arange(length) >= 3
+            packed["input_ids"][row, here], packed["token_type_ids"][row, here] = ids, types
+            packed["segment_ids"][row, here], packed["position_ids"][row, here] = slot + 1, np.arange(length)
+            packed["cls_index"][row, slot] = start
+            for name, value in zip(MASK_FORM_INPUTS, (ids, 1, types), strict=True):
+                alone[name][number, :length] = value
+            start, number = start + length, number + 1
+    return packed, alone
+
+
+PACKED_LENGTHS = [[9, 12], [24], [5, 4, 7, 6], []]
+
+
+def test_examples_packed_into_a_row_do_not_see_each_other(training_form, mask_form):
+    packed, alone = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
+    filled = np.array([[slot < len(row) for slot in range(4)] for row in PACKED_LENGTHS])
+    found = training_form(packed, training=False).numpy()
+    assert found.shape == (4, 4, NUM_LABELS)
+    expected = mask_form(alone, training=False).numpy()
+    assert largest_difference(found[filled], expected) <= 1e-5
+    assert np.abs(expected[0] - expected[1]).max() > 0.1  # or it could not tell the examples apart
     merged = packed | {"segment_ids": (packed["segment_ids"] > 0).astype(np.int32)}
-    assert largest_difference(training_form(merged, training=False), found) > 1e-3
+    assert largest_difference(training_form(merged, training=False).numpy()[filled], expected) > 1e-3
 
 
-def test_a_class_token_may_stand_in_any_row(training_form):
-    """cls_index counts tokens over all rows; an example may be asked for twice, and in any order."""
-    batch = training_batch(padded_batch(3))
-    every = training_form(batch, training=False).numpy()
-    length = batch["input_ids"].shape[1]
-    chosen = training_form(batch | {"cls_index": np.array([2, 0, 2], np.int32) * length}, training=False)
-    assert largest_difference(chosen, every[[2, 0, 2]]) <= 1e-6
+def test_gradients_of_packed_and_padded_examples_agree(training_form):
+    """Each example's own gradient, of every weight, dropout off."""
+    packed, alone = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
+    padded = training_batch(alone)
+    places = [(row, slot) for row, members in enumerate(PACKED_LENGTHS) for slot in range(len(members))]
+    weights_of = training_form.trainable_variables
+
+    @tf.function
+    def gradient(batch, row, slot):
+        with tf.GradientTape() as tape:
+            logits = training_form(batch, training=False)[row, slot]
+            loss = tf.nn.softmax_cross_entropy_with_logits(tf.constant([0.0, 1.0, 0.0]), logits)
+        return [tf.convert_to_tensor(each) for each in tape.gradient(loss, weights_of)]
+
+    for number, (row, slot) in enumerate(places):
+        first = gradient(packed, tf.constant(row), tf.constant(slot))
+        second = gradient(padded, tf.constant(number), tf.constant(0))
+        for variable, one, other in zip(weights_of, first, second, strict=True):
+            assert largest_difference(one, other) <= 1e-5, (variable.name, row, slot)
+        assert max(float(np.abs(each).max()) for each in first) > 0.01
+
+
+def test_a_slot_may_point_at_any_token(training_form):
+    """The slots of a row may ask for one example twice, and in any order."""
+    packed, _ = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
+    every = training_form(packed, training=False).numpy()
+    order = [2, 0, 3, 2]
+    chosen = training_form(packed | {"cls_index": packed["cls_index"][:, order]}, training=False).numpy()
+    assert largest_difference(chosen[2], every[2, order]) <= 1e-6
 
 
 def test_mixed_bfloat16_keeps_weights_and_logits_in_float32(weights, training_form):
@@ -227,7 +259,7 @@ def test_dropout_is_keyed(training_form):
 
 def test_every_dropout_has_a_salt_of_its_own(training_form):
     salts = [layer.salt for layer in training_form.layers if hasattr(layer, "salt")]
-    assert len(salts) == 2 + 3 * ARCHITECTURE.num_hidden_layers
+    assert len(salts) == 3 + 3 * ARCHITECTURE.num_hidden_layers
     assert len(set(salts)) == len(salts)
 
 

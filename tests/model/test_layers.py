@@ -7,96 +7,37 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.model import elementwise
 from tfpipe.model.layers import (
     MASKED,
     Activation,
     AttentionContext,
     BroadcastDense,
+    CompiledActivation,
     Dropout,
     FakeQuantize,
+    GatherClassToken,
     GatherEmbedding,
     LayerNormalization,
     MaskBias,
+    PackedAttentionContext,
     Positions,
-    SegmentBias,
-    stateless_dropout,
+    ResidualNormalization,
+    salted,
 )
 from tfpipe.train.devices import precision
 
 KEY = tf.constant([3, 41], tf.int32)
-RATE = 0.1
-
-
-def kept(x, rate: float, key, salt: int) -> np.ndarray:
-    return stateless_dropout(x, rate, key, salt).numpy() != 0
-
-
-def test_dropout_is_a_function_of_key_and_salt():
-    x = tf.ones([64, 65])
-    compiled = tf.function(stateless_dropout)
-    first = stateless_dropout(x, RATE, KEY, 1).numpy()
-    assert np.array_equal(first, stateless_dropout(x, RATE, KEY, 1))
-    assert np.array_equal(first, compiled(x, RATE, KEY, 1))
-
-
-@pytest.mark.parametrize(("key", "salt"), [([3, 42], 1), ([4, 41], 1), ([3, 41], 2)])
-def test_another_key_or_salt_gives_an_independent_mask(key, salt):
-    x = tf.ones([100, 1000])
-    first, other = kept(x, 0.5, KEY, 1), kept(x, 0.5, tf.constant(key), salt)
-    # Independent halves agree at half the places; 100,000 of them put five standard deviations at 0.8 %.
-    assert abs((first == other).mean() - 0.5) < 0.008
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_dropout_drops_its_share_and_keeps_the_mean(rate):
-    x = tf.ones([1000, 1001])
-    y = stateless_dropout(x, rate, KEY, 7).numpy()
-    deviation = np.sqrt(rate * (1.0 - rate) / y.size)
-    assert abs((y == 0).mean() - rate) < 5 * deviation + 1 / 65536
-    assert abs(y.mean() - 1.0) < (5 * deviation + 1 / 65536) / (1.0 - rate)
-    assert np.unique(y).tolist() == pytest.approx([0.0, 1.0 / (1.0 - rate)])
-
-
-def test_neighbours_are_dropped_independently():
-    """Two elements share one 32-bit draw: neither in pairs nor in rows may they go together."""
-    dropped = ~kept(tf.ones([1000, 1000]), 0.5, KEY, 3)
-    for first, second in ((dropped[:, 0::2], dropped[:, 1::2]), (dropped[:-1], dropped[1:])):
-        assert abs((first & second).mean() - 0.25) < 0.005
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 7), (1, 3, 5, 5), (0, 4)])
-def test_dropout_takes_any_shape(shape):
-    x = tf.ones(shape)
-    y = stateless_dropout(x, 0.5, KEY, 1)
-    assert y.shape == x.shape
-    assert set(np.unique(y)) <= {0.0, 2.0}
-
-
-def test_dropout_keeps_the_type():
-    y = stateless_dropout(tf.ones([9, 9], tf.bfloat16), 0.5, KEY, 1)
-    assert y.dtype == tf.bfloat16
-    assert np.array_equal(y.numpy() != 0, kept(tf.ones([9, 9]), 0.5, KEY, 1))
 
 
 def test_the_dropout_layer_acts_in_training_only():
     x = tf.random.stateless_normal([8, 8], [1, 2])
     layer = Dropout(0.5, salt=4)
     assert np.array_equal(layer([x, KEY], training=False), x)
-    assert np.array_equal(layer([x, KEY], training=True), stateless_dropout(x, 0.5, KEY, 4))
+    moved = layer([x, KEY], training=True).numpy()
+    assert np.array_equal(moved, elementwise.dropout(x, salted(KEY, 4), 0.5)) and (moved == 0).any()
+    assert not np.array_equal(moved, Dropout(0.5, salt=5)([x, KEY], training=True))
     assert np.array_equal(Dropout(0.0, salt=4)([x, KEY], training=True), x)
-
-
-def test_segment_bias():
-    bias = SegmentBias()(tf.constant([[1, 1, 2, 0]]))
-    assert bias.shape == (1, 1, 4, 4)
-    seen = bias.numpy()[0, 0] == 0.0
-    assert seen.tolist() == [
-        [True, True, False, False],
-        [True, True, False, False],
-        [False, False, True, False],
-        [False, False, False, False],  # padding sees nothing, not even itself
-    ]
-    assert np.unique(bias).tolist() == [MASKED, 0.0]
 
 
 def test_mask_bias_and_positions():
@@ -122,30 +63,69 @@ def test_attention_against_numpy():
     assert np.abs(found - expected).max() <= 1e-6
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_a_masked_position_gets_no_attention_at_all(dtype):
-    query, key, value = (tf.cast(x, dtype) for x in attention_inputs())
+def test_a_masked_position_gets_no_attention_at_all():
+    query, key, value = attention_inputs()
     bias = MaskBias()(tf.constant([[1, 1, 1, 0, 0, 0]] * 2))
     layer = AttentionContext(num_heads=2)
     expected = layer([query, key, value, bias])
     loud = tf.concat([key[:, :3], key[:, 3:] * 1000.0], axis=1), tf.concat([value[:, :3], value[:, 3:] + 1e30], axis=1)
     assert np.array_equal(layer([query, *loud, bias]), expected)
-    assert layer([query, key, value, bias]).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_packed_attention_stays_within_a_segment(dtype):
+    """Against attention over each segment alone, and with the other segments made loud."""
+    query, key, value = (tf.cast(x, dtype) for x in attention_inputs())
+    segments = tf.constant([[1, 1, 1, 2, 2, 0]] * 2)
+    layer = PackedAttentionContext(num_heads=2, rate=0.0, salt=1, dtype=dtype)
+    found = layer([query, key, value, segments, segments, KEY])
+    assert found.dtype == dtype
+    plain = AttentionContext(num_heads=2)
+    for here in (slice(0, 3), slice(3, 5)):
+        alone = plain([tf.cast(x[:, here], tf.float32) for x in (query, key, value)] + [tf.zeros([2, 1, 1, 1])])
+        assert np.abs(tf.cast(found[:, here], tf.float32) - alone).max() <= (1e-6 if dtype == tf.float32 else 0.05)
+    loud = [tf.concat([x[:, :3], x[:, 3:] * 1000.0], axis=1) for x in (key, value)]
+    assert np.array_equal(layer([query, *loud, segments, segments, KEY])[:, :3], found[:, :3])
+
+
+def test_some_queries_may_ask_alone():
+    """The last layer: what stands at the slots, over the keys and values of the whole row."""
+    query, key, value = attention_inputs()
+    segments = tf.constant([[1, 1, 1, 2, 2, 0]] * 2)
+    layer = PackedAttentionContext(num_heads=2, rate=0.0, salt=1)
+    every = layer([query, key, value, segments, segments, KEY])
+    index = tf.constant([[0, 3]] * 2)
+    take = GatherClassToken()
+    chosen = layer([take([query, index]), key, value, take([segments, index]), segments, KEY])
+    assert np.abs(chosen - take([every, index])).max() <= 1e-6
 
 
 def test_a_row_that_sees_nothing_stays_finite():
-    context = AttentionContext(num_heads=2)([*attention_inputs(), SegmentBias()(tf.zeros([2, 6], tf.int32))])
+    nothing = tf.zeros([2, 6], tf.int32)
+    context = PackedAttentionContext(2, 0.0, 1)([*attention_inputs(), nothing, nothing, KEY])
     assert np.isfinite(context).all()
 
 
 def test_attention_dropout_acts_in_training_only():
-    bias = MaskBias()(tf.ones([2, 6], tf.int32))
-    layer = AttentionContext(num_heads=2, rate=0.5, salt=9)
-    inputs = [*attention_inputs(), bias, KEY]
+    segments = tf.ones([2, 6], tf.int32)
+    layer = PackedAttentionContext(num_heads=2, rate=0.5, salt=9)
+    inputs = [*attention_inputs(), segments, segments, KEY]
     still, moved = layer(inputs, training=False).numpy(), layer(inputs, training=True).numpy()
-    assert np.array_equal(still, AttentionContext(num_heads=2)(inputs[:4]))
+    assert np.array_equal(still, PackedAttentionContext(2, 0.0, 9)(inputs, training=True))
     assert not np.array_equal(still, moved)
     assert np.array_equal(moved, layer(inputs, training=True))
+
+
+def test_residual_normalization_is_dropout_sum_and_normalization():
+    x, residual = (tf.random.stateless_normal([4, 7, 32], [1, n]) for n in (1, 2))
+    layer, plain = ResidualNormalization(1e-12, rate=0.3, salt=5), LayerNormalization(1e-12)
+    for each, shape in ((layer, [x.shape, x.shape, [2]]), (plain, x.shape)):
+        each.build(shape)
+        each.gamma.assign(tf.random.stateless_normal([32], [2, 1]))
+        each.beta.assign(tf.random.stateless_normal([32], [2, 2]))
+    assert np.abs(layer([x, residual, KEY], training=False) - plain(x + residual)).max() <= 2e-6
+    dropped = Dropout(0.3, salt=5)([x, KEY], training=True)
+    assert np.abs(layer([x, residual, KEY], training=True) - plain(dropped + residual)).max() <= 2e-6
 
 
 def test_layer_normalization_equals_that_of_keras():
@@ -190,7 +170,8 @@ def test_layer_normalization_is_computed_in_float32_under_bfloat16():
 )
 def test_activation(name, reference):
     x = tf.linspace(-8.0, 8.0, 4001)
-    assert np.abs(Activation(name)(x) - reference(x)).max() <= 2e-6
+    for layer in (Activation(name), CompiledActivation(name)):
+        assert np.abs(layer(x) - reference(x)).max() <= 2e-6
 
 
 def test_the_two_gelus_differ():
@@ -229,9 +210,12 @@ def test_fake_quantize_rounds_to_256_levels():
     "layer",
     [
         Dropout(0.2, 3),
-        AttentionContext(4, rate=0.1, salt=5),
+        AttentionContext(4),
+        PackedAttentionContext(4, rate=0.1, salt=5),
         LayerNormalization(1e-7),
+        ResidualNormalization(1e-7, rate=0.1, salt=6),
         Activation("gelu_new"),
+        CompiledActivation("gelu"),
     ],
     ids=lambda layer: type(layer).__name__,
 )

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.errors import InputError
 from tfpipe.train import devices
-from tfpipe.train.devices import Choice, check_batch_size, choose_precision, choose_strategy, precision
+from tfpipe.train.devices import Choice, choose_precision, choose_strategy, precision
 
 HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="what is chosen on a machine with a GPU is another thing")
@@ -36,7 +35,7 @@ def test_mirrored_takes_every_device():
     assert str(choice) == "mirrored (2 CPU device(s), as requested)"
 
 
-@pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_requested_precision_is_taken(requested):
     assert choose_precision(requested) == Choice(requested, "as requested")
 
@@ -54,6 +53,26 @@ def test_a_requested_precision_is_taken(requested):
 def test_precision_follows_the_processor(monkeypatch, flags, value, reason):
     monkeypatch.setattr(devices, "cpu_flags", lambda: flags)
     assert choose_precision("auto") == Choice(value, reason)
+
+
+@pytest.mark.parametrize(
+    ("capability", "value", "reason"),
+    [
+        ((8, 0), "mixed_float16", "GPU of compute capability 8.0, with dynamic loss scaling"),
+        ((7, 0), "mixed_float16", "GPU of compute capability 7.0, with dynamic loss scaling"),
+        ((6, 1), "float32", "GPU of compute capability 6.1 has no fast float16 products"),
+    ],
+)
+def test_precision_follows_the_gpu(monkeypatch, capability, value, reason):
+    found = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: {"compute_capability": capability})
+    assert choose_precision("auto") == Choice(value, reason)
+
+
+def test_a_tpu_multiplies_bfloat16(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["TPU:0"] if kind == "TPU" else [])
+    assert choose_precision("auto").value == "mixed_bfloat16"
 
 
 def test_cpu_flags(monkeypatch, tmp_path):
@@ -79,15 +98,6 @@ def test_precision_is_restored_after_an_error():
     with pytest.raises(RuntimeError), precision("mixed_bfloat16"):
         raise RuntimeError
     assert tf_keras.mixed_precision.global_policy().name == before
-
-
-def test_a_batch_must_divide_among_the_replicas():
-    mirrored = choose_strategy("mirrored")[0]
-    check_batch_size(16, mirrored)
-    check_batch_size(15, tf.distribute.get_strategy())
-    with pytest.raises(InputError) as error:
-        check_batch_size(15, mirrored)
-    assert str(error.value) == "train.batch_size: 15 does not divide among 2 replicas; use a multiple of 2"
 
 
 @pytest.mark.parametrize(

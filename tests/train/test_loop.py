@@ -12,38 +12,46 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
-from tfpipe.data.plan import Plan, bucket_lengths_for
+from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
 from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir import StageDirectory
-from tfpipe.train import checkpoints, loop
-from tfpipe.train.devices import choose_strategy
-from tfpipe.train.loop import EVALUATION_BATCH, Evaluation, Hooks, Recipe, cross_entropy, fit, recipe_of
+from tfpipe.train import checkpoints, loop, optimizer
+from tfpipe.train.devices import choose_strategy, precision
+from tfpipe.train.evaluation import Evaluation
+from tfpipe.train.loop import Recipe, check_division, class_weights, fit, recipe_of, training_plan
+from tfpipe.train.step import Hooks, Loss
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1}
 ARCHITECTURE = Architecture.from_dict(CONFIG)
 MAX_LENGTH = 16
-BUCKETS = bucket_lengths_for(MAX_LENGTH)
 ROWS, BATCH_SIZE, STEPS_PER_EPOCH = 40, 16, 3  # the last batch of an epoch holds 8 rows: none for a second replica
+BUCKETED = Batching("bucketed", BATCH_SIZE, 1, bucket_lengths_for(MAX_LENGTH))
+PACKED = Batching("packed", 7, 4, (32,))
 
+SETTINGS = Train(
+    learning_rate=1e-2, warmup_fraction=0.1, weight_decay=0.01, clip_global_norm=1.0, checkpoint_every=2, metric="loss"
+)
 RECIPE = Recipe(
     description="test",
     epochs=7 / 3,  # evaluations after steps 3, 6 and 7
-    batch_size=BATCH_SIZE,
     learning_rate=1e-2,
-    warmup_fraction=0.1,
-    weight_decay=0.01,
-    clip_global_norm=1.0,
-    checkpoint_every=2,
-    seed=11,
-    task="single_label",
-    max_length=MAX_LENGTH,
-    metric="loss",
     keep="last",
+    settings=SETTINGS,
+    loss=Loss("single_label"),
+    precision="float32",
+    seed=11,
 )
-GOLDEN_LOSSES = (0.66712, 0.58590, 0.41275, 0.31203, 0.22919)
+
+
+def with_settings(recipe: Recipe = RECIPE, **changes) -> Recipe:
+    return replace(recipe, settings=recipe.settings.model_copy(update=changes))
+
+
+GOLDEN_LOSSES = (0.66509, 0.58861, 0.51414, 0.34547, 0.39954)
 
 
 class Killed(Exception):
@@ -99,7 +107,7 @@ def training(tmp_path_factory) -> TokenTable:
 
 @pytest.fixture(scope="module")
 def validation(tmp_path_factory) -> TokenTable:
-    return write_table(tmp_path_factory.mktemp("validation"), EVALUATION_BATCH + 7, seed=2)
+    return write_table(tmp_path_factory.mktemp("validation"), 71, seed=2)
 
 
 def new_model(dropout: float | None = None, seed: int = 0) -> tf_keras.Model:
@@ -118,15 +126,18 @@ def stage_in(path: Path) -> StageDirectory:
 def do_fit(training, validation):
     """Makes a model and fits it in a directory."""
 
-    def fit_in(path: Path, recipe: Recipe = RECIPE, *, dropout=None, strategy=None, prepare=None, **tables) -> Fitted:
+    def fit_in(
+        path: Path, recipe: Recipe = RECIPE, *, batching=BUCKETED, dropout=None, strategy=None, prepare=None, **tables
+    ) -> Fitted:
         strategy = strategy or tf.distribute.get_strategy()
-        with strategy.scope():
+        with precision(recipe.precision), strategy.scope():
             model = new_model(dropout)
         if prepare is not None:
             prepare(model)
         stage = stage_in(path)
         tables = {"training": training, "validation": validation} | tables
-        history = fit(model, stage=stage, recipe=recipe, strategy=strategy, **tables)
+        plan = Plan(tables["training"].lengths, batching, recipe.seed)
+        history = fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables)
         return Fitted(model, history, stage)
 
     return fit_in
@@ -143,7 +154,7 @@ def test_a_fit_learns_and_says_so(fitted, validation):
     assert [entry["epoch"] for entry in fitted.history] == [1.0, 2.0, 2.333]
     first, last = fitted.history[0], fitted.history[-1]
     assert last["loss"] < first["loss"] and last["accuracy"] == 1.0
-    assert Evaluation(fitted.model, validation, "single_label", BUCKETS).metrics() == pytest.approx(
+    assert Evaluation(fitted.model, validation, "single_label", BUCKETED).metrics() == pytest.approx(
         {name: last[name] for name in ("loss", "accuracy", "macro_f1", "calibration_error")}, abs=1e-6
     )
     assert fitted.stage.choices["steps"] == 7
@@ -154,9 +165,12 @@ def test_a_fit_learns_and_says_so(fitted, validation):
 
 def test_the_logs_hold_the_rate_of_each_step(fitted):
     rates = logged(fitted.stage, "learning_rate")
-    # One step of warm-up, then down to 0 after the seventh.
-    expected = {step: RECIPE.learning_rate * min(1.0, (7 - (step - 1)) / 6) for step in range(1, 8)}
-    assert rates == pytest.approx(expected, rel=1e-5)
+    # Of 96 examples, the warm-up takes 9.6: less than the first step's. Then down to 0 after the last.
+    assert len(rates) == 7 and rates[1] == pytest.approx(RECIPE.learning_rate)
+    before = {1: 0, 4: 40, 7: 80}  # examples, where an epoch begins
+    for step in (4, 7):
+        assert rates[step] == pytest.approx(RECIPE.learning_rate * (96 - before[step]) / (96 - 9.6), rel=1e-5)
+    assert list(rates.values()) == sorted(rates.values(), reverse=True)
 
 
 def test_golden_losses(fitted):
@@ -211,11 +225,40 @@ def test_a_killed_fit_resumes_and_ends_bit_identical(fitted, do_fit, tmp_path, m
     assert done.sha256 == fitted.sha256 and done.history == fitted.history
 
 
-def test_two_replicas_end_where_one_device_does(do_fit, tmp_path, validation):
+def test_a_packed_fit_resumes_bit_identical_too(do_fit, tmp_path):
+    """Several steps a call, micro-batches, frequent evaluations: none of it may show in the result."""
+    recipe = with_settings(steps_per_execution=2, gradient_accumulation=2, evaluations_per_epoch=2, checkpoint_every=4)
+    whole = do_fit(tmp_path / "whole", recipe, batching=PACKED)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(step):
+        def save(self, progress):
+            original(self, progress)
+            if progress.step == step:
+                raise Stop
+
+        return save
+
+    original = checkpoints.Checkpoints.save
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoints.Checkpoints, "save", stop_at(4))
+        do_fit(tmp_path / "stopped", recipe, batching=PACKED)
+    resumed = do_fit(tmp_path / "stopped", recipe, batching=PACKED)
+    assert resumed.sha256 == whole.sha256 and resumed.history == whole.history
+    assert len(whole.history) > 3  # twice an epoch, and at the end
+    one_by_one = do_fit(tmp_path / "one", with_settings(recipe, steps_per_execution=1), batching=PACKED)
+    assert one_by_one.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("batching", [BUCKETED, PACKED], ids=["bucketed", "packed"])
+def test_two_replicas_end_where_one_device_does(do_fit, tmp_path, validation, batching):
+    """Packed, the seven rows of a batch get an eighth, empty, so that two can share them."""
     mirrored = choose_strategy("mirrored")[0]
     assert mirrored.num_replicas_in_sync == 2
-    one = do_fit(tmp_path / "one", dropout=0.0)
-    two = do_fit(tmp_path / "two", dropout=0.0, strategy=mirrored)
+    one = do_fit(tmp_path / "one", dropout=0.0, batching=batching)
+    two = do_fit(tmp_path / "two", dropout=0.0, strategy=mirrored, batching=batching)
     assert two.losses == pytest.approx(one.losses, abs=1e-5)
     first, second = get_weights(one.model), get_weights(two.model)
     # A softmax does not see the bias of the keys: its gradient is rounding alone, which Adam makes steps of.
@@ -223,7 +266,7 @@ def test_two_replicas_end_where_one_device_does(do_fit, tmp_path, validation):
     assert len(compared) == len(first) - 1
     differences = {name: float(np.abs(first[name] - second[name]).max()) for name in compared}
     assert max(differences.values()) <= 1e-5, differences
-    logits = [Evaluation(each.model, validation, "single_label", BUCKETS).logits() for each in (one, two)]
+    logits = [Evaluation(each.model, validation, "single_label", BUCKETED).logits() for each in (one, two)]
     assert np.abs(logits[0] - logits[1]).max() <= 1e-5
 
 
@@ -235,14 +278,13 @@ def test_the_loss_is_the_mean_over_the_examples_of_a_step(do_fit, tmp_path, trai
     found = do_fit(tmp_path, recipe, dropout=0.0, strategy=strategy).losses
     model = build_mask_form(ARCHITECTURE, 2)
     set_weights(model, get_weights(new_model()))
-    plan = Plan(training.lengths, batch_size=BATCH_SIZE, bucket_lengths=BUCKETS, seed=RECIPE.seed)
+    plan = Plan(training.lengths, BUCKETED, RECIPE.seed)
     expected, sizes = [], []
     for step in range(STEPS_PER_EPOCH):
-        rows, length = plan.step(step)
-        rows = rows[rows >= 0]
-        batch = training.rows(rows, length)
-        logits = model({name: batch[name] for name in loop.MODEL_INPUTS}).numpy().astype(np.float64)
-        per_example = np.log(np.exp(logits).sum(axis=1)) - logits[batch["labels"] == 1.0]
+        examples, _ = plan.step(step)
+        rows = examples[examples >= 0]
+        logits = model(training.padded(rows)).numpy().astype(np.float64)
+        per_example = np.log(np.exp(logits).sum(axis=1)) - logits[training.labels[rows] == 1.0]
         expected.append(per_example.mean())
         sizes.append(len(rows))
     assert sorted(sizes) == [8, 16, 16]
@@ -256,12 +298,12 @@ def test_best_keeps_the_best_weights_and_last_the_last(do_fit, tmp_path, tmp_pat
         result = do_fit(tmp_path / keep, replace(RECIPE, keep=keep, epochs=3.0), validation=turned)
         losses = [entry["loss"] for entry in result.history]
         assert losses == sorted(losses) and losses[-1] > losses[0] + 0.1
-        kept = Evaluation(result.model, turned, "single_label", BUCKETS).metrics()["loss"]
+        kept = Evaluation(result.model, turned, "single_label", BUCKETED).metrics()["loss"]
         assert kept == pytest.approx(losses[0] if keep == "best" else losses[-1], abs=1e-6)
 
     # The same, when the fit is asked for again after its last step.
     again = do_fit(tmp_path / "best", replace(RECIPE, keep="best", epochs=3.0), validation=turned)
-    kept = Evaluation(again.model, turned, "single_label", BUCKETS).metrics()["loss"]
+    kept = Evaluation(again.model, turned, "single_label", BUCKETED).metrics()["loss"]
     assert kept == pytest.approx(again.history[0]["loss"], abs=1e-6)
 
 
@@ -271,14 +313,15 @@ def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
         do_fit(tmp_path, recipe)
     message = str(error.value)
     assert "\n" not in message
-    assert "at step 2 " in message and "(learning rate 6.67e+29, rows " in message
+    assert "at step 2 (learning rate 6.67e+29; lines " in message and "lower the stage's learning_rate" in message
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_loss_that_is_not_finite_is_refused_at_once(do_fit, tmp_path):
     def spoil(model):
         model.get_layer("classifier").bias.assign([np.inf, 0.0])
 
-    with pytest.raises(InputError, match=r"test: the loss is (nan|inf) at step 1 \(learning rate 0\.01, rows \d+, "):
+    with pytest.raises(InputError, match=r"test: the loss is (nan|inf) at step 1 \(learning rate 0\.01; lines \d+, "):
         do_fit(tmp_path, prepare=spoil)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -300,6 +343,7 @@ def test_hooks_run_after_each_update_and_are_stored(training, validation, tmp_pa
             stage=stage_in(tmp_path),
             training=training,
             validation=validation,
+            plan=Plan(training.lengths, BUCKETED, recipe.seed),
             recipe=recipe,
             strategy=tf.distribute.get_strategy(),
             hooks=Hooks(after_update=counter.update, tracked=counter),
@@ -307,43 +351,118 @@ def test_hooks_run_after_each_update_and_are_stored(training, validation, tmp_pa
         assert counter.steps.numpy().tolist() == expected
 
 
+def test_a_gradient_that_is_not_finite_keeps_the_last_good_checkpoint(do_fit, tmp_path, monkeypatch):
+    """The loss of the step is finite still; what it would store is not."""
+    real = loop.make_train_step
+
+    def spoiled(*args, **kwargs):
+        train_steps = real(*args, **kwargs)
+
+        def run(iterator, first, rates):
+            losses, norms = train_steps(iterator, first, rates)
+            return losses, tf.where(first + tf.range(1, dtype=tf.int64) == 3, np.inf, norms)
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", spoiled)
+    with pytest.raises(InputError, match=r"the norm of the gradient is inf at step 4 .* is kept"):
+        do_fit(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-3"]
+
+
+def test_float16_scales_its_loss(do_fit, tmp_path, monkeypatch):
+    """The first scale is too large for float16: steps are left out, and it is halved, until it is not."""
+    monkeypatch.setattr(optimizer, "INITIAL_LOSS_SCALE", 2.0**22)
+    result = do_fit(tmp_path, replace(RECIPE, precision="mixed_float16", epochs=6.0), batching=PACKED)
+    norms = logged(result.stage, "gradient_norm")
+    left_out = [step for step, norm in norms.items() if not np.isfinite(norm)]
+    assert left_out and max(left_out) < 8 and len(norms) == 12
+    assert np.isfinite(result.losses).all()
+    assert result.history[-1]["loss"] < 0.8 * result.history[0]["loss"]
+    assert all(np.isfinite(value).all() for value in get_weights(result.model).values())
+
+
+def test_early_stopping_and_plateau(do_fit, tmp_path, tmp_path_factory, capsys):
+    """Validation rows of the opposite label: no evaluation after the first improves."""
+    turned = write_table(tmp_path_factory.mktemp("turned"), 20, seed=3, turned=True)
+    recipe = with_settings(
+        replace(RECIPE, keep="best", epochs=9.0),
+        early_stopping=EarlyStopping(patience=3),
+        reduce_on_plateau=ReduceOnPlateau(factor=0.1, patience=2),
+        schedule="constant",
+    )
+    result = do_fit(tmp_path, recipe, validation=turned)
+    assert [entry["step"] for entry in result.history] == [3, 6, 9, 12]
+    assert "stopped after step 12 of 27: loss no longer improved" in capsys.readouterr().err
+    rates = logged(result.stage, "learning_rate")
+    assert [rates[step] for step in (4, 9, 10, 12)] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3])
+    assert result.stage.choices["steps"] == 12
+    again = do_fit(tmp_path, recipe, validation=turned)  # stopped before its stage was committed: stays stopped
+    assert again.sha256 == result.sha256 and again.history == result.history
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lamb"])
+def test_every_optimizer_learns(do_fit, tmp_path, name):
+    rate = {"sgd": 0.05, "lamb": 0.05}.get(name, 1e-2)
+    recipe = with_settings(replace(RECIPE, learning_rate=rate, epochs=4.0), optimizer=name)
+    history = do_fit(tmp_path, recipe, batching=PACKED).history
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+
+
 def test_evaluation_answers_every_row_once(validation):
-    """71 rows in batches of 64: the second has empty slots."""
     model = new_model()
-    found = Evaluation(model, validation, "single_label", BUCKETS).logits()
     mask_form = build_mask_form(ARCHITECTURE, 2)
     set_weights(mask_form, get_weights(model))
-    expected = []
-    for row in range(validation.num_rows):
-        batch = validation.rows(np.array([row]), int(validation.lengths[row]))
-        expected.append(mask_form({name: batch[name] for name in loop.MODEL_INPUTS}).numpy()[0])
-    assert found.shape == (EVALUATION_BATCH + 7, 2) and found.dtype == np.float32
-    assert np.abs(found - np.stack(expected)).max() <= 1e-5
+    expected = [mask_form(validation.padded(np.array([row]))).numpy()[0] for row in range(71)]
+    for batching in (BUCKETED, PACKED):
+        found = Evaluation(model, validation, "single_label", batching).logits()
+        assert found.shape == (71, 2) and found.dtype == np.float32
+        assert np.abs(found - np.stack(expected)).max() <= 1e-5
 
 
-def test_cross_entropy():
-    logits = tf.constant([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
-    labels = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    shares = np.exp([2.0, -1.0, 0.5]) / np.exp([2.0, -1.0, 0.5]).sum()
-    found = cross_entropy(logits, labels, "single_label").numpy()
-    assert found == pytest.approx([-np.log(shares[0]), np.log(3.0)], abs=1e-6)
-    several = tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    yes = 1.0 / (1.0 + np.exp([-2.0, 1.0, -0.5]))
-    found = cross_entropy(logits, several, "multi_label").numpy()
-    assert found == pytest.approx([-np.log([yes[0], 1 - yes[1], yes[2]]).sum(), 3 * np.log(2.0)], abs=1e-6)
+def test_a_batch_must_divide():
+    lengths = np.full(100, 8, np.int32)
+    bucketed, packed = Plan(lengths, BUCKETED, 0), Plan(lengths, PACKED, 0)
+    for micro_batches, replicas in ((1, 1), (2, 2), (16, 1)):
+        check_division(bucketed, micro_batches, replicas)
+    for micro_batches, replicas in ((1, 2), (3, 2), (7, 1)):  # packed rows are filled up
+        check_division(packed, micro_batches, replicas)
+    with pytest.raises(InputError) as error:
+        check_division(bucketed, 3, 2)
+    assert str(error.value) == (
+        "train.batch_size: 16 does not divide among 2 replica(s) x train.gradient_accumulation 3; use a multiple of "
+        "6, or train.batching: packed"
+    )
+    with pytest.raises(InputError, match=r"a batch has 7 packed row\(s\), which 2 replica\(s\) x .* 4 can't share"):
+        check_division(packed, 4, 2)
 
 
-@pytest.mark.parametrize(
-    ("rows", "epochs", "expected"), [(40, 1.0, 3), (40, 0.01, 1), (48, 0.5, 2), (48, 1 / 3, 1), (49, 2.0, 8)]
-)
-def test_total_steps(rows, epochs, expected):
-    assert replace(RECIPE, epochs=epochs).total_steps(rows) == expected
+def test_a_row_that_cannot_hold_an_example_is_refused(tiny_run):
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    settings = config.train.model_copy(update={"row_length": 8})
+    with pytest.raises(InputError) as error:
+        training_plan(config.model_copy(update={"train": settings}), table)
+    assert str(error.value) == (
+        f"train.row_length: a row of 8 tokens can't hold the longest example, which has {table.lengths.max()}; set it "
+        "higher, or leave it out, or lower data.max_length"
+    )
+
+
+def test_class_weights():
+    labels, counts = ["a", "b", "c"], np.array([10.0, 30.0, 0.0])
+    assert class_weights(None, labels, counts) is None
+    assert class_weights("balanced", labels, counts) == pytest.approx((40 / 30, 40 / 90, 40 / 3))
+    assert class_weights({"b": 2.0}, labels, counts) == (1.0, 2.0, 1.0)
+    with pytest.raises(InputError, match=r"train\.class_weights: no label 'd'; the labels are a, b, c"):
+        class_weights({"d": 2.0}, labels, counts)
 
 
 def test_a_recipe_takes_the_rest_from_train(tiny_run):
-    config, _ = tiny_run
-    recipe = recipe_of(config, "prune", epochs=0.5, learning_rate=1e-4, keep="last")
-    assert (recipe.epochs, recipe.learning_rate, recipe.keep) == (0.5, 1e-4, "last")
-    for name in ("batch_size", "warmup_fraction", "weight_decay", "clip_global_norm", "checkpoint_every", "metric"):
-        assert getattr(recipe, name) == getattr(config.train, name)
-    assert (recipe.seed, recipe.task, recipe.max_length) == (config.seed, config.task, config.data.max_length)
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    own = {"epochs": 0.5, "learning_rate": 1e-4, "keep": "last", "precision": "float32"}
+    recipe = recipe_of(config, "prune", **own, labels=("negative", "positive"), training=table)
+    assert {name: getattr(recipe, name) for name in own} == own
+    assert recipe.settings is config.train and recipe.seed == config.seed
+    assert recipe.loss == Loss(config.task, 0.0, None)

@@ -1,98 +1,215 @@
-"""The schedule and AdamW, against arithmetic."""
+"""The optimizers, against arithmetic and Keras; what is frozen, what decays, how fast each layer learns."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
+from conftest import TINY, tiny_vocabulary
 
-from tfpipe.train.optimizer import WarmupLinearDecay, adamw
+from tfpipe.config import Train
+from tfpipe.errors import InputError
+from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.train.devices import choose_strategy
+from tfpipe.train.optimizer import depth_of, freeze, make_optimizer
+from tfpipe.train.step import trainable_by_name
 
-PEAK = 4e-3
-
-
-@pytest.mark.parametrize(
-    ("step", "share"),
-    [
-        (0, 1 / 10),  # the first step moves already
-        (4, 5 / 10),
-        (9, 1.0),  # the last step of the warm-up
-        (10, 1.0),
-        (55, 0.5),
-        (99, 1 / 90),  # the last step of all
-        (100, 0.0),
-        (1000, 0.0),
-    ],
-)
-def test_schedule(step, share):
-    schedule = WarmupLinearDecay(PEAK, warmup_steps=10, total_steps=100)
-    for dtype in (tf.int32, tf.int64):
-        assert float(schedule(tf.constant(step, dtype))) == pytest.approx(PEAK * share, rel=1e-5)
+NAMES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.0.output.dense.bias")
+SHAPES = ((3, 4), (4,))
+RATES = (2e-3, 4e-3, 4e-3, 3e-3, 1e-3)
 
 
-@pytest.mark.parametrize(
-    ("warmup", "total", "expected"),
-    [
-        (0, 1, [1.0]),
-        (1, 1, [1.0]),
-        (0, 4, [1.0, 0.75, 0.5, 0.25]),
-        (4, 4, [0.25, 0.5, 0.75, 1.0]),
-        (2, 4, [0.5, 1.0, 1.0, 0.5]),
-    ],
-)
-def test_schedule_at_its_edges(warmup, total, expected):
-    schedule = WarmupLinearDecay(1.0, warmup, total)
-    assert [float(schedule(step)) for step in range(total)] == pytest.approx(expected)
-
-
-def test_the_schedule_is_made_again_from_its_settings():
-    schedule = WarmupLinearDecay(PEAK, 3, 9)
-    again = WarmupLinearDecay.from_config(schedule.get_config())
-    assert [float(again(n)) for n in range(9)] == [float(schedule(n)) for n in range(9)]
-
-
-def test_adamw_against_numpy():
-    """Five steps over a matrix, which decays, and a vector, which does not."""
+def start() -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     random = np.random.default_rng(0)
-    first = {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=4)}
-    gradients = [{name: random.normal(size=value.shape) for name, value in first.items()} for _ in range(5)]
-    decay, beta_1, beta_2, epsilon = 0.1, 0.9, 0.999, 1e-8
-    rates = [PEAK * share for share in (0.5, 1.0, 1.0, 2 / 3, 1 / 3)]
+    first = {name: random.normal(size=shape) for name, shape in zip(NAMES, SHAPES, strict=True)}
+    return first, [{name: random.normal(size=value.shape) for name, value in first.items()} for _ in RATES]
 
-    variables = {name: tf.Variable(value, dtype=tf.float32, name=name) for name, value in first.items()}
-    optimizer = adamw(
-        list(variables.values()), learning_rate=PEAK, warmup_fraction=0.4, total_steps=5, weight_decay=decay
+
+def optimized(settings: Train, first, gradients) -> dict[str, np.ndarray]:
+    variables = {name: tf.Variable(value, dtype=tf.float32) for name, value in first.items()}
+    optimizer = make_optimizer(variables, settings, loss_scaling=False)
+    for rate, step in zip(RATES, gradients, strict=True):
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply_gradients([(tf.constant(step[n], tf.float32), v) for n, v in variables.items()])
+    return {name: variable.numpy() for name, variable in variables.items()}
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.1), ("adam", 0.1)])
+def test_adam_against_numpy(name, decay):
+    """A matrix, which decays under AdamW, and a vector, which does not."""
+    first, gradients = start()
+    expected = {key: value.copy() for key, value in first.items()}
+    mean, square = ({key: np.zeros_like(value) for key, value in first.items()} for _ in range(2))
+    for number, (step, rate) in enumerate(zip(gradients, RATES, strict=True), start=1):
+        for key, gradient in step.items():
+            if key == NAMES[0] and name == "adamw":
+                expected[key] *= 1 - rate * decay
+            mean[key] = 0.9 * mean[key] + 0.1 * gradient
+            square[key] = 0.999 * square[key] + 0.001 * gradient**2
+            corrected = np.sqrt(square[key] / (1 - 0.999**number)) + 1e-8
+            expected[key] -= rate * mean[key] / (1 - 0.9**number) / corrected
+    found = optimized(Train(optimizer=name, weight_decay=decay), first, gradients)
+    for key, value in found.items():
+        assert np.abs(value - expected[key]).max() <= 2e-6, key
+
+
+def test_adamw_against_keras():
+    first, gradients = start()
+    variables = {name: tf.Variable(value, dtype=tf.float32) for name, value in first.items()}
+    theirs = tf_keras.optimizers.AdamW(learning_rate=0.0, weight_decay=0.1, epsilon=1e-8, jit_compile=False)
+    theirs.exclude_from_weight_decay(var_list=[variables[NAMES[1]]])
+    theirs.build(list(variables.values()))
+    for rate, step in zip(RATES, gradients, strict=True):
+        theirs.learning_rate.assign(rate)
+        theirs.apply_gradients([(tf.constant(step[n], tf.float32), v) for n, v in variables.items()])
+    found = optimized(Train(weight_decay=0.1), first, gradients)
+    for name, variable in variables.items():
+        assert np.abs(found[name] - variable.numpy()).max() <= 1e-6
+
+
+def test_sgd_against_keras():
+    first, gradients = start()
+    variables = {name: tf.Variable(value, dtype=tf.float32) for name, value in first.items()}
+    theirs = tf_keras.optimizers.SGD(learning_rate=0.0, momentum=0.8, jit_compile=False)
+    theirs.build(list(variables.values()))
+    for rate, step in zip(RATES, gradients, strict=True):
+        theirs.learning_rate.assign(rate)
+        theirs.apply_gradients([(tf.constant(step[n], tf.float32), v) for n, v in variables.items()])
+    found = optimized(Train(optimizer="sgd", momentum=0.8, weight_decay=0.0), first, gradients)
+    for name, variable in variables.items():
+        assert np.abs(found[name] - variable.numpy()).max() <= 1e-6
+
+
+KERAS_3_LAMB = """
+import os
+os.environ["KERAS_BACKEND"] = "tensorflow"
+import sys
+import numpy as np
+import keras
+loaded = np.load(sys.argv[1])
+variable = keras.Variable(loaded["first"], dtype="float32")
+optimizer = keras.optimizers.Lamb(learning_rate=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-6)
+optimizer.build([variable])
+for rate, gradient in zip(loaded["rates"], loaded["gradients"]):
+    optimizer.learning_rate.assign(rate)
+    optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
+np.save(sys.argv[2], keras.ops.convert_to_numpy(variable))
+"""
+
+
+def test_lamb_against_keras_3(tmp_path):
+    """In a process of its own: Keras 3 and tf-keras are two worlds."""
+    first, gradients = start()
+    key = NAMES[0]
+    stacked = np.stack([step[key] for step in gradients])
+    np.savez(tmp_path / "in.npz", first=first[key], gradients=stacked, rates=RATES)
+    environment = {"PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    subprocess.run(
+        [sys.executable, "-c", KERAS_3_LAMB, str(tmp_path / "in.npz"), str(tmp_path / "out.npy")],
+        check=True,
+        env=environment,
+        timeout=120,
     )
-    expected = {name: value.copy() for name, value in first.items()}
-    mean = {name: np.zeros_like(value) for name, value in first.items()}
-    square = {name: np.zeros_like(value) for name, value in first.items()}
-    for number, (step, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
-        optimizer.apply_gradients(
-            [(tf.constant(step[name], tf.float32), variable) for name, variable in variables.items()]
-        )
-        for name, gradient in step.items():
-            if name == "kernel":
-                expected[name] -= rate * decay * expected[name]
-            mean[name] = beta_1 * mean[name] + (1 - beta_1) * gradient
-            square[name] = beta_2 * square[name] + (1 - beta_2) * gradient**2
-            corrected = np.sqrt(square[name] / (1 - beta_2**number)) + epsilon
-            expected[name] -= rate * mean[name] / (1 - beta_1**number) / corrected
-        for name, variable in variables.items():
-            assert np.abs(variable.numpy() - expected[name]).max() <= 2e-6, (number, name)
+    expected = np.load(tmp_path / "out.npy")
+    found = optimized(Train(optimizer="lamb", weight_decay=0.0), first, gradients)
+    assert np.abs(found[key] - expected).max() <= 2e-6
+    assert np.abs(expected - first[key]).max() > 1e-3
 
 
-def test_decay_is_decoupled_and_spares_vectors():
+def test_lamb_takes_steps_as_long_as_the_weights_and_decays():
+    kernel = np.full((2, 2), 3.0)
+    gradient = [{NAMES[0]: np.ones((2, 2))} for _ in RATES]
+    found = optimized(Train(optimizer="lamb", weight_decay=0.0), {NAMES[0]: kernel}, gradient)[NAMES[0]]
+    assert found == pytest.approx(3.0 * np.prod([1 - rate for rate in RATES]), rel=1e-4)
+    zero = [{NAMES[0]: np.zeros((2, 2))} for _ in RATES]
+    decayed = optimized(Train(optimizer="lamb", weight_decay=0.1), {NAMES[0]: kernel}, zero)[NAMES[0]]
+    assert (decayed < 3.0).all()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_decay_is_decoupled_and_spares_vectors(name):
     """Without a gradient, a matrix shrinks by rate times decay, and a bias or layer norm stays."""
-    kernel, bias = tf.Variable(tf.ones([2, 2]), name="kernel"), tf.Variable(tf.ones([2]), name="bias")
-    optimizer = adamw([kernel, bias], learning_rate=0.5, warmup_fraction=0.0, total_steps=1, weight_decay=0.1)
-    optimizer.apply_gradients([(tf.zeros([2, 2]), kernel), (tf.zeros([2]), bias)])
-    assert np.allclose(kernel, 0.95, atol=1e-6)
-    assert np.array_equal(bias, [1.0, 1.0])
+    first = {key: np.ones(shape) for key, shape in zip(NAMES, SHAPES, strict=True)}
+    zero = [{key: np.zeros(shape) for key, shape in zip(NAMES, SHAPES, strict=True)} for _ in RATES]
+    found = optimized(Train(optimizer=name, weight_decay=0.1), first, zero)
+    assert found[NAMES[0]] == pytest.approx(np.prod([1 - rate * 0.1 for rate in RATES]), rel=1e-6)
+    assert np.array_equal(found[NAMES[1]], np.ones(4))
 
 
-def test_slots_are_made_at_once():
+def test_layers_learn_slower_towards_the_input():
+    names = [
+        "bert.embeddings.word_embeddings.weight",
+        "bert.embeddings.LayerNorm.weight",
+        "bert.encoder.layer.0.output.dense.weight",
+        "bert.encoder.layer.1.output.dense.weight",
+        "bert.pooler.dense.weight",
+        "classifier.weight",
+    ]
+    assert [depth_of(name, 2) for name in names] == [0, 0, 1, 2, 3, 3]
+    first = {name: np.zeros((2, 2)) for name in names}
+    ones = [{name: np.ones((2, 2)) for name in names} for _ in RATES]
+    found = optimized(Train(optimizer="sgd", momentum=0.0, weight_decay=0.0, layer_decay=0.5), first, ones)
+    factors = [float(-found[name][0, 0] / sum(RATES)) for name in names]
+    assert factors == pytest.approx([1 / 8, 1 / 8, 1 / 4, 1 / 2, 1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def architecture():
+    return Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())})
+
+
+@pytest.mark.parametrize(("frozen", "left"), [(0, {1, 2, 3}), (1, {2, 3}), (2, {3})])
+def test_frozen_layers_get_no_slots(architecture, frozen, left):
+    model = build_training_form(architecture, 2)
+    said = freeze(model, frozen, 2)
+    variables = trainable_by_name(model)
+    assert {depth_of(name, 2) for name in variables} == left
+    assert said.startswith(f"frozen: the embeddings and {frozen} layer(s), ")
+    optimizer = make_optimizer(variables, Train(layer_decay=0.9), loss_scaling=False)
+    slots = [variable for variable in optimizer.variables if variable.shape.rank]
+    assert len(slots) == 2 * len(variables)
+
+
+def test_more_frozen_layers_than_there_are(architecture):
+    with pytest.raises(InputError, match=r"train\.frozen_layers: 3, but the encoder has 2; use at most that"):
+        freeze(build_training_form(architecture, 2), 3, 2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lamb"])
+def test_slots_are_made_at_once(name):
     """A checkpoint is restored before the first step: what it holds must have its place."""
-    variables = [tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3]))]
-    optimizer = adamw(variables, learning_rate=PEAK, warmup_fraction=0.1, total_steps=10, weight_decay=0.01)
+    variables = {key: tf.Variable(tf.ones(shape)) for key, shape in zip(NAMES, SHAPES, strict=True)}
+    optimizer = make_optimizer(variables, Train(optimizer=name), loss_scaling=False)
     shapes = sorted(tuple(variable.shape) for variable in optimizer.variables if variable.shape.rank)
-    assert shapes == [(2, 3), (2, 3), (3,), (3,)]
+    assert shapes == sorted(SHAPES * (1 if name == "sgd" else 2))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])
+def test_replicas_stay_equal(name):
+    """Each replica updates its own copy by the summed gradient."""
+    strategy = choose_strategy("mirrored")[0]
+    with strategy.scope():
+        variables = {NAMES[0]: tf.Variable(tf.ones([3, 4]))}
+        optimizer = make_optimizer(variables, Train(optimizer=name), loss_scaling=False)
+
+    @tf.function
+    def step():
+        optimizer.learning_rate.assign(0.1)
+        strategy.run(
+            lambda: optimizer.apply_gradients([(tf.ones([3, 4]), variables[NAMES[0]])], skip_gradients_aggregation=True)
+        )
+
+    step()
+    step()
+    copies = [copy.numpy() for copy in variables[NAMES[0]].values]
+    assert len(copies) == 2 and np.array_equal(*copies) and (copies[0] != 1.0).all()
+    single = {NAMES[0]: tf.Variable(tf.ones([3, 4]))}
+    plain = make_optimizer(single, Train(optimizer=name), loss_scaling=False)
+    for _ in range(2):
+        plain.learning_rate.assign(0.1)
+        plain.apply_gradients([(tf.ones([3, 4]), single[NAMES[0]])])
+    assert np.array_equal(copies[0], single[NAMES[0]])

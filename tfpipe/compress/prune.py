@@ -25,7 +25,8 @@ from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, load_classifier, save_classifier, set_weights, variables_by_name
 from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
-from tfpipe.train.loop import Hooks, fit, recipe_of
+from tfpipe.train.loop import fit, recipe_of, training_plan
+from tfpipe.train.step import Hooks
 
 MASK_UPDATES = 20  # over the ramp; each sorts every kernel
 
@@ -39,9 +40,17 @@ def run(config: Config, stage: StageDirectory) -> None:
     policy = choose_precision(config.train.precision)
     stage.choices["precision"] = str(policy)
     recipe = recipe_of(
-        config, "prune", epochs=config.prune.epochs, learning_rate=config.prune.learning_rate, keep="last"
+        config,
+        "prune",
+        epochs=config.prune.epochs,
+        learning_rate=config.prune.learning_rate,
+        keep="last",
+        precision=policy.value,
+        labels=dense.labels,
+        training=training,
     )
-    steps = recipe.total_steps(training.num_rows)
+    plan, _ = training_plan(config, training)
+    steps = plan.steps(config.prune.epochs)
     with precision(policy.value), strategy.scope():
         model = build_training_form(dense.architecture.with_dropout(config.train.dropout), len(dense.labels))
         set_weights(model, dense.weights)
@@ -53,7 +62,14 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     hooks = Hooks(after_update=masks.update, tracked=masks)
     history = fit(
-        model, stage=stage, training=training, validation=validation, recipe=recipe, strategy=strategy, hooks=hooks
+        model,
+        stage=stage,
+        training=training,
+        validation=validation,
+        plan=plan,
+        recipe=recipe,
+        strategy=strategy,
+        hooks=hooks,
     )
     weights = get_weights(model)
     reached = sparsity_of(weights)

@@ -31,14 +31,15 @@ from tensorflow_model_optimization.quantization.keras import (
 from tfpipe.config import Config
 from tfpipe.console import say
 from tfpipe.data.batches import batches
-from tfpipe.data.plan import Plan, bucket_lengths_for
+from tfpipe.data.plan import Plan
 from tfpipe.data.token_table import TokenTable
 from tfpipe.model import layers
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, load_classifier, save_classifier, set_weights, variables_by_name
 from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_strategy, precision
-from tfpipe.train.loop import EVALUATION_BATCH, Hooks, fit, recipe_of, training_inputs
+from tfpipe.train.loop import fit, recipe_of, training_plan
+from tfpipe.train.step import Hooks, model_inputs
 
 LARGEST_CODE = 127  # of a weight: the grid is symmetric, -128 is not used
 
@@ -50,8 +51,16 @@ def run(config: Config, stage: StageDirectory) -> None:
     base = load_classifier(stage.inputs.get("prune", stage.inputs["train"]))
     strategy, _ = choose_strategy(config.train.strategy)
     recipe = recipe_of(
-        config, "quantize", epochs=config.quantize.epochs, learning_rate=config.quantize.learning_rate, keep="last"
+        config,
+        "quantize",
+        epochs=config.quantize.epochs,
+        learning_rate=config.quantize.learning_rate,
+        keep="last",
+        precision="float32",
+        labels=base.labels,
+        training=training,
     )
+    plan, _ = training_plan(config, training)
     weights, scales = dict(base.weights), {}
     for name in weights:
         if "embeddings" in name and name.endswith("_embeddings.weight"):
@@ -60,14 +69,21 @@ def run(config: Config, stage: StageDirectory) -> None:
         architecture = base.architecture.with_dropout(config.train.dropout)
         float_model = build_training_form(architecture, len(base.labels))
         set_weights(float_model, weights)
-        ranges = calibrate(float_model, training, config)
+        ranges = calibrate(float_model, training, plan, config.quantize.calibration_rows)
         model = quantization_aware(float_model, ranges)
         masks = KeptZeros(model)
     say(f"  {len(ranges)} activations calibrated on {min(config.quantize.calibration_rows, training.num_rows)} rows")
 
     hooks = Hooks(after_update=masks.update, tracked=masks)
     history = fit(
-        model, stage=stage, training=training, validation=validation, recipe=recipe, strategy=strategy, hooks=hooks
+        model,
+        stage=stage,
+        training=training,
+        validation=validation,
+        plan=plan,
+        recipe=recipe,
+        strategy=strategy,
+        hooks=hooks,
     )
     weights = get_weights(model)
     for name in sorted(kernels_of(model)):
@@ -124,29 +140,25 @@ def nudged(low: float, high: float) -> tuple[float, float]:
     return -zero_point * scale, (255 - zero_point) * scale
 
 
-def calibrate(model: tf_keras.Model, table: TokenTable, config: Config) -> dict[str, tuple[float, float]]:
+def calibrate(model: tf_keras.Model, table: TokenTable, plan: Plan, rows: int) -> dict[str, tuple[float, float]]:
     """The range at every quantization point: the mean, over batches, of the smallest and largest value.
 
     Args:
       model: training form, float.
-      table: training rows; about `quantize.calibration_rows` of them, at random, are used.
-      config: the configuration.
+      table: training rows.
+      plan: made from them; its first steps are used.
+      rows: how many rows, about.
     """
     outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, layers.QuantizationPoint)}
     observed = tf_keras.Model(model.input, outputs)
 
     @tf.function(reduce_retracing=True)
     def extremes(batch):
-        answers = observed(training_inputs(batch, tf.zeros([2], tf.int32)), training=False)
+        answers = observed(model_inputs(batch), training=False)
         return {name: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in answers.items()}
 
-    plan = Plan(
-        table.lengths,
-        batch_size=EVALUATION_BATCH,
-        bucket_lengths=bucket_lengths_for(config.data.max_length),
-        seed=config.seed,
-    )
-    steps = math.ceil(min(config.quantize.calibration_rows, table.num_rows) / EVALUATION_BATCH)
+    share = min(rows, table.num_rows) / table.num_rows
+    steps = math.ceil(share * plan.steps_per_epoch)
     seen = [extremes(batch) for batch in batches(table, plan, 0, steps)]
     means = {name: np.mean([each[name].numpy() for each in seen], axis=0) for name in outputs}
     return {name: (float(low), float(high)) for name, (low, high) in means.items()}

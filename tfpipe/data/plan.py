@@ -1,157 +1,247 @@
-"""Which rows make up each step: the plan.
+"""Which examples make up each step: the plan.
 
-Enters: the length of every row, in tokens, a batch size, a seed. Leaves: for every step the rows of its batch and the
-length they are padded to. Made in NumPy alone, without reading a token. The rows of a step are a pure function of
-(lengths, batch size, seed, step): whatever assembles the batches, on however many machines, gets the same ones, and a
-training run that stopped resumes by asking for the next step.
+Enters: the length of every example, in tokens, a batch size, a seed. Leaves: for every step the examples of its batch,
+the row and slot of each, and the length of a row. Made in NumPy alone, without reading a token. The examples of a step
+are a pure function of (lengths, batching, seed, step): whatever assembles the batches, on however many machines, gets
+the same ones, and a training run that stopped resumes by asking for the next step.
+
+Three ways of batching, one plan:
+
+- packed: a row holds several examples, up to a number of slots; every batch has one shape and hardly any padding.
+- bucketed: an example a row; examples of similar length meet, and a batch is as long as the next of a few lengths.
+- padded: an example a row, all batches as long as the longest example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-# Rows of similar length meet in a batch when many batches are sorted together: the more, the less padding but the less
-# random a batch. Share of padding with batches of 32 sentences of 27 tokens on average (6,034 of them): unsorted 51 %,
-# windows of 10 batches 20 %, of 50 13.4 %, everything sorted 12.0 %, most of which is rounding up to a bucket.
+from tfpipe.data.packing import assign, fill_rate, pack
+
+# Examples of similar length meet in a bucketed batch when many batches are sorted together: the more, the less padding
+# but the less random a batch. Share of padding with batches of 32 sentences of 27 tokens on average (6,034 of them):
+# unsorted 51 %, windows of 10 batches 20 %, of 50 13.4 %, everything sorted 12.0 %, most of it rounding up to a bucket.
 WINDOW_BATCHES = 50
+
+# A packed row is the shortest that is filled so well; in a longer one attention costs more.
+GOOD_FILL = 0.9
+SHORTEST_ROW = 64
+
+# Slots cost little (the last layer's queries), but they cost: as few as stay within this of the best fill.
+FILL_TOLERANCE = 0.01
 
 EMPTY_SLOT = -1
 
 
 @dataclass(frozen=True)
-class EpochPlan:
-    """The steps of one pass over the rows; every row occurs exactly once."""
+class Batching:
+    """The shape of every batch: `rows` x one of `row_lengths` tokens, up to `slots` examples a row."""
 
-    rows: np.ndarray
-    """`[steps, batch_size] int64`, indices of rows; -1 is an empty slot"""
-    length: np.ndarray
-    """`[steps] int32`, tokens to which the step's rows are padded: a bucket length"""
+    kind: str
+    """`packed`, `bucketed` or `padded`"""
+    rows: int
+    slots: int
+    row_lengths: tuple[int, ...]
+    """rising; more than one for `bucketed` alone"""
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The steps of one pass over the examples; every example occurs exactly once."""
+
+    examples: np.ndarray
+    """`[steps, rows, slots] int64`, indices of examples; -1 is an empty slot"""
+    row_length: np.ndarray
+    """`[steps] int32`, tokens of the step's rows"""
+    examples_before: np.ndarray
+    """`[steps + 1] int64`, examples in the steps before"""
 
 
 class Plan:
     """The batches of every training step, by the step's global number.
 
     Global step n is step n mod `steps_per_epoch` of epoch n div `steps_per_epoch`, and the plan of an epoch is a pure
-    function of (lengths, batch size, bucket lengths, seed, epoch). A checkpoint therefore stores nothing but n: to
-    resume is to ask for step n + 1, in any process, with no iterator to restore.
+    function of (lengths, batching, seed, epoch). A checkpoint therefore stores nothing but n: to resume is to ask for
+    step n + 1, in any process, with no iterator to restore.
 
     Calls may come from several threads and in any order.
 
     Args:
-      lengths: `[rows] int32`, tokens per row.
-      batch_size: rows per step.
-      bucket_lengths: the lengths that a step may be padded to, rising; the last one must hold the longest row.
+      lengths: `[examples] int32`, tokens per example.
+      batching: shape of the batches.
       seed: seed of the shuffling.
 
     Raises:
-      ValueError: no rows, or a row longer than the last bucket.
+      ValueError: no examples, or one longer than a row.
     """
 
-    def __init__(self, lengths: np.ndarray, *, batch_size: int, bucket_lengths: Sequence[int], seed: int):
+    def __init__(self, lengths: np.ndarray, batching: Batching, seed: int):
         if not len(lengths):
-            raise ValueError("a plan needs at least one row; the training split is empty")
-        _check_buckets(lengths, bucket_lengths)
-        self.batch_size = batch_size
-        self.steps_per_epoch = -(-len(lengths) // batch_size)
+            raise ValueError("a plan needs at least one example; the training split is empty")
+        self.batching, self.num_examples = batching, len(lengths)
+        make_rows = _epoch_rows(np.asarray(lengths), batching)
 
         # Two epochs are kept: around the border between them, prefetching asks for both.
         @lru_cache(maxsize=2)
         def epoch_plan(epoch: int) -> EpochPlan:
-            return plan_epoch(lengths, batch_size=batch_size, bucket_lengths=bucket_lengths, seed=seed, epoch=epoch)
+            # The raw stream of Philox (Salmon et al., 2011) is the same in every release of NumPy; what
+            # Generator.shuffle makes of it may change. Sorting random keys is a shuffle too.
+            philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+            return make_rows(lambda count: np.argsort(philox.random_raw(count), kind="stable"))
 
         self._epoch_plan = epoch_plan
+        self.steps_per_epoch = len(epoch_plan(0).row_length)
 
     def step(self, n: int) -> tuple[np.ndarray, int]:
         """The batch of global step n, counted from 0.
 
         Returns:
-          rows: `[batch_size] int64`, indices of rows; -1 is an empty slot.
-          length: tokens to which they are padded.
+          examples: `[rows, slots] int64`, indices of examples; -1 is an empty slot.
+          row_length: tokens of a row.
         """
         if n < 0:
             raise ValueError(f"step {n}: steps are counted from 0")
         epoch, step = divmod(int(n), self.steps_per_epoch)
         plan = self._epoch_plan(epoch)
-        return plan.rows[step], int(plan.length[step])
+        return plan.examples[step], int(plan.row_length[step])
+
+    def examples_before(self, n: int) -> int:
+        """Examples in all steps before global step n: what schedules count."""
+        epoch, step = divmod(int(n), self.steps_per_epoch)
+        within = int(self._epoch_plan(epoch).examples_before[step]) if step else 0
+        return epoch * self.num_examples + within
+
+    def steps(self, epochs: float) -> int:
+        """Steps of so many epochs, at least one."""
+        return max(1, math.ceil(epochs * self.steps_per_epoch - 1e-9))
 
 
-def plan_epoch(
-    lengths: np.ndarray, *, batch_size: int, bucket_lengths: Sequence[int], seed: int, epoch: int
-) -> EpochPlan:
-    """Shuffles the rows, gathers those of similar length into batches, and shuffles the batches.
-
-    Args:
-      lengths: `[rows] int32`, tokens per row.
-      batch_size: rows per step; the epoch's last batch may have empty slots.
-      bucket_lengths: the lengths that a step may be padded to, rising.
-      seed: seed of the run, below 2**64.
-      epoch: number of the epoch, from 0.
-
-    Raises:
-      ValueError: a row is longer than the last bucket.
-    """
-    _check_buckets(lengths, bucket_lengths)
-    # The raw stream of Philox (Salmon et al., 2011) is the same in every release of NumPy; what Generator.shuffle makes
-    # of it may change. Sorting random keys is a shuffle too.
-    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    order = np.argsort(philox.random_raw(len(lengths)), kind="stable")
-    window = batch_size * WINDOW_BATCHES
-    for first in range(0, len(order), window):
-        part = order[first : first + window]
-        order[first : first + window] = part[np.argsort(lengths[part], kind="stable")]
-    plan = _cut(order, lengths, batch_size, bucket_lengths)
-    steps = np.argsort(philox.random_raw(len(plan.rows)), kind="stable")
-    return EpochPlan(_read_only(plan.rows[steps]), _read_only(plan.length[steps]))
-
-
-def plan_evaluation(lengths: np.ndarray, *, batch_size: int, bucket_lengths: Sequence[int]) -> EpochPlan:
-    """All rows once, from the shortest to the longest: the least padding, and nothing random.
+def choose_batching(
+    requested: str, lengths: np.ndarray, *, batch_size: int, max_length: int, row_length: int | None = None
+) -> tuple[Batching, str]:
+    """The shape of the batches, and what is worth saying of it.
 
     Args:
-      lengths: `[rows] int32`, tokens per row.
-      batch_size: rows per step; the last batch may have empty slots.
-      bucket_lengths: the lengths that a step may be padded to, rising.
+      requested: `auto`, `packed`, `bucketed` or `padded`.
+      lengths: `[examples] int32`, tokens per example.
+      batch_size: examples per step; packed, on average.
+      max_length: longest example that the settings allow.
+      row_length: tokens of a packed row; None: chosen from the lengths.
 
     Raises:
-      ValueError: a row is longer than the last bucket.
+      ValueError: an example does not fit into a row.
     """
-    _check_buckets(lengths, bucket_lengths)
-    return _cut(np.argsort(lengths, kind="stable"), lengths, batch_size, bucket_lengths)
+    lengths = np.asarray(lengths)
+    longest = int(lengths.max())
+    if requested == "bucketed":
+        batching = Batching("bucketed", batch_size, 1, bucket_lengths_for(max_length))
+        return batching, f"{batch_size} rows of up to {batching.row_lengths[-1]} tokens"
+    if requested == "padded":
+        batching = Batching("padded", batch_size, 1, (max_length,))
+        return batching, f"{batch_size} rows of {max_length} tokens, {lengths.mean() / max_length:.1%} of them real"
+    counts = np.bincount(lengths)
+    if row_length is None:
+        shortest = max(SHORTEST_ROW, -(-longest // 8) * 8)
+        fills = {length: _best_fill(counts, length) for length in (shortest, 2 * shortest)}
+        good = [length for length, fill in fills.items() if fill >= GOOD_FILL]
+        row_length = good[0] if good else max(fills, key=fills.get)
+    elif row_length < longest:
+        raise ValueError(f"a row of {row_length} tokens can't hold the longest example, which has {longest}")
+    best = _best_fill(counts, row_length)
+    slots = next(
+        slots
+        for slots in range(1, row_length + 1)
+        if fill_rate(pack(counts, row_length, slots), row_length) >= best - FILL_TOLERANCE
+    )
+    fill = fill_rate(pack(counts, row_length, slots), row_length)
+    rows = batch_size * lengths.mean() / (fill * row_length)
+    # A number of rows that several devices can share: at worst a sixteenth away from the exact one.
+    unit = 2 ** max(0, math.floor(math.log2(max(rows, 1.0))) - 3)
+    batching = Batching("packed", max(1, round(rows / unit) * unit), slots, (row_length,))
+    return batching, (
+        f"{batching.rows} rows of {row_length} tokens, {fill:.1%} of them real, "
+        f"{batching.rows * fill * row_length / lengths.mean():.1f} examples a step"
+    )
+
+
+def plan_evaluation(lengths: np.ndarray, batching: Batching) -> EpochPlan:
+    """All examples once, the longest last, and nothing random.
+
+    Args:
+      lengths: `[examples] int32`, tokens per example.
+      batching: shape of the batches.
+
+    Raises:
+      ValueError: an example is longer than a row.
+    """
+    return _epoch_rows(np.asarray(lengths), batching)(np.arange)
 
 
 def bucket_lengths_for(max_length: int) -> tuple[int, ...]:
     """The lengths that batches are padded to: close where short texts are, wide where few are; the last is the longest.
 
-    Every bucket is one more shape to trace and, under XLA, to compile, so there are only as many as save padding.
+    Every bucket is one more shape to trace and to compile, so there are only as many as save padding.
     """
     steps = [*range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, max(max_length, 320), 64)]
     return (*(length for length in steps if length < max_length), max_length)
 
 
-def _check_buckets(lengths: np.ndarray, bucket_lengths: Sequence[int]) -> None:
-    if len(lengths) and int(np.max(lengths)) > bucket_lengths[-1]:
+def _best_fill(counts: np.ndarray, row_length: int) -> float:
+    return fill_rate(pack(counts, row_length, row_length), row_length)
+
+
+def _epoch_rows(lengths: np.ndarray, batching: Batching):
+    """The function that makes an epoch: it takes `permutation(count)`, the epoch's only randomness."""
+    longest = int(lengths.max(initial=0))
+    if longest > batching.row_lengths[-1]:
         raise ValueError(
-            f"a row has {int(np.max(lengths))} tokens and the last bucket {bucket_lengths[-1]}; "
+            f"an example has {longest} tokens and a row {batching.row_lengths[-1]}; "
             "use the max_length that the rows were prepared with"
         )
+    if batching.kind == "packed":
+        kinds = pack(np.bincount(lengths), batching.row_lengths[0], batching.slots)
+
+        def make_rows(permutation) -> EpochPlan:
+            rows = assign(kinds, permutation(len(lengths)), lengths, batching.slots)
+            return _cut(rows[permutation(len(rows))], lengths, batching)
+
+        return make_rows
+
+    def make_rows(permutation) -> EpochPlan:
+        order = permutation(len(lengths))
+        if batching.kind == "bucketed":
+            window = batching.rows * WINDOW_BATCHES
+            for first in range(0, len(order), window):
+                part = order[first : first + window]
+                order[first : first + window] = part[np.argsort(lengths[part], kind="stable")]
+        plan = _cut(order[:, None], lengths, batching)
+        return _reordered(plan, permutation(len(plan.row_length)))
+
+    return make_rows
 
 
-def _cut(order: np.ndarray, lengths: np.ndarray, batch_size: int, bucket_lengths: Sequence[int]) -> EpochPlan:
-    steps = -(-len(order) // batch_size)
-    rows = np.full(steps * batch_size, EMPTY_SLOT, np.int64)
-    rows[: len(order)] = order
-    padded = np.zeros(steps * batch_size, np.int64)
-    padded[: len(order)] = np.asarray(lengths)[order]
-    longest = padded.reshape(steps, batch_size).max(axis=1, initial=0)
-    buckets = np.asarray(bucket_lengths, np.int32)
-    length = buckets[np.searchsorted(buckets, longest)]
-    return EpochPlan(_read_only(rows.reshape(steps, batch_size)), _read_only(length))
+def _cut(rows: np.ndarray, lengths: np.ndarray, batching: Batching) -> EpochPlan:
+    steps = -(-len(rows) // batching.rows)
+    examples = np.full((steps * batching.rows, rows.shape[1]), EMPTY_SLOT, np.int64)
+    examples[: len(rows)] = rows
+    tokens = np.zeros(examples.shape, np.int64)
+    tokens[examples >= 0] = lengths[examples[examples >= 0]]
+    longest = tokens.sum(axis=1).reshape(steps, batching.rows).max(axis=1, initial=0)
+    buckets = np.asarray(batching.row_lengths, np.int32)
+    row_length = buckets[np.searchsorted(buckets, longest)]
+    return _finished(examples.reshape(steps, batching.rows, rows.shape[1]), row_length)
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array.setflags(write=False)  # plans are cached and shared between threads
-    return array
+def _reordered(plan: EpochPlan, order: np.ndarray) -> EpochPlan:
+    return _finished(plan.examples[order], plan.row_length[order])
+
+
+def _finished(examples: np.ndarray, row_length: np.ndarray) -> EpochPlan:
+    before = np.concatenate([[0], np.cumsum((examples >= 0).sum(axis=(1, 2)))])
+    for array in (examples, row_length, before):
+        array.setflags(write=False)  # plans are cached and shared between threads
+    return EpochPlan(examples, row_length, before)

@@ -167,59 +167,76 @@ class TokenTable:
         """The second text of each row; None for a row without one."""
         return [self._cell("text_pair", row) for row in rows]
 
-    def rows(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """The given rows as one batch, padded.
+    def batch(self, examples: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The given rows of the table as one batch: examples side by side in the batch's rows, then padding.
 
         Args:
-          indices: `[n] int64`; -1 is an empty slot: nothing but padding, weight 0. Its first position counts as
-            attended, so that a softmax over the attended positions stays finite.
-          length: tokens to pad to; no row may be longer.
+          examples: `[rows, slots] int64`, indices in the table; -1 is an empty slot.
+          length: tokens of a row of the batch; the examples of a row must fit together.
 
         Returns:
-          `input_ids`, `token_type_ids`, `attention_mask`: `[n, length] int32`; `labels`: `[n, num_labels] float32`;
-          `weights`: `[n] float32`, 1 for a row and 0 for an empty slot.
+          `[rows, length] int32`: `input_ids`; `token_type_ids`; `segment_ids`, the example's slot from 1 on, 0 for
+          padding; `position_ids`, from 0 in each example. `[rows, slots]`: `cls_index`, int32, where in its row each
+          example starts, 0 for an empty slot; `weights`, float32, 1 for an example, 0 for an empty slot. `labels`:
+          `[rows, slots, num_labels] float32`.
 
         Raises:
-          IndexError: no such row.
-          ValueError: a row is longer than `length`.
+          IndexError: no such example.
+          ValueError: the examples of a row are longer than `length`.
         """
-        indices = np.asarray(indices, np.int64)
-        if indices.size and (indices.min() < -1 or indices.max() >= self.num_rows):
-            raise IndexError(f"rows {indices.min()} to {indices.max()} of a table of {self.num_rows} rows")
-        filled = np.flatnonzero(indices >= 0)
-        # Grouped by shard, so that each shard's tokens are gathered in one go.
-        shard_of = np.searchsorted(self._first_rows, indices[filled], side="right") - 1
-        if len(self._shards) > 1:
-            grouped = np.argsort(shard_of, kind="stable")
-            filled, shard_of = filled[grouped], shard_of[grouped]
-        rows = indices[filled]
-        lengths = self.lengths[rows]
-        if lengths.size and lengths.max() > length:
-            raise ValueError(f"a row of {lengths.max()} tokens does not fit into length {length}")
-        columns = np.arange(length, dtype=np.int64)
-        occupied = columns < lengths[:, None]
-        positions = (self._starts[rows][:, None] + columns)[occupied]  # in the flat tokens of the row's shard
-        targets = (filled[:, None] * length + columns)[occupied]  # in the flat batch
-        input_ids = np.full((len(indices), length), self.pad_id, np.int32)
-        token_type_ids = np.zeros((len(indices), length), np.int32)
-        attention_mask = np.zeros((len(indices), length), np.int32)
-        row_borders = np.searchsorted(shard_of, np.arange(len(self._shards) + 1))
-        token_borders = np.concatenate([[0], np.cumsum(lengths)])[row_borders]
-        for shard in np.unique(shard_of):
-            here = slice(token_borders[shard], token_borders[shard + 1])
-            input_ids.ravel()[targets[here]] = self._input_ids[shard][positions[here]]
-            token_type_ids.ravel()[targets[here]] = self._token_type_ids[shard][positions[here]]
-        attention_mask.ravel()[targets] = 1
-        attention_mask[indices < 0, :1] = 1
-        labels = np.zeros((len(indices), self.num_labels), np.float32)
-        labels[filled] = self.labels[rows]
+        examples = np.asarray(examples, np.int64)
+        if examples.size and (examples.min() < -1 or examples.max() >= self.num_rows):
+            raise IndexError(f"rows {examples.min()} to {examples.max()} of a table of {self.num_rows} rows")
+        occupied = examples >= 0
+        filled = examples[occupied]
+        lengths = np.zeros(examples.shape, np.int64)
+        lengths[occupied] = self.lengths[filled]
+        ends = np.cumsum(lengths, axis=1)
+        if ends.size and ends[:, -1].max() > length:
+            raise ValueError(f"{ends[:, -1].max()} tokens do not fit into a row of {length}")
+        starts = ends - lengths
+        # One entry a token from here on: its position in its example, then where it comes from and where it goes.
+        tokens = lengths[occupied]
+        positions = np.arange(tokens.sum()) - np.repeat(np.cumsum(tokens) - tokens, tokens)
+        sources = np.repeat(self._starts[filled], tokens) + positions  # in the flat tokens of the example's shard
+        rows, slots = np.nonzero(occupied)
+        targets = np.repeat(rows * length + starts[occupied], tokens) + positions  # in the flat batch
+        names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
+        batch = {name: np.zeros((len(examples), length), np.int32) for name in names}
+        batch["input_ids"].fill(self.pad_id)
+        for name, shards in (("input_ids", self._input_ids), ("token_type_ids", self._token_type_ids)):
+            self._gather(shards, filled, tokens, sources, targets, batch[name].ravel())
+        batch["segment_ids"].ravel()[targets] = np.repeat(slots + 1, tokens)
+        batch["position_ids"].ravel()[targets] = positions
+        labels = np.zeros((*examples.shape, self.num_labels), np.float32)
+        labels[occupied] = self.labels[filled]
+        cls_index = np.where(occupied, starts, 0).astype(np.int32)
+        return {**batch, "cls_index": cls_index, "labels": labels, "weights": occupied.astype(np.float32)}
+
+    def padded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The given rows of the table one below the other, padded to the longest, as an encoder is asked.
+
+        Args:
+          rows: `[batch] int64`, indices in the table; at least one.
+
+        Returns:
+          `input_ids`, `attention_mask` (1 for a token), `token_type_ids`: `[batch, length] int32`.
+        """
+        batch = self.batch(np.asarray(rows)[:, None], int(self.lengths[rows].max()))
         return {
-            "input_ids": input_ids,
-            "token_type_ids": token_type_ids,
-            "attention_mask": attention_mask,
-            "labels": labels,
-            "weights": (indices >= 0).astype(np.float32),
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["segment_ids"],
+            "token_type_ids": batch["token_type_ids"],
         }
+
+    def _gather(self, shards, examples, tokens, sources, targets, result) -> None:
+        if len(shards) == 1:
+            result[targets] = shards[0][sources]
+            return
+        shard_of = np.repeat(np.searchsorted(self._first_rows, examples, side="right") - 1, tokens)
+        for shard in np.unique(shard_of):
+            here = shard_of == shard
+            result[targets[here]] = shards[shard][sources[here]]
 
     def _cell(self, column: str, row: int) -> str | None:
         if not 0 <= row < self.num_rows:

@@ -109,12 +109,11 @@ def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator
     ordered = rows[np.argsort(table.lengths[rows], kind="stable")]
     for start in range(0, len(ordered), batch_size):
         chunk = ordered[start : start + batch_size]
-        columns = table.rows(chunk, int(table.lengths[chunk].max()))
         pairs = table.text_pairs(chunk)
         yield (
             chunk,
             Batch(
-                {name: columns[name] for name in MASK_FORM_INPUTS},
+                table.padded(chunk),
                 table.texts(chunk),
                 None if pairs[0] is None else [pair or "" for pair in pairs],
             ),

@@ -14,7 +14,6 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfpipe.data.token_table import TokenTable
-from tfpipe.model.bert import MASK_FORM_INPUTS
 
 FILE = "tf_serving_warmup_requests"
 LENGTHS = 10  # quantiles of the rows' lengths
@@ -49,9 +48,7 @@ def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
         texts = {"text": [text.encode() for text in table.texts(rows)]}
         if pairs:
             texts["text_pair"] = [(pair or "").encode() for pair in table.text_pairs(rows)]
-        batch = table.rows(rows, int(table.lengths[rows].max()))
-        tokens = {name: batch[name] for name in MASK_FORM_INPUTS}
-        requests += [predict_request("serving_default", texts), predict_request("tokens", tokens)]
+        requests += [predict_request("serving_default", texts), predict_request("tokens", table.padded(rows))]
     file = saved_model / "assets.extra" / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:

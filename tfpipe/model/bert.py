@@ -4,8 +4,9 @@ Layer names are the names of transformers' tensors (`encoder.layer.0.attention.s
 ranges move between the forms below, files and other libraries by name alone. A quantization point (`….input`) stands
 before every projection that can be 8 bits wide.
 
-- training form: `input_ids, token_type_ids, segment_ids, position_ids` [rows, length] int32, `cls_index` [examples]
-  int32, `dropout_key` [2] int32 -> logits [examples, labels] float32. A row may hold several examples.
+- training form: `input_ids, token_type_ids, segment_ids, position_ids` [rows, length] int32, `cls_index` [rows,
+  slots] int32, `dropout_key` [2] int32 -> logits [rows, slots, labels] float32. A row may hold several examples, each a
+  segment of its own; the slots say where their `[CLS]` stand.
 - mask form: `input_ids, attention_mask, token_type_ids` [batch, length] int32 -> logits [batch, labels] float32,
   float32 throughout: what is evaluated, exported and served.
 """
@@ -22,15 +23,17 @@ from tfpipe.model.layers import (
     Activation,
     AttentionContext,
     BroadcastDense,
+    CompiledActivation,
     Dropout,
     FakeQuantize,
     GatherClassToken,
     GatherEmbedding,
     LayerNormalization,
     MaskBias,
+    PackedAttentionContext,
     Positions,
     QuantizationPoint,
-    SegmentBias,
+    ResidualNormalization,
 )
 
 MASK_FORM_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -74,14 +77,10 @@ def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras
     """The classifier that trains, under the global Keras policy."""
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in names}
-    inputs["cls_index"] = tf_keras.Input((), dtype=tf.int32, name="cls_index")
+    inputs["cls_index"] = tf_keras.Input((None,), dtype=tf.int32, name="cls_index")
     inputs["dropout_key"] = tf_keras.Input(batch_shape=(2,), dtype=tf.int32, name="dropout_key")
-    bias = SegmentBias(name="attention_bias", dtype="float32")(inputs["segment_ids"])
-    trunk = _Trunk(
-        architecture, tf_keras.layers.Dense, tf_keras.layers.Embedding, ranges={}, dropout_key=inputs["dropout_key"]
-    )
-    states = trunk(inputs["input_ids"], inputs["token_type_ids"], inputs["position_ids"], bias)
-    cls = GatherClassToken(name="cls")([states, inputs["cls_index"]])
+    trunk = _TrainingTrunk(architecture, inputs)
+    cls = trunk(inputs["input_ids"], inputs["token_type_ids"], inputs["position_ids"])
     return tf_keras.Model(inputs, _head(trunk, cls, num_labels), name="bert_classifier")
 
 
@@ -99,10 +98,9 @@ def build_mask_form(
     tf_keras.mixed_precision.set_global_policy("float32")
     try:
         inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in MASK_FORM_INPUTS}
-        bias = MaskBias(name="attention_bias")(inputs["attention_mask"])
+        trunk = _MaskTrunk(architecture, inputs, ranges or {})
         positions = Positions(name="positions")(inputs["input_ids"])
-        trunk = _Trunk(architecture, BroadcastDense, GatherEmbedding, ranges=ranges or {}, dropout_key=None)
-        states = trunk(inputs["input_ids"], inputs["token_type_ids"], positions, bias)
+        states = trunk(inputs["input_ids"], inputs["token_type_ids"], positions)
         cls = tf_keras.layers.Lambda(lambda x: x[:, 0], name="cls")(states)
         return tf_keras.Model(inputs, _head(trunk, cls, num_labels), name="bert_classifier")
     finally:
@@ -110,87 +108,151 @@ def build_mask_form(
 
 
 class _Trunk:
-    """Builds the encoder's layers; what differs between the forms is given once, here."""
+    """Builds the encoder's layers; the forms differ in the few methods that are theirs."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        dense: type,
-        embedding: type,
-        ranges: dict[str, tuple[float, float]],
-        dropout_key,
-    ):
-        self.architecture, self._dense, self._embedding = architecture, dense, embedding
-        self._ranges, self._key = ranges, dropout_key
-        self._dropouts = 0
+    dense_class: type
+    embedding_class: type
+    activation_class: type
 
-    def __call__(self, input_ids, token_type_ids, position_ids, bias):
-        """[batch, length] int32 inputs and an attention bias -> hidden states [batch, length, hidden]."""
+    def __init__(self, architecture: Architecture):
+        self.architecture = architecture
+
+    def __call__(self, input_ids, token_type_ids, position_ids):
+        """[rows, length] int32 inputs -> hidden states of the class tokens, [rows, slots, hidden]."""
         a = self.architecture
-        embedded = [
-            self._embedding(size, a.hidden_size, name=f"embeddings.{name}_embeddings")(ids)
+        word, position, token_type = (
+            self.embedding_class(size, a.hidden_size, name=f"embeddings.{name}_embeddings")(ids)
             for name, size, ids in (
                 ("word", a.vocab_size, input_ids),
                 ("position", a.max_position_embeddings, position_ids),
                 ("token_type", a.type_vocab_size, token_type_ids),
             )
-        ]
-        x = self.norm("embeddings.LayerNorm", tf_keras.layers.Add(name="embeddings.sum")(embedded))
-        x = self.dropout("embeddings.dropout", x)
+        )
+        x = self.embedded(word, position, token_type)
         for index in range(a.num_hidden_layers):
-            x = self._layer(f"encoder.layer.{index}", x, bias)
+            x = self._layer(f"encoder.layer.{index}", x, last=index == a.num_hidden_layers - 1)
         return x
 
-    def _layer(self, name: str, x, bias):
+    def _layer(self, name: str, x, last: bool):
         a = self.architecture
-        point = self.point(f"{name}.attention.self.input", x)
+        states = self.point(f"{name}.attention.self.input", x)
+        queries, residual = states, x
+        if last:  # only the class tokens are read after it: they alone ask, and the other tokens are keys and values
+            queries, residual = self.class_tokens(f"{name}.queries", states), self.class_tokens(f"{name}.residual", x)
         query, key, value = (
-            self.dense(f"{name}.attention.self.{part}", a.hidden_size, point) for part in ("query", "key", "value")
+            self.dense(f"{name}.attention.self.{part}", a.hidden_size, source)
+            for part, source in (("query", queries), ("key", states), ("value", states))
         )
-        context_inputs = [query, key, value, bias]
-        attention = {"num_heads": a.num_attention_heads}
-        if self._key is not None:
-            context_inputs.append(self._key)
-            attention |= {"rate": a.attention_probs_dropout_prob, "salt": self._next_salt()}
-        context = AttentionContext(**attention, name=f"{name}.attention.self.context")(context_inputs)
+        context = self.attention(f"{name}.attention.self.context", query, key, value, last=last)
         attended = self._projected(f"{name}.attention.output", a.hidden_size, context)
-        x = self._normalized(f"{name}.attention.output", attended, x)
+        x = self.normalized(f"{name}.attention.output", attended, residual)
         inner = self._projected(f"{name}.intermediate", a.intermediate_size, x)
-        inner = Activation(a.hidden_act, name=f"{name}.intermediate.activation")(inner)
+        inner = self.activation_class(a.hidden_act, name=f"{name}.intermediate.activation")(inner)
         outer = self._projected(f"{name}.output", a.hidden_size, inner)
-        return self._normalized(f"{name}.output", outer, x)
+        return self.normalized(f"{name}.output", outer, x)
 
     def _projected(self, name: str, units: int, x):
         return self.dense(f"{name}.dense", units, self.point(f"{name}.input", x))
 
-    def _normalized(self, name: str, x, residual):
-        x = self.dropout(f"{name}.dropout", x)
-        return self.norm(f"{name}.LayerNorm", tf_keras.layers.Add(name=f"{name}.sum")([x, residual]))
-
     def dense(self, name: str, units: int, x, **kwargs):
         """A projection."""
         initializer = tf_keras.initializers.TruncatedNormal(stddev=0.02)
-        return self._dense(units, name=name, kernel_initializer=initializer, **kwargs)(x)
+        return self.dense_class(units, name=name, kernel_initializer=initializer, **kwargs)(x)
 
-    def norm(self, name: str, x):
-        """A layer normalization."""
-        return LayerNormalization(self.architecture.layer_norm_eps, name=name)(x)
+
+class _TrainingTrunk(_Trunk):
+    """Packed rows, dropout, points that quantization-aware training can wrap."""
+
+    dense_class = tf_keras.layers.Dense
+    embedding_class = tf_keras.layers.Embedding
+    activation_class = CompiledActivation
+
+    def __init__(self, architecture: Architecture, inputs: dict[str, tf.Tensor]):
+        super().__init__(architecture)
+        self._segments, self._cls_index = inputs["segment_ids"], inputs["cls_index"]
+        self._key, self._dropouts = inputs["dropout_key"], 0
+
+    def embedded(self, word, position, token_type):
+        """Sum, normalization, dropout."""
+        other = tf_keras.layers.Add(name="embeddings.sum")([position, token_type])
+        x = self._residual_normalization("embeddings.LayerNorm", word, other, rate=0.0)
+        return self.dropout("embeddings.dropout", x)
+
+    def attention(self, name: str, query, key, value, last: bool):
+        """Within each segment."""
+        segments = self.class_tokens("cls.segments", self._segments) if last else self._segments
+        a = self.architecture
+        layer = PackedAttentionContext(
+            a.num_attention_heads, a.attention_probs_dropout_prob, self._next_salt(), name=name
+        )
+        return layer([query, key, value, segments, self._segments, self._key])
+
+    def normalized(self, name: str, x, residual):
+        """Dropout, sum, normalization."""
+        return self._residual_normalization(
+            f"{name}.LayerNorm", x, residual, rate=self.architecture.hidden_dropout_prob
+        )
 
     def point(self, name: str, x):
         """What enters a projection: where an activation is 8 bits wide. The residual beside it stays float."""
-        if self._key is not None:
-            return QuantizationPoint(name=name)(x)
-        return FakeQuantize(*self._ranges[name], name=name)(x) if name in self._ranges else x
+        return QuantizationPoint(name=name)(x)
+
+    def class_tokens(self, name: str, x):
+        """[rows, length, …] -> [rows, slots, …]."""
+        return GatherClassToken(name=name)([x, self._cls_index])
 
     def dropout(self, name: str, x):
-        """Dropout of hidden states; nothing at all in the mask form."""
-        if self._key is None:
-            return x
+        """Dropout of hidden states."""
         return Dropout(self.architecture.hidden_dropout_prob, self._next_salt(), name=name)([x, self._key])
+
+    def _residual_normalization(self, name: str, x, residual, rate: float):
+        layer = ResidualNormalization(self.architecture.layer_norm_eps, rate, self._next_salt(), name=name)
+        return layer([x, residual, self._key])
 
     def _next_salt(self) -> int:
         self._dropouts += 1
         return self._dropouts
+
+
+class _MaskTrunk(_Trunk):
+    """One example a row, no dropout, learned ranges fixed: plain operators that convert well."""
+
+    dense_class = BroadcastDense
+    embedding_class = GatherEmbedding
+    activation_class = Activation
+
+    def __init__(
+        self, architecture: Architecture, inputs: dict[str, tf.Tensor], ranges: dict[str, tuple[float, float]]
+    ):
+        super().__init__(architecture)
+        self._bias, self._ranges = MaskBias(name="attention_bias")(inputs["attention_mask"]), ranges
+
+    def embedded(self, word, position, token_type):
+        """Sum and normalization."""
+        return self._norm("embeddings", tf_keras.layers.Add(name="embeddings.sum")([word, position, token_type]))
+
+    def attention(self, name: str, query, key, value, last: bool):
+        """Over the row."""
+        return AttentionContext(self.architecture.num_attention_heads, name=name)([query, key, value, self._bias])
+
+    def normalized(self, name: str, x, residual):
+        """Sum and normalization."""
+        return self._norm(name, tf_keras.layers.Add(name=f"{name}.sum")([x, residual]))
+
+    def point(self, name: str, x):
+        """Rounds to 256 levels where a range was learned."""
+        return FakeQuantize(*self._ranges[name], name=name)(x) if name in self._ranges else x
+
+    def class_tokens(self, name: str, x):
+        """[batch, length, hidden] -> [batch, 1, hidden]."""
+        return x
+
+    def dropout(self, name: str, x):
+        """Nothing."""
+        return x
+
+    def _norm(self, name: str, x):
+        return LayerNormalization(self.architecture.layer_norm_eps, name=f"{name}.LayerNorm")(x)
 
 
 def _head(trunk: _Trunk, cls, num_labels: int):

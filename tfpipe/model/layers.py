@@ -11,25 +11,14 @@ import math
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.model import elementwise
+
 MASKED = -1e9  # added to a masked score: exp() of it is exactly 0 in float32, and sums with it stay finite
 
 
-def stateless_dropout(x: tf.Tensor, rate: float, key: tf.Tensor, salt: int) -> tf.Tensor:
-    """Dropout whose mask is a pure function of `key` and `salt` (Philox), so that a resumed step repeats itself.
-
-    Args:
-      x: float tensor of any shape.
-      rate: probability of a zero; it acts in steps of 1/65536.
-      key: [2] int32, made of (seed, step, micro-batch, replica).
-      salt: number of the layer.
-    """
-    count = tf.size(x)
-    seed = tf.random.experimental.stateless_fold_in(key, salt)
-    # One 32-bit draw serves two elements.
-    draws = tf.random.stateless_uniform([(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32)
-    bits = tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint16), [-1])[:count], tf.shape(x))
-    keep = bits >= tf.constant(round(rate * 65536), tf.uint16)
-    return tf.where(keep, x * tf.cast(1.0 / (1.0 - rate), x.dtype), tf.zeros([], x.dtype))
+def salted(key: tf.Tensor, salt: int) -> tf.Tensor:
+    """The dropout key of one layer: [2] int32, number of the layer -> [2] int32."""
+    return tf.random.experimental.stateless_fold_in(key, salt)
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -44,7 +33,7 @@ class Dropout(tf_keras.layers.Layer):
         x, key = inputs
         if not training or self.rate == 0.0:
             return tf.identity(x)
-        return stateless_dropout(x, self.rate, key, self.salt)
+        return elementwise.dropout(x, salted(key, self.salt), self.rate)
 
     def compute_output_shape(self, input_shape):
         """Same as `x`."""
@@ -53,20 +42,6 @@ class Dropout(tf_keras.layers.Layer):
     def get_config(self):
         """Settings, for cloning."""
         return super().get_config() | {"rate": self.rate, "salt": self.salt}
-
-
-class SegmentBias(tf_keras.layers.Layer):
-    """Additive attention bias of packed rows: a token sees the tokens of its own segment, and 0 is padding."""
-
-    def call(self, segment_ids):
-        """[batch, length] int32 -> [batch, 1, length, length] float32, 0 or MASKED."""
-        same = tf.equal(segment_ids[:, :, None], segment_ids[:, None, :])
-        seen = tf.logical_and(same, segment_ids[:, None, :] > 0)
-        return tf.where(seen, 0.0, MASKED)[:, None]
-
-    def compute_output_shape(self, input_shape):
-        """[batch, 1, length, length]."""
-        return (input_shape[0], 1, input_shape[1], input_shape[1])
 
 
 class MaskBias(tf_keras.layers.Layer):
@@ -86,32 +61,32 @@ class Positions(tf_keras.layers.Layer):
 
 
 class AttentionContext(tf_keras.layers.Layer):
-    """Scaled dot-product attention over heads (Vaswani et al., 2017), between the projections.
+    """Scaled dot-product attention over heads (Vaswani et al., 2017), between the projections, of one example a row.
 
-    `[query, key, value, bias]` or `[query, key, value, bias, dropout key]` -> context, [batch, length, hidden].
+    `[query, key, value, bias]` -> context, [batch, queries, hidden].
     """
 
-    def __init__(self, num_heads: int, rate: float = 0.0, salt: int = 0, **kwargs):
-        super().__init__(**kwargs, autocast=False)  # the bias stays float32
-        self.num_heads, self.rate, self.salt = num_heads, rate, salt
+    def __init__(self, num_heads: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
 
-    def call(self, inputs, training=False):
-        """Queries, keys and values [batch, length, hidden]; bias broadcastable to [batch, 1, length, length]."""
-        query, key, value, bias = inputs[:4]
-        hidden = query.shape[-1]
-        scores = tf.matmul(self._split(query), self._split(key), transpose_b=True)
-        scores = tf.cast(scores, tf.float32) * (1.0 / math.sqrt(hidden // self.num_heads)) + bias
-        probabilities = tf.cast(tf.nn.softmax(scores), query.dtype)
-        if training and self.rate > 0.0:
-            probabilities = stateless_dropout(probabilities, self.rate, inputs[4], self.salt)
-        context = tf.transpose(tf.matmul(probabilities, self._split(value)), [0, 2, 1, 3])
-        shape = tf.shape(query)
-        return tf.reshape(context, [shape[0], shape[1], hidden])
+    def call(self, inputs):
+        """Queries, keys and values [batch, length, hidden]; bias broadcastable to [batch, 1, queries, length]."""
+        query, key, value, bias = inputs
+        scores = tf.matmul(self.split(query), self.split(key), transpose_b=True)
+        probabilities = tf.nn.softmax(scores * (1.0 / math.sqrt(query.shape[-1] // self.num_heads)) + bias)
+        return self.merge(tf.matmul(probabilities, self.split(value)))
 
-    def _split(self, x):
+    def split(self, x):
+        """[batch, length, hidden] -> [batch, heads, length, width]."""
         shape = tf.shape(x)
         heads = tf.reshape(x, [shape[0], shape[1], self.num_heads, x.shape[-1] // self.num_heads])
         return tf.transpose(heads, [0, 2, 1, 3])
+
+    def merge(self, x):
+        """[batch, heads, length, width] -> [batch, length, hidden]."""
+        shape = tf.shape(x)
+        return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [shape[0], shape[2], self.num_heads * x.shape[-1]])
 
     def compute_output_shape(self, input_shape):
         """Same as the query."""
@@ -119,7 +94,36 @@ class AttentionContext(tf_keras.layers.Layer):
 
     def get_config(self):
         """Settings, for cloning."""
-        return super().get_config() | {"num_heads": self.num_heads, "rate": self.rate, "salt": self.salt}
+        return super().get_config() | {"num_heads": self.num_heads}
+
+
+class PackedAttentionContext(AttentionContext):
+    """The same for rows that hold several examples: a token attends to its own segment; dropout in training.
+
+    `[query, key, value, query segments, key segments, dropout key]` -> context, [rows, queries, hidden].
+    """
+
+    def __init__(self, num_heads: int, rate: float, salt: int, **kwargs):
+        super().__init__(num_heads, **kwargs)
+        self.rate, self.salt = rate, salt
+
+    def call(self, inputs, training=False):
+        """Queries [rows, queries, hidden], keys and values [rows, length, hidden]; segments int32, 0 is padding."""
+        query, key, value, query_segments, key_segments, dropout_key = inputs
+        scores = tf.matmul(self.split(query), self.split(key), transpose_b=True)
+        probabilities = elementwise.segment_softmax(
+            scores,
+            query_segments,
+            key_segments,
+            salted(dropout_key, self.salt),
+            scale=1.0 / math.sqrt(query.shape[-1] // self.num_heads),
+            rate=self.rate if training else 0.0,
+        )
+        return self.merge(tf.matmul(probabilities, self.split(value)))
+
+    def get_config(self):
+        """Settings, for cloning."""
+        return super().get_config() | {"rate": self.rate, "salt": self.salt}
 
 
 class LayerNormalization(tf_keras.layers.Layer):
@@ -154,6 +158,35 @@ class LayerNormalization(tf_keras.layers.Layer):
         return super().get_config() | {"epsilon": self.epsilon}
 
 
+class ResidualNormalization(LayerNormalization):
+    """Dropout, the residual's sum and layer normalization in one: `[x, residual, dropout key]` -> [..., hidden]."""
+
+    def __init__(self, epsilon: float, rate: float, salt: int, **kwargs):
+        super().__init__(epsilon, **kwargs)
+        self.rate, self.salt = rate, salt
+
+    def build(self, input_shape):
+        """Makes gamma and beta, [hidden] float32."""
+        super().build(input_shape[0])
+
+    def call(self, inputs, training=False):
+        """`x` and `residual` [..., hidden] float; `key` [2] int32."""
+        x, residual, key = inputs
+        gamma, beta = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta))
+        rate = self.rate if training else 0.0
+        return elementwise.add_and_normalize(
+            x, residual, gamma, beta, salted(key, self.salt), rate=rate, epsilon=self.epsilon
+        )
+
+    def compute_output_shape(self, input_shape):
+        """Same as `x`."""
+        return input_shape[0]
+
+    def get_config(self):
+        """Settings, for cloning."""
+        return super().get_config() | {"rate": self.rate, "salt": self.salt}
+
+
 class Activation(tf_keras.layers.Layer):
     """The feed-forward activation: `gelu` (exact, with erf), `gelu_new` (tanh) or `relu`, as transformers names them.
 
@@ -181,17 +214,27 @@ class Activation(tf_keras.layers.Layer):
         return super().get_config() | {"function": self.function}
 
 
+class CompiledActivation(Activation):
+    """The same, in training: one loop forward, one for the gradient."""
+
+    def call(self, x):
+        """[..., width] float -> the same."""
+        if self.function == "relu":
+            return tf.nn.relu(x)
+        return elementwise.gelu(x, approximate=self.function == "gelu_new")
+
+
 class GatherClassToken(tf_keras.layers.Layer):
-    """Takes each example's `[CLS]` from the rows: `[hidden states, cls_index]` -> [examples, hidden]."""
+    """Takes what stands at each example's `[CLS]`: `[values of tokens, cls_index]` -> [rows, slots, …]."""
 
     def call(self, inputs):
-        """Hidden states [batch, length, hidden] float; cls_index [examples] int32 counts tokens over all rows."""
-        states, cls_index = inputs
-        return tf.gather(tf.reshape(states, [-1, states.shape[-1]]), cls_index)
+        """Values [rows, length, …]; cls_index [rows, slots] int32, positions within the row."""
+        values, cls_index = inputs
+        return tf.gather(values, cls_index, batch_dims=1)
 
     def compute_output_shape(self, input_shape):
-        """[examples, hidden]."""
-        return (input_shape[1][0], input_shape[0][-1])
+        """[rows, slots, …]."""
+        return (*input_shape[1], *input_shape[0][2:])
 
 
 class BroadcastDense(tf_keras.layers.Dense):

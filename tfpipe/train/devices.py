@@ -11,8 +11,6 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.errors import InputError
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -56,16 +54,19 @@ def choose_precision(requested: str) -> Choice:
     """The Keras policy of training: compute type; variables, softmax, layer norm and loss stay float32.
 
     Args:
-      requested: `auto`, `float32` or `mixed_bfloat16`.
+      requested: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
     """
     if requested != "auto":
         return Choice(requested, "as requested")
+    if tf.config.list_logical_devices("TPU"):
+        return Choice("mixed_bfloat16", "a TPU multiplies nothing else as fast")
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        if capability >= (8, 0):
-            return Choice("mixed_bfloat16", f"GPU of compute capability {capability[0]}.{capability[1]}")
-        return Choice("float32", "the GPU has no bfloat16 units")
+        shown = f"GPU of compute capability {capability[0]}.{capability[1]}"
+        if capability >= (7, 0):
+            return Choice("mixed_float16", f"{shown}, with dynamic loss scaling")
+        return Choice("float32", f"{shown} has no fast float16 products")
     flags = cpu_flags()
     for flag in ("amx_bf16", "avx512_bf16"):
         if flag in flags:
@@ -100,16 +101,3 @@ def precision(policy: str) -> Iterator[None]:
         yield
     finally:
         tf_keras.mixed_precision.set_global_policy(before)
-
-
-def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """A global batch must divide among the replicas.
-
-    Raises:
-      InputError: it does not.
-    """
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise InputError(
-            f"train.batch_size: {batch_size} does not divide among {replicas} replicas; use a multiple of {replicas}"
-        )

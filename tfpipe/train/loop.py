@@ -1,15 +1,15 @@
 """The one training loop: fine-tuning, pruning and quantization-aware training all run here.
 
 Enters: a model in training form, a token table, a plan. Leaves: the trained model, its history, and, while it works,
-checkpoints. A checkpoint holds the variables, the optimizer and the number of the step; the plan and the stateless
-randomness make everything else a function of that number, so a resumed run ends bit-identical.
+checkpoints. A checkpoint holds the variables, the optimizer, the number of the step and the history; the plan, the
+learning rates and the stateless randomness make everything else a function of these, so a resumed run ends
+bit-identical.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,74 +17,107 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
-from tfpipe.config import Config
+from tfpipe.config import Config, Train
 from tfpipe.console import progress_bar, say
-from tfpipe.data.batches import batches, evaluation_batches
-from tfpipe.data.plan import Plan, bucket_lengths_for
+from tfpipe.data.batches import batches
+from tfpipe.data.plan import Plan, choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
-from tfpipe.train.optimizer import adamw
-
-EVALUATION_BATCH = 64
-
-MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+from tfpipe.train.evaluation import Evaluation
+from tfpipe.train.optimizer import make_optimizer
+from tfpipe.train.schedule import learning_rate, plateau_factor, stale_evaluations
+from tfpipe.train.step import Hooks, Loss, make_train_step, trainable_by_name
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fit does, in numbers."""
+    """What one fit does; what differs between the stages that train stands before `settings`."""
 
     description: str
     epochs: float
-    batch_size: int
     learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    clip_global_norm: float | None
-    checkpoint_every: int
-    seed: int
-    task: str
-    max_length: int
-    metric: str
-    """validation metric that chooses the kept weights"""
     keep: str
     """`best`: the best evaluated weights; `last`: those of the last step, where a schedule must have ended"""
-
-    def total_steps(self, num_rows: int) -> int:
-        """Optimizer steps over a table of that many rows."""
-        steps_per_epoch = -(-num_rows // self.batch_size)
-        return max(1, math.ceil(self.epochs * steps_per_epoch - 1e-9))
-
-
-def recipe_of(config: Config, description: str, *, epochs: float, learning_rate: float, keep: str) -> Recipe:
-    """The recipe of one stage: what differs between stages is given, all else is `train`'s."""
-    return Recipe(
-        description=description,
-        epochs=epochs,
-        batch_size=config.train.batch_size,
-        learning_rate=learning_rate,
-        warmup_fraction=config.train.warmup_fraction,
-        weight_decay=config.train.weight_decay,
-        clip_global_norm=config.train.clip_global_norm,
-        checkpoint_every=config.train.checkpoint_every,
-        seed=config.seed,
-        task=config.task,
-        max_length=config.data.max_length,
-        metric=config.train.metric,
-        keep=keep,
-    )
+    settings: Train
+    loss: Loss
+    precision: str
+    """policy under which the model was made"""
+    seed: int
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What pruning and quantization add to a step."""
+def recipe_of(
+    config: Config,
+    description: str,
+    *,
+    epochs: float,
+    learning_rate: float,
+    keep: str,
+    precision: str,
+    labels: Sequence[str],
+    training: TokenTable,
+) -> Recipe:
+    """The recipe of one stage.
 
-    after_update: Callable[[tf.Tensor], None] | None = None
-    """called in the replica with the step's number (int64, from 0) after the optimizer's update: keeps zeros zero"""
-    tracked: tf.Module | None = None
-    """variables that belong into a checkpoint beside the model's"""
+    Args:
+      config: the configuration.
+      description: name of the stage.
+      epochs: passes over the training rows.
+      learning_rate: peak.
+      keep: `best` or `last`.
+      precision: policy under which the model was made.
+      labels: names of the labels.
+      training: rows to train on, for balanced class weights.
+    """
+    weights = class_weights(config.train.class_weights, labels, training.labels.sum(axis=0))
+    loss = Loss(config.task, config.train.label_smoothing, weights)
+    return Recipe(description, epochs, learning_rate, keep, config.train, loss, precision, config.seed)
+
+
+def class_weights(
+    requested: str | dict[str, float] | None, labels: Sequence[str], counts: np.ndarray
+) -> tuple[float, ...] | None:
+    """Weight of each label; `balanced`: inversely proportional to its frequency, as scikit-learn has it.
+
+    Args:
+      requested: the setting.
+      labels: names of the labels.
+      counts: [labels] float, training rows per label.
+
+    Raises:
+      InputError: a weight for a label that does not exist.
+    """
+    if requested is None:
+        return None
+    if requested == "balanced":
+        return tuple(float(sum(counts) / (len(labels) * max(count, 1.0))) for count in counts)
+    unknown = sorted(set(requested) - set(labels))
+    if unknown:
+        raise InputError(f"train.class_weights: no label {unknown[0]!r}; the labels are {', '.join(labels)}")
+    return tuple(requested.get(label, 1.0) for label in labels)
+
+
+def training_plan(config: Config, table: TokenTable) -> tuple[Plan, str]:
+    """The plan of the training rows, and the choice of batching in words.
+
+    Raises:
+      InputError: an example does not fit into a row.
+    """
+    settings = config.train
+    try:
+        batching, reason = choose_batching(
+            "packed" if settings.batching == "auto" else settings.batching,
+            table.lengths,
+            batch_size=settings.batch_size,
+            max_length=config.data.max_length,
+            row_length=settings.row_length,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"train.row_length: {error}; set it higher, or leave it out, or lower data.max_length"
+        ) from None
+    return Plan(table.lengths, batching, config.seed), f"{batching.kind} ({reason})"
 
 
 def fit(
@@ -93,6 +126,7 @@ def fit(
     stage: StageDirectory,
     training: TokenTable,
     validation: TokenTable,
+    plan: Plan,
     recipe: Recipe,
     strategy: tf.distribute.Strategy,
     hooks: Hooks | None = None,
@@ -105,146 +139,135 @@ def fit(
       model: training form, made under `strategy`.
       stage: where checkpoints and TensorBoard logs go.
       training: rows to train on.
-      validation: rows that are evaluated after each epoch and at the end.
+      validation: rows that are evaluated after each epoch, or more often, and at the end.
+      plan: made from the training rows.
       recipe: epochs, rates, seeds.
       strategy: the strategy under which the model was made.
       hooks: what a compression method adds.
 
     Raises:
-      InputError: the loss became NaN or infinite.
+      InputError: the loss or the gradient became NaN or infinite; the rows do not divide.
     """
-    hooks = hooks or Hooks()
-    buckets = bucket_lengths_for(recipe.max_length)
-    plan = Plan(training.lengths, batch_size=recipe.batch_size, bucket_lengths=buckets, seed=recipe.seed)
-    total_steps = recipe.total_steps(training.num_rows)
+    settings, hooks = recipe.settings, hooks or Hooks()
+    micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
+    check_division(plan, micro_batches, replicas)
     with strategy.scope():
-        optimizer = adamw(
-            model.trainable_variables,
-            learning_rate=recipe.learning_rate,
-            warmup_fraction=recipe.warmup_fraction,
-            total_steps=total_steps,
-            weight_decay=recipe.weight_decay,
-        )
+        optimizer = make_optimizer(trainable_by_name(model), settings, loss_scaling=recipe.precision == "mixed_float16")
     tracked = {} if hooks.tracked is None else {"hooks": hooks.tracked}
     checkpoints = Checkpoints(stage.checkpoints, tf.train.Checkpoint(model=model, optimizer=optimizer, **tracked))
     progress = checkpoints.restore() or Progress(0, [], None, None)
+    total_steps = plan.steps(recipe.epochs)
     if progress.step:
         say(f"  continuing {recipe.description} after step {progress.step} of {total_steps}")
-    dataset = strategy.experimental_distribute_dataset(batches(training, plan, progress.step, total_steps))
-    train_step = _train_step(model, optimizer, strategy, recipe, hooks, dataset.element_spec)
-    evaluation = Evaluation(model, validation, recipe.task, buckets)
+    train_steps = make_train_step(
+        model,
+        optimizer,
+        strategy,
+        loss=recipe.loss,
+        seed=recipe.seed,
+        micro_batches=micro_batches,
+        clip_global_norm=settings.clip_global_norm,
+        hooks=hooks,
+    )
+    dataset = batches(training, plan, progress.step, total_steps, shares=micro_batches * replicas)
+    iterator = iter(strategy.experimental_distribute_dataset(dataset))
+    evaluation = Evaluation(model, validation, recipe.loss.task, plan.batching)
     writer = tf.summary.create_file_writer(str(stage.logs))
 
     rate = _Rate()
     with progress_bar(recipe.description, total_steps, progress.step) as bar, writer.as_default():
-        for batch in dataset:
-            loss = train_step(batch, tf.constant(progress.step, tf.int64)).numpy()
-            progress.step += 1
-            if not np.isfinite(loss):
-                raise InputError(_diverged(loss, progress, recipe, optimizer, plan))
-            rate.step_done(recipe.batch_size)
-            bar.advance(note=f"loss {loss:.3f}  {rate.recent:.0f} examples/s")
-            tf.summary.scalar("loss", loss, progress.step)
-            tf.summary.scalar("learning_rate", optimizer.learning_rate, progress.step)
-            if progress.step % plan.steps_per_epoch == 0 or progress.step == total_steps:
+        while progress.step < total_steps and not _stopped_early(recipe, progress.history):
+            first, count = progress.step, _steps_at_once(progress.step, total_steps, plan, settings)
+            rates = [
+                _learning_rate(recipe, plan, step, total_steps, progress.history)
+                for step in range(first, first + count)
+            ]
+            rate.begins()
+            losses, norms = train_steps(iterator, tf.constant(first, tf.int64), tf.constant(rates, tf.float32))
+            losses, norms = losses.numpy(), norms.numpy()
+            progress.step += count
+            rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
+            for step, loss, norm, each in zip(range(first, progress.step), losses, norms, rates, strict=True):
+                _check_finite(step, loss, norm, each, recipe, optimizer, plan, training)
+                tf.summary.scalar("loss", loss, step + 1)
+                tf.summary.scalar("gradient_norm", norm, step + 1)
+                tf.summary.scalar("learning_rate", each, step + 1)
+            bar.advance(count, note=f"loss {losses[-1]:.3f}  {rate.recent:.0f} examples/s")
+            if _is_evaluated(progress.step, total_steps, plan, settings):
                 _evaluate(evaluation, progress, plan, recipe, checkpoints, model)
                 checkpoints.save(progress)
-            elif progress.step % recipe.checkpoint_every == 0:
+            elif progress.step % settings.checkpoint_every == 0:
                 checkpoints.save(progress)
-            rate.step_begins()
-    stage.choices |= {"steps": total_steps, "examples_per_second": round(rate.overall, 1)}
+    stage.choices |= {"steps": progress.step, "examples_per_second": round(rate.overall, 1)}
+    if progress.step < total_steps:
+        say(f"  stopped after step {progress.step} of {total_steps}: {settings.metric} no longer improved")
     if recipe.keep == "best":
         checkpoints.load_best(model, progress)
     return progress.history
 
 
-class Evaluation:
-    """Logits of a training form over a whole table, exact: every row once."""
+def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
+    """The rows of a batch must divide among replicas and micro-batches; packed rows are filled up until they do.
 
-    def __init__(self, model: tf_keras.Model, table: TokenTable, task: str, buckets: tuple[int, ...]):
-        self._table, self._task = table, task
-        self._batches = evaluation_batches(table, EVALUATION_BATCH, buckets)
-
-        ids = tf.TensorSpec([EVALUATION_BATCH, None], tf.int32)
-
-        @tf.function(input_signature=[dict.fromkeys(MODEL_INPUTS, ids)])
-        def answer(batch):
-            return model(training_inputs(batch, tf.zeros([2], tf.int32)), training=False)
-
-        self._answer = answer
-
-    def logits(self) -> np.ndarray:
-        """[rows, labels] float32."""
-        logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        with progress_bar("evaluate", self._table.num_rows) as bar:
-            for batch in self._batches:
-                rows = batch["rows"].numpy()
-                answers = self._answer({name: batch[name] for name in MODEL_INPUTS}).numpy()
-                logits[rows[rows >= 0]] = answers[rows >= 0]
-                bar.advance(int((rows >= 0).sum()))
-        return logits
-
-    def metrics(self) -> dict[str, float]:
-        """See `metrics.evaluate`."""
-        return metrics.evaluate(self.logits(), self._table.labels, self._task)
-
-
-def training_inputs(batch: dict[str, tf.Tensor], dropout_key: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The training form's inputs for a batch with one example a row."""
-    shape = tf.shape(batch["input_ids"])
-    positions = tf.broadcast_to(tf.range(shape[1])[None], shape)
-    return {
-        "input_ids": batch["input_ids"],
-        "token_type_ids": batch["token_type_ids"],
-        "segment_ids": batch["attention_mask"],
-        "position_ids": positions,
-        "cls_index": tf.range(shape[0]) * shape[1],
-        "dropout_key": dropout_key,
-    }
-
-
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, task: str) -> tf.Tensor:
-    """[examples, labels] float32, [examples, labels] float32 -> [examples] float32."""
-    if task == "multi_label":
-        return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=-1)
-    return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-
-
-def _train_step(model, optimizer, strategy, recipe: Recipe, hooks: Hooks, batch_spec):
-    """The step as a graph, traced once: (global batch, step int64) -> mean loss over the batch's examples."""
-
-    def replica_step(batch, example_weight, step):
-        context = tf.distribute.get_replica_context()
-        key = tf.random.experimental.stateless_fold_in(
-            tf.stack([tf.constant(recipe.seed, tf.int32), tf.cast(step, tf.int32)]),
-            tf.cast(context.replica_id_in_sync_group, tf.int32),
+    Raises:
+      InputError: they do not, or one of them would never get an example.
+    """
+    rows, parts = plan.batching.rows, micro_batches * replicas
+    shown = f"{replicas} replica(s) x train.gradient_accumulation {micro_batches}"
+    if plan.batching.kind == "packed":
+        if parts > rows:
+            raise InputError(
+                f"train.batch_size: a batch has {rows} packed row(s), which {shown} can't share; raise "
+                "train.batch_size or lower train.gradient_accumulation"
+            )
+    elif rows % parts:
+        raise InputError(
+            f"train.batch_size: {rows} does not divide among {shown}; use a multiple of {parts}, or train.batching: "
+            "packed"
         )
-        with tf.GradientTape() as tape:
-            logits = model(training_inputs(batch, key), training=True)
-            losses = cross_entropy(tf.cast(logits, tf.float32), batch["labels"], recipe.task)
-            loss = tf.reduce_sum(losses * batch["weights"]) / example_weight
-        # An embedding's gradient is sparse, with a token's rows apart: added up, or its norm would be wrong.
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_variables)]
-        if strategy.num_replicas_in_sync > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        if recipe.clip_global_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_global_norm)
-        pairs = zip(gradients, model.trainable_variables, strict=True)
-        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
-        if hooks.after_update is not None:
-            hooks.after_update(step)
-        return loss
 
-    @tf.function(input_signature=[batch_spec, tf.TensorSpec([], tf.int64)])
-    def train_step(batch, step):
-        # The batch's real examples over all replicas, so that the loss is the mean over them and not over slots.
-        weights = strategy.reduce(
-            tf.distribute.ReduceOp.SUM, strategy.run(tf.reduce_sum, args=(batch["weights"],)), axis=None
-        )
-        losses = strategy.run(replica_step, args=(batch, weights, step))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
-    return train_step
+def _learning_rate(recipe: Recipe, plan: Plan, step: int, total_steps: int, history) -> float:
+    settings = recipe.settings
+    rate = learning_rate(
+        settings.schedule,
+        recipe.learning_rate,
+        before=plan.examples_before(step),
+        after=plan.examples_before(step + 1),
+        total=plan.examples_before(total_steps),
+        warmup_fraction=settings.warmup_fraction,
+        power=settings.schedule_power,
+    )
+    plateau = settings.reduce_on_plateau
+    if plateau is None or recipe.keep != "best":
+        return rate
+    values = [entry[settings.metric] for entry in history]
+    return rate * plateau_factor(values, settings.metric, plateau.factor, plateau.patience, plateau.min_delta)
+
+
+def _stopped_early(recipe: Recipe, history) -> bool:
+    stopping = recipe.settings.early_stopping
+    if stopping is None or recipe.keep != "best":
+        return False
+    values = [entry[recipe.settings.metric] for entry in history]
+    return stale_evaluations(values, recipe.settings.metric, stopping.min_delta) >= stopping.patience
+
+
+def _is_evaluated(step: int, total_steps: int, plan: Plan, settings: Train) -> bool:
+    """`step` steps are done."""
+    per_epoch = settings.evaluations_per_epoch
+    passed, before = (each * per_epoch // plan.steps_per_epoch for each in (step, step - 1))
+    return passed > before or step == total_steps
+
+
+def _steps_at_once(step: int, total_steps: int, plan: Plan, settings: Train) -> int:
+    """`steps_per_execution`, or one where an evaluation, a checkpoint or the end comes before."""
+    count = settings.steps_per_execution
+    if step + count > total_steps:
+        return 1
+    stops = range(step + 1, step + count)
+    stop = any(_is_evaluated(s, total_steps, plan, settings) or s % settings.checkpoint_every == 0 for s in stops)
+    return 1 if stop else count
 
 
 def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints, model) -> None:
@@ -255,18 +278,25 @@ def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkp
     say(f"  validation after epoch {epoch:g}: {shown}")
     for name, value in result.items():
         tf.summary.scalar(f"validation/{name}", value, progress.step)
-    if recipe.keep == "best" and metrics.is_better(recipe.metric, result[recipe.metric], progress.best):
-        progress.best, progress.best_step = result[recipe.metric], progress.step
+    metric = recipe.settings.metric
+    if recipe.keep == "best" and metrics.is_better(metric, result[metric], progress.best):
+        progress.best, progress.best_step = result[metric], progress.step
         checkpoints.save_best(model, progress.step)
 
 
-def _diverged(loss: float, progress: Progress, recipe: Recipe, optimizer, plan: Plan) -> str:
-    rows, _ = plan.step(progress.step - 1)
-    shown = ", ".join(str(row) for row in rows[:8] if row >= 0)
-    return (
-        f"{recipe.description}: the loss is {loss} at step {progress.step} (learning rate "
-        f"{float(optimizer.learning_rate):.3g}, rows {shown}, …); lower the stage's learning_rate. "
-        f"The checkpoint before it is kept"
+def _check_finite(step, loss, norm, rate, recipe: Recipe, optimizer, plan: Plan, table: TokenTable) -> None:
+    if np.isfinite(loss) and np.isfinite(norm):
+        return
+    scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+    if scaled and np.isfinite(loss) and float(optimizer.loss_scale) > 1.0:
+        return  # too large a scale; the optimizer left the step out and halved it
+    what = "the loss" if not np.isfinite(loss) else "the norm of the gradient"
+    examples, _ = plan.step(step)
+    lines = ", ".join(str(table.lines[row]) for row in examples.ravel()[:8] if row >= 0)
+    raise InputError(
+        f"{recipe.description}: {what} is {loss if what == 'the loss' else norm} at step {step + 1} (learning rate "
+        f"{rate:.3g}; lines {lines}, … of the source); lower the stage's learning_rate, or set train.precision: "
+        "float32. The last checkpoint, made before it, is kept"
     )
 
 
@@ -275,14 +305,16 @@ class _Rate:
 
     def __init__(self):
         self._steps: list[tuple[float, int]] = []
-        self._began: float | None = None  # None: the first step, which traces, is not counted
+        self._traced: set[int] = set()
+        self._began = 0.0
 
-    def step_begins(self) -> None:
+    def begins(self) -> None:
         self._began = time.monotonic()
 
-    def step_done(self, examples: int) -> None:
-        if self._began is not None:
+    def ends(self, examples: int, steps: int) -> None:
+        if steps in self._traced:
             self._steps.append((time.monotonic() - self._began, examples))
+        self._traced.add(steps)  # the first of each number traces
 
     @property
     def recent(self) -> float:

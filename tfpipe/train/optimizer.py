@@ -1,35 +1,190 @@
-"""AdamW and its learning-rate schedule."""
+"""The optimizers: AdamW, Adam, SGD with momentum, LAMB, over the fused update operators of TensorFlow.
+
+Keras's own update each weight in a dozen passes over memory; `ResourceApplyAdam` is one, and takes a quarter of the
+time. The learning rate is given for each step; layer-wise decay and weight decay are settings of each variable, made
+from its name.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.config import Train
+from tfpipe.errors import InputError
 
-class WarmupLinearDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """Rises from 0 to the peak over the first steps, then falls to 0 at the last (Devlin et al., 2019)."""
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int):
-        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
-
-    def __call__(self, step):
-        """Step (any integer type, from 0) -> learning rate, float32."""
-        step = tf.cast(step, tf.float32)
-        rising = (step + 1.0) / max(self.warmup_steps, 1)
-        falling = (self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1)
-        return self.peak * tf.clip_by_value(tf.minimum(rising, falling), 0.0, 1.0)
-
-    def get_config(self):
-        """Settings."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+# Too large a scale costs a step for every factor of two, too small a one loses small gradients until it has grown.
+INITIAL_LOSS_SCALE = 2.0**15
 
 
-def adamw(
-    variables: list[tf.Variable], *, learning_rate: float, warmup_fraction: float, total_steps: int, weight_decay: float
+@dataclass(frozen=True)
+class VariableSettings:
+    """What the optimizer does with one variable."""
+
+    rate_factor: float
+    """of the learning rate"""
+    weight_decay: float
+    """decoupled; 0 for biases and layer norms"""
+
+
+def make_optimizer(
+    variables: Mapping[str, tf.Variable], settings: Train, *, loss_scaling: bool
 ) -> tf_keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter, 2019) over `variables`, its slots made; biases and layer norms do not decay."""
-    schedule = WarmupLinearDecay(learning_rate, round(warmup_fraction * total_steps), total_steps)
-    optimizer = tf_keras.optimizers.AdamW(schedule, weight_decay=weight_decay, epsilon=1e-8, jit_compile=False)
-    optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) < 2])
-    optimizer.build(variables)
+    """The optimizer that the settings ask for, its slots made; its learning rate is 0 until a step sets it.
+
+    Args:
+      variables: transformers' name of the weight -> variable, of those that train.
+      settings: the section `train`.
+      loss_scaling: whether gradients are float16: the loss is then multiplied as far as they stay finite.
+    """
+    num_layers = 1 + max((depth_of(name, 0) - 1 for name in variables if ".layer." in name), default=-1)
+    chosen = [
+        VariableSettings(
+            settings.layer_decay ** (num_layers + 1 - depth_of(name, num_layers)),
+            settings.weight_decay if len(variable.shape) > 1 else 0.0,
+        )
+        for name, variable in variables.items()
+    ]
+    optimizer = {
+        "adamw": lambda: AdamW(chosen),
+        "adam": lambda: AdamW([VariableSettings(each.rate_factor, 0.0) for each in chosen]),
+        "sgd": lambda: Momentum(chosen, settings.momentum),
+        "lamb": lambda: Lamb(chosen),
+    }[settings.optimizer]()
+    optimizer.build(list(variables.values()))
+    if loss_scaling:
+        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=INITIAL_LOSS_SCALE)
     return optimizer
+
+
+def depth_of(name: str, num_layers: int) -> int:
+    """How far a weight is from the input: 0 for embeddings, 1 for the first layer, `num_layers` + 1 for the head."""
+    parts = name.split(".")
+    if "layer" in parts:
+        return 1 + int(parts[parts.index("layer") + 1])
+    return 0 if "embeddings" in parts else num_layers + 1
+
+
+def freeze(model: tf_keras.Model, frozen_layers: int, num_layers: int) -> str:
+    """Takes the embeddings and the lowest layers out of training, before the optimizer is made.
+
+    Args:
+      model: training form.
+      frozen_layers: how many of the encoder's layers.
+      num_layers: how many it has.
+
+    Returns:
+      What was frozen, in words.
+
+    Raises:
+      InputError: there are not so many.
+    """
+    if frozen_layers > num_layers:
+        raise InputError(f"train.frozen_layers: {frozen_layers}, but the encoder has {num_layers}; use at most that")
+    frozen = 0
+    for layer in model.layers:
+        if layer.weights and depth_of(layer.name, num_layers) <= frozen_layers:
+            layer.trainable = False
+            frozen += layer.count_params()
+    return f"frozen: the embeddings and {frozen_layers} layer(s), {frozen / model.count_params():.0%} of the weights"
+
+
+class _Optimizer(tf_keras.optimizers.Optimizer):
+    """What the optimizers share: settings by variable, in the order in which the variables are built."""
+
+    slots: tuple[str, ...]
+
+    def __init__(self, settings: list[VariableSettings]):
+        super().__init__(name=type(self).__name__, weight_decay=None, jit_compile=False)
+        self._learning_rate = self._build_learning_rate(0.0)
+        self._settings = self._no_dependency(settings)
+
+    def build(self, var_list):
+        """Makes the slots."""
+        super().build(var_list)
+        if not hasattr(self, "slot_variables"):
+            self.slot_variables = [
+                [self.add_variable_from_reference(variable, name) for name in self.slots] for variable in var_list
+            ]
+
+    def update_step(self, gradient, variable):
+        """[…] float32 gradient and variable: the update of one variable on one device."""
+        index = self._index_dict[self._var_key(variable)]
+        settings = self._settings[index]
+        rate = tf.cast(self.learning_rate, tf.float32) * settings.rate_factor
+        self.update(variable, gradient, self.slot_variables[index], rate, settings.weight_decay)
+
+    def _decay(self, variable, rate, weight_decay):
+        if weight_decay:
+            variable.assign(variable * (1.0 - rate * weight_decay))
+
+
+class AdamW(_Optimizer):
+    """Adam (Kingma & Ba, 2015) with decoupled weight decay (Loshchilov & Hutter, 2019); Adam where the decay is 0."""
+
+    slots = ("m", "v")
+    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
+
+    def update(self, variable, gradient, slots, rate, weight_decay):
+        """One pass over the variable, its gradient and its moments."""
+        self._decay(variable, rate, weight_decay)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=slots[0].handle,
+            v=slots[1].handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class Momentum(_Optimizer):
+    """Gradient descent with momentum, as Keras's SGD, and decoupled weight decay."""
+
+    slots = ("momentum",)
+
+    def __init__(self, settings: list[VariableSettings], momentum: float):
+        super().__init__(settings)
+        self.momentum = momentum
+
+    def update(self, variable, gradient, slots, rate, weight_decay):
+        """velocity = momentum * velocity - rate * gradient; variable += velocity."""
+        self._decay(variable, rate, weight_decay)
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle, accum=slots[0].handle, lr=rate, grad=gradient, momentum=self.momentum
+        )
+
+
+class Lamb(_Optimizer):
+    """LAMB (You et al., 2020), for large batches: Adam's step, as long as the weight is.
+
+    Biases and layer norms take Adam's step as it is, as in the paper's BERT. No library that TensorFlow 2.20 installs
+    beside has it for tf-keras; the test compares with Keras 3's.
+    """
+
+    slots = ("m", "v")
+    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-6
+
+    def update(self, variable, gradient, slots, rate, weight_decay):
+        """The direction of AdamW, scaled by the ratio of the weight's norm to its own."""
+        m, v = slots
+        step = tf.cast(self.iterations + 1, tf.float32)
+        m.assign(m + (1.0 - self.beta_1) * (gradient - m))
+        v.assign(v + (1.0 - self.beta_2) * (tf.square(gradient) - v))
+        direction = (m / (1.0 - tf.pow(self.beta_1, step))) / (
+            tf.sqrt(v / (1.0 - tf.pow(self.beta_2, step))) + self.epsilon
+        ) + weight_decay * variable
+        ratio = 1.0
+        if len(variable.shape) > 1:
+            weight_norm, direction_norm = tf.norm(variable), tf.norm(direction)
+            usable = tf.logical_and(weight_norm > 0.0, direction_norm > 0.0)
+            ratio = tf.where(usable, weight_norm / tf.maximum(direction_norm, 1e-30), 1.0)
+        variable.assign_sub(rate * ratio * direction)

@@ -16,8 +16,9 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
 from tfpipe.rundir import StageDirectory, write_json
-from tfpipe.train.devices import check_batch_size, choose_precision, choose_strategy, precision
-from tfpipe.train.loop import fit, recipe_of
+from tfpipe.train.devices import choose_precision, choose_strategy, precision
+from tfpipe.train.loop import fit, recipe_of, training_plan
+from tfpipe.train.optimizer import freeze
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -31,16 +32,30 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     strategy, chosen_strategy = choose_strategy(settings.strategy)
     policy = choose_precision(settings.precision)
-    check_batch_size(settings.batch_size, strategy)
+    plan, batching = training_plan(config, training)
     say(f"  strategy: {chosen_strategy}; precision: {policy}")
-    stage.choices |= {"strategy": str(chosen_strategy), "precision": str(policy)}
+    say(f"  batches: {batching}; {plan.steps_per_epoch} steps an epoch")
+    stage.choices |= {"strategy": str(chosen_strategy), "precision": str(policy), "batching": batching}
 
     with precision(policy.value), strategy.scope():
         tf_keras.utils.set_random_seed(config.seed)  # the head's first weights
         model = build_training_form(architecture.with_dropout(settings.dropout), len(labels))
         stage.choices["encoder"] = import_encoder(model, source.weights(), config.encoder.source)
-    recipe = recipe_of(config, "train", epochs=settings.epochs, learning_rate=settings.learning_rate, keep="best")
-    history = fit(model, stage=stage, training=training, validation=validation, recipe=recipe, strategy=strategy)
+        if settings.frozen_layers is not None:
+            say(f"  {freeze(model, settings.frozen_layers, architecture.num_hidden_layers)}")
+    recipe = recipe_of(
+        config,
+        "train",
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        keep="best",
+        precision=policy.value,
+        labels=labels,
+        training=training,
+    )
+    history = fit(
+        model, stage=stage, training=training, validation=validation, plan=plan, recipe=recipe, strategy=strategy
+    )
     classifier = Classifier(
         architecture=architecture,
         labels=tuple(labels),

@@ -1,0 +1,152 @@
+"""One step of training as a graph: forward, backward, update.
+
+The loss is the sum over examples, each with its weight, divided by the weight of the whole batch over all replicas and
+micro-batches: however a batch is divided, the gradient is that of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.model.weights import variables_by_name
+
+MODEL_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "position_ids", "cls_index")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What pruning and quantization add to a step."""
+
+    after_update: Callable[[tf.Tensor], None] | None = None
+    """called in the replica with the step's number (int64, from 0) after the optimizer's update: keeps zeros zero"""
+    tracked: tf.Module | None = None
+    """variables that belong into a checkpoint beside the model's"""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimized."""
+
+    task: str
+    label_smoothing: float = 0.0
+    """share of the probability that is spread over all labels (Szegedy et al., 2016)"""
+    class_weights: tuple[float, ...] | None = None
+    """weight of an example by its label; with several labels, their mean"""
+
+    def per_example(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """[..., labels] float32, [..., labels] float32 -> [...] float32."""
+        if self.task == "multi_label":
+            labels = labels * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+            return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=-1)
+        count = tf.cast(tf.shape(labels)[-1], tf.float32)
+        labels = labels * (1.0 - self.label_smoothing) + self.label_smoothing / count
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+    def weights(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[rows, slots] float32: 0 for an empty slot."""
+        if self.class_weights is None:
+            return batch["weights"]
+        chosen = tf.reduce_sum(batch["labels"] * tf.constant(self.class_weights), axis=-1)
+        count = tf.reduce_sum(batch["labels"], axis=-1)
+        # An example without any label (multi_label) counts once.
+        return batch["weights"] * tf.where(count > 0.0, chosen / tf.maximum(count, 1.0), 1.0)
+
+
+def model_inputs(batch: dict[str, tf.Tensor], dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    """The training form's inputs; without a key, for inference."""
+    key = tf.zeros([2], tf.int32) if dropout_key is None else dropout_key
+    return {name: batch[name] for name in MODEL_INPUTS} | {"dropout_key": key}
+
+
+def make_train_step(
+    model: tf_keras.Model,
+    optimizer: tf_keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    *,
+    loss: Loss,
+    seed: int,
+    micro_batches: int,
+    clip_global_norm: float | None,
+    hooks: Hooks,
+) -> Callable:
+    """The compiled function of several steps: (iterator, first step int64, learning rates [steps] float32) -> results.
+
+    It takes a batch from the iterator for each rate. The results are the mean loss of each step over the batch's
+    examples and the norm of its gradient, both [steps] float32.
+
+    Args:
+      model: training form, made under `strategy`.
+      optimizer: over the model's trainable variables; a LossScaleOptimizer scales the loss.
+      strategy: the strategy.
+      loss: what is minimized.
+      seed: seed of the dropout.
+      micro_batches: parts into which a replica divides its rows, one after the other, to save memory.
+      clip_global_norm: largest norm of the gradient; None: as it is.
+      hooks: what a compression method adds.
+    """
+    variables = model.trainable_variables
+    scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+
+    def gradients_of(batch, example_weight, key):
+        with tf.GradientTape() as tape:
+            logits = tf.cast(model(model_inputs(batch, key), training=True), tf.float32)
+            losses = loss.per_example(logits, batch["labels"])
+            value = tf.reduce_sum(losses * loss.weights(batch)) / example_weight
+            target = optimizer.get_scaled_loss(value) if scaled else value
+        # An embedding's gradient is sparse, with a token's rows apart: added up, or its norm would be wrong.
+        gradients = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in tape.gradient(target, variables)]
+        return value, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
+
+    def replica_step(batch, example_weight, step):
+        context = tf.distribute.get_replica_context()
+        key = tf.random.experimental.stateless_fold_in(
+            tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]),
+            tf.cast(context.replica_id_in_sync_group, tf.int32),
+        )
+        rows = batch["input_ids"].shape[0] // micro_batches
+        total, sums = 0.0, None
+        for index in range(micro_batches):
+            part = {name: value[index * rows : (index + 1) * rows] for name, value in batch.items()}
+            own_key = tf.random.experimental.stateless_fold_in(key, index) if micro_batches > 1 else key
+            if sums is not None:  # or all of them would run side by side, and save no memory
+                with tf.control_dependencies(sums):
+                    part = {name: tf.identity(value) for name, value in part.items()}
+            value, gradients = gradients_of(part, example_weight, own_key)
+            total += value
+            sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients, strict=True)]
+        if strategy.num_replicas_in_sync > 1:
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        norm = tf.linalg.global_norm(sums)
+        if clip_global_norm is not None:
+            sums, _ = tf.clip_by_global_norm(sums, clip_global_norm, use_norm=norm)
+        optimizer.apply_gradients(zip(sums, variables, strict=True), skip_gradients_aggregation=True)
+        if hooks.after_update is not None:
+            hooks.after_update(step)
+        return total, norm
+
+    def one_step(batch, step, rate):
+        optimizer.learning_rate.assign(rate)
+        weight = strategy.run(lambda batch: tf.reduce_sum(loss.weights(batch)), args=(batch,))
+        weight = strategy.reduce(tf.distribute.ReduceOp.SUM, weight, axis=None)
+        losses, norms = strategy.run(replica_step, args=(batch, weight, step))
+        mean = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return mean, strategy.experimental_local_results(norms)[0]
+
+    @tf.function(reduce_retracing=True)
+    def train_steps(iterator, first_step, rates):
+        # Unrolled: a loop in the graph would not let pruning merge its replicas.
+        results = [one_step(next(iterator), first_step + index, rates[index]) for index in range(rates.shape[0])]
+        losses, norms = zip(*results, strict=True)
+        return tf.stack(losses), tf.stack(norms)
+
+    return train_steps
+
+
+def trainable_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
+    """Name -> variable, of those that train, in the model's order."""
+    names = {id(variable): name for name, variable in variables_by_name(model).items()}
+    return {names.get(id(variable), variable.name): variable for variable in model.trainable_variables}
