@@ -24,6 +24,7 @@ from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import Recipe, check_division, class_weights, fit, recipe_of, training_plan
 from tfpipe.train.step import Hooks, Loss
+from tfpipe.train.vocabulary import ActiveVocabulary
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1}
 ARCHITECTURE = Architecture.from_dict(CONFIG)
@@ -65,6 +66,7 @@ class Fitted:
     model: tf_keras.Model
     history: list[dict[str, float]]
     stage: StageDirectory
+    embedding_decay: float
 
     @property
     def sha256(self) -> str:
@@ -137,8 +139,8 @@ def do_fit(training, validation):
         stage = stage_in(path)
         tables = {"training": training, "validation": validation} | tables
         plan = Plan(tables["training"].lengths, batching, recipe.seed)
-        history = fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables)
-        return Fitted(model, history, stage)
+        fitted = fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables)
+        return Fitted(model, fitted.history, stage, fitted.embedding_decay)
 
     return fit_in
 
@@ -171,6 +173,42 @@ def test_the_logs_hold_the_rate_of_each_step(fitted):
     for step in (4, 7):
         assert rates[step] == pytest.approx(RECIPE.learning_rate * (96 - before[step]) / (96 - 9.6), rel=1e-5)
     assert list(rates.values()) == sorted(rates.values(), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_a_smaller_table_gives_the_same_weights(do_fit, training, validation, tmp_path, name):
+    """Word pieces that do not occur have no gradient: they decay, and nothing else is different."""
+    recipe = with_settings(replace(RECIPE, learning_rate=0.05), optimizer=name, weight_decay=0.1)
+    whole = do_fit(tmp_path / "whole", recipe, dropout=0.0)
+    active = ActiveVocabulary([training, validation], CONFIG["vocab_size"])
+    words, words_active = CONFIG["vocab_size"], active.architecture(ARCHITECTURE).vocab_size
+    assert words_active < words and str(active) == f"{words_active} of {words} word pieces occur; the others only decay"
+    before = get_weights(new_model())
+    tf_keras.utils.set_random_seed(0)
+    model = build_training_form(active.architecture(ARCHITECTURE.with_dropout(0.0)), 2)
+    set_weights(model, active.taken(before))
+    tables = {"training": active.renumbered(training), "validation": active.renumbered(validation)}
+    fitted = fit(
+        model,
+        stage=stage_in(tmp_path / "active"),
+        plan=Plan(training.lengths, BUCKETED, recipe.seed),
+        recipe=recipe,
+        strategy=tf.distribute.get_strategy(),
+        **tables,
+    )
+    found, expected = active.put_back(get_weights(model), before, fitted.embedding_decay), get_weights(whole.model)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        # A softmax does not see the bias of the keys: its gradient is rounding alone, which Adam makes steps of.
+        if not key.endswith("self.key.bias"):
+            assert np.abs(found[key] - expected[key]).max() <= 2e-6, key
+    key = "bert.embeddings.word_embeddings.weight"
+    unused = np.setdiff1d(np.arange(words), np.union1d(training.distinct_ids(), validation.distinct_ids()))
+    assert len(unused) == words - words_active
+    decayed = np.abs(found[key][unused] / before[key][unused])
+    assert (decayed == 1.0).all() if name == "adam" else 0.9 < decayed.min() < decayed.max() < 0.999
+    for entry, other in zip(fitted.history, whole.history, strict=True):
+        assert entry == pytest.approx(other, abs=1e-5)
 
 
 def test_golden_losses(fitted):

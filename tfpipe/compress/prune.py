@@ -27,6 +27,7 @@ from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
 from tfpipe.train.loop import fit, recipe_of, training_plan
 from tfpipe.train.step import Hooks
+from tfpipe.train.vocabulary import ActiveVocabulary
 
 MASK_UPDATES = 20  # over the ramp; each sorts every kernel
 
@@ -51,9 +52,12 @@ def run(config: Config, stage: StageDirectory) -> None:
     )
     plan, _ = training_plan(config, training)
     steps = plan.steps(config.prune.epochs)
+    whole = config.train.optimizer == "lamb"
+    active = ActiveVocabulary([training, validation], dense.architecture.vocab_size, whole=whole)
     with precision(policy.value), strategy.scope():
-        model = build_training_form(dense.architecture.with_dropout(config.train.dropout), len(dense.labels))
-        set_weights(model, dense.weights)
+        architecture = active.architecture(dense.architecture.with_dropout(config.train.dropout))
+        model = build_training_form(architecture, len(dense.labels))
+        set_weights(model, active.taken(dense.weights))
         masks = MagnitudeMasks(model, config.prune.sparsity, ramp_steps=round(config.prune.ramp_fraction * steps))
     say(
         f"  pruning {len(masks.kernels)} kernels to {config.prune.sparsity:.0%}, over {masks.end_step} of {steps} steps"
@@ -61,17 +65,17 @@ def run(config: Config, stage: StageDirectory) -> None:
     stage.choices["pruned_kernels"] = len(masks.kernels)
 
     hooks = Hooks(after_update=masks.update, tracked=masks)
-    history = fit(
+    fitted = fit(
         model,
         stage=stage,
-        training=training,
-        validation=validation,
+        training=active.renumbered(training),
+        validation=active.renumbered(validation),
         plan=plan,
         recipe=recipe,
         strategy=strategy,
         hooks=hooks,
     )
-    weights = get_weights(model)
+    weights = active.put_back(get_weights(model), dense.weights, fitted.embedding_decay)
     reached = sparsity_of(weights)
     if reached < config.prune.sparsity - 0.005:
         raise InputError(
@@ -80,7 +84,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         )
     say(f"  zeros in the encoder's kernels: {reached:.2%}")
     save_classifier(stage.path, dense.with_weights(weights), prepared / "tokenizer")
-    write_json(stage.path / "history.json", history)
+    write_json(stage.path / "history.json", fitted.history)
 
 
 class MagnitudeMasks(tf.Module):

@@ -75,7 +75,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     say(f"  {len(ranges)} activations calibrated on {min(config.quantize.calibration_rows, training.num_rows)} rows")
 
     hooks = Hooks(after_update=masks.update, tracked=masks)
-    history = fit(
+    fitted = fit(
         model,
         stage=stage,
         training=training,
@@ -99,7 +99,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         weights[bias] = bias_on_grid(weights[bias], weights[name], scales[name] * np.float32((high - low) / 255))
     say(f"  {len(scales)} weights on an 8-bit grid, {len(ranges)} activations with a learned range")
     save_classifier(stage.path, base.with_weights(weights, quantization), prepared / "tokenizer")
-    write_json(stage.path / "history.json", history)
+    write_json(stage.path / "history.json", fitted.history)
 
 
 def on_grid(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ file and no compression, so that the tokens of a file are one flat array.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -126,6 +127,7 @@ class TokenTable:
     def __init__(self, shards: list[pa.RecordBatch], *, num_labels: int, pad_id: int):
         self.num_labels, self.pad_id = num_labels, pad_id
         self._shards = shards
+        self._number: np.ndarray | None = None  # id -> id, where the rows were renumbered
         self._input_ids = [_flat(shard, "input_ids") for shard in shards]
         self._token_type_ids = [_flat(shard, "token_type_ids") for shard in shards]
         offsets = [_offsets(shard, "input_ids") for shard in shards]
@@ -158,6 +160,21 @@ class TokenTable:
                 f"{directory}: files after {paths[-1].name} are missing; make it again with --redo prepare"
             )
         return TokenTable(shards, num_labels=int(metadata[b"num_labels"]), pad_id=int(metadata[b"pad_id"]))
+
+    def distinct_ids(self) -> np.ndarray:
+        """The token ids that occur, the padding's among them, rising: `[n] int32`."""
+        found = [np.unique(shard) for shard in self._input_ids]
+        return np.unique(np.concatenate([*found, [self.pad_id]])).astype(np.int32)
+
+    def renumbered(self, number: np.ndarray) -> TokenTable:
+        """The same table, on the same memory, with other token ids.
+
+        Args:
+          number: `[vocabulary] int32`, id -> new id.
+        """
+        table = copy.copy(self)
+        table._number, table.pad_id = number, int(number[self.pad_id])
+        return table
 
     def texts(self, rows: Iterable[int]) -> list[str]:
         """The first or only text of each row."""
@@ -206,6 +223,8 @@ class TokenTable:
         batch["input_ids"].fill(self.pad_id)
         for name, shards in (("input_ids", self._input_ids), ("token_type_ids", self._token_type_ids)):
             self._gather(shards, filled, tokens, sources, targets, batch[name].ravel())
+        if self._number is not None:
+            batch["input_ids"].ravel()[targets] = self._number[batch["input_ids"].ravel()[targets]]
         batch["segment_ids"].ravel()[targets] = np.repeat(slots + 1, tokens)
         batch["position_ids"].ravel()[targets] = positions
         labels = np.zeros((*examples.shape, self.num_labels), np.float32)

@@ -26,6 +26,7 @@ from tfpipe.model.layers import (
     CompiledActivation,
     Dropout,
     FakeQuantize,
+    FlatDense,
     GatherClassToken,
     GatherEmbedding,
     LayerNormalization,
@@ -163,7 +164,7 @@ class _Trunk:
 class _TrainingTrunk(_Trunk):
     """Packed rows, dropout, points that quantization-aware training can wrap."""
 
-    dense_class = tf_keras.layers.Dense
+    dense_class = FlatDense
     embedding_class = tf_keras.layers.Embedding
     activation_class = CompiledActivation
 

@@ -83,11 +83,15 @@ def _dropped(x, key, rate):
 
 
 def gelu(x: tf.Tensor, approximate: bool) -> tf.Tensor:
-    """GELU (Hendrycks & Gimpel, 2016), exact or by tanh: [...] float -> the same, computed in float32."""
+    """GELU (Hendrycks & Gimpel, 2016), exact or by tanh: [...] float -> the same, computed in float32.
+
+    The slope is computed with the value, which shares its terms, and kept instead of `x`.
+    """
 
     @tf.custom_gradient
     def activated(x):
-        return _gelu(x, approximate), lambda upstream: _gelu_gradient(x, upstream, approximate)
+        value, slope = _gelu(x, approximate)
+        return value, lambda upstream: _scaled(upstream, slope)
 
     return activated(x)
 
@@ -99,23 +103,18 @@ _TANH_SCALE, _TANH_CUBE = math.sqrt(2.0 / math.pi), 0.044715
 def _gelu(x, approximate):
     wide = tf.cast(x, tf.float32)
     if approximate:
-        share = 0.5 * (1.0 + tf.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3)))
+        tanh = tf.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3))
+        share = 0.5 * (1.0 + tanh)
+        density = 0.5 * (1.0 - tanh**2) * _TANH_SCALE * (1.0 + 3.0 * _TANH_CUBE * wide**2)
     else:
         share = 0.5 * (1.0 + tf.math.erf(wide * math.sqrt(0.5)))
-    return tf.cast(wide * share, x.dtype)
+        density = tf.exp(-0.5 * wide**2) * (1.0 / math.sqrt(2.0 * math.pi))
+    return tf.cast(wide * share, x.dtype), tf.cast(share + wide * density, x.dtype)
 
 
 @_one_loop
-def _gelu_gradient(x, upstream, approximate):
-    wide = tf.cast(x, tf.float32)
-    if approximate:
-        tanh = tf.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3))
-        share = 0.5 * (1.0 + tanh)
-        slope = 0.5 * (1.0 - tanh**2) * _TANH_SCALE * (1.0 + 3.0 * _TANH_CUBE * wide**2)
-    else:
-        share = 0.5 * (1.0 + tf.math.erf(wide * math.sqrt(0.5)))
-        slope = tf.exp(-0.5 * wide**2) * (1.0 / math.sqrt(2.0 * math.pi))
-    return tf.cast(tf.cast(upstream, tf.float32) * (share + wide * slope), x.dtype)
+def _scaled(upstream, slope):
+    return tf.cast(tf.cast(upstream, tf.float32) * tf.cast(slope, tf.float32), upstream.dtype)
 
 
 def add_and_normalize(

@@ -217,10 +217,10 @@ class Activation(tf_keras.layers.Layer):
 class CompiledActivation(Activation):
     """The same, in training: one loop forward, one for the gradient."""
 
-    def call(self, x):
+    def call(self, x, training=False):
         """[..., width] float -> the same."""
-        if self.function == "relu":
-            return tf.nn.relu(x)
+        if self.function == "relu" or not training:
+            return super().call(x)
         return elementwise.gelu(x, approximate=self.function == "gelu_new")
 
 
@@ -235,6 +235,16 @@ class GatherClassToken(tf_keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """[rows, slots, …]."""
         return (*input_shape[1], *input_shape[0][2:])
+
+
+class FlatDense(tf_keras.layers.Dense):
+    """`Dense` over matrices: product and bias stand side by side, and TensorFlow fuses them into one operator."""
+
+    def call(self, x):
+        """[rows, length, into] float -> [rows, length, units] float."""
+        shape = tf.shape(x)
+        product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.kernel)
+        return tf.reshape(tf.nn.bias_add(product, self.bias), [shape[0], shape[1], self.units])
 
 
 class BroadcastDense(tf_keras.layers.Dense):

@@ -26,7 +26,7 @@ from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.evaluation import Evaluation
-from tfpipe.train.optimizer import make_optimizer
+from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
 from tfpipe.train.schedule import learning_rate, plateau_factor, stale_evaluations
 from tfpipe.train.step import Hooks, Loss, make_train_step, trainable_by_name
 
@@ -45,6 +45,18 @@ class Recipe:
     precision: str
     """policy under which the model was made"""
     seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves beside the model's weights."""
+
+    history: list[dict[str, float]]
+    """one entry per evaluation"""
+    step: int
+    """whose weights the model has"""
+    embedding_decay: float
+    """what weight decay left of an embedding that had no gradient"""
 
 
 def recipe_of(
@@ -130,8 +142,8 @@ def fit(
     recipe: Recipe,
     strategy: tf.distribute.Strategy,
     hooks: Hooks | None = None,
-) -> list[dict[str, float]]:
-    """Trains a model in place and returns one entry per evaluation.
+) -> Fitted:
+    """Trains a model in place.
 
     Continues from the stage's newest checkpoint where there is one.
 
@@ -152,7 +164,8 @@ def fit(
     micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
     check_division(plan, micro_batches, replicas)
     with strategy.scope():
-        optimizer = make_optimizer(trainable_by_name(model), settings, loss_scaling=recipe.precision == "mixed_float16")
+        variables = trainable_by_name(model)
+        optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
     tracked = {} if hooks.tracked is None else {"hooks": hooks.tracked}
     checkpoints = Checkpoints(stage.checkpoints, tf.train.Checkpoint(model=model, optimizer=optimizer, **tracked))
     progress = checkpoints.restore() or Progress(0, [], None, None)
@@ -201,9 +214,13 @@ def fit(
     stage.choices |= {"steps": progress.step, "examples_per_second": round(rate.overall, 1)}
     if progress.step < total_steps:
         say(f"  stopped after step {progress.step} of {total_steps}: {settings.metric} no longer improved")
+    step = progress.step
     if recipe.keep == "best":
         checkpoints.load_best(model, progress)
-    return progress.history
+        step = progress.best_step
+    rates = [_learning_rate(recipe, plan, n, total_steps, progress.history) for n in range(step)]
+    decay = decay_without_gradient(optimizer, variables.get("bert.embeddings.word_embeddings.weight"), rates)
+    return Fitted(progress.history, step, decay)
 
 
 def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:

@@ -7,9 +7,10 @@ from its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -68,6 +69,24 @@ def depth_of(name: str, num_layers: int) -> int:
     return 0 if "embeddings" in parts else num_layers + 1
 
 
+def decay_without_gradient(
+    optimizer: tf_keras.optimizers.Optimizer, variable: tf.Variable | None, rates: Sequence[float]
+) -> float:
+    """What weight decay leaves of an element that never has a gradient, over the steps of these learning rates.
+
+    A step that loss scaling leaves out is counted: it decays by a ten-millionth.
+
+    Args:
+      optimizer: by `make_optimizer`.
+      variable: one that it trains; None: one that it does not.
+      rates: learning rate of each step.
+    """
+    if variable is None:
+        return 1.0
+    settings = getattr(optimizer, "inner_optimizer", optimizer).settings_of(variable)
+    return float(np.prod([1.0 - rate * settings.rate_factor * settings.weight_decay for rate in rates]))
+
+
 def freeze(model: tf_keras.Model, frozen_layers: int, num_layers: int) -> str:
     """Takes the embeddings and the lowest layers out of training, before the optimizer is made.
 
@@ -116,6 +135,10 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
         settings = self._settings[index]
         rate = tf.cast(self.learning_rate, tf.float32) * settings.rate_factor
         self.update(variable, gradient, self.slot_variables[index], rate, settings.weight_decay)
+
+    def settings_of(self, variable) -> VariableSettings:
+        """The settings of a variable that this optimizer trains."""
+        return self._settings[self._index_dict[self._var_key(variable)]]
 
     def _decay(self, variable, rate, weight_decay):
         if weight_decay:

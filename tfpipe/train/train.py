@@ -19,6 +19,7 @@ from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
 from tfpipe.train.loop import fit, recipe_of, training_plan
 from tfpipe.train.optimizer import freeze
+from tfpipe.train.vocabulary import ActiveVocabulary
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -33,14 +34,17 @@ def run(config: Config, stage: StageDirectory) -> None:
     strategy, chosen_strategy = choose_strategy(settings.strategy)
     policy = choose_precision(settings.precision)
     plan, batching = training_plan(config, training)
+    active = ActiveVocabulary([training, validation], architecture.vocab_size, whole=settings.optimizer == "lamb")
     say(f"  strategy: {chosen_strategy}; precision: {policy}")
     say(f"  batches: {batching}; {plan.steps_per_epoch} steps an epoch")
+    say(f"  vocabulary: {active}")
     stage.choices |= {"strategy": str(chosen_strategy), "precision": str(policy), "batching": batching}
 
     with precision(policy.value), strategy.scope():
         tf_keras.utils.set_random_seed(config.seed)  # the head's first weights
-        model = build_training_form(architecture.with_dropout(settings.dropout), len(labels))
-        stage.choices["encoder"] = import_encoder(model, source.weights(), config.encoder.source)
+        model = build_training_form(active.architecture(architecture.with_dropout(settings.dropout)), len(labels))
+        pretrained = source.weights()
+        stage.choices["encoder"] = import_encoder(model, active.taken(pretrained), config.encoder.source)
         if settings.frozen_layers is not None:
             say(f"  {freeze(model, settings.frozen_layers, architecture.num_hidden_layers)}")
     recipe = recipe_of(
@@ -53,16 +57,22 @@ def run(config: Config, stage: StageDirectory) -> None:
         labels=labels,
         training=training,
     )
-    history = fit(
-        model, stage=stage, training=training, validation=validation, plan=plan, recipe=recipe, strategy=strategy
+    fitted = fit(
+        model,
+        stage=stage,
+        training=active.renumbered(training),
+        validation=active.renumbered(validation),
+        plan=plan,
+        recipe=recipe,
+        strategy=strategy,
     )
     classifier = Classifier(
         architecture=architecture,
         labels=tuple(labels),
         task=config.task,
         max_length=config.data.max_length,
-        weights=get_weights(model),
+        weights=active.put_back(get_weights(model), pretrained, fitted.embedding_decay),
         quantization={},
     )
     save_classifier(stage.path, classifier, prepared / "tokenizer")
-    write_json(stage.path / "history.json", history)
+    write_json(stage.path / "history.json", fitted.history)

@@ -1,0 +1,72 @@
+"""The part of the vocabulary that a training can change: a smaller embedding table, the same result.
+
+A word piece that occurs in no row has no gradient, so its moments stay zero and its embedding only decays: Adam and
+gradient descent need not touch it at every step. In an epoch of short texts most of the vocabulary is like that, and
+its update is a good part of what a step costs beside its tokens. So the model is trained on the pieces that occur, with
+the rows renumbered, and the others are put back at the end, decayed as often as they would have been.
+
+LAMB scales a step by the norm of the whole table: there all of it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tfpipe.data.token_table import TokenTable
+from tfpipe.model.bert import Architecture
+
+_TABLE = "word_embeddings.weight"
+
+
+class ActiveVocabulary:
+    """The word pieces that occur in some tables, or all of them."""
+
+    def __init__(self, tables: Sequence[TokenTable], vocab_size: int, *, whole: bool = False):
+        """Reads the tables' tokens once.
+
+        Args:
+          tables: the rows that the model will see, evaluation included.
+          vocab_size: pieces of the whole vocabulary.
+          whole: whether to keep all of it.
+        """
+        used = np.ones(vocab_size, bool) if whole else np.zeros(vocab_size, bool)
+        for table in tables:
+            used[table.distinct_ids()] = True
+        self._ids = np.flatnonzero(used)
+        self._vocab_size = vocab_size
+        self._number = np.zeros(vocab_size, np.int32)
+        self._number[self._ids] = np.arange(len(self._ids), dtype=np.int32)
+
+    def __str__(self) -> str:
+        return f"{len(self._ids):,} of {self._vocab_size:,} word pieces occur; the others only decay"
+
+    def renumbered(self, table: TokenTable) -> TokenTable:
+        """The same rows, their ids those of the smaller table."""
+        return table.renumbered(self._number)
+
+    def architecture(self, architecture: Architecture) -> Architecture:
+        """The encoder with the smaller table."""
+        return replace(architecture, vocab_size=len(self._ids))
+
+    def taken(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The weights, in transformers' naming, with the smaller table."""
+        return {name: value[self._ids] if name.endswith(_TABLE) else value for name, value in weights.items()}
+
+    def put_back(
+        self, trained: dict[str, np.ndarray], before: dict[str, np.ndarray], decay: float
+    ) -> dict[str, np.ndarray]:
+        """The trained weights with the whole table.
+
+        Args:
+          trained: the weights after training, with the smaller table.
+          before: those before it, with the whole one.
+          decay: what weight decay left of an embedding without a gradient.
+        """
+        (table,) = (value for name, value in before.items() if name.endswith(_TABLE))
+        whole = (table * np.float32(decay)).astype(np.float32)
+        (name,) = (name for name in trained if name.endswith(_TABLE))
+        whole[self._ids] = trained[name]
+        return trained | {name: whole}
