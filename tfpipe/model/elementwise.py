@@ -107,9 +107,20 @@ def _gelu(x, approximate):
         share = 0.5 * (1.0 + tanh)
         density = 0.5 * (1.0 - tanh**2) * _TANH_SCALE * (1.0 + 3.0 * _TANH_CUBE * wide**2)
     else:
-        share = 0.5 * (1.0 + tf.math.erf(wide * math.sqrt(0.5)))
-        density = tf.exp(-0.5 * wide**2) * (1.0 / math.sqrt(2.0 * math.pi))
+        share, density = _normal_distribution(wide)
     return tf.cast(wide * share, x.dtype), tf.cast(share + wide * density, x.dtype)
+
+
+def _normal_distribution(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The standard normal distribution function and density at `x`, to 1e-7: one exponential for both.
+
+    Abramowitz & Stegun (1964), 7.1.26, for erf(|x| / sqrt(2)).
+    """
+    bell = tf.exp(-0.5 * x**2)
+    t = 1.0 / (1.0 + (0.3275911 * math.sqrt(0.5)) * tf.abs(x))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * series * bell
+    return tf.where(x > 0.0, 1.0 - tail, tail), bell * (1.0 / math.sqrt(2.0 * math.pi))
 
 
 @_one_loop
@@ -134,41 +145,57 @@ def add_and_normalize(
 
     @tf.custom_gradient
     def normalized(x, residual, gamma, beta):
-        def gradient(upstream):
-            return _add_and_normalize_gradient(x, residual, gamma, key, upstream, rate, epsilon)
+        value, standard, scale = _add_and_normalize(x, residual, gamma, beta, key, rate, epsilon)
 
-        return _add_and_normalize(x, residual, gamma, beta, key, rate, epsilon), gradient
+        def gradient(upstream):
+            down, kept_down, products = _add_and_normalize_gradient(standard, scale, gamma, key, upstream, rate)
+            return kept_down, tf.cast(down, residual.dtype), sum_of_rows(products), sum_of_rows(upstream)
+
+        return value, gradient
 
     return normalized(x, residual, gamma, beta)
 
 
 @_one_loop
 def _add_and_normalize(x, residual, gamma, beta, key, rate, epsilon):
-    standard, _ = _standardized(x, residual, key, rate, epsilon)
-    return tf.cast(standard * gamma + beta, x.dtype)
-
-
-@_one_loop
-def _add_and_normalize_gradient(x, residual, gamma, key, upstream, rate, epsilon):
-    standard, scale = _standardized(x, residual, key, rate, epsilon)
-    upstream = tf.cast(upstream, tf.float32)
-    down = upstream * gamma
-    means = [tf.reduce_mean(each, axis=-1, keepdims=True) for each in (down, down * standard)]
-    down = scale * (down - means[0] - standard * means[1])
-    rows = list(range(len(x.shape) - 1))
-    return (
-        tf.cast(_dropped(down, key, rate), x.dtype),
-        tf.cast(down, residual.dtype),
-        tf.reduce_sum(upstream * standard, axis=rows),
-        tf.reduce_sum(upstream, axis=rows),
-    )
-
-
-def _standardized(x, residual, key, rate, epsilon):
     total = _dropped(tf.cast(x, tf.float32), key, rate) + tf.cast(residual, tf.float32)
     centered = total - tf.reduce_mean(total, axis=-1, keepdims=True)
     scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + epsilon)
-    return centered * scale, scale
+    standard = centered * scale
+    return tf.cast(standard * gamma + beta, x.dtype), tf.cast(standard, x.dtype), scale
+
+
+@_one_loop
+def _add_and_normalize_gradient(standard, scale, gamma, key, upstream, rate):
+    dtype = upstream.dtype
+    standard, upstream = tf.cast(standard, tf.float32), tf.cast(upstream, tf.float32)
+    products, down = upstream * standard, upstream * gamma
+    means = [tf.reduce_mean(each, axis=-1, keepdims=True) for each in (down, down * standard)]
+    down = scale * (down - means[0] - standard * means[1])
+    return tf.cast(down, dtype), tf.cast(_dropped(down, key, rate), dtype), tf.cast(products, dtype)
+
+
+def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
+    """Sums over all axes but the last, as a product with ones, which is several times as fast as a reduction.
+
+    Args:
+      x: [..., width] float.
+
+    Returns:
+      [width] float32; the sums are accumulated in float32 and rounded to the type of `x`.
+    """
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    return tf.cast(tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0], tf.float32)
+
+
+def add_bias(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`tf.nn.bias_add` with a fast gradient: [rows, units] float, [units] of the same type."""
+
+    @tf.custom_gradient
+    def added(product, bias):
+        return tf.nn.bias_add(product, bias), lambda up: (up, tf.cast(sum_of_rows(up), bias.dtype))
+
+    return added(product, bias)
 
 
 def segment_softmax(

@@ -244,7 +244,8 @@ class FlatDense(tf_keras.layers.Dense):
         """[rows, length, into] float -> [rows, length, units] float."""
         shape = tf.shape(x)
         product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.kernel)
-        return tf.reshape(tf.nn.bias_add(product, self.bias), [shape[0], shape[1], self.units])
+        bias = tf.cast(self.bias, product.dtype)
+        return tf.reshape(elementwise.add_bias(product, bias), [shape[0], shape[1], self.units])
 
 
 class BroadcastDense(tf_keras.layers.Dense):
