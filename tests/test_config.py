@@ -126,6 +126,14 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("train.warmup_fraction", -0.1, "greater than or equal to 0"),
         ("train.dropout", 1.0, "less than 1"),
         ("train.precision", "float16", "'mixed_bfloat16' or 'mixed_float16' (received 'float16')"),
+        ("train.batching", "bucket", "'auto', 'packed', 'bucketed' or 'padded'"),
+        ("train.optimizer", "adamax", "'adamw', 'adam', 'sgd' or 'lamb'"),
+        ("train.schedule", "step", "'linear', 'cosine', 'polynomial' or 'constant'"),
+        ("train.class_weights", "heavy", "train.class_weights: Input should be 'balanced' (received 'heavy')"),
+        ("train.class_weights", {"a": 0}, "train.class_weights.a: Input should be greater than 0"),
+        ("train.early_stopping", {"patience": 0}, "greater than or equal to 1"),
+        ("train.layer_decay", 1.5, "less than or equal to 1"),
+        ("train.label_smoothing", 1.0, "less than 1"),
         ("prune.sparsity", 1.0, "less than 1"),
         ("prune.sparsity", 0, "greater than 0"),
         ("export.onnx_opset", 13, "greater than or equal to 17"),
@@ -298,3 +306,10 @@ def test_numbers_that_stand_for_text_are_taken_as_text(tiny_reviews, tiny_encode
     )
     assert config.data.label_names == {"0": "no", "1": "yes"}
     assert config.data.filter == {"year": ["2004"], "stars": ["1", "2"]}
+
+
+def test_a_row_length_without_packed_rows_has_no_effect():
+    tree = changed("train.batching", "padded")
+    tree["train"]["row_length"] = 64
+    message = error_of(parse_config, tree, where="run.yaml")
+    assert message == ("run.yaml: train: train.row_length has no effect with batching: padded; remove one of the two")

@@ -335,7 +335,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    location = ".".join(part if (part := str(key)).isprintable() else repr(part) for key in problem["loc"])
+    # Where a setting may be one of several types, pydantic names the type too: `dict[str,float]`.
+    keys = [str(key) for key in problem["loc"] if not str(key).startswith(("literal[", "dict["))]
+    location = ".".join(key if key.isprintable() else repr(key) for key in keys)
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
         valid = _valid_keys(parents)

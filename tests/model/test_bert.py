@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights, write_encoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import TFBertForSequenceClassification, TFBertModel
 
 from tfpipe import encoder_source
@@ -190,6 +192,29 @@ def test_examples_packed_into_a_row_do_not_see_each_other(training_form, mask_fo
     assert np.abs(expected[0] - expected[1]).max() > 0.1  # or it could not tell the examples apart
     merged = packed | {"segment_ids": (packed["segment_ids"] > 0).astype(np.int32)}
     assert largest_difference(training_form(merged, training=False).numpy()[filled], expected) > 1e-3
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(3, 8), min_size=0, max_size=4), min_size=4, max_size=4), st.integers(0, 2**31 - 1))
+def test_no_example_sees_a_neighbour(training_form, lengths, seed):
+    """Whatever stands in the other segments of its row, in the padding and in the other rows: the logits stay."""
+    if not any(lengths):
+        return
+    packed, _ = packed_batch(lengths, row_length=32, slots=4, seed=seed)
+    random = np.random.default_rng(seed)
+    row = int(random.choice([number for number, members in enumerate(lengths) if members]))
+    slot = int(random.integers(len(lengths[row])))
+    own = np.zeros((4, 32), bool)
+    own[row] = packed["segment_ids"][row] == slot + 1
+    noise = random.integers(1, CONFIG["vocab_size"], (4, 32)).astype(np.int32)
+    changed = packed | {
+        "input_ids": np.where(own, packed["input_ids"], noise),
+        "token_type_ids": np.where(own, packed["token_type_ids"], noise % 2),
+    }
+    first, second = (training_form(batch, training=False).numpy() for batch in (packed, changed))
+    assert largest_difference(first[row, slot], second[row, slot]) <= 1e-6
+    if sum(map(len, lengths)) > 1:
+        assert largest_difference(first, second) > 1e-3  # the noise is heard where it should be
 
 
 def test_gradients_of_packed_and_padded_examples_agree(training_form):

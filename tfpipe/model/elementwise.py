@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -20,6 +21,19 @@ _WORD = tf.uint32
 
 def _one_loop(function: Callable) -> Callable:
     return functools.wraps(function)(tf.function(function, jit_compile=True, autograph=False))
+
+
+def announce_compiler() -> None:
+    """Compiles something trivial with standard error closed: TensorFlow announces its first compilation there."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        tf.function(tf.identity, jit_compile=True)(tf.zeros([]))
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def kept(shape: tf.Tensor, rate: float, key: tf.Tensor) -> tf.Tensor:

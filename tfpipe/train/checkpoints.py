@@ -45,6 +45,15 @@ class Checkpoints:
         status.assert_existing_objects_matched()
         return progress
 
+    @property
+    def newest(self) -> str:
+        """What is stored, in words."""
+        try:
+            step = json.loads(self._marker.read_text(encoding="utf-8"))["step"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return "nothing was stored yet"
+        return f"the checkpoint of step {step}, made before it, is kept"
+
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, then removes the ones before it."""
         path = self._path(progress.step)

@@ -23,6 +23,7 @@ from tfpipe.data.batches import batches
 from tfpipe.data.plan import Plan, choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.evaluation import Evaluation
@@ -184,6 +185,7 @@ def fit(
     )
     dataset = batches(training, plan, progress.step, total_steps, shares=micro_batches * replicas)
     iterator = iter(strategy.experimental_distribute_dataset(dataset))
+    announce_compiler()
     evaluation = Evaluation(model, validation, recipe.loss.task, plan.batching)
     writer = tf.summary.create_file_writer(str(stage.logs))
 
@@ -201,7 +203,7 @@ def fit(
             progress.step += count
             rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
             for step, loss, norm, each in zip(range(first, progress.step), losses, norms, rates, strict=True):
-                _check_finite(step, loss, norm, each, recipe, optimizer, plan, training)
+                _check_finite(step, loss, norm, each, recipe, optimizer, plan, training, checkpoints)
                 tf.summary.scalar("loss", loss, step + 1)
                 tf.summary.scalar("gradient_norm", norm, step + 1)
                 tf.summary.scalar("learning_rate", each, step + 1)
@@ -301,7 +303,9 @@ def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkp
         checkpoints.save_best(model, progress.step)
 
 
-def _check_finite(step, loss, norm, rate, recipe: Recipe, optimizer, plan: Plan, table: TokenTable) -> None:
+def _check_finite(
+    step, loss, norm, rate, recipe: Recipe, optimizer, plan: Plan, table: TokenTable, checkpoints
+) -> None:
     if np.isfinite(loss) and np.isfinite(norm):
         return
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
@@ -309,11 +313,11 @@ def _check_finite(step, loss, norm, rate, recipe: Recipe, optimizer, plan: Plan,
         return  # too large a scale; the optimizer left the step out and halved it
     what = "the loss" if not np.isfinite(loss) else "the norm of the gradient"
     examples, _ = plan.step(step)
+    other = "" if recipe.precision == "float32" else ", or set train.precision: float32"
     lines = ", ".join(str(table.lines[row]) for row in examples.ravel()[:8] if row >= 0)
     raise InputError(
         f"{recipe.description}: {what} is {loss if what == 'the loss' else norm} at step {step + 1} (learning rate "
-        f"{rate:.3g}; lines {lines}, … of the source); lower the stage's learning_rate, or set train.precision: "
-        "float32. The last checkpoint, made before it, is kept"
+        f"{rate:.3g}; lines {lines}, … of the source); lower the stage's learning_rate{other}; {checkpoints.newest}"
     )
 
 
