@@ -107,18 +107,18 @@ def tfpipe_fit(task: dict[str, Any], seed: int, epochs: float, wrap_step=None):
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     from tfpipe.config import load_config
     from tfpipe.rundir import StageDirectory
-    from tfpipe.train import loop, train
+    from tfpipe.train import loop, recipe, train
 
     run = Path(task["run"])
     config = load_config(run / "config.yaml", [f"seed={seed}", f"train.epochs={epochs}", *task["set"]])
     if wrap_step is not None:
-        make, plan_of = loop.make_train_step, loop.training_plan
+        make, plan_of = loop.make_train_step, recipe.training_plan
 
         def make_wrapped(*args, **kwargs):
             return wrap_step(make(*args, **kwargs))
 
         loop.make_train_step = make_wrapped
-        loop._is_evaluated = lambda *args: False  # the others do not evaluate meanwhile either
+        recipe.Recipe.is_evaluated = lambda *args: False  # the others do not evaluate meanwhile either
         train.training_plan = lambda *args: wrap_step.plan(plan_of(*args))
     directory = Path(tempfile.mkdtemp())
     stage = StageDirectory("train", directory, {"prepare": run / "prepare"})

@@ -21,7 +21,8 @@ from tfpipe.model.weights import WEIGHTS_FILE, get_weights, import_encoder
 from tfpipe.rundir import StageDirectory
 from tfpipe.train import loop
 from tfpipe.train.devices import choose_strategy, precision
-from tfpipe.train.loop import Recipe, fit, training_plan
+from tfpipe.train.loop import fit
+from tfpipe.train.recipe import Recipe, training_plan
 from tfpipe.train.step import Hooks, Loss
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})

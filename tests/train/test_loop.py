@@ -22,7 +22,8 @@ from tfpipe.rundir import StageDirectory
 from tfpipe.train import checkpoints, loop, optimizer
 from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.evaluation import Evaluation
-from tfpipe.train.loop import Recipe, check_division, class_weights, fit, recipe_of, training_plan
+from tfpipe.train.loop import fit
+from tfpipe.train.recipe import Recipe
 from tfpipe.train.step import Hooks, Loss
 from tfpipe.train.vocabulary import ActiveVocabulary
 
@@ -461,51 +462,3 @@ def test_evaluation_answers_every_row_once(validation):
         found = Evaluation(model, validation, "single_label", batching).logits()
         assert found.shape == (71, 2) and found.dtype == np.float32
         assert np.abs(found - np.stack(expected)).max() <= 1e-5
-
-
-def test_a_batch_must_divide():
-    lengths = np.full(100, 8, np.int32)
-    bucketed, packed = Plan(lengths, BUCKETED, 0), Plan(lengths, PACKED, 0)
-    for micro_batches, replicas in ((1, 1), (2, 2), (16, 1)):
-        check_division(bucketed, micro_batches, replicas)
-    for micro_batches, replicas in ((1, 2), (3, 2), (7, 1)):  # packed rows are filled up
-        check_division(packed, micro_batches, replicas)
-    with pytest.raises(InputError) as error:
-        check_division(bucketed, 3, 2)
-    assert str(error.value) == (
-        "train.batch_size: 16 does not divide among 2 replica(s) x train.gradient_accumulation 3; use a multiple of "
-        "6, or train.batching: packed"
-    )
-    with pytest.raises(InputError, match=r"a batch has 7 packed row\(s\), which 2 replica\(s\) x .* 4 can't share"):
-        check_division(packed, 4, 2)
-
-
-def test_a_row_that_cannot_hold_an_example_is_refused(tiny_run):
-    config, run = tiny_run
-    table = TokenTable.open(run / "prepare" / "train")
-    settings = config.train.model_copy(update={"row_length": 8})
-    with pytest.raises(InputError) as error:
-        training_plan(config.model_copy(update={"train": settings}), table)
-    assert str(error.value) == (
-        f"train.row_length: a row of 8 tokens can't hold the longest example, which has {table.lengths.max()}; set it "
-        "higher, or leave it out, or lower data.max_length"
-    )
-
-
-def test_class_weights():
-    labels, counts = ["a", "b", "c"], np.array([10.0, 30.0, 0.0])
-    assert class_weights(None, labels, counts) is None
-    assert class_weights("balanced", labels, counts) == pytest.approx((40 / 30, 40 / 90, 40 / 3))
-    assert class_weights({"b": 2.0}, labels, counts) == (1.0, 2.0, 1.0)
-    with pytest.raises(InputError, match=r"train\.class_weights: no label 'd'; the labels are a, b, c"):
-        class_weights({"d": 2.0}, labels, counts)
-
-
-def test_a_recipe_takes_the_rest_from_train(tiny_run):
-    config, run = tiny_run
-    table = TokenTable.open(run / "prepare" / "train")
-    own = {"epochs": 0.5, "learning_rate": 1e-4, "keep": "last", "precision": "float32"}
-    recipe = recipe_of(config, "prune", **own, labels=("negative", "positive"), training=table)
-    assert {name: getattr(recipe, name) for name in own} == own
-    assert recipe.settings is config.train and recipe.seed == config.seed
-    assert recipe.loss == Loss(config.task, 0.0, None)

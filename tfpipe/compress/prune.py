@@ -25,7 +25,8 @@ from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, load_classifier, save_classifier, set_weights, variables_by_name
 from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
-from tfpipe.train.loop import fit, recipe_of, training_plan
+from tfpipe.train.loop import fit
+from tfpipe.train.recipe import recipe_of, training_plan
 from tfpipe.train.step import Hooks
 from tfpipe.train.vocabulary import ActiveVocabulary
 

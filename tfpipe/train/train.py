@@ -17,8 +17,9 @@ from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
 from tfpipe.rundir import StageDirectory, write_json
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
-from tfpipe.train.loop import fit, recipe_of, training_plan
+from tfpipe.train.loop import fit
 from tfpipe.train.optimizer import freeze
+from tfpipe.train.recipe import recipe_of, training_plan
 from tfpipe.train.vocabulary import ActiveVocabulary
 
 

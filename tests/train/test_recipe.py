@@ -1,0 +1,108 @@
+"""What a fit does, in numbers: divisions, weights, rates, evaluations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
+from tfpipe.data.token_table import TokenTable
+from tfpipe.errors import InputError
+from tfpipe.train.recipe import Recipe, check_division, class_weights, recipe_of, training_plan
+from tfpipe.train.step import Loss
+
+BUCKETED = Batching("bucketed", 16, 1, bucket_lengths_for(16))
+PACKED = Batching("packed", 7, 4, (32,))
+PLAN = Plan(np.full(160, 8, np.int32), BUCKETED, 0)  # ten steps an epoch
+
+
+def recipe(keep: str = "best", epochs: float = 2.0, **settings) -> Recipe:
+    return Recipe("test", epochs, 1.0, keep, Train(**settings), Loss("single_label"), "float32", seed=0)
+
+
+def history(*losses: float, every: int = 5) -> list[dict[str, float]]:
+    return [{"step": every * (n + 1), "loss": loss} for n, loss in enumerate(losses)]
+
+
+def test_evaluations_are_spread_over_an_epoch():
+    for per_epoch, expected in ((1, [10, 20]), (2, [5, 10, 15, 20]), (3, [4, 7, 10, 14, 17, 20])):
+        each = recipe(evaluations_per_epoch=per_epoch)
+        assert [n for n in range(1, 21) if each.is_evaluated(PLAN, n)] == expected
+    assert [n for n in range(1, 14) if recipe(epochs=1.3).is_evaluated(PLAN, n)] == [10, 13]  # and at the end
+
+
+def test_several_steps_at_once_stop_where_something_happens():
+    each = recipe(steps_per_execution=4, checkpoint_every=6)
+    done, counts = 0, []
+    while done < 20:
+        counts.append(each.steps_at_once(PLAN, done))
+        done += counts[-1]
+    ends = np.cumsum(counts).tolist()
+    assert ends[-1] == 20 and {6, 10, 12, 18, 20} <= set(ends) and set(counts) == {1, 4}
+
+
+def test_the_rate_of_a_step_knows_the_evaluations_before_it_alone():
+    each = recipe(
+        schedule="constant", warmup_fraction=0.0, metric="loss", reduce_on_plateau=ReduceOnPlateau(factor=0.1)
+    )
+    past = history(0.5, 0.6, 0.7)  # after steps 5, 10 and 15: the second and the third brought nothing
+    rates = [each.rate(PLAN, step, past) for step in range(20)]
+    assert rates == pytest.approx([1.0] * 10 + [0.1] * 5 + [0.01] * 5)
+    assert [each.rate(PLAN, step, past[:1]) for step in range(10)] == rates[:10]
+
+
+def test_only_a_fit_that_keeps_the_best_stops_or_slows_down():
+    settings = {"metric": "loss", "early_stopping": EarlyStopping(patience=2), "reduce_on_plateau": ReduceOnPlateau()}
+    past = history(0.5, 0.6, 0.7)
+    best, last = recipe("best", **settings), recipe("last", **settings)
+    assert best.stops_early(past) and not best.stops_early(past[:2]) and not last.stops_early(past)
+    assert last.rate(PLAN, 19, past) == pytest.approx(4 * best.rate(PLAN, 19, past))
+
+
+def test_a_batch_must_divide():
+    lengths = np.full(100, 8, np.int32)
+    bucketed, packed = Plan(lengths, BUCKETED, 0), Plan(lengths, PACKED, 0)
+    for micro_batches, replicas in ((1, 1), (2, 2), (16, 1)):
+        check_division(bucketed, micro_batches, replicas)
+    for micro_batches, replicas in ((1, 2), (3, 2), (7, 1)):  # packed rows are filled up
+        check_division(packed, micro_batches, replicas)
+    with pytest.raises(InputError) as error:
+        check_division(bucketed, 3, 2)
+    assert str(error.value) == (
+        "train.batch_size: 16 does not divide among 2 replica(s) x train.gradient_accumulation 3; use a multiple of "
+        "6, or train.batching: packed"
+    )
+    with pytest.raises(InputError, match=r"a batch has 7 packed row\(s\), which 2 replica\(s\) x .* 4 can't share"):
+        check_division(packed, 4, 2)
+
+
+def test_a_row_that_cannot_hold_an_example_is_refused(tiny_run):
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    settings = config.train.model_copy(update={"row_length": 8})
+    with pytest.raises(InputError) as error:
+        training_plan(config.model_copy(update={"train": settings}), table)
+    assert str(error.value) == (
+        f"train.row_length: a row of 8 tokens can't hold the longest example, which has {table.lengths.max()}; set it "
+        "higher, or leave it out, or lower data.max_length"
+    )
+
+
+def test_class_weights():
+    labels, counts = ["a", "b", "c"], np.array([10.0, 30.0, 0.0])
+    assert class_weights(None, labels, counts) is None
+    assert class_weights("balanced", labels, counts) == pytest.approx((40 / 30, 40 / 90, 40 / 3))
+    assert class_weights({"b": 2.0}, labels, counts) == (1.0, 2.0, 1.0)
+    with pytest.raises(InputError, match=r"train\.class_weights: no label 'd'; the labels are a, b, c"):
+        class_weights({"d": 2.0}, labels, counts)
+
+
+def test_a_recipe_takes_the_rest_from_train(tiny_run):
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    own = {"epochs": 0.5, "learning_rate": 1e-4, "keep": "last", "precision": "float32"}
+    recipe = recipe_of(config, "prune", **own, labels=("negative", "positive"), training=table)
+    assert {name: getattr(recipe, name) for name in own} == own
+    assert recipe.settings is config.train and recipe.seed == config.seed
+    assert recipe.loss == Loss(config.task, 0.0, None)

@@ -1,0 +1,173 @@
+"""What a fit does, in numbers: its epochs, rates and evaluations, its loss, its plan.
+
+Enters: the configuration and the training rows. Leaves: a `Recipe` and a `Plan`, of which every rate, evaluation and
+stop is a function, so that none of them needs a place in a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfpipe.config import Config, Train
+from tfpipe.data.plan import Plan, choose_batching
+from tfpipe.data.token_table import TokenTable
+from tfpipe.errors import InputError
+from tfpipe.train.schedule import learning_rate, plateau_factor, stale_evaluations
+from tfpipe.train.step import Loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one fit does; what differs between the stages that train stands before `settings`."""
+
+    description: str
+    epochs: float
+    learning_rate: float
+    keep: str
+    """`best`: the best evaluated weights; `last`: those of the last step, where a schedule must have ended"""
+    settings: Train
+    loss: Loss
+    precision: str
+    """policy under which the model was made"""
+    seed: int
+
+    def total_steps(self, plan: Plan) -> int:
+        """Steps of all epochs."""
+        return plan.steps(self.epochs)
+
+    def rate(self, plan: Plan, step: int, history: Sequence[dict[str, float]]) -> float:
+        """The learning rate of a step, counted from 0: a function of the plan and of the evaluations before it."""
+        settings = self.settings
+        rate = learning_rate(
+            settings.schedule,
+            self.learning_rate,
+            before=plan.examples_before(step),
+            after=plan.examples_before(step + 1),
+            total=plan.examples_before(self.total_steps(plan)),
+            warmup_fraction=settings.warmup_fraction,
+            power=settings.schedule_power,
+        )
+        plateau = settings.reduce_on_plateau
+        if plateau is None or self.keep != "best":
+            return rate
+        values = [entry[settings.metric] for entry in history if entry["step"] <= step]
+        return rate * plateau_factor(values, settings.metric, plateau.factor, plateau.patience, plateau.min_delta)
+
+    def stops_early(self, history: Sequence[dict[str, float]]) -> bool:
+        """Whether the evaluations so far are enough."""
+        stopping, metric = self.settings.early_stopping, self.settings.metric
+        if stopping is None or self.keep != "best":
+            return False
+        return stale_evaluations([entry[metric] for entry in history], metric, stopping.min_delta) >= stopping.patience
+
+    def is_evaluated(self, plan: Plan, done: int) -> bool:
+        """Whether an evaluation comes after so many steps."""
+        per_epoch = self.settings.evaluations_per_epoch
+        passed, before = (each * per_epoch // plan.steps_per_epoch for each in (done, done - 1))
+        return passed > before or done == self.total_steps(plan)
+
+    def steps_at_once(self, plan: Plan, done: int) -> int:
+        """`steps_per_execution`, or one where an evaluation, a checkpoint or the end comes before."""
+        settings = self.settings
+        if done + settings.steps_per_execution > self.total_steps(plan):
+            return 1
+        stops = range(done + 1, done + settings.steps_per_execution)
+        stop = any(self.is_evaluated(plan, n) or n % settings.checkpoint_every == 0 for n in stops)
+        return 1 if stop else settings.steps_per_execution
+
+
+def recipe_of(
+    config: Config,
+    description: str,
+    *,
+    epochs: float,
+    learning_rate: float,
+    keep: str,
+    precision: str,
+    labels: Sequence[str],
+    training: TokenTable,
+) -> Recipe:
+    """The recipe of one stage.
+
+    Args:
+      config: the configuration.
+      description: name of the stage.
+      epochs: passes over the training rows.
+      learning_rate: peak.
+      keep: `best` or `last`.
+      precision: policy under which the model was made.
+      labels: names of the labels.
+      training: rows to train on, for balanced class weights.
+    """
+    weights = class_weights(config.train.class_weights, labels, training.labels.sum(axis=0))
+    loss = Loss(config.task, config.train.label_smoothing, weights)
+    return Recipe(description, epochs, learning_rate, keep, config.train, loss, precision, config.seed)
+
+
+def class_weights(
+    requested: str | dict[str, float] | None, labels: Sequence[str], counts: np.ndarray
+) -> tuple[float, ...] | None:
+    """Weight of each label; `balanced`: inversely proportional to its frequency, as scikit-learn has it.
+
+    Args:
+      requested: the setting.
+      labels: names of the labels.
+      counts: [labels] float, training rows per label.
+
+    Raises:
+      InputError: a weight for a label that does not exist.
+    """
+    if requested is None:
+        return None
+    if requested == "balanced":
+        return tuple(float(sum(counts) / (len(labels) * max(count, 1.0))) for count in counts)
+    unknown = sorted(set(requested) - set(labels))
+    if unknown:
+        raise InputError(f"train.class_weights: no label {unknown[0]!r}; the labels are {', '.join(labels)}")
+    return tuple(requested.get(label, 1.0) for label in labels)
+
+
+def training_plan(config: Config, table: TokenTable) -> tuple[Plan, str]:
+    """The plan of the training rows, and the choice of batching in words.
+
+    Raises:
+      InputError: an example does not fit into a row.
+    """
+    settings = config.train
+    try:
+        batching, reason = choose_batching(
+            "packed" if settings.batching == "auto" else settings.batching,
+            table.lengths,
+            batch_size=settings.batch_size,
+            max_length=config.data.max_length,
+            row_length=settings.row_length,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"train.row_length: {error}; set it higher, or leave it out, or lower data.max_length"
+        ) from None
+    return Plan(table.lengths, batching, config.seed), f"{batching.kind} ({reason})"
+
+
+def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
+    """The rows of a batch must divide among replicas and micro-batches; packed rows are filled up until they do.
+
+    Raises:
+      InputError: they do not, or one of them would never get an example.
+    """
+    rows, parts = plan.batching.rows, micro_batches * replicas
+    shown = f"{replicas} replica(s) x train.gradient_accumulation {micro_batches}"
+    if plan.batching.kind == "packed":
+        if parts > rows:
+            raise InputError(
+                f"train.batch_size: a batch has {rows} packed row(s), which {shown} can't share; raise "
+                "train.batch_size or lower train.gradient_accumulation"
+            )
+    elif rows % parts:
+        raise InputError(
+            f"train.batch_size: {rows} does not divide among {shown}; use a multiple of {parts}, or train.batching: "
+            "packed"
+        )
