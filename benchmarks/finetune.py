@@ -471,7 +471,7 @@ def machine(peer: str) -> dict[str, Any]:
 
 def write(name: str, result: dict[str, Any]) -> None:
     """The JSON file, and what it says."""
-    RESULTS.mkdir(exist_ok=True)
+    result["task"] = {key: value for key, value in result["task"].items() if key not in ("run", "encoder")}
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
