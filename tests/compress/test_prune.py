@@ -218,7 +218,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
 def test_a_sparsity_that_was_not_reached_is_refused(tiny_run, tmp_path, monkeypatch):
     config, run = tiny_run
     stage = StageDirectory("prune", tmp_path, {"prepare": run / "prepare", "train": run / "train"})
-    monkeypatch.setattr(prune, "fit", lambda model, **kwargs: loop.Fitted([], 0, 1.0))  # a fit of no steps
+    monkeypatch.setattr(prune, "fit", lambda model, **kwargs: loop.Fitted([], 1.0))  # a fit of no steps
     with pytest.raises(InputError) as error:
         prune.run(config, stage)
     assert "prune: 0.0% zeros after" in str(error.value) and "50.0% expected" in str(error.value)

@@ -36,8 +36,6 @@ class Fitted:
 
     history: list[dict[str, float]]
     """one entry per evaluation"""
-    step: int
-    """whose weights the model has"""
     embedding_decay: float
     """what weight decay left of an embedding that had no gradient"""
 
@@ -128,7 +126,7 @@ def fit(
         step = progress.best_step
     rates = [recipe.rate(plan, n, progress.history) for n in range(step)]
     decay = decay_without_gradient(optimizer, variables.get("bert.embeddings.word_embeddings.weight"), rates)
-    return Fitted(progress.history, step, decay)
+    return Fitted(progress.history, decay)
 
 
 def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints, model) -> None:

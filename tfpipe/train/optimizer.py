@@ -131,10 +131,10 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable):
         """[…] float32 gradient and variable: the update of one variable on one device."""
-        index = self._index_dict[self._var_key(variable)]
-        settings = self._settings[index]
+        settings = self.settings_of(variable)
+        slots = self.slot_variables[self._index_dict[self._var_key(variable)]]
         rate = tf.cast(self.learning_rate, tf.float32) * settings.rate_factor
-        self.update(variable, gradient, self.slot_variables[index], rate, settings.weight_decay)
+        self.update(variable, gradient, slots, rate, settings.weight_decay)
 
     def settings_of(self, variable) -> VariableSettings:
         """The settings of a variable that this optimizer trains."""
