@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tfpipe import pipeline  # before TensorFlow: the package sets what TensorFlow reads when it is imported
-from tfpipe.config import Config, parse_config
+from tfpipe.config import Config
+from tfpipe.config_file import parse_config
 from tfpipe.rundir import RunDirectory
 
 import tensorflow as tf  # isort: skip

@@ -15,7 +15,8 @@ from conftest import tiny_config
 
 import tfpipe
 from tfpipe import cli
-from tfpipe.config import Config, dump_config, load_config
+from tfpipe.config import Config
+from tfpipe.config_file import dump_config, load_config
 from tfpipe.rundir import RunDirectory, sha256_of_file
 
 

@@ -1,232 +1,12 @@
-import copy
 import itertools
-import re
 
 import pytest
-import yaml
 from conftest import tiny_config
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tfpipe.config import Config, dump_config, load_config, parse_config, setting
-from tfpipe.errors import InputError
+from tfpipe.config import Config, Train
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
-
-
-def changed(path, value):
-    """The least configuration with one setting changed."""
-    tree = copy.deepcopy(LEAST)
-    *parents, last = path.split(".")
-    node = tree
-    for key in parents:
-        node = node.setdefault(key, {})
-    node[last] = value
-    return tree
-
-
-def error_of(call, *arguments, **named):
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **named)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """A function that writes a configuration file: from a tree, a text or bytes."""
-
-    def write(content):
-        path = tmp_path / "run.yaml"
-        if isinstance(content, dict):
-            content = yaml.safe_dump(content)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-def test_what_is_dumped_loads_as_the_same_configuration(write):
-    config = parse_config(LEAST, where="test")
-    text = dump_config(config)
-    assert load_config(write(text)) == config
-    written = yaml.safe_load(text)
-    for name, field in Config.model_fields.items():
-        if name in LEAST or not isinstance(section := getattr(config, name), BaseModel):
-            continue
-        assert written[name].keys() == type(section).model_fields.keys(), field
-
-
-def test_a_section_turned_off_stays_off(write):
-    config = parse_config(LEAST | {"prune": None, "quantize": None}, where="test")
-    assert config.prune is None and load_config(write(dump_config(config))) == config
-
-
-# Whatever a YAML file can hold: no control characters, no lone surrogates.
-PRINTABLE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"))
-
-
-@settings(max_examples=100, deadline=None)
-@given(column=PRINTABLE, names=st.dictionaries(PRINTABLE, PRINTABLE), rate=st.floats(1e-12, 1e12))
-def test_any_text_and_number_survives_being_dumped(column, names, rate):
-    tree = changed("data.text_column", column) | {"train": {"learning_rate": rate}}
-    tree["data"]["label_names"] = names
-    config = parse_config(tree, where="test")
-    assert parse_config(yaml.safe_load(dump_config(config)), where="test") == config
-
-
-@pytest.mark.parametrize(
-    ("path", "hint"),
-    [
-        ("tain", "did you mean train?"),
-        ("train.learning_rat", "did you mean learning_rate?"),
-        ("data.split.valid", "did you mean validation?"),
-        ("prune.sparsty", "did you mean sparsity?"),
-        ("quantize.epoch", "did you mean epochs?"),
-        ("prune.zzz", "valid here: sparsity, epochs, learning_rate, ramp_fraction"),
-    ],
-)
-def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
-    message = error_of(parse_config, changed(path, 1), where="run.yaml")
-    assert f"run.yaml: {path}: unknown setting; {hint}" in message
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "said"),
-    [
-        ("name", 2024, "name: expected text; put it in quotes (received 2024)"),
-        ("name", "a/b", "name: "),
-        ("name", "", "name: "),
-        ("task", "regression", "'single_label' or 'multi_label' (received 'regression')"),
-        ("seed", -1, "greater than or equal to 0 (received -1)"),
-        ("seed", 2**31, "less than 2147483648"),
-        ("seed", 1.5, "seed: "),
-        (
-            "data.label_names",
-            {True: "yes"},
-            "[key]: expected text; put it in quotes (received True)",
-        ),
-        ("data.filter", {"year": [None]}, "data.filter.year.0: Input should be a valid string (received None)"),
-        ("data.max_length", 3, "greater than or equal to 4"),
-        ("data.max_length", 4097, "less than or equal to 4096"),
-        ("data.label_separator", "", "data.label_separator: "),
-        ("data.max_rejected_fraction", 1.1, "less than or equal to 1"),
-        ("data.split", {"train": 0.8, "validation": 0.1, "test": 0.2}, "data.split: train + validation + test must be"),
-        ("data.split", {"train": 0.9, "validation": 0.1, "test": 0.0}, "all three are needed"),
-        ("encoder.sha256", "abc", "encoder.sha256: "),
-        ("train", 3, "train: expected a section, that is, a mapping of settings (received 3)"),
-        ("train", None, "train: expected a section"),
-        ("train.epochs", 0, "greater than 0"),
-        ("train.epochs", "many", "train.epochs: Input should be a valid number"),
-        ("train.learning_rate", float("nan"), "finite"),
-        ("train.learning_rate", float("inf"), "finite"),
-        ("train.batch_size", 0, "greater than or equal to 1"),
-        ("train.batch_size", 1.5, "train.batch_size: "),
-        ("train.warmup_fraction", -0.1, "greater than or equal to 0"),
-        ("train.dropout", 1.0, "less than 1"),
-        ("train.precision", "float16", "'mixed_bfloat16' or 'mixed_float16' (received 'float16')"),
-        ("train.batching", "bucket", "'auto', 'packed', 'bucketed' or 'padded'"),
-        ("train.optimizer", "adamax", "'adamw', 'adam', 'sgd' or 'lamb'"),
-        ("train.schedule", "step", "'linear', 'cosine', 'polynomial' or 'constant'"),
-        ("train.class_weights", "heavy", "train.class_weights: Input should be 'balanced' (received 'heavy')"),
-        ("train.class_weights", {"a": 0}, "train.class_weights.a: Input should be greater than 0"),
-        ("train.early_stopping", {"patience": 0}, "greater than or equal to 1"),
-        ("train.layer_decay", 1.5, "less than or equal to 1"),
-        ("train.label_smoothing", 1.0, "less than 1"),
-        ("prune.sparsity", 1.0, "less than 1"),
-        ("prune.sparsity", 0, "greater than 0"),
-        ("export.onnx_opset", 13, "greater than or equal to 17"),
-        ("verify.batch_sizes", [1], "verify.batch_sizes.1: this setting is required"),
-        ("verify.batch_sizes", [0, 32], "verify.batch_sizes.0: "),
-        ("report.threads", 0, "report.threads: "),
-    ],
-)
-def test_a_wrong_value_is_refused_with_its_name(path, value, said):
-    message = error_of(parse_config, changed(path, value), where="run.yaml")
-    assert message.startswith(f"run.yaml: {path}") and said in message
-
-
-@pytest.mark.parametrize("path", ["name", "data", "encoder", "data.source", "encoder.source"])
-def test_a_required_setting_that_is_missing_is_named(path):
-    tree = copy.deepcopy(LEAST)
-    *parents, last = path.split(".")
-    del (tree[parents[0]] if parents else tree)[last]
-    assert f"{path}: this setting is required" in error_of(parse_config, tree, where="run.yaml")
-
-
-def test_every_problem_is_said_at_once():
-    message = error_of(parse_config, {"name": "x", "data": {"source": "a"}, "tain": {}}, where="run.yaml")
-    assert "encoder: this setting is required" in message and "tain: unknown setting" in message
-
-
-def test_overrides_are_yaml_at_a_dotted_path(write):
-    path = write(LEAST | {"prune": None})
-    overrides = [
-        "train.epochs=1",
-        "train.learning_rate=1e-4",
-        "quantize=null",
-        "prune.sparsity=0.3",
-        "verify.batch_sizes=[2, 16]",
-        "data.filter={source: [a, b]}",
-        "data.text_column=a=b",
-        "data.label_column=",
-        "data.label_column=other",
-    ]
-    config = load_config(path, overrides)
-    assert (config.train.epochs, config.train.learning_rate) == (1.0, 1e-4)
-    assert config.quantize is None and config.prune.sparsity == 0.3  # a section that was off is on again
-    assert config.verify.batch_sizes == (2, 16) and config.data.filter == {"source": ["a", "b"]}
-    assert (config.data.text_column, config.data.label_column) == ("a=b", "other")
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("train.epochs", "expected a.b=VALUE"),
-        ("=3", "expected a.b=VALUE"),
-        ("train.epochs=[1", "not valid YAML"),
-        ("name=2024-13-45", "not valid YAML"),
-        ("name.first=1", "name is a value, not a section"),
-        ("data.source.x.y=1", "source is a value, not a section"),
-    ],
-)
-def test_a_bad_override_is_quoted(write, override, said):
-    message = error_of(load_config, write(LEAST), [override])
-    assert message.startswith(f"--set {override}: ") and said in message
-
-
-@pytest.mark.parametrize("override", ["train..epochs=1", ".=1", "train.=1", "tain.epochs=1", "[]=1"])
-def test_an_override_of_an_unknown_setting_is_refused(write, override):
-    assert "unknown setting" in error_of(load_config, write(LEAST), [override])
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("a: [1", "not valid YAML"),
-        ("a: 1\n\tb: 2", "not valid YAML"),
-        ("name: 2024-13-45", "not valid YAML"),
-        ("name: !!bool x", "not valid YAML"),
-        ("name: !!timestamp x", "not valid YAML"),
-        ("[" * 5000, "not valid YAML"),
-        ("", "expected a mapping of settings, found NoneType"),
-        ("- a\n- b", "expected a mapping of settings, found list"),
-        ("just text", "expected a mapping of settings, found str"),
-        (b"name: \xff\xfe", "can't read the configuration"),
-        ("1: 2", "1: "),
-    ],
-)
-def test_a_file_that_holds_no_settings_is_refused(write, content, said):
-    path = write(content)
-    message = error_of(load_config, path)
-    assert message.startswith(f"{path}: ") and said in message
-
-
-def test_a_path_that_is_no_file_is_named(tmp_path):
-    for path in (tmp_path / "absent.yaml", tmp_path):
-        message = error_of(load_config, path)
-        assert message.startswith(f"{path}: can't read the configuration")
 
 
 def test_every_setting_has_a_description():
@@ -245,56 +25,8 @@ def test_every_setting_has_a_description():
 def test_variants_follow_from_the_sections():
     sections = {"prune": ((None, ()), ({}, ("pruned",))), "quantize": ((None, ()), ({}, ("int8",)))}
     for (prune, pruned), (quantize, int8) in itertools.product(*sections.values()):
-        config = parse_config(LEAST | {"prune": prune, "quantize": quantize}, where="test")
+        config = Config(**LEAST, prune=prune, quantize=quantize)
         assert config.variants == ("dense", *pruned, *int8)
-
-
-def test_setting_reads_a_dotted_path_as_plain_values():
-    config = parse_config(LEAST | {"prune": None}, where="test")
-    assert setting(config, "data.split") == {"train": 0.8, "validation": 0.1, "test": 0.1}
-    assert setting(config, "verify.batch_sizes") == [1, 32]
-    assert setting(config, "prune.sparsity") is None
-    with pytest.raises(KeyError):
-        setting(config, "train.nothing")
-
-
-SETTING_NAMES = st.sampled_from([*Config.model_fields, "source", "split", "train", "filter", "sparsity", "label_names"])
-TREES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
-    lambda children: (
-        st.lists(children, max_size=3)
-        | st.dictionaries(SETTING_NAMES | st.text() | st.integers(), children, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(tree=st.dictionaries(SETTING_NAMES | st.text() | st.integers(), TREES, max_size=5))
-@example(tree={"\n": None})
-def test_no_tree_raises_anything_but_input_error(tree):
-    for candidate in (tree, LEAST | tree):
-        try:
-            parse_config(candidate, where="run.yaml")
-        except InputError as error:
-            assert re.fullmatch("run.yaml: .+", str(error))  # one line
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    text=st.text() | st.text("abc:-[]{}&*!|>'\"#%@`,? \n\t0159.e", max_size=40),
-    override=st.text() | st.text("namedt.=[]{}:& !0_b", max_size=15),
-)
-def test_no_text_raises_anything_but_input_error(tmp_path_factory, text, override):
-    path = tmp_path_factory.getbasetemp() / "junk.yaml"
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(InputError):
-        load_config(path)
-    path.write_text(dump_config(parse_config(LEAST, where="test")), encoding="utf-8")
-    try:
-        load_config(path, [override])
-    except InputError as error:
-        assert str(error)
 
 
 def test_numbers_that_stand_for_text_are_taken_as_text(tiny_reviews, tiny_encoder):
@@ -308,8 +40,18 @@ def test_numbers_that_stand_for_text_are_taken_as_text(tiny_reviews, tiny_encode
     assert config.data.filter == {"year": ["2004"], "stars": ["1", "2"]}
 
 
-def test_a_row_length_without_packed_rows_has_no_effect():
-    tree = changed("train.batching", "padded")
-    tree["train"]["row_length"] = 64
-    message = error_of(parse_config, tree, where="run.yaml")
-    assert message == ("run.yaml: train: train.row_length has no effect with batching: padded; remove one of the two")
+@pytest.mark.parametrize(
+    ("name", "value", "other", "without", "with_"),
+    [
+        ("row_length", 64, "batching", "padded", "auto"),
+        ("momentum", 0.5, "optimizer", "adamw", "sgd"),
+        ("weight_decay", 0.1, "optimizer", "adam", "adamw"),
+        ("schedule_power", 3.0, "schedule", "linear", "polynomial"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(name, value, other, without, with_):
+    with pytest.raises(ValueError, match=f"train.{name} .* has no effect with train.{other}: {without}; .* {with_}"):
+        Train(**{name: value, other: without})
+    assert getattr(Train(**{name: value, other: with_}), name) == value
+    # the file that a run keeps has every default written out
+    assert Train(**Train(**{other: without}).model_dump())

@@ -7,7 +7,7 @@ from conftest import tiny_config, write_reviews
 
 from tfpipe import pipeline
 from tfpipe.compress.prune import sparsity_of
-from tfpipe.config import load_config, parse_config
+from tfpipe.config_file import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.model.weights import load_classifier

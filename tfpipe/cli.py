@@ -59,7 +59,7 @@ def run(
 
 def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
     from tfpipe import pipeline
-    from tfpipe.config import load_config
+    from tfpipe.config_file import load_config
     from tfpipe.rundir import RunDirectory
 
     settings = load_config(config, overrides)
@@ -158,7 +158,7 @@ def doctor() -> None:
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print a configuration, defaults written out."""
-    from tfpipe.config import dump_config, load_config
+    from tfpipe.config_file import dump_config, load_config
 
     typer.echo(dump_config(load_config(config, overrides)), nl=False)
 

@@ -1,19 +1,14 @@
-"""The typed, strict configuration of a run.
+"""The typed, strict configuration of a run: every setting with its type, its default and what it means.
 
-Enters: one YAML file and `--set a.b=VALUE` overrides. Leaves: a `Config`, every default written out. Wrong values
-fail here, before any work; an unknown key names the nearest valid one.
+Enters: a mapping of settings. Leaves: a `Config`, every default filled in. Wrong values and settings that would have no
+effect fail here, before any work; `config_file` reads and writes it, and says what is wrong in one line.
 """
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from tfpipe.errors import InputError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -168,9 +163,21 @@ class Train(Section):
     checkpoint_every: PositiveInt = Field(100, description="steps between two checkpoints")
 
     @model_validator(mode="after")
-    def _row_length_is_packed(self) -> Train:
-        if self.row_length is not None and self.batching in ("bucketed", "padded"):
-            raise ValueError(f"train.row_length has no effect with batching: {self.batching}; remove one of the two")
+    def _every_setting_has_an_effect(self) -> Train:
+        # What stands at its default was not asked for: the file that a run keeps names every setting.
+        needs = (
+            ("row_length", "batching", ("auto", "packed")),
+            ("momentum", "optimizer", ("sgd",)),
+            ("weight_decay", "optimizer", ("adamw", "lamb", "sgd")),
+            ("schedule_power", "schedule", ("polynomial",)),
+        )
+        for name, other, wanted in needs:
+            value, chosen = getattr(self, name), getattr(self, other)
+            if value and value != type(self).model_fields[name].default and chosen not in wanted:
+                raise ValueError(
+                    f"train.{name} {value:g} has no effect with train.{other}: {chosen}; leave it out, or set "
+                    f"train.{other}: {wanted[0]}"
+                )
         return self
 
 
@@ -259,111 +266,3 @@ class Config(Section):
             *(("pruned",) if self.prune is not None else ()),
             *(("int8",) if self.quantize is not None else ()),
         )
-
-
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Reads a configuration and applies `a.b=VALUE` overrides (VALUE is YAML).
-
-    Raises:
-      InputError: the file can't be read, is not YAML, or a setting is unknown or out of range.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: can't read the configuration ({_reason(error)}); give the path of a YAML file"
-        ) from error
-    tree = _read_yaml(text, where=f"{path}: ")
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
-    for override in overrides or []:
-        _apply_override(tree, override)
-    return parse_config(tree, where=str(path))
-
-
-def parse_config(tree: dict[str, Any], where: str) -> Config:
-    """Turns a mapping into a `Config`; `where` names its origin in errors."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise InputError(f"{where}: {problems}") from None
-
-
-def setting(config: Config, dotted: str) -> Any:
-    """The value at a dotted path such as `data.split`, as plain JSON types; None where a section is off."""
-    value: Any = config.model_dump(mode="json")
-    for key in dotted.split("."):
-        if value is None:
-            return None
-        value = value[key]
-    return value
-
-
-def dump_config(config: Config) -> str:
-    """The configuration as YAML, defaults written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-
-
-def _read_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets through whatever its conversions raise: ValueError for 2024-13-45, KeyError for !!bool x, …
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{where}not valid YAML: {reason}") from error
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    dotted, separator, raw = override.partition("=")
-    if not separator or not dotted:
-        raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
-    value = _read_yaml(raw, where=f"--set {override}: the value is ")
-    *parents, last = dotted.split(".")
-    node = tree
-    for key in parents:
-        if node.get(key) is None:
-            node[key] = {}
-        node = node[key]
-        if not isinstance(node, dict):
-            raise InputError(f"--set {override}: {key} is a value, not a section; see `tfpipe config schema`")
-    node[last] = value
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    # Where a setting may be one of several types, pydantic names the type too: `dict[str,float]`.
-    keys = [str(key) for key in problem["loc"] if not str(key).startswith(("literal[", "dict["))]
-    location = ".".join(key if key.isprintable() else repr(key) for key in keys)
-    if problem["type"] == "extra_forbidden":
-        *parents, key = problem["loc"]
-        valid = _valid_keys(parents)
-        nearest = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"valid here: {', '.join(valid)}"
-        return f"{location}: unknown setting; {hint}"
-    if problem["type"] == "missing":
-        return f"{location}: this setting is required; add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_pattern_mismatch":
-        message = {
-            "name": "expected letters, digits, '.', '_' and '-', a letter or digit first",
-            "encoder.sha256": "expected the 64 hexadecimal digits of a SHA-256, in lower case",
-        }[location]
-    if problem["type"] == "model_type":
-        message = "expected a section, that is, a mapping of settings"
-    elif problem["type"] == "string_type" and not isinstance(problem["input"], (dict, list, type(None))):
-        message = "expected text; put it in quotes"
-    received = "" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})"
-    return f"{location}: {message}{received}"
-
-
-def _valid_keys(parents: list[Any]) -> list[str]:
-    section: type[BaseModel] = Config
-    for key in parents:
-        annotation = section.model_fields[key].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return list(section.model_fields)

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfpipe import encoder_source
-from tfpipe.config import Config, Train, dump_config, setting
+from tfpipe.config import Config, Train
+from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import sources
 from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_file, write_text

@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from tfpipe.config import Split, parse_config
+from tfpipe.config import Split
+from tfpipe.config_file import parse_config
 from tfpipe.data import prepare
 from tfpipe.data.split import split_of
 from tfpipe.data.token_table import TokenTable

@@ -101,8 +101,9 @@ def test_class_weights():
 def test_a_recipe_takes_the_rest_from_train(tiny_run):
     config, run = tiny_run
     table = TokenTable.open(run / "prepare" / "train")
-    own = {"epochs": 0.5, "learning_rate": 1e-4, "keep": "last", "precision": "float32"}
-    recipe = recipe_of(config, "prune", **own, labels=("negative", "positive"), training=table)
-    assert {name: getattr(recipe, name) for name in own} == own
+    own = {"keep": "last", "precision": "float32", "labels": ("negative", "positive"), "training": table}
+    recipe = recipe_of(config, "prune", **own)
+    assert (recipe.epochs, recipe.learning_rate) == (config.prune.epochs, config.prune.learning_rate)
+    assert (recipe.description, recipe.keep, recipe.precision) == ("prune", "last", "float32")
     assert recipe.settings is config.train and recipe.seed == config.seed
     assert recipe.loss == Loss(config.task, 0.0, None)

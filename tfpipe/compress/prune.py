@@ -44,8 +44,6 @@ def run(config: Config, stage: StageDirectory) -> None:
     recipe = recipe_of(
         config,
         "prune",
-        epochs=config.prune.epochs,
-        learning_rate=config.prune.learning_rate,
         keep="last",
         precision=policy.value,
         labels=dense.labels,

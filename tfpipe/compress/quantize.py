@@ -54,8 +54,6 @@ def run(config: Config, stage: StageDirectory) -> None:
     recipe = recipe_of(
         config,
         "quantize",
-        epochs=config.quantize.epochs,
-        learning_rate=config.quantize.learning_rate,
         keep="last",
         precision="float32",
         labels=base.labels,

@@ -81,10 +81,8 @@ class Recipe:
 
 def recipe_of(
     config: Config,
-    description: str,
+    stage: str,
     *,
-    epochs: float,
-    learning_rate: float,
     keep: str,
     precision: str,
     labels: Sequence[str],
@@ -94,9 +92,7 @@ def recipe_of(
 
     Args:
       config: the configuration.
-      description: name of the stage.
-      epochs: passes over the training rows.
-      learning_rate: peak.
+      stage: its name, which is also its section's: epochs and peak learning rate stand there.
       keep: `best` or `last`.
       precision: policy under which the model was made.
       labels: names of the labels.
@@ -104,7 +100,8 @@ def recipe_of(
     """
     weights = class_weights(config.train.class_weights, labels, training.labels.sum(axis=0))
     loss = Loss(config.task, config.train.label_smoothing, weights)
-    return Recipe(description, epochs, learning_rate, keep, config.train, loss, precision, config.seed)
+    own = getattr(config, stage)
+    return Recipe(stage, own.epochs, own.learning_rate, keep, config.train, loss, precision, config.seed)
 
 
 def class_weights(

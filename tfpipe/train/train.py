@@ -51,8 +51,6 @@ def run(config: Config, stage: StageDirectory) -> None:
     recipe = recipe_of(
         config,
         "train",
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
         keep="best",
         precision=policy.value,
         labels=labels,
