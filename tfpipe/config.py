@@ -111,7 +111,7 @@ class Train(Section):
         "lengths; padded: an example a row of data.max_length; auto: packed",
     )
     row_length: Annotated[int, Field(ge=4, le=8192)] | None = Field(
-        None, description="tokens of a packed row; null: the shortest from 64 on that fills at least 90 %"
+        None, description="tokens of a packed row; null: the shortest from 64 on, of a few, that is filled to 90 %"
     )
     gradient_accumulation: PositiveInt = Field(
         1, description="micro-batches into which each replica divides its part of a step, to save memory"

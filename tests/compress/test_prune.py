@@ -151,7 +151,7 @@ def test_masks_hold_under_any_strategy_and_precision(tiny_run, tmp_path, policy,
     config, run = tiny_run
     strategy = tf.distribute.get_strategy() if replicas == 1 else choose_strategy("mirrored")[0]
     table = TokenTable.open(run / "prepare" / "validation")
-    plan, _ = training_plan(config, table)
+    plan, _ = training_plan(config, table, table)
     steps = plan.steps_per_epoch
     with precision(policy), strategy.scope():
         model = new_model()
@@ -182,7 +182,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
     config, run = tiny_run
     table = TokenTable.open(run / "prepare" / "validation")
     recipe = recipe_in("float32", config.train.model_copy(update={"checkpoint_every": 3}))
-    plan, _ = training_plan(config, table)
+    plan, _ = training_plan(config, table, table)
     assert plan.steps_per_epoch > 4
 
     def once(name: str) -> str:

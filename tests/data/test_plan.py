@@ -140,8 +140,10 @@ def test_long_examples_get_longer_rows_only_where_that_fills_them():
     halves = np.full(1000, 120, np.int32)  # 120 of 120: no reason for a longer row
     assert choose_batching("packed", halves, batch_size=16, max_length=128)[0].row_lengths == (120,)
     awkward = np.full(1000, 130, np.int32)
-    awkward[::2] = 70  # one of each leaves the rest of a row of 136 empty; 272 holds 130 + 70 + 70
-    assert choose_batching("packed", awkward, batch_size=16, max_length=256)[0].row_lengths == (272,)
+    awkward[::2] = 70  # one of each leaves the rest of a row of 136 empty; 208 holds 130 + 70
+    assert choose_batching("packed", awkward, batch_size=16, max_length=256)[0].row_lengths == (208,)
+    rare = choose_batching("packed", halves, batch_size=16, max_length=128, longest=125)[0]
+    assert rare.row_lengths == (128,)  # where an evaluation row is longer than any other
 
 
 def test_a_row_length_can_be_asked_for():

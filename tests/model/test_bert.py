@@ -89,7 +89,7 @@ def both_encoders(request, tmp_path_factory):
     source = encoder_source.open_source(str(directory), None)
     ours = build_mask_form(Architecture.from_dict(source.architecture), NUM_LABELS)
     import_encoder(ours, source.weights(), str(directory))
-    return reference, hidden_states(ours)
+    return reference, ours
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -97,10 +97,14 @@ def test_hidden_states_agree_with_transformers(both_encoders, batch_size):
     reference, ours = both_encoders
     batch = padded_batch(batch_size)
     assert batch["attention_mask"].min() == 0 and batch["token_type_ids"].max() == 1
-    expected = reference(**batch, training=False).last_hidden_state.numpy()
-    found = ours(batch, training=False).numpy()
-    # All positions, padding included: its states attend to the same tokens in both.
-    assert largest_difference(found, expected) <= 1e-4
+    _, *expected = reference(**batch, training=False, output_hidden_states=True).hidden_states
+    layers = [ours.get_layer(f"encoder.layer.{n}.output.LayerNorm").output for n in range(len(expected))]
+    found = tf_keras.Model(ours.input, layers)(batch, training=False)
+    # All positions, padding included: its states attend to the same tokens in both. After the last layer the class
+    # token alone is left.
+    assert found[-1].shape == (batch_size, 1, ARCHITECTURE.hidden_size) and len(found) > 1
+    for one, other in zip(found, [*expected[:-1], expected[-1][:, :1]], strict=True):
+        assert largest_difference(one.numpy(), other.numpy()) <= 1e-4
 
 
 def test_the_exact_and_the_tanh_gelu_are_told_apart(weights):

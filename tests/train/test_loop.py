@@ -183,7 +183,10 @@ def test_a_smaller_table_gives_the_same_weights(do_fit, training, validation, tm
     whole = do_fit(tmp_path / "whole", recipe, dropout=0.0)
     active = ActiveVocabulary([training, validation], CONFIG["vocab_size"])
     words, words_active = CONFIG["vocab_size"], active.architecture(ARCHITECTURE).vocab_size
-    assert words_active < words and str(active) == f"{words_active} of {words} word pieces occur; the others only decay"
+    assert (
+        words_active < words
+        and str(active) == f"{words_active} of {words} word pieces occur; the others are left out and put back"
+    )
     before = get_weights(new_model())
     tf_keras.utils.set_random_seed(0)
     model = build_training_form(active.architecture(ARCHITECTURE.with_dropout(0.0)), 2)
@@ -264,10 +267,22 @@ def test_a_killed_fit_resumes_and_ends_bit_identical(fitted, do_fit, tmp_path, m
     assert done.sha256 == fitted.sha256 and done.history == fitted.history
 
 
-def test_a_packed_fit_resumes_bit_identical_too(do_fit, tmp_path):
+def test_a_packed_fit_resumes_bit_identical_too(do_fit, training, tmp_path, monkeypatch):
     """Several steps a call, micro-batches, frequent evaluations: none of it may show in the result."""
     recipe = with_settings(steps_per_execution=2, gradient_accumulation=2, evaluations_per_epoch=2, checkpoint_every=4)
-    whole = do_fit(tmp_path / "whole", recipe, batching=PACKED)
+    small = Batching("packed", 3, 4, (32,))
+    plan = Plan(training.lengths, small, recipe.seed)
+    assert plan.steps_per_epoch == 5 and [recipe.steps_at_once(plan, done) for done in (0, 2, 3)] == [2, 1, 2]
+    shapes, saved = [], []
+
+    class Recorded(Evaluation):
+        def __init__(self, model, table, task, batching):
+            shapes.append((batching.rows, batching.row_lengths))
+            super().__init__(model, table, task, batching)
+
+    monkeypatch.setattr(loop, "Evaluation", Recorded)
+    whole = do_fit(tmp_path / "whole", recipe, batching=small)
+    assert shapes == [(2, (32,))]  # as a micro-batch
 
     class Stop(Exception):
         pass
@@ -275,6 +290,7 @@ def test_a_packed_fit_resumes_bit_identical_too(do_fit, tmp_path):
     def stop_at(step):
         def save(self, progress):
             original(self, progress)
+            saved.append(progress.step)
             if progress.step == step:
                 raise Stop
 
@@ -282,12 +298,13 @@ def test_a_packed_fit_resumes_bit_identical_too(do_fit, tmp_path):
 
     original = checkpoints.Checkpoints.save
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(checkpoints.Checkpoints, "save", stop_at(4))
-        do_fit(tmp_path / "stopped", recipe, batching=PACKED)
-    resumed = do_fit(tmp_path / "stopped", recipe, batching=PACKED)
+        patch.setattr(checkpoints.Checkpoints, "save", stop_at(7))
+        do_fit(tmp_path / "stopped", with_settings(recipe, checkpoint_every=6), batching=small)
+    assert saved == [3, 5, 7]  # after two evaluations, and past the sixth step, which no call ends with
+    resumed = do_fit(tmp_path / "stopped", recipe, batching=small)
     assert resumed.sha256 == whole.sha256 and resumed.history == whole.history
     assert len(whole.history) > 3  # twice an epoch, and at the end
-    one_by_one = do_fit(tmp_path / "one", with_settings(recipe, steps_per_execution=1), batching=PACKED)
+    one_by_one = do_fit(tmp_path / "one", with_settings(recipe, steps_per_execution=1), batching=small)
     assert one_by_one.sha256 == whole.sha256
 
 
@@ -346,6 +363,14 @@ def test_best_keeps_the_best_weights_and_last_the_last(do_fit, tmp_path, tmp_pat
     assert kept == pytest.approx(again.history[0]["loss"], abs=1e-6)
 
 
+def test_only_the_best_weights_so_far_are_stored(do_fit, tmp_path):
+    result = do_fit(tmp_path, replace(RECIPE, keep="best"))
+    losses = [entry["loss"] for entry in result.history]
+    assert losses[1] < losses[0]  # so there was something to remove
+    best = result.history[int(np.argmin(losses))]["step"]
+    assert {path.stem for path in result.stage.checkpoints.glob("best-*")} == {f"best-{best}"}
+
+
 def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
     recipe = replace(RECIPE, learning_rate=1e30, epochs=1.0)
     with pytest.raises(InputError) as error:
@@ -355,6 +380,16 @@ def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
     assert "at step 2 (learning rate 6.67e+29; lines " in message and message.endswith(
         "lower the stage's learning_rate; nothing was stored yet"
     )
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_what_the_last_update_spoils_is_not_stored(do_fit, tmp_path):
+    """No step after it has seen its weights: their evaluation does."""
+    recipe = replace(RECIPE, learning_rate=1e30, epochs=1 / 3, keep="best")
+    with pytest.raises(
+        InputError, match=r"test: the validation loss is nan at step 1 \(learning rate 1e\+30\); lower .*"
+    ):
+        do_fit(tmp_path, with_settings(recipe, metric="accuracy"))
     assert not (tmp_path / "checkpoints").exists()
 
 

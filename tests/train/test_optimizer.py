@@ -15,7 +15,7 @@ from tfpipe.config import Train
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.train.devices import choose_strategy
-from tfpipe.train.optimizer import depth_of, freeze, make_optimizer
+from tfpipe.train.optimizer import decay_without_gradient, depth_of, freeze, make_optimizer
 from tfpipe.train.step import trainable_by_name
 
 NAMES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.0.output.dense.bias")
@@ -38,7 +38,7 @@ def optimized(settings: Train, first, gradients) -> dict[str, np.ndarray]:
     return {name: variable.numpy() for name, variable in variables.items()}
 
 
-@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.1), ("adam", 0.1)])
+@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.1), ("adam", 0.01)])
 def test_adam_against_numpy(name, decay):
     """A matrix, which decays under AdamW, and a vector, which does not."""
     first, gradients = start()
@@ -213,3 +213,20 @@ def test_replicas_stay_equal(name):
         plain.learning_rate.assign(0.1)
         plain.apply_gradients([(tf.ones([3, 4]), single[NAMES[0]])])
     assert np.array_equal(copies[0], single[NAMES[0]])
+
+
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_what_decay_leaves_of_an_element_without_a_gradient(loss_scaling):
+    """In the embeddings, two layers below the head's rate."""
+    names = ["bert.embeddings.word_embeddings.weight", *NAMES, "classifier.weight"]
+    variables = {name: tf.Variable(tf.ones([2, 2])) for name in names}
+    settings = Train(weight_decay=0.1, layer_decay=0.5)
+    optimizer = make_optimizer(variables, settings, loss_scaling=loss_scaling)
+    for rate in RATES:
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in variables.values()])
+    for name, factor in ((names[0], 0.25), (NAMES[0], 0.5), ("classifier.weight", 1.0)):
+        left = decay_without_gradient(optimizer, variables[name], RATES)
+        assert left == pytest.approx(np.prod([1 - rate * factor * 0.1 for rate in RATES]), abs=1e-9)
+        assert variables[name].numpy() == pytest.approx(left, abs=1e-6)
+    assert decay_without_gradient(optimizer, None, RATES) == 1.0  # frozen: it stays as it is

@@ -137,6 +137,11 @@ def test_class_weights_are_part_of_the_mean(table, whole):
     assert loss != pytest.approx(whole["padded"][1], abs=1e-4)
     doubled, same, _ = one_step(table, loss=Loss("single_label", class_weights=(2.0, 6.0)))
     assert same == pytest.approx(loss, abs=1e-6) and largest(weighted, doubled) <= 1e-6
+    # A part of a batch weighs as much as its examples do, not as many as it has.
+    parts, again, _ = one_step(
+        table, PACKED, loss=Loss("single_label", class_weights=(1.0, 3.0)), micro_batches=3, replicas=2
+    )
+    assert again == pytest.approx(loss, abs=1e-6) and largest(weighted, parts) <= 1e-5
 
 
 def test_weights_of_examples():

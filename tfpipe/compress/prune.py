@@ -49,7 +49,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         labels=dense.labels,
         training=training,
     )
-    plan, _ = training_plan(config, training)
+    plan, _ = training_plan(config, training, validation)
     steps = plan.steps(config.prune.epochs)
     whole = config.train.optimizer == "lamb"
     active = ActiveVocabulary([training, validation], dense.architecture.vocab_size, whole=whole)

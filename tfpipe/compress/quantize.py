@@ -59,7 +59,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         labels=base.labels,
         training=training,
     )
-    plan, _ = training_plan(config, training)
+    plan, _ = training_plan(config, training, validation)
     weights, scales = dict(base.weights), {}
     for name in weights:
         if "embeddings" in name and name.endswith("_embeddings.weight"):

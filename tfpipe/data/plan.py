@@ -121,7 +121,13 @@ class Plan:
 
 
 def choose_batching(
-    requested: str, lengths: np.ndarray, *, batch_size: int, max_length: int, row_length: int | None = None
+    requested: str,
+    lengths: np.ndarray,
+    *,
+    batch_size: int,
+    max_length: int,
+    longest: int = 0,
+    row_length: int | None = None,
 ) -> tuple[Batching, str]:
     """The shape of the batches, and what is worth saying of it.
 
@@ -130,13 +136,14 @@ def choose_batching(
       lengths: `[examples] int32`, tokens per example.
       batch_size: examples per step; packed, on average.
       max_length: longest example that the settings allow.
+      longest: tokens that a packed row must hold beside those of the examples, as evaluation uses the same rows.
       row_length: tokens of a packed row; None: chosen from the lengths.
 
     Raises:
       ValueError: an example does not fit into a row.
     """
     lengths = np.asarray(lengths)
-    longest = int(lengths.max())
+    longest = max(longest, int(lengths.max()))
     if requested == "bucketed":
         batching = Batching("bucketed", batch_size, 1, bucket_lengths_for(max_length))
         return batching, f"{batch_size} rows of up to {batching.row_lengths[-1]} tokens"
@@ -146,9 +153,12 @@ def choose_batching(
     counts = np.bincount(lengths)
     if row_length is None:
         shortest = max(SHORTEST_ROW, -(-longest // 8) * 8)
-        fills = {length: _best_fill(counts, length) for length in (shortest, 2 * shortest)}
-        good = [length for length, fill in fills.items() if fill >= GOOD_FILL]
-        row_length = good[0] if good else max(fills, key=fills.get)
+        fills = {}
+        for length in range(shortest, 2 * shortest + 1, -(-shortest // 64) * 8):  # eight more, or fewer
+            fills[length] = _best_fill(counts, length)
+            if fills[length] >= GOOD_FILL:
+                break
+        row_length = max(fills, key=fills.get)
     elif row_length < longest:
         raise ValueError(f"a row of {row_length} tokens can't hold the longest example, which has {longest}")
     best = _best_fill(counts, row_length)
@@ -169,7 +179,7 @@ def choose_batching(
 
 
 def plan_evaluation(lengths: np.ndarray, batching: Batching) -> EpochPlan:
-    """All examples once, the longest last, and nothing random.
+    """All examples once, and nothing random.
 
     Args:
       lengths: `[examples] int32`, tokens per example.

@@ -8,8 +8,9 @@ known are written anew, without shape arithmetic in any encoder layer:
     mask        Unsqueeze Unsqueeze Cast Sub Mul, once for all layers
     GELU        Div Erf Add Mul Mul
 
-Between the embeddings and the class token, hidden states are [batch, length, hidden]; with `flat`, [batch · length,
-hidden]: an integer product with its bias is a Gemm, which knows matrices only.
+From the embeddings on, hidden states are [batch, length, hidden], after the last layer's attention [batch, 1, hidden];
+with `flat`, [batch · length, hidden] and [batch, hidden]: an integer product with its bias is a Gemm, which knows
+matrices only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
 from tfpipe.errors import InputError
-from tfpipe.model.layers import MASKED, Activation, AttentionContext, LayerNormalization
+from tfpipe.model.layers import MASKED, Activation, AttentionContext, FirstToken, LayerNormalization
 
 
 def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
@@ -44,11 +45,13 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
             _gelu(graph, model, layer)
         elif isinstance(layer, AttentionContext):
             biases.add(_attention(graph, model, layer, flat=flat))
+        elif isinstance(layer, FirstToken):
+            _first_token(graph, model, layer, flat=flat)
     for bias in biases:
         reconnect(graph, bias, "attention_bias")
     _attention_bias(graph)
     _positions(graph, model)
-    _class_token(graph, model)
+    _class_token(graph, model, flat=flat)
     if flat:
         _flatten(graph, model)
     for node in [node for node in graph.node if node.op_type == "Cast"]:  # of the ids to int32, which no one needs
@@ -132,11 +135,13 @@ def _attention(graph, model, layer: AttentionContext, *, flat: bool) -> str:
     def inner(step: str) -> str:
         return f"{layer.name}.{step}"
 
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
+    one = layer.input[0].shape[1] == 1  # the class token alone asks
+    split_query = _shape(graph, -1, 1, layer.num_heads, width) if one else split
+    for name, tensor, shape in (("query", query, split_query), ("key", key, split), ("value", value, split)):
         _add(
             graph,
             f"{layer.name}/{name}",
-            ("Reshape", [tensor, split], inner(f"{name}.split"), {}),
+            ("Reshape", [tensor, shape], inner(f"{name}.split"), {}),
             ("Transpose", [inner(f"{name}.split")], inner(name), {"perm": [0, 2, 1, 3]}),
         )
     _add(
@@ -186,30 +191,45 @@ def _positions(graph, model) -> None:
     gather.input[1] = "positions"
 
 
-def _class_token(graph, model) -> None:
+def _first_token(graph, model, layer: FirstToken, *, flat: bool) -> None:
+    """[batch, length, hidden] -> [batch, 1, hidden], of 8-bit codes where what it takes from is quantized."""
+    _, (states,), result = _take(graph, model, layer, 1)
+    dequantize = next((n for n in graph.node if states in n.output and n.op_type == "DequantizeLinear"), None)
+    source, taken = (states, result) if dequantize is None else (dequantize.input[0], f"{layer.name}.codes")
+    if flat:
+        _add(graph, f"{layer.name}/rows", ("Reshape", [source, "states.shape"], f"{layer.name}.rows", {}))
+        source = f"{layer.name}.rows"
+    first = np.int64(0) if flat else np.zeros(1, np.int64)  # a scalar takes the axis away
+    index = add_initializer(graph, "position.zero" if flat else "axis_0", first)
+    _add(graph, layer.name, ("Gather", [source, index], taken, {"axis": 1}))
+    if dequantize is not None:
+        _add(graph, layer.name, ("DequantizeLinear", [taken, *dequantize.input[1:]], result, {}))
+
+
+def _class_token(graph, model, *, flat: bool) -> None:
     layer = model.get_layer("cls")
     _, (states,), result = _take(graph, model, layer, 1)
-    first = add_initializer(graph, "position.zero", np.int64(0))
-    _add(graph, layer.name, ("Gather", [states, first], result, {"axis": 1}))
+    if flat:
+        reconnect(graph, result, states)
+    else:
+        zero = add_initializer(graph, "position.zero", np.int64(0))
+        _add(graph, layer.name, ("Gather", [states, zero], result, {"axis": 1}))
 
 
 def _flatten(graph, model) -> None:
-    """Hidden states as matrices from the embeddings on, as rows again for the class token."""
+    """Hidden states as matrices from the embeddings on."""
     layer = next(layer for layer in model.layers if isinstance(layer, AttentionContext))
     hidden = layer.output.shape[-1]
     first = next(node for node in graph.node if node.name.startswith("embeddings.LayerNorm/"))
     reconnect(graph, first.output[0], "states.flat")
     heads = [layer.num_heads, hidden // layer.num_heads]
-    token = next(node for node in graph.node if node.name.startswith("cls/"))
     _add(
         graph,
         "states",
         ("Reshape", [first.output[0], _shape(graph, -1, hidden)], "states.flat", {}),
         ("Concat", ["positions.shape", _shape(graph, *heads)], "attention.split", {"axis": 0}),
         ("Concat", ["positions.shape", _shape(graph, hidden)], "states.shape", {"axis": 0}),
-        ("Reshape", [token.input[0], "states.shape"], "states.rows", {}),
     )
-    token.input[0] = "states.rows"
 
 
 def _shape(graph, *dimensions: int) -> str:

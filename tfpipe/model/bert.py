@@ -26,6 +26,7 @@ from tfpipe.model.layers import (
     CompiledActivation,
     Dropout,
     FakeQuantize,
+    FirstToken,
     FlatDense,
     GatherClassToken,
     GatherEmbedding,
@@ -139,7 +140,8 @@ class _Trunk:
         states = self.point(f"{name}.attention.self.input", x)
         queries, residual = states, x
         if last:  # only the class tokens are read after it: they alone ask, and the other tokens are keys and values
-            queries, residual = self.class_tokens(f"{name}.queries", states), self.class_tokens(f"{name}.residual", x)
+            residual = self.class_tokens(f"{name}.residual", x)
+            queries = residual if states is x else self.class_tokens(f"{name}.queries", states)
         query, key, value = (
             self.dense(f"{name}.attention.self.{part}", a.hidden_size, source)
             for part, source in (("query", queries), ("key", states), ("value", states))
@@ -246,7 +248,7 @@ class _MaskTrunk(_Trunk):
 
     def class_tokens(self, name: str, x):
         """[batch, length, hidden] -> [batch, 1, hidden]."""
-        return x
+        return FirstToken(name=name)(x)
 
     def dropout(self, name: str, x):
         """Nothing."""

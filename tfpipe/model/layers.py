@@ -237,6 +237,16 @@ class GatherClassToken(tf_keras.layers.Layer):
         return (*input_shape[1], *input_shape[0][2:])
 
 
+class FirstToken(tf_keras.layers.Layer):
+    """Takes the `[CLS]` of one example a row."""
+
+    def call(self, x):
+        """[batch, length, hidden] -> [batch, 1, hidden]."""
+        first = x[:, :1]
+        first.set_shape([None, 1, None])
+        return first
+
+
 class FlatDense(tf_keras.layers.Dense):
     """`Dense` over matrices: product and bias stand side by side, and TensorFlow fuses them into one operator."""
 

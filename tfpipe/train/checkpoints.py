@@ -64,6 +64,9 @@ class Checkpoints:
         for other in self._directory.glob("step-*"):
             if other != path:
                 shutil.rmtree(other)
+        for other in self._directory.glob("best-*"):
+            if other.stem != f"best-{progress.best_step}":
+                other.unlink()
 
     def save_best(self, model: tf_keras.Model, step: int) -> None:
         """Keeps the weights of a step aside."""

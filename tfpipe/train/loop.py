@@ -9,7 +9,7 @@ bit-identical.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -93,7 +93,9 @@ def fit(
     dataset = batches(training, plan, progress.step, total_steps, shares=micro_batches * replicas)
     iterator = iter(strategy.experimental_distribute_dataset(dataset))
     announce_compiler()
-    evaluation = Evaluation(model, validation, recipe.loss.task, plan.batching)
+    # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
+    micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
+    evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch)
     writer = tf.summary.create_file_writer(str(stage.logs))
 
     rate = _Rate()
@@ -107,7 +109,11 @@ def fit(
             progress.step += count
             rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
             for step, loss, norm, each in zip(range(first, progress.step), losses, norms, rates, strict=True):
-                _check_finite(step, loss, norm, each, recipe, optimizer, plan, training, checkpoints)
+                problem = _not_finite(loss, norm, recipe, optimizer)
+                if problem is not None:
+                    examples = plan.step(step)[0].ravel()
+                    lines = ", ".join(str(training.lines[row]) for row in examples[:8] if row >= 0)
+                    raise _diverged(problem, step, each, recipe, checkpoints, f"lines {lines}, … of the source")
                 tf.summary.scalar("loss", loss, step + 1)
                 tf.summary.scalar("gradient_norm", norm, step + 1)
                 tf.summary.scalar("learning_rate", each, step + 1)
@@ -115,9 +121,11 @@ def fit(
             if recipe.is_evaluated(plan, progress.step):
                 _evaluate(evaluation, progress, plan, recipe, checkpoints, model)
                 checkpoints.save(progress)
-            elif progress.step % settings.checkpoint_every == 0:
+            elif progress.step // settings.checkpoint_every > first // settings.checkpoint_every:
                 checkpoints.save(progress)
-    stage.choices |= {"steps": progress.step, "examples_per_second": round(rate.overall, 1)}
+    stage.choices["steps"] = progress.step
+    if rate.overall:
+        stage.choices["examples_per_second"] = round(rate.overall, 1)
     if progress.step < total_steps:
         say(f"  stopped after step {progress.step} of {total_steps}: {settings.metric} no longer improved")
     step = progress.step
@@ -130,7 +138,12 @@ def fit(
 
 
 def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints, model) -> None:
-    result = evaluation.metrics()
+    with np.errstate(invalid="ignore"):
+        result = evaluation.metrics()
+    if not np.isfinite(result["loss"]):  # the last update did it: no gradient has seen its weights yet
+        step = progress.step - 1
+        problem = f"the validation loss is {result['loss']}"
+        raise _diverged(problem, step, recipe.rate(plan, step, progress.history), recipe, checkpoints)
     epoch = round(progress.step / plan.steps_per_epoch, 3)
     progress.history.append({"step": progress.step, "epoch": epoch, **result})
     shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
@@ -143,21 +156,21 @@ def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkp
         checkpoints.save_best(model, progress.step)
 
 
-def _check_finite(
-    step, loss, norm, rate, recipe: Recipe, optimizer, plan: Plan, table: TokenTable, checkpoints
-) -> None:
+def _not_finite(loss, norm, recipe: Recipe, optimizer) -> str | None:
+    """What is not finite, in words; None where all is well, or loss scaling takes care of it."""
     if np.isfinite(loss) and np.isfinite(norm):
-        return
+        return None
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
     if scaled and np.isfinite(loss) and float(optimizer.loss_scale) > 1.0:
-        return  # too large a scale; the optimizer left the step out and halved it
-    what = "the loss" if not np.isfinite(loss) else "the norm of the gradient"
-    examples, _ = plan.step(step)
+        return None  # too large a scale; the optimizer left the step out and halved it
+    return f"the norm of the gradient is {norm}" if np.isfinite(loss) else f"the loss is {loss}"
+
+
+def _diverged(problem: str, step: int, rate: float, recipe: Recipe, checkpoints, where: str = "") -> InputError:
     other = "" if recipe.precision == "float32" else ", or set train.precision: float32"
-    lines = ", ".join(str(table.lines[row]) for row in examples.ravel()[:8] if row >= 0)
-    raise InputError(
-        f"{recipe.description}: {what} is {loss if what == 'the loss' else norm} at step {step + 1} (learning rate "
-        f"{rate:.3g}; lines {lines}, … of the source); lower the stage's learning_rate{other}; {checkpoints.newest}"
+    return InputError(
+        f"{recipe.description}: {problem} at step {step + 1} (learning rate {rate:.3g}{where and '; '}{where}); lower "
+        f"the stage's learning_rate{other}; {checkpoints.newest}"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfpipe.config import Config, Train
+from tfpipe.console import say
 from tfpipe.data.plan import Plan, choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
@@ -70,13 +71,13 @@ class Recipe:
         return passed > before or done == self.total_steps(plan)
 
     def steps_at_once(self, plan: Plan, done: int) -> int:
-        """`steps_per_execution`, or one where an evaluation, a checkpoint or the end comes before."""
-        settings = self.settings
-        if done + settings.steps_per_execution > self.total_steps(plan):
+        """`steps_per_execution`, or one where an evaluation or the end comes before: each number is traced apart."""
+        count = self.settings.steps_per_execution
+        if done + count > self.total_steps(plan) or any(
+            self.is_evaluated(plan, n) for n in range(done + 1, done + count)
+        ):
             return 1
-        stops = range(done + 1, done + settings.steps_per_execution)
-        stop = any(self.is_evaluated(plan, n) or n % settings.checkpoint_every == 0 for n in stops)
-        return 1 if stop else settings.steps_per_execution
+        return count
 
 
 def recipe_of(
@@ -127,8 +128,8 @@ def class_weights(
     return tuple(requested.get(label, 1.0) for label in labels)
 
 
-def training_plan(config: Config, table: TokenTable) -> tuple[Plan, str]:
-    """The plan of the training rows, and the choice of batching in words.
+def training_plan(config: Config, training: TokenTable, validation: TokenTable) -> tuple[Plan, str]:
+    """The plan of the training rows, in batches that hold each validation row too, and the batching in words.
 
     Raises:
       InputError: an example does not fit into a row.
@@ -137,7 +138,8 @@ def training_plan(config: Config, table: TokenTable) -> tuple[Plan, str]:
     try:
         batching, reason = choose_batching(
             "packed" if settings.batching == "auto" else settings.batching,
-            table.lengths,
+            training.lengths,
+            longest=max(int(table.lengths.max()) for table in (training, validation)),
             batch_size=settings.batch_size,
             max_length=config.data.max_length,
             row_length=settings.row_length,
@@ -146,14 +148,16 @@ def training_plan(config: Config, table: TokenTable) -> tuple[Plan, str]:
         raise InputError(
             f"train.row_length: {error}; set it higher, or leave it out, or lower data.max_length"
         ) from None
-    return Plan(table.lengths, batching, config.seed), f"{batching.kind} ({reason})"
+    return Plan(training.lengths, batching, config.seed), f"{batching.kind} ({reason})"
 
 
 def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
-    """The rows of a batch must divide among replicas and micro-batches; packed rows are filled up until they do.
+    """The rows of a batch must divide among replicas and micro-batches; empty rows fill up packed ones until they do.
+
+    Says so where that is more than a tenth of the work.
 
     Raises:
-      InputError: they do not, or one of them would never get an example.
+      InputError: they do not divide, or there are fewer packed rows than parts.
     """
     rows, parts = plan.batching.rows, micro_batches * replicas
     shown = f"{replicas} replica(s) x train.gradient_accumulation {micro_batches}"
@@ -162,6 +166,12 @@ def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
             raise InputError(
                 f"train.batch_size: a batch has {rows} packed row(s), which {shown} can't share; raise "
                 "train.batch_size or lower train.gradient_accumulation"
+            )
+        added = -rows % parts
+        if added * 10 > rows:
+            say(
+                f"  {rows} rows do not divide among {shown}: each batch gets {added} empty one(s); a larger "
+                "train.batch_size costs less"
             )
     elif rows % parts:
         raise InputError(

@@ -136,7 +136,7 @@ def make_train_step(
         mean = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         return mean, strategy.experimental_local_results(norms)[0]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function  # traced once for each number of rates
     def train_steps(iterator, first_step, rates):
         # Unrolled: a loop in the graph would not let pruning merge its replicas.
         results = [one_step(next(iterator), first_step + index, rates[index]) for index in range(rates.shape[0])]

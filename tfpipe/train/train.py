@@ -34,7 +34,7 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     strategy, chosen_strategy = choose_strategy(settings.strategy)
     policy = choose_precision(settings.precision)
-    plan, batching = training_plan(config, training)
+    plan, batching = training_plan(config, training, validation)
     active = ActiveVocabulary([training, validation], architecture.vocab_size, whole=settings.optimizer == "lamb")
     say(f"  strategy: {chosen_strategy}; precision: {policy}")
     say(f"  batches: {batching}; {plan.steps_per_epoch} steps an epoch")

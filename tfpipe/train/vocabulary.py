@@ -41,7 +41,9 @@ class ActiveVocabulary:
         self._number[self._ids] = np.arange(len(self._ids), dtype=np.int32)
 
     def __str__(self) -> str:
-        return f"{len(self._ids):,} of {self._vocab_size:,} word pieces occur; the others only decay"
+        if len(self._ids) == self._vocab_size:
+            return f"all {self._vocab_size:,} word pieces are trained"
+        return f"{len(self._ids):,} of {self._vocab_size:,} word pieces occur; the others are left out and put back"
 
     def renumbered(self, table: TokenTable) -> TokenTable:
         """The same rows, their ids those of the smaller table."""
