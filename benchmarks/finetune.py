@@ -6,9 +6,10 @@
     .venv/bin/python benchmarks/finetune.py accuracy runs/quickstart --peer .venv-peer/bin/python --seeds 0 1 2
 
 All train on the rows that the run prepared, the same token ids, with the run's batch size, epochs, learning rate,
-warm-up and weight decay, on two threads: tfpipe as its loop runs it; the Trainer on PyTorch in bfloat16, with
-`group_by_length` and without; KerasHub's BertTextClassifier on TensorFlow in mixed_bfloat16, each batch padded to its
-longest row, as the Trainer's (its own preprocessor pads to one length), without XLA, which is slower on a CPU.
+warm-up and weight decay, on two threads: tfpipe as its loop runs it, packed, and for `speed` bucketed and padded too;
+the Trainer on PyTorch in bfloat16, with `group_by_length` and without; KerasHub's BertTextClassifier on TensorFlow in
+mixed_bfloat16, each batch padded to its longest row, as the Trainer's (its own preprocessor pads to one length), and
+without XLA, which is slower on a CPU.
 
 `speed`: every contestant is a process of its own that trains some steps and then waits; they take turns, so that each
 round measures all of them within minutes. The first turn of each is not counted. `accuracy`: each trains to the end
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 
 THREADS = 2
-SPEED = ("tfpipe", "trainer_grouped", "trainer_default", "keras_hub")
+SPEED = ("tfpipe", "trainer_grouped", "trainer_default", "keras_hub", "tfpipe_bucketed", "tfpipe_padded")
 ACCURACY = ("tfpipe", "trainer_grouped")
 RESULTS = Path(__file__).parent / "results"
 
@@ -348,7 +349,9 @@ def work(arguments: argparse.Namespace) -> None:
         print(json.dumps(run(task, arguments.seed)), flush=True)
     elif name == "matrix":
         print(json.dumps(matrix_rate()))
-    elif name == "tfpipe":
+    elif name.startswith("tfpipe"):
+        batching = name.removeprefix("tfpipe").removeprefix("_") or "auto"
+        task["set"].append(f"train.batching={batching}")
         tfpipe_speed(task)
     elif name == "keras_hub":
         keras_hub_speed(task)
