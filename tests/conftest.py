@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tfpipe import pipeline  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config import Config
 from tfpipe.config_file import parse_config
+from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
 from tfpipe.rundir import RunDirectory
 
 import tensorflow as tf  # isort: skip
@@ -153,6 +155,42 @@ def tiny_config(data: Path, encoder: Path, **changes) -> Config:
             node = node.setdefault(key, {})
         node[last] = value
     return parse_config(tree, where="the test")
+
+
+class TokenRow(NamedTuple):
+    """A row of a token table that a test makes."""
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    labels: np.ndarray
+    row_id: int
+    text: str = ""
+    text_pair: str | None = None
+    source: str = "made up"
+    line: int = 1
+
+
+def write_token_table(directory: Path, rows, *, num_labels: int, pad_id: int = 0, shard_rows: int = 16384) -> None:
+    """Writes a token table of `TokenRow`s."""
+    rows, names = list(rows), []
+    directory.mkdir(parents=True, exist_ok=True)
+    for first in range(0, len(rows), shard_rows):
+        part = rows[first : first + shard_rows]
+        columns = TokenRows(
+            input_ids=np.concatenate([row.input_ids for row in part]),
+            token_type_ids=np.concatenate([row.token_type_ids for row in part]),
+            row_splits=np.cumsum([0, *(len(row.input_ids) for row in part)]),
+            labels=np.array([row.labels for row in part], np.float32),
+            row_ids=np.array([row.row_id for row in part]),
+            copies=np.zeros(len(part), np.int32),
+            texts=[row.text for row in part],
+            text_pairs=[row.text_pair for row in part],
+            sources=[row.source for row in part],
+            lines=[row.line for row in part],
+        )
+        names.append(f"part-{len(names):05d}.arrow")
+        write_shard(directory / names[-1], record_batch(columns))
+    write_manifest(directory, names, num_labels=num_labels, pad_id=pad_id)
 
 
 @pytest.fixture(scope="session")

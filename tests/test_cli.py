@@ -167,9 +167,9 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def small_files(tmp_path):
-    """A directory in which no file may pass 80 kB, and a function that lifts the limit."""
+    """A directory in which no file may pass 100 kB, and a function that lifts the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     finally:

@@ -113,6 +113,17 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("data.max_rejected_fraction", 1.1, "less than or equal to 1"),
         ("data.split", {"train": 0.8, "validation": 0.1, "test": 0.2}, "data.split: train + validation + test must be"),
         ("data.split", {"train": 0.9, "validation": 0.1, "test": 0.0}, "all three are needed"),
+        ("data", {"source": {"test": "x"}}, "data.source gives splits but no train; add it"),
+        ("data.source", {"train": "x", "dev": "y"}, "data.source.dev"),
+        ("data.split", {"column": "c", "folds": 5}, "column gives the splits, so folds has no effect"),
+        ("data.split", {"group_column": "c", "stratified": True}, "can't keep groups together; leave out"),
+        ("data.split", {"folds": 5, "fold": 5}, "fold 5 of 5: folds count from 0"),
+        ("data.split", {"fold": 1}, "fold 1 has no effect without folds; set folds"),
+        ("data.split", {"folds": 5, "stratified": True}, "folds are made by hash alone"),
+        ("data.augmentation", {"copies": 2}, "synonyms, swap and deletion are all 0"),
+        ("data", {"source": "x", "runner_options": ["--x=y"]}, "data.runner_options has no effect with data.runner"),
+        ("data.cleaning.unicode", "nfc", "data.cleaning.unicode"),
+        ("data.duplicates", {"near_similarity": 0.3}, "greater than or equal to 0.5"),
         ("encoder.sha256", "abc", "encoder.sha256: "),
         ("train", 3, "train: expected a section, that is, a mapping of settings (received 3)"),
         ("train", None, "train: expected a section"),
@@ -230,7 +241,16 @@ def test_a_path_that_is_no_file_is_named(tmp_path):
 
 def test_setting_reads_a_dotted_path_as_plain_values():
     config = parse_config(LEAST | {"prune": None}, where="test")
-    assert setting(config, "data.split") == {"train": 0.8, "validation": 0.1, "test": 0.1}
+    assert setting(config, "data.split") == {
+        "train": 0.8,
+        "validation": 0.1,
+        "test": 0.1,
+        "column": None,
+        "group_column": None,
+        "stratified": False,
+        "folds": None,
+        "fold": 0,
+    }
     assert setting(config, "verify.batch_sizes") == [1, 32]
     assert setting(config, "prune.sparsity") is None
     with pytest.raises(KeyError):

@@ -2,7 +2,9 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import tiny_config, write_reviews
 
 from tfpipe import pipeline
@@ -220,7 +222,7 @@ def test_three_stages_under_one_mirrored_strategy(tmp_path, tiny_encoder):
     assert all(low < high for low, high in classifier.ranges.values())
 
 
-def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_encoder):
+def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_reviews, tiny_encoder):
     with open(tiny_reviews, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:240]
     with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
@@ -228,7 +230,8 @@ def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_e
         writer.writerow(["question", "answer", "topics"])
         for number, row in enumerate(rows):
             topics = ["praise"] * (row["label"] == "1") + ["plot"] * ("plot" in row["text"])
-            writer.writerow([row["text"], rows[number * 7 % len(rows)]["text"], "|".join(topics)])
+            text, other = f"{row['text']}<br />the ﬁlm &amp; all", rows[number * 7 % len(rows)]["text"]
+            writer.writerow([text, other, "|".join(topics)])
     config = tiny_config(
         tmp_path / "pairs.csv",
         tiny_encoder,
@@ -237,6 +240,7 @@ def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_e
         data__text_pair_column="answer",
         data__label_column="topics",
         data__label_names=None,
+        data__cleaning={"html": True, "unicode": "NFKC", "stop_words": ["very"]},
         prune=None,
     )
     run = RunDirectory(tmp_path / "run")
@@ -256,3 +260,12 @@ def test_pairs_with_several_labels_and_no_pruning(tmp_path, tiny_reviews, tiny_e
     table = TokenTable.open(run.path / "prepare" / "train")
     assert table.labels.sum(axis=1).min() == 0 and table.labels.sum(axis=1).max() == 2  # none, one, both
     assert table.text_pairs([0])[0] is not None
+    # Raw rows to the SavedModel, their ids to its other signature: preparation cleaned as serving does.
+    rows = np.arange(50)
+    served = tf.saved_model.load(str(run.path / "serving" / "dense" / "1")).signatures
+    raw = {"text": tf.constant(table.texts(rows)), "text_pair": tf.constant(table.text_pairs(rows))}
+    assert "<br />" in table.texts([0])[0]
+    tokens = {name: tf.constant(ids) for name, ids in table.padded(rows).items()}
+    from_ids = served["tokens"](**tokens)["logits"].numpy()
+    from_text = served["serving_default"](**raw)["logits"].numpy()
+    np.testing.assert_allclose(from_text, from_ids, atol=1e-6)

@@ -27,7 +27,7 @@ def say(message: str) -> None:
 class Bar:
     """Progress of one long step: `advance()` moves it, `note` says what changes (a loss, a rate)."""
 
-    def __init__(self, description: str, total: int, completed: int, progress: Progress | None):
+    def __init__(self, description: str, total: int | None, completed: int, progress: Progress | None):
         self._description, self._total, self._completed = description, total, completed
         self._started_at, self._first = time.monotonic(), completed
         self._printed_at = self._started_at
@@ -44,14 +44,17 @@ class Bar:
         now = time.monotonic()
         if now - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = now
+            if self._total is None:
+                say(f"  {self._description}: {self._completed}  {note}")
+                return
             done = self._completed - self._first
             left = (now - self._started_at) / done * (self._total - self._completed) if done else 0.0
             say(f"  {self._description}: {self._completed}/{self._total}, {left:.0f} s left  {note}")
 
 
 @contextmanager
-def progress_bar(description: str, total: int, completed: int = 0) -> Iterator[Bar]:
-    """A bar with the time left on a terminal, a line every 15 seconds elsewhere."""
+def progress_bar(description: str, total: int | None, completed: int = 0) -> Iterator[Bar]:
+    """A bar with the time left on a terminal, a line every 15 seconds elsewhere; without a total, no time left."""
     global _shown
     if not console.is_terminal:
         yield Bar(description, total, completed, None)

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfpipe import encoder_source
-from tfpipe.config import Config, Train
+from tfpipe.config import Config, Data, Train
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import sources
-from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_file, write_text
+from tfpipe.rundir import Fingerprint, RunDirectory, write_text
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Stage:
 
 
 def _data_files(config: Config) -> dict[str, str]:
-    path = sources.resolve(config.data.source)
-    return {config.data.source: sha256_of_file(path), **encoder_source.identity(config.encoder.source, weights=False)}
+    return {**sources.identity(config.data), **encoder_source.identity(config.encoder.source, weights=False)}
 
 
 def _encoder_files(config: Config) -> dict[str, str]:
@@ -58,8 +57,11 @@ _TRAIN = tuple(
 _DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
 _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
 
+# How the work is spread changes no row.
+_DATA = tuple(f"data.{name}" for name in Data.model_fields if name not in ("workers", "runner", "runner_options"))
+
 STAGES = (
-    Stage("prepare", "tfpipe.data.prepare", ("task", "seed", "data"), files=_data_files),
+    Stage("prepare", "tfpipe.data.prepare", ("task", "seed", *_DATA), files=_data_files),
     Stage(
         "train",
         "tfpipe.train.train",

@@ -21,6 +21,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,11 +192,17 @@ class RunDirectory:
         started = time.time()
         yield stage
         _remove(stage.checkpoints)
-        files = {
-            str(file.relative_to(path)): {"sha256": sha256_of_file(file, sync=True), "size_bytes": file.stat().st_size}
+        output = [
+            file
             for file in sorted(path.rglob("*"))
             if file.is_file() and file.relative_to(path).parts[0] not in NOT_OUTPUT
-        }
+        ]
+        with ThreadPoolExecutor() as pool:
+            digests = pool.map(lambda file: sha256_of_file(file, sync=True), output)
+            files = {
+                str(file.relative_to(path)): {"sha256": digest, "size_bytes": file.stat().st_size}
+                for file, digest in zip(output, digests, strict=True)
+            }
         write_json(
             path / RECORD,
             {

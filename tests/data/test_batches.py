@@ -3,10 +3,11 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TokenRow, write_token_table
 
 from tfpipe.data.batches import batches, evaluation_batches
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, choose_batching
-from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
+from tfpipe.data.token_table import TokenTable
 
 BUCKETED = Batching("bucketed", 8, 1, bucket_lengths_for(48))
 PACKED = Batching("packed", 6, 4, (64,))
@@ -16,11 +17,11 @@ PACKED = Batching("packed", 6, 4, (64,))
 def table(tmp_path_factory):
     directory = tmp_path_factory.mktemp("table")
     random = np.random.default_rng(0)
-    with TokenTableWriter(directory, num_labels=3, pad_id=0, shard_rows=20) as writer:
-        for n in range(50):
-            input_ids = random.integers(1, 100, random.integers(3, 48), dtype=np.int32)
-            labels = np.eye(3, dtype=np.float32)[n % 3]
-            writer.append(TokenRow(input_ids, np.zeros_like(input_ids), labels, n, f"text {n}", None, "s", n + 2))
+    rows = []
+    for n in range(50):
+        input_ids = random.integers(1, 100, random.integers(3, 48), dtype=np.int32)
+        rows.append(TokenRow(input_ids, np.zeros_like(input_ids), np.eye(3, dtype=np.float32)[n % 3], n, f"text {n}"))
+    write_token_table(directory, rows, num_labels=3, shard_rows=20)
     return TokenTable.open(directory)
 
 
@@ -112,10 +113,11 @@ def test_the_input_never_starves_the_device(tmp_path):
     """Shuffled, packed batches of 32 sentences; several times this on an idle machine."""
     random = np.random.default_rng(0)
     lengths = np.clip(random.lognormal(3.2, 0.5, 8000), 5, 64).astype(int)
-    with TokenTableWriter(tmp_path, num_labels=2, pad_id=0) as writer:
-        for n, length in enumerate(lengths):
-            ids = random.integers(1, 30_000, length, dtype=np.int32)
-            writer.append(TokenRow(ids, np.zeros_like(ids), np.eye(2, dtype=np.float32)[n % 2], n, "", None, "s", n))
+    rows = []
+    for n, length in enumerate(lengths):
+        ids = random.integers(1, 30_000, length, dtype=np.int32)
+        rows.append(TokenRow(ids, np.zeros_like(ids), np.eye(2, dtype=np.float32)[n % 2], n))
+    write_token_table(tmp_path, rows, num_labels=2)
     table = TokenTable.open(tmp_path)
     batching, _ = choose_batching("packed", table.lengths, batch_size=32, max_length=64)
     plan = Plan(table.lengths, batching, 0)

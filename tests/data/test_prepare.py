@@ -6,8 +6,9 @@ import pytest
 
 from tfpipe.config import Split
 from tfpipe.config_file import parse_config
+from tfpipe.data import block as block_module
 from tfpipe.data import prepare
-from tfpipe.data.split import split_of
+from tfpipe.data.split import assign, borders, digests, places
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
@@ -15,6 +16,11 @@ from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, sha256_of_file
 
 SPLITS = ("train", "validation", "test")
+
+
+def split_of(text, pair, seed, split):
+    place = places(digests([text], None if pair is None else [pair], seed))
+    return SPLITS[assign(place, np.array([-1], np.int8), borders(split, set()), False)[0]]
 
 
 def film_rows(count=200):
@@ -26,7 +32,7 @@ def film_rows(count=200):
 def prepared(tmp_path, tiny_encoder, capsys):
     """A function that prepares rows and returns the stage's directory and what was printed."""
 
-    def run(rows, columns=("text", "label"), name="prepare", task="single_label", seed=0, **data):
+    def run(rows, columns=("text", "label"), name="prepare", task="single_label", seed=0, resume=False, **data):
         path = tmp_path / "rows.csv"
         if isinstance(rows, bytes):
             path.write_bytes(rows)
@@ -36,7 +42,7 @@ def prepared(tmp_path, tiny_encoder, capsys):
         settings = {"source": str(path), "max_length": 32} | data
         tree = {"name": "x", "task": task, "seed": seed, "data": settings, "encoder": {"source": str(tiny_encoder)}}
         stage = StageDirectory("prepare", tmp_path / name, {})
-        stage.path.mkdir()
+        stage.path.mkdir(exist_ok=resume)
         prepare.run(parse_config(tree, where="test"), stage)
         return stage.path, capsys.readouterr().err
 
@@ -51,6 +57,16 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def files_in(directory):
+    """What the stage leaves; the checkpoints go when it is committed."""
+    files = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return sorted(file for file in files if file.parts[0] != "checkpoints")
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_encoder):
     rows = film_rows()
     directory, printed = prepared(rows, label_names={"1": "positive", "0": "negative"})
@@ -63,6 +79,7 @@ def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_e
         batch = table.batch(np.arange(table.num_rows)[:, None], 32)
         for n, text in enumerate(texts):
             row_id = int(table.row_ids[n])
+            row_id -= 2  # its line is its number; the header is line 1
             assert rows[row_id][0] == text and table.lines[n] == row_id + 2
             assert split_of(text, None, 0, Split()) == split
             assert batch["input_ids"][n, : table.lengths[n]].tolist() == expected[n].numpy().tolist()
@@ -93,9 +110,9 @@ def test_output_is_the_same_bytes_again_and_names_no_directory_of_the_run(prepar
     rows = film_rows()
     first, _ = prepared(rows, name="first")
     second, _ = prepared(rows, name="second")
-    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
-    assert len(files) == 9
+    files, again = files_in(first), files_in(second)
+    assert files == again
+    assert len(files) == 14
     for file in files:
         assert sha256_of_file(first / file) == sha256_of_file(second / file), file
         assert str(first).encode() not in (first / file).read_bytes()
@@ -115,15 +132,33 @@ def test_duplicates_and_conflicts(prepared):
     assert statistics["duplicates"] == {
         "texts_that_repeat": 2,
         "texts_with_different_labels": 1,
-        "rows_dropped_from_train": 2,
+        "identical_rows_dropped_from_train": 2,
+        "rows_with_a_twin_that_judges": 0,
+        "rows_near_one_that_judges": 0,
+        "across_splits": "remove",
     }
     found = tables(directory)
     repeated = found["train"].texts(range(found["train"].num_rows)).count(texts["train"][0])
     assert repeated == 2  # once with each label
     assert found["test"].texts(range(found["test"].num_rows)).count(texts["test"][0]) == 2
     row_ids = np.concatenate([table.row_ids for table in found.values()])
-    assert sorted(row_ids) == [*range(200), 202, 203]  # of identical rows, the first
-    assert "2 duplicates dropped from train" in printed
+    assert sorted(row_ids - 2) == [*range(200), 202, 203]  # of identical rows, the first
+    assert "duplicates: 2 dropped from train; 0 with the text of a row that judges" in printed
+    first = rows.index(texts["train"]) + 2
+    source = statistics["source"]
+    assert read_lines(directory / "duplicates.jsonl") == [
+        {
+            "file": source,
+            "line": line,
+            "reason": "identical to an earlier training row",
+            "other": {"file": source, "line": first},
+            "removed": True,
+        }
+        for line in (202, 203)
+    ]
+    assert read_lines(directory / "conflicting_labels.jsonl") == [
+        {"rows": [{"file": source, "line": line} for line in (first, 202, 203, 205)]}
+    ]
     assert "warning: 1 texts occur with different labels" in printed
 
 
@@ -228,18 +263,233 @@ def test_multi_label(prepared):
     vectors = {"": [0, 0], "drama": [0, 1], "comedy|drama": [1, 1], "comedy": [1, 0]}
     for table in tables(directory).values():
         for n, row_id in enumerate(table.row_ids):
-            assert table.labels[n].tolist() == vectors[cells[row_id % 4]]
+            assert table.labels[n].tolist() == vectors[cells[(row_id - 2) % 4]]
 
 
-def test_more_rows_than_one_call_of_the_tokenizer(prepared, monkeypatch):
-    one, _ = prepared(film_rows(), name="one")
-    monkeypatch.setattr(prepare, "ROWS_PER_CALL", 7)
-    many, _ = prepared(film_rows(), name="many")
+def rows_of(directory, split):
+    """Every column of a split's table, row by row, in the order of the rows' ids."""
+    table = TokenTable.open(directory / split)
+    batch = table.batch(np.arange(table.num_rows)[:, None], 64)
+    columns = zip(
+        table.row_ids.tolist(),
+        table.copies.tolist(),
+        table.texts(range(table.num_rows)),
+        batch["input_ids"].tolist(),
+        table.labels.tolist(),
+        table.lines.tolist(),
+        strict=True,
+    )
+    return sorted(columns)
+
+
+def test_blocks_and_processes_change_nothing(prepared, monkeypatch):
+    rows = [*film_rows(), *film_rows(20), ("", "1")]
+    whole, _ = prepared(rows, name="whole")
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", 700)
+    cut, _ = prepared(rows, name="cut")
+    assert len(list((cut / "train").glob("*.arrow"))) > 5
     for split in SPLITS:
-        assert sha256_of_file(one / split / "part-00000.arrow") == sha256_of_file(many / split / "part-00000.arrow")
+        assert rows_of(cut, split) == rows_of(whole, split)
+    names = ("statistics.json", "rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", "labels.json")
+    for name in names:
+        assert (cut / name).read_text() == (whole / name).read_text()
+    several, _ = prepared(rows, name="several", workers=2)
+    for file in files_in(cut):
+        assert sha256_of_file(several / file) == sha256_of_file(cut / file), file
+
+
+def test_a_killed_run_goes_on_after_the_last_block(prepared, monkeypatch, tmp_path):
+    from tfpipe.data import tables
+
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", 700)
+    whole, _ = prepared(film_rows(), name="whole")
+    calls = []
+
+    class Killed(tables.TableMaker):
+        def __call__(self, block):
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            calls.append(block.name)
+            return super().__call__(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "TableMaker", Killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(film_rows(), name="killed")
+    (tmp_path / "killed" / "checkpoints" / "tables" / "train" / ".part-00000-00004.arrow.temporary").write_bytes(b"x")
+    stage = StageDirectory("prepare", tmp_path / "killed", {})
+    stage.clear_output()
+    done = []
+
+    class Noting(tables.TableMaker):
+        def __call__(self, block):
+            done.append(block.name)
+            return super().__call__(block)
+
+    monkeypatch.setattr(tables, "TableMaker", Noting)
+    again, printed = prepared(film_rows(), name="killed", resume=True)
+    assert "goes on after 4 of" in printed and not set(done) & set(calls) and done
+    for split in SPLITS:
+        assert rows_of(again, split) == rows_of(whole, split)
+    assert (again / "statistics.json").read_text() == (whole / "statistics.json").read_text()
 
 
 def test_the_seed_moves_rows(prepared):
     first, _ = prepared(film_rows(), name="first")
     second, _ = prepared(film_rows(), name="second", seed=1)
     assert tables(first)["test"].row_ids.tolist() != tables(second)["test"].row_ids.tolist()
+
+
+BEAM = {
+    "runner": "DirectRunner",
+    "runner_options": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+}
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_beam_makes_the_same(prepared, monkeypatch, stratified):
+    """By the DirectRunner with two processes: rows, splits, rejections, duplicates and ids."""
+    rows = [*film_rows(), *film_rows(30), ("this film 7 is good", "0"), ("", "1"), ("x", "")]
+    settings = {"max_rejected_fraction": 0.1, "split": {"stratified": stratified}}
+    # Two files: Beam's processes cut them into blocks of the usual size.
+    local, _ = prepared(rows, name="local", **settings)
+    beam, _ = prepared(rows, name="beam", **settings, **BEAM)
+    for split in SPLITS:
+        assert rows_of(beam, split) == rows_of(local, split)
+    for file in files_in(local):
+        assert sha256_of_file(beam / file) == sha256_of_file(local / file), file
+    assert files_in(beam) == files_in(local)
+
+
+def test_beam_says_what_is_wrong_with_the_input(prepared):
+    with pytest.raises(
+        InputError, match=r"^\S*rows\.csv: no column 'label' \(data.label_column\); columns .* one of them$"
+    ):
+        prepared(film_rows(), columns=("text", "tag"), **BEAM)
+    with pytest.raises(InputError, match=r"DataflowRunner needs scratch space .*\[--temp_location=gs://"):
+        prepared(film_rows(), name="dataflow", runner="DataflowRunner")
+
+
+def test_near_duplicates_are_removed_from_what_is_judged(prepared, capsys):
+    long = "a long review of this very good film with a warm story and a funny plot, and it goes on and on, number {}"
+    rows = [*film_rows(), *((long.format(n) + " of many" * (n % 3), "1") for n in range(60))]
+    directory, printed = prepared(rows, name="removed")
+    assert len(read_lines(directory / "duplicates.jsonl")) > 20
+    kept, _ = prepared(rows, name="kept", duplicates={"across_splits": "keep"})
+    off, _ = prepared(rows, name="off", duplicates={"near": False})
+    listed = read_lines(directory / "duplicates.jsonl")
+    found = {split: {line for *_, line in rows_of(off, split)} for split in SPLITS}
+    splits = {line: split for split, lines in found.items() for line in lines}
+    for entry in listed:
+        assert entry["reason"] == "nearly the same text" and entry["removed"] and entry["similarity"] >= 0.8
+        assert SPLITS.index(splits[entry["line"]]) < SPLITS.index(splits[entry["other"]["line"]])
+    removed = {entry["line"] for entry in listed}
+    for split in SPLITS:
+        assert rows_of(directory, split) == [row for row in rows_of(off, split) if row[-1] not in removed]
+        assert rows_of(kept, split) == rows_of(off, split)
+    assert rows_of(directory, "test") == rows_of(off, "test")
+    assert not any(entry["removed"] for entry in read_lines(kept / "duplicates.jsonl"))
+    assert f"and {len(listed)} with nearly that, removed" in printed
+
+
+def test_given_splits_are_kept_and_twins_go(prepared, tmp_path):
+    rows = [(text, label, ("train", "Test", "")[n % 3]) for n, (text, label) in enumerate(film_rows(240))]
+    rows += [(rows[1][0], rows[1][1], "train"), ("another good film", "1", "nonsense")]
+    directory, _ = prepared(rows, ("text", "label", "part"), split={"column": "part"})
+    found = {split: {line - 2 for *_, line in rows_of(directory, split)} for split in SPLITS}
+    assert set(range(0, 240, 3)) <= found["train"] | found["validation"]  # validation is taken from train
+    assert set(range(1, 240, 3)) <= found["test"]
+    assert found["validation"] and 240 not in found["train"] | found["validation"]
+    (twin,) = [entry for entry in read_lines(directory / "duplicates.jsonl") if entry["line"] == 242]
+    assert twin["reason"] == "same text as a row that judges" and twin["other"]["line"] == 3 and twin["removed"]
+    (rejected,) = read_lines(directory / "rejected.jsonl")
+    assert rejected["reason"] == "unknown split 'nonsense' (expected train, validation or test)"
+    with pytest.raises(InputError, match=r"1 rows have the text of a row in a split that judges them .*: refuse"):
+        settings = {"split": {"column": "part"}, "duplicates": {"across_splits": "refuse"}}
+        prepared(rows, ("text", "label", "part"), name="refused", **settings)
+
+
+def test_groups_stay_together_and_folds_cover_all(prepared):
+    rows = [(text, label, f"user {n % 25}") for n, (text, label) in enumerate(film_rows(250))]
+    directory, _ = prepared(rows, ("text", "label", "user"), split={"group_column": "user"})
+    users = {split: {rows[line - 2][2] for *_, line in rows_of(directory, split)} for split in SPLITS}
+    assert not users["train"] & users["test"] and not users["train"] & users["validation"]
+    assert sum(map(len, users.values())) == 25
+    tested = []
+    for fold in range(3):
+        directory, _ = prepared(rows, ("text", "label", "user"), name=f"fold{fold}", split={"folds": 3, "fold": fold})
+        tested += [line for *_, line in rows_of(directory, "test")]
+    assert sorted(tested) == list(range(2, 252))
+
+
+def test_stratified_shares_are_exact(prepared):
+    rows = [(f"this film {n} is good", "rare" if n % 10 == 0 else "common") for n in range(400)]
+    directory, _ = prepared(rows, split={"train": 0.5, "validation": 0.25, "test": 0.25, "stratified": True})
+    counts = read_json(directory / "statistics.json")["rows_per_label"]
+    assert counts == {
+        "train": {"common": 180, "rare": 20},
+        "validation": {"common": 90, "rare": 10},
+        "test": {"common": 90, "rare": 10},
+    }
+
+
+def test_augmented_rows_point_to_their_parents_and_stay_in_training(prepared):
+    plain, _ = prepared(film_rows(), name="plain")
+    settings = {"augmentation": {"copies": 2, "swap": 0.3, "deletion": 0.2}}
+    directory, printed = prepared(film_rows(), name="augmented", **settings)
+    for split in ("validation", "test"):
+        assert rows_of(directory, split) == rows_of(plain, split)
+    rows = rows_of(directory, "train")
+    assert [row for row in rows if row[1] == 0] == rows_of(plain, "train")
+    originals = {row[0]: row for row in rows if row[1] == 0}
+    copies = [row for row in rows if row[1]]
+    assert len(copies) > len(originals)
+    for row_id, copy, text, _, label, line in copies:
+        parent = originals[row_id]
+        assert text != parent[2] and set(text.split()) <= set(parent[2].split())
+        assert label == parent[4] and line == parent[5] and copy in (1, 2)
+    made = read_json(directory / "statistics.json")["augmentation"]
+    assert made["augmented"] == len(copies) and made["augmented"] + made["unchanged"] == 2 * len(originals)
+    assert f"augmentation: {made['augmented']} altered copies" in printed
+    again, _ = prepared(film_rows(), name="again", **settings)
+    assert rows_of(again, "train") == rows
+    other, _ = prepared(film_rows(), name="other", seed=1, **settings)
+    assert {row[2] for row in rows_of(other, "train") if row[1]} != {row[2] for row in copies}
+
+
+def test_oversampling_balances_training_alone(prepared):
+    rows = [(f"this film {n} is good", "rare" if n % 7 == 0 else "common") for n in range(600)]
+    plain, _ = prepared(rows, name="plain")
+    directory, _ = prepared(rows, name="balanced", balance="oversample")
+    counts = read_json(directory / "statistics.json")["rows_per_label"]
+    assert abs(counts["train"]["rare"] / counts["train"]["common"] - 1) < 0.1
+    before = read_json(plain / "statistics.json")["rows_per_label"]
+    assert counts["train"]["common"] == before["train"]["common"] and counts["test"] == before["test"]
+    texts = [row[2] for row in rows_of(directory, "train")]
+    assert {row[2] for row in rows_of(plain, "train")} == set(texts)
+
+
+def test_several_files_of_several_formats(prepared, tmp_path):
+    rows = film_rows()
+    whole, _ = prepared(rows, name="whole")
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": text, "label": int(label)}) for text, label in rows[100:])
+    )
+    with open(tmp_path / "b.tsv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([("label", "text"), *((label, text) for text, label in rows[:100])])
+    parts, _ = prepared([], name="parts", source=[str(tmp_path / "a.jsonl"), str(tmp_path / "b.tsv")])
+    for split in SPLITS:  # however many files hold the rows, and in which order
+        assert sorted(row[2:5] for row in rows_of(parts, split)) == sorted(row[2:5] for row in rows_of(whole, split))
+
+
+def test_scripts_and_unknown_tokens_are_told(prepared):
+    rows = [(f"фильм {n} 好电影 good" if n % 2 else f"good {n}", str(n % 3)) for n in range(400)]
+    directory, printed = prepared(rows)
+    scripts = read_json(directory / "statistics.json")["scripts"]
+    assert set(scripts) == {"Cyrillic", "Latin", "Han"} and sum(scripts.values()) == pytest.approx(1, abs=1e-3)
+    assert "of the tokens are [UNK]; the text is mostly Latin: is the encoder's vocabulary" in printed
+
+
+def test_rare_labels_are_told(prepared):
+    _, printed = prepared([(f"film {n}", "rare" if n % 40 == 0 else "common") for n in range(2000)])
+    assert "of label common and" in printed and "consider train.class_weights: balanced, or data.balance" in printed

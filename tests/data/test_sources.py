@@ -1,164 +1,147 @@
-import csv
+import bz2
+import gzip
+import lzma
 
+import pyarrow as pa
 import pytest
+import tensorflow as tf
+from data.row_reading import rows_of
+from pydantic import TypeAdapter
 
 from tfpipe.config import Data
-from tfpipe.data.sources import Filtered, RawRow, Rejection, excerpt, read_csv, resolve
+from tfpipe.data.sources import identity, open_bytes, source_files
 from tfpipe.errors import InputError
 
 
-def read(tmp_path, content, **settings):
-    path = tmp_path / "data.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    label_required = settings.pop("label_required", True)
-    return list(read_csv(path, Data(source="data.csv", **settings), label_required=label_required))
+def data(source, **settings):
+    return TypeAdapter(Data).validate_python({"source": source, **settings})
 
 
-def error(tmp_path, content, **settings):
-    with pytest.raises(InputError) as caught:
-        read(tmp_path, content, **settings)
-    message = str(caught.value)
-    assert "data.csv" in message and "\n" not in message
-    return message
+def resolve(source):
+    (file,) = source_files(data(source))
+    return file.path
 
 
-def test_rows_carry_the_line_on_which_they_start(tmp_path):
-    content = 'text,label\none,a\n"two\nlines, ""quoted""",b\n\r\nthree, c \n'
-    assert read(tmp_path, content) == [
-        RawRow(2, "one", None, "a"),
-        RawRow(3, 'two\nlines, "quoted"', None, "b"),
-        RawRow(6, "three", None, "c"),
-    ]
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_byte_order_mark_and_windows_line_ends(tmp_path):
-    assert read(tmp_path, "\ufefftext,label\r\nnaïve,a\r\n") == [RawRow(2, "naïve", None, "a")]
-
-
-def test_columns_are_found_by_name(tmp_path):
-    rows = read(tmp_path, "y,second,first\na,B,A\n", text_column="first", text_pair_column="second", label_column="y")
-    assert rows == [RawRow(2, "A", "B", "a")]
-
-
-def test_each_unusable_row_has_a_reason(tmp_path):
-    content = b'text,label\nok,a\ncaf\xe9,a\nx,a,b\nshort\n  ,a\nno label,\n"bad" quote,a\nfine,b\n'
-    rows = read(tmp_path, content)
-    assert rows[0] == RawRow(2, "ok", None, "a") and rows[-1] == RawRow(9, "fine", None, "b")
-    assert rows[1:-1] == [
-        Rejection(3, "undecodable bytes in the text (not UTF-8)", r"caf\xe9"),
-        Rejection(4, "wrong number of columns (3, expected 2)", "x,a,b"),
-        Rejection(5, "wrong number of columns (1, expected 2)", "short"),
-        Rejection(6, "empty text", ""),
-        Rejection(7, "empty label", "no label"),
-        Rejection(8, "malformed CSV (',' expected after '\"')", "in the record of lines 8 to 8"),
-    ]
-
-
-def test_rows_lost_to_a_stray_quote_are_all_counted(tmp_path):
-    rows = read(tmp_path, 'text,label\n"stray,a\nlost,b\nlost,a\n"also lost",b\nfine,b\n')
-    assert [row.line for row in rows] == [2, 3, 4, 5, 6] and rows[-1] == RawRow(6, "fine", None, "b")
-    assert {(row.reason, row.excerpt) for row in rows[:-1]} == {
-        ("malformed CSV (',' expected after '\"')", "in the record of lines 2 to 5")
-    }
-
-
-def test_undecodable_label_and_empty_second_text(tmp_path):
-    rows = read(tmp_path, b"a,b,label\nx,y,\xff\nx,,1\n", text_column="a", text_pair_column="b")
-    assert [row.reason for row in rows] == ["undecodable bytes in the label (not UTF-8)", "empty second text"]
-
-
-def test_a_multi_label_row_may_have_no_label(tmp_path):
-    assert read(tmp_path, "text,label\nx,\n", label_required=False) == [RawRow(2, "x", None, "")]
-
-
-def test_filter_counts_what_it_leaves_out_before_judging_it(tmp_path):
-    content = "text,label,source,lang\n1,a,x,en\n2,b,y,en\n,a,z,en\n4,a,y,de\n"
-    rows = read(tmp_path, content, filter={"source": ["x", "y"], "lang": "en"})
-    assert rows == [RawRow(2, "1", None, "a"), RawRow(3, "2", None, "b"), Filtered(4), Filtered(5)]
-
-
-def test_long_fields_are_read(tmp_path):
-    text = "word " * 100_000
-    assert len(text) > 131_072  # where Python's csv stops by default
-    assert read(tmp_path, f"text,label\n{text},a\n")[0].text == text
-
-
-def test_missing_file(tmp_path):
-    path = tmp_path / "nowhere.csv"
-    with pytest.raises(InputError, match=r"nowhere\.csv: can't read it \(No such file.*; give the path"):
-        next(read_csv(path, Data(source="x")))
-    with pytest.raises(InputError, match="can't read it"):
-        next(read_csv(tmp_path, Data(source="x")))
-
-
-def test_empty_file(tmp_path):
-    assert "the file is empty; expected a CSV file with a header" in error(tmp_path, "")
-
-
-def test_header_only(tmp_path):
-    assert "a header and no row; expected at least one row" in error(tmp_path, "text,label\n")
-
-
-def test_missing_column_names_those_that_exist_and_the_nearest(tmp_path):
-    message = error(tmp_path, "review_text,label\nx,a\n", text_column="reviewtext")
-    assert "no column 'reviewtext' (data.text_column)" in message
-    assert "'review_text', 'label'" in message and "did you mean 'review_text'?" in message
-    assert "set data.label_column to one of them" in error(tmp_path, "text,zzz\nx,a\n", label_column="q")
-    assert "data.filter" in error(tmp_path, "text,label\nx,a\n", filter={"origin": "y"})
-
-
-def test_other_separators_are_recognised(tmp_path):
-    assert "separated by commas" in error(tmp_path, "text;label\nx;a\n")
-    assert "separated by commas" in error(tmp_path, "text\tlabel\nx\ta\n")
-
-
-def test_column_that_occurs_twice(tmp_path):
-    assert "column 'text' (data.text_column) occurs 2 times; rename" in error(tmp_path, "text,text,label\nx,y,a\n")
-
-
-def test_not_utf8_header(tmp_path):
-    assert "not UTF-8 text; convert it" in error(tmp_path, "text,label\nx,a\n".encode("utf-16"))
-    assert "not UTF-8 text; convert it" in error(tmp_path, "größe,label\nx,a\n".encode("latin-1"))
-
-
-def test_nothing_passes_the_filter_says_what_the_column_holds(tmp_path):
-    message = error(tmp_path, "text,label,source\nx,a,imdb\ny,b,rotten\n", filter={"source": "imbd"})
-    assert "no row passes data.filter {'source': ['imbd']}" in message
-    assert "column 'source' holds 'imdb', 'rotten'; change data.filter" in message
-    many = "text,label,source\n" + "".join(f"x,a,s{number}\n" for number in range(30))
-    message = error(tmp_path, many, filter={"source": "s"})
-    assert "'s9' and more" in message and "'s10'" not in message
-
-
-def test_quote_that_is_never_closed_is_not_swallowed(tmp_path):
-    message = error(tmp_path, 'text,label\nx,a\n"cut short,b\nmore,c\n')
-    assert "line 3: a quoted field that begins in this row is never closed; close the quote" in message
-
-
-def test_header_with_malformed_quoting(tmp_path):
-    assert "line 1: not a CSV header" in error(tmp_path, '"text"x,label\nx,a\n')
-
-
-def test_excerpt_is_short_and_on_one_line():
-    assert excerpt("a\n b") == "a b"
-    assert len(excerpt("x" * 1000)) == 80 and excerpt("x" * 1000).endswith("…")
-
-
-def test_what_csv_writes_is_read_back(tmp_path):
-    texts = ['a,"b"', "line\nbreak", "carriage\r\nreturn", "tab\t;", "'", '""']
-    path = tmp_path / "data.csv"
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *((text, "a") for text in texts)])
-    assert [row.text for row in read_csv(path, Data(source="x"))] == texts
-
-
-def test_resolve_a_path(tmp_path):
-    (tmp_path / "x.csv").write_text("")
-    assert resolve(str(tmp_path / "x.csv")) == tmp_path / "x.csv"
+def test_a_path(elsewhere):
+    (elsewhere / "x.csv").write_text("")
+    (file,) = source_files(data("x.csv"))
+    assert (file.number, file.name, file.path, file.format, file.split) == (0, "x.csv", "x.csv", "csv", None)
     with pytest.raises(InputError, match=r"y\.csv: no such file in .*; give the path"):
-        resolve(str(tmp_path / "y.csv"))
-    with pytest.raises(InputError, match=r"gs://b/x: only local files are read; copy it"):
-        resolve("gs://b/x")
+        resolve("y.csv")
+
+
+def test_globs_and_lists_are_in_a_fixed_order(elsewhere):
+    for name in ("b.csv", "a.csv", "c.jsonl", "d/e.csv"):
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).write_text("")
+    names = [file.name for file in source_files(data(["c.jsonl", "*.csv", "**/e.csv"]))]
+    assert names == ["c.jsonl", "a.csv", "b.csv", "d/e.csv"]
+    with pytest.raises(InputError, match=r"x\*: no file in .* matches; check the pattern"):
+        source_files(data("x*"))
+
+
+def test_given_splits(elsewhere):
+    for name in ("train-1.csv", "train-2.csv", "t.csv"):
+        (elsewhere / name).write_text("")
+    files = source_files(data({"test": "t.csv", "train": "train-*.csv"}))
+    assert [(file.number, file.name, file.split) for file in files] == [
+        (0, "train-1.csv", "train"),
+        (1, "train-2.csv", "train"),
+        (2, "t.csv", "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x.csv.gz", "csv"),
+        ("x.tab", "tsv"),
+        ("x.ndjson.zst", "json_lines"),
+        ("x.parquet", "parquet"),
+        ("x.tfrecord-00000-of-00002", "tfrecord"),
+        ("x.CSV", "csv"),
+    ],
+)
+def test_the_name_says_the_format(elsewhere, name, expected):
+    (elsewhere / name).write_text("")
+    assert source_files(data(name))[0].format == expected
+    assert source_files(data(name, format="parquet"))[0].format == "parquet"
+
+
+def test_a_name_that_says_nothing(elsewhere):
+    (elsewhere / "x.txt").write_text("")
+    with pytest.raises(InputError, match=r"x\.txt: its name does not say what it holds; set data.format to csv"):
+        resolve("x.txt")
+
+
+def test_a_directory_is_a_folder_per_class(elsewhere):
+    (elsewhere / "d").mkdir()
+    assert source_files(data("d"))[0].format == "folder"
+    with pytest.raises(InputError, match=r"d: a directory; for its csv files give a pattern such as d/\*"):
+        resolve_as = data("d", format="csv")
+        source_files(resolve_as)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
+def test_compressed_files(elsewhere, suffix):
+    content = "".join(["text,label\n", *(f"row {n},a\n" for n in range(1000))]).encode()
+    pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    pack[".zst"] = lambda plain: pa.compress(plain, "zstd", asbytes=True)
+    (elsewhere / f"x.csv{suffix}").write_bytes(pack[suffix](content))
+    with open_bytes(f"x.csv{suffix}") as stream:
+        assert stream.read() == content
+    assert len(rows_of(f"x.csv{suffix}")[0]) == 1000
+
+
+def test_remote_files_are_read_by_tensorflow(elsewhere):
+    """`ram://` stands in for `gs://`: the same interface, in this process."""
+    content = "text,label\n" + "".join(f"row {n},a\n" for n in range(1000))
+    with tf.io.gfile.GFile("ram://bucket/rows/1.csv", "w") as file:
+        file.write(content)
+    with tf.io.gfile.GFile("ram://bucket/rows/2.csv.gz", "wb") as file:
+        file.write(gzip.compress(content.encode()))
+    for label in "ab":
+        with tf.io.gfile.GFile(f"ram://bucket/folder/{label}/1.txt", "w") as file:
+            file.write(f"text {label}")
+    assert [file.name for file in source_files(data("ram://bucket/rows/*"))] == [
+        "ram://bucket/rows/1.csv",
+        "ram://bucket/rows/2.csv.gz",
+    ]
+    assert len(rows_of("ram://bucket/rows/*")[0]) == 2000
+    assert rows_of("ram://bucket/folder")[0] == [(1, "text a", None, "a"), (1, "text b", None, "b")]
+    assert "bytes of" in identity(data("ram://bucket/rows/1.csv"))["ram://bucket/rows/1.csv"]
+    with pytest.raises(InputError, match=r"ram://bucket/none\.csv: no such file"):
+        source_files(data("ram://bucket/none.csv"))
+    with pytest.raises(InputError, match=r"nope://x/y\.csv: can't be read .*; check the address"):
+        source_files(data("nope://x/y.csv"))
+
+
+def test_what_identifies_the_content(elsewhere):
+    (elsewhere / "d" / "a").mkdir(parents=True)
+    (elsewhere / "d" / "a" / "1.txt").write_text("x")
+    (elsewhere / "x.csv").write_text("x")
+    before = identity(data(["x.csv", "d"]))
+    assert before.keys() == {"x.csv", "d"} and before == identity(data(["x.csv", "d"]))
+    (elsewhere / "d" / "a" / "1.txt").write_text("y")
+    after = identity(data(["x.csv", "d"]))
+    assert after["x.csv"] == before["x.csv"] and after["d"] != before["d"]
+    (elsewhere / "d" / "a" / "1.txt").rename(elsewhere / "d" / "a" / "2.txt")
+    assert identity(data("d"))["d"] != after["d"]
+
+
+def test_missing_extras_are_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(InputError, match=r"hf:x: needs Hugging Face datasets; .* pip install 'tfpipe\[datasets\]'"):
+        source_files(data("hf:x"))
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
+    with pytest.raises(InputError, match=r"tfds:x: needs TensorFlow Datasets; .* pip install 'tfpipe\[tfds\]'"):
+        source_files(data("tfds:x"))
 
 
 def test_resolve_inside_a_package_does_not_import_it(tmp_path, monkeypatch):
@@ -168,8 +151,8 @@ def test_resolve_inside_a_package_does_not_import_it(tmp_path, monkeypatch):
     (package / "data" / "rows.csv").write_text("text,label\n")
     (tmp_path / "tfpipe_test_module.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert resolve("package:tfpipe_test_package/data/rows.csv") == package / "data" / "rows.csv"
-    assert resolve("package:tfpipe_test_package/data") == package / "data"
+    assert resolve("package:tfpipe_test_package/data/rows.csv") == str(package / "data" / "rows.csv")
+    assert resolve("package:tfpipe_test_package/data") == str(package / "data")
     with pytest.raises(InputError, match=r"no data/other\.csv in .*tfpipe_test_package; check the path"):
         resolve("package:tfpipe_test_package/data/other.csv")
     with pytest.raises(InputError, match="a single module"):

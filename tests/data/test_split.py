@@ -1,22 +1,30 @@
 from collections import Counter
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfpipe.config import Split
-from tfpipe.data.split import Duplicates, content_digest, split_of
+from tfpipe.config import SPLITS, Split
+from tfpipe.data.split import assign, borders, content_digest, digests, places, stratified_borders, turned
 
-TEXTS = st.text(max_size=20)
+TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
 PAIRS = st.one_of(st.none(), TEXTS)
 
 
-@given(st.lists(st.tuples(TEXTS, PAIRS), max_size=20), st.randoms(use_true_random=False), st.integers(0, 2**31 - 1))
+def split_all(texts, seed=0, split=None, given=()):
+    split = split or Split()
+    place = turned(places(digests(texts, None, seed)), split)
+    codes = assign(place, np.full(len(texts), -1, np.int8), borders(split, set(given)), False)
+    return [SPLITS[code] for code in codes]
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=20), st.randoms(use_true_random=False), st.integers(0, 2**31 - 1))
 def test_neither_order_nor_other_rows_matter(rows, random, seed):
-    split = Split()
-    alone = {row: split_of(*row, seed, split) for row in rows}
+    alone = {row: split_all([row], seed)[0] for row in rows}
     shuffled = rows[: len(rows) // 2] * 2 + rows
     random.shuffle(shuffled)
-    assert all(split_of(*row, seed, split) == alone[row] for row in shuffled)
+    assert split_all(shuffled, seed) == [alone[row] for row in shuffled]
 
 
 @given(st.tuples(TEXTS, PAIRS), st.tuples(TEXTS, PAIRS))
@@ -30,7 +38,7 @@ def test_where_one_text_ends_matters():
 
 
 def test_shares_are_met():
-    counts = Counter(split_of(f"text {n}", None, 0, Split(train=0.7, validation=0.1, test=0.2)) for n in range(20_000))
+    counts = Counter(split_all([f"text {n}" for n in range(20_000)], split=Split(train=0.7, validation=0.1, test=0.2)))
     assert abs(counts["train"] - 14_000) < 300
     assert abs(counts["validation"] - 2_000) < 200
     assert abs(counts["test"] - 4_000) < 250
@@ -38,28 +46,53 @@ def test_shares_are_met():
 
 def test_the_seed_deals_anew_and_moving_a_border_moves_few():
     texts = [f"text {n}" for n in range(2000)]
-    shares, wider = Split(), Split(train=0.85, validation=0.1, test=0.05)
-    before = [split_of(text, None, 0, shares) for text in texts]
-    assert before != [split_of(text, None, 1, shares) for text in texts]
-    after = [split_of(text, None, 0, wider) for text in texts]
+    before = split_all(texts)
+    assert before != split_all(texts, seed=1)
+    after = split_all(texts, split=Split(train=0.85, validation=0.1, test=0.05))
     assert all(new == "train" for old, new in zip(before, after, strict=True) if old == "train")
 
 
 def test_splits_stay_what_they_were():
     # Golden: a change here would move the rows of every user's data between training and test.
-    names = [split_of(str(number), None, 7, Split()) for number in range(20)]
+    names = split_all([str(number) for number in range(20)], seed=7)
     assert "".join(name[:2] for name in names) == "trtrvatrtrtrtrtrtrtrtrtrtrvatrtrvatrtetr"
     assert content_digest("good film", "great story").hex() == "37ba97be9e8630c56c7cdbc298d84aa4"
 
 
-def test_duplicates_and_conflicts():
-    duplicates = Duplicates()
-    assert not duplicates.seen("a", None, b"0")
-    assert not duplicates.seen("b", None, b"0")
-    assert not duplicates.repeated
-    assert duplicates.seen("a", None, b"0")
-    assert len(duplicates.repeated) == 1 and not duplicates.conflicting
-    assert not duplicates.seen("a", "", b"0")  # a pair is another text
-    assert not duplicates.seen("b", None, b"1")
-    assert duplicates.seen("b", None, b"0")
-    assert len(duplicates.repeated) == 2 and len(duplicates.conflicting) == 1
+def test_every_row_is_tested_in_one_fold():
+    texts = [f"text {n}" for n in range(3000)]
+    folds = [split_all(texts, split=Split(folds=5, fold=fold)) for fold in range(5)]
+    for names in zip(*folds, strict=True):
+        assert names.count("test") == 1
+    for fold in folds:
+        counts = Counter(fold)
+        assert abs(counts["test"] - 600) < 90 and abs(counts["validation"] - 2400 / 9) < 60
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(set(), (0.8, 0.9)), ({0, 2}, (0.9, 1.0)), ({0, 1}, (0.9, 0.9)), ({0}, (0.8, 0.9)), ({0, 1, 2}, (1.0, 1.0))],
+)
+def test_a_split_that_is_not_given_is_taken_from_train(given, expected):
+    assert borders(Split(), given) == pytest.approx(expected)
+
+
+def test_given_splits_hold():
+    given = np.array([0, 0, 1, 2, -1], np.int8)
+    place = np.array([0.1, 0.95, 0.1, 0.1, 0.95])
+    assert assign(place, given, (0.9, 1.0), False).tolist() == [0, 0, 1, 2, 1]
+    assert assign(place, given, (0.9, 1.0), True).tolist() == [0, 1, 1, 2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=200))
+def test_stratified_shares_are_exact_to_a_row(rows):
+    label = np.array([label for label, _ in rows], np.uint64)
+    place = np.array([place / 51 for _, place in rows])
+    own = stratified_borders(place, label, (0.6, 0.8))
+    for value in np.unique(label).tolist():
+        mine = place[label == value]
+        first, second = own[value]
+        for border, share in ((first, 0.6), (second, 0.8)):
+            before, wanted = int((mine < border).sum()), round(share * len(mine))
+            equal = int((mine == border).sum())  # rows of one place stay together
+            assert before <= wanted <= before + equal or before == wanted

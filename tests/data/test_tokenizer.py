@@ -1,9 +1,11 @@
 """Parity of the tokenizer graph with transformers' BertTokenizerFast, id by id."""
 
 import csv
+import html
 import importlib.util
 import json
 import random
+import re
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -18,6 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
+from tfpipe.config import Cleaning
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
@@ -396,3 +399,81 @@ def test_wrong_files_are_refused_in_one_line(tmp_path, files, message):
         TokenizerSettings.read(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+CLEANED = "I&apos;m &lt;b&gt; A&amp;B &amp;lt; x<br />y<BR>z&nbsp;w &#39;q&#x27; &quot;r&quot; <p>"
+
+
+def test_html_is_undone_as_python_does(english, reference):
+    tokenizer = Tokenizer(english.cleaned(Cleaning(html=True), fast=False), 128)
+    cleaned = html.unescape(re.sub(r"(?i)<br\s*/?>", " ", CLEANED))
+    assert cleaned.startswith("I'm <b> A&B &lt; x y z\xa0w 'q' \"r\"")
+    ids, _ = tokenizer.encode([CLEANED])
+    assert ids.to_list() == reference(english)([cleaned])["input_ids"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_unicode_forms_are_those_of_python(alphabet, form):
+    tokenizer, reference_tokenizer = alphabet
+    settings = tokenizer.settings.cleaned(Cleaning(unicode=form), fast=False)
+    texts = [text for text in EDGE_TEXTS if text.isprintable()]
+    points = [
+        chr(point) for point in range(0x3000, 0x30000) if unicodedata.category(chr(point)) not in ("Cn", "Cs", "Co")
+    ]
+    texts += [" ".join(points[start : start + 64]) for start in range(0, len(points), 640)]
+    ids, _ = Tokenizer(settings, 100_000).encode(texts)
+    expected = reference_tokenizer([unicodedata.normalize(form, text) for text in texts])["input_ids"]
+    assert ids.to_list() == expected
+
+
+def test_lower_case_of_a_cased_vocabulary_is_transformers_own(english, reference):
+    cased = replace(english, do_lower_case=False)
+    lower = cased.cleaned(Cleaning(lower_case=True), fast=False)
+    assert lower.do_lower_case and lower.strip_accents is False
+    assert_equal(Tokenizer(lower, 64), reference(lower), ["A Café Über ALLES", *EDGE_TEXTS[:10]])
+    assert english.cleaned(Cleaning(lower_case=True), fast=False) == english  # it does anyway
+
+
+def test_stop_words_are_left_out_whatever_their_case(english, reference):
+    tokenizer = Tokenizer(english.cleaned(Cleaning(stop_words=("the", "of", "Not")), fast=False), 64)
+    ids, _ = tokenizer.encode(["The end OF the not-so-good offer.", "the", "therefore"])
+    assert ids.to_list() == reference(english)(["end -so-good offer.", "", "therefore"])["input_ids"]
+    words = english.cleaned(Cleaning(stop_words="english"), fast=False).stop_words
+    assert len(words) == 318 and "the" in words
+
+
+def test_fast_differs_where_it_says_so(english, reviews):
+    exact = Tokenizer(english, 64)
+    fast = Tokenizer(english.cleaned(Cleaning(html=True), fast=True), 64)
+    texts = [text for text in random.Random(0).sample(reviews, 1000) if text.isascii() and not set("&<") & set(text)]
+    assert len(texts) > 300
+    assert fast.encode(texts)[0].to_list() == exact.encode(texts)[0].to_list()
+    assert fast.encode(["x &amp; y"])[0].to_list() == exact.encode(["x & y"])[0].to_list()
+    for text in ("½", "ﬁ", "[SEP]"):
+        assert fast.encode([text])[0].to_list() != exact.encode([text])[0].to_list()
+    with pytest.raises(InputError, match=r"data\.tokenizer: fast strips accents where it lower-cases"):
+        replace(english, strip_accents=False).cleaned(Cleaning(), fast=True)
+
+
+def test_cleaning_is_kept_with_the_tokenizer(english, tmp_path):
+    cleaning = Cleaning(html=True, unicode="NFKC", stop_words=("a",), lower_case=True)
+    cleaned = english.cleaned(cleaning, fast=False)
+    cleaned.write(tmp_path)
+    assert TokenizerSettings.read(tmp_path) == cleaned
+    english.write(tmp_path)
+    assert TokenizerSettings.read(tmp_path) == english and not (tmp_path / "cleaning.json").exists()
+
+
+@pytest.mark.parametrize("settings", [{}, {"html": True, "unicode": "NFKC", "stop_words": ("the",)}])
+def test_a_saved_model_cleans_as_preparation_does(english, tmp_path, settings):
+    """Raw rows to both: what the graph of the SavedModel gives is what is written to the token tables."""
+    tokenizer = Tokenizer(english.cleaned(Cleaning(**settings), fast=False), 64)
+    module = tf.Module()
+    module.tokenizer = tokenizer
+    module.serve = tf.function(tokenizer.dense, input_signature=[tf.TensorSpec([None], tf.string)])
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    texts = [CLEANED, *EDGE_TEXTS, "The ﬁrst ½ of [SEP] it"]
+    found = loaded.serve(tf.constant(texts))
+    expected = tokenizer.encode(texts)[0]
+    assert found["input_ids"].numpy().tolist() == expected.to_tensor().numpy().tolist()

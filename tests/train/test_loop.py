@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from conftest import TINY, tiny_vocabulary, tiny_weights
+from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
 from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
-from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
+from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
@@ -93,13 +93,14 @@ def logged(stage: StageDirectory, tag: str) -> dict[int, float]:
 def write_table(directory: Path, rows: int, seed: int, *, turned: bool = False) -> TokenTable:
     """Rows of 4 to 16 tokens that a model learns in a few steps: the first one says the label, or its opposite."""
     random = np.random.default_rng(seed)
-    with TokenTableWriter(directory, num_labels=2, pad_id=0) as writer:
-        for number in range(rows):
-            label = number % 2
-            ids = random.integers(10, CONFIG["vocab_size"], random.integers(4, MAX_LENGTH + 1)).astype(np.int32)
-            ids[0], ids[-1] = 5 + label, 3
-            labels = np.eye(2, dtype=np.float32)[1 - label if turned else label]
-            writer.append(TokenRow(ids, np.zeros_like(ids), labels, number, "", None, "made up", number))
+    made = []
+    for number in range(rows):
+        label = number % 2
+        ids = random.integers(10, CONFIG["vocab_size"], random.integers(4, MAX_LENGTH + 1)).astype(np.int32)
+        ids[0], ids[-1] = 5 + label, 3
+        labels = np.eye(2, dtype=np.float32)[1 - label if turned else label]
+        made.append(TokenRow(ids, np.zeros_like(ids), labels, number, line=number))
+    write_token_table(directory, made, num_labels=2)
     return TokenTable.open(directory)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import TokenRow, write_token_table
 
 from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, plan_evaluation
-from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
+from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.train.recipe import Recipe, check_division, class_weights, recipe_of, training_plan
 from tfpipe.train.step import Loss
@@ -91,9 +92,9 @@ def test_empty_rows_that_cost_more_than_a_tenth_are_said(capsys):
 def test_a_row_holds_the_longest_validation_row_too(tiny_run, tmp_path):
     tables = []
     for length in (70, 125):
-        with TokenTableWriter(tmp_path / str(length), num_labels=2, pad_id=0) as writer:
-            ids = np.full(length, 7, np.int32)
-            writer.append(TokenRow(ids, np.zeros_like(ids), np.eye(2, dtype=np.float32)[0], 0, "", None, "s", 0))
+        ids = np.full(length, 7, np.int32)
+        rows = [TokenRow(ids, np.zeros_like(ids), np.eye(2, dtype=np.float32)[0], 0)]
+        write_token_table(tmp_path / str(length), rows, num_labels=2)
         tables.append(TokenTable.open(tmp_path / str(length)))
     config, _ = tiny_run
     config = config.model_copy(update={"data": config.data.model_copy(update={"max_length": 128})})

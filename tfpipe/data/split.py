@@ -1,20 +1,30 @@
-"""The split of a row, and whether the row came before: both from its content alone.
+"""The split of a row: by a hash of its content.
 
-Enters: a row's texts and the seed. Leaves: "train", "validation" or "test". A hash decides, so that neither the order
-of the rows, nor rows added later, nor the number of machines moves a row to another split, and exact duplicates can't
-leak from training into what judges it.
+Enters: texts, the seed, what the source gives. Leaves: a place in [0, 1) for each row, and from it "train",
+"validation" or "test". A hash decides, so that neither the order of the rows, nor the number of files or machines,
+nor rows added later move a row to another split, and equal texts can't be in two of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from tfpipe import config
+from tfpipe.config import SPLITS, SplitName
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def split_name(value: str) -> SplitName | None:
+    """The split that a value such as `dev` or `Test` names, None for any other."""
+    return _SPLIT_NAMES.get(value.strip().lower())
 
 
 def content_digest(text: str, text_pair: str | None, salt: bytes = b"") -> bytes:
@@ -29,51 +39,75 @@ def content_digest(text: str, text_pair: str | None, salt: bytes = b"") -> bytes
     return hasher.digest()
 
 
-def split_of(text: str, text_pair: str | None, seed: int, split: config.Split) -> SplitName:
-    """The split of a row: a pure function of its texts, the seed and the shares.
+def digests(texts: Sequence[str], text_pairs: Iterable[str] | None, seed: int) -> np.ndarray:
+    """What identifies the content of each row: `[rows, 2] uint64`. Another seed gives other digests."""
+    salt = seed.to_bytes(8, "little")
+    pairs = text_pairs if text_pairs is not None else [None] * len(texts)
+    joined = b"".join(content_digest(text, pair, salt) for text, pair in zip(texts, pairs, strict=True))
+    return np.frombuffer(joined, "<u8").reshape(-1, 2)
+
+
+def places(digest: np.ndarray) -> np.ndarray:
+    """Where in [0, 1) each digest falls, evenly: `[rows, 2] uint64` -> `[rows] float64`."""
+    # 53 bits fill a float64 exactly: 64 would let the largest values round up to 1.
+    return (digest[:, 0] >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def borders(split: config.Split, given: set[int]) -> tuple[float, float]:
+    """Where, among the rows whose split is open, validation begins, and where test.
 
     Args:
-      text: the first or only text.
-      text_pair: the second text, or None.
-      seed: seed of the run; another seed deals all rows anew.
-      split: the shares; moving a border moves only the rows between the old border and the new one.
+      split: the shares.
+      given: the splits that the source gives, as places in `SPLITS`. One that it does not give is taken from the rows
+        that it gives for training, with its share.
     """
-    digest = content_digest(text, text_pair, salt=seed.to_bytes(8, "little"))
-    # 53 bits fill a float64 exactly: 64 would let the largest values round up to 1.
-    place = (int.from_bytes(digest[:8], "little") >> 11) / 2**53
-    if place < split.train:
-        return "train"
-    return "validation" if place < split.train + split.validation else "test"
+    if split.folds is not None:
+        rest = 1 - 1 / split.folds
+        return rest * split.train / (split.train + split.validation), rest
+    if not given:
+        return split.train, split.train + split.validation
+    validation = 0.0 if VALIDATION in given else split.validation
+    test = 0.0 if TEST in given else split.test
+    return 1 - validation - test, 1 - test
 
 
-@dataclass
-class Duplicates:
-    """Which texts came before, and with which labels. Two hashes a row are kept, not the texts."""
+def turned(place: np.ndarray, split: config.Split) -> np.ndarray:
+    """The places, turned so that the fold that is tested comes last."""
+    return place if split.folds is None else (place - (split.fold + 1) / split.folds) % 1.0
 
-    repeated: set[bytes] = field(default_factory=set)
-    """digests of the texts that came more than once"""
-    conflicting: set[bytes] = field(default_factory=set)
-    """digests of those that came with different labels"""
-    dropped: int = 0
-    """rows that the caller left out for being identical to an earlier one"""
-    _texts: set[bytes] = field(default_factory=set)
-    _labelled: set[bytes] = field(default_factory=set)
 
-    def seen(self, text: str, text_pair: str | None, labels: bytes) -> bool:
-        """Whether the same texts came before with the same labels; remembers them.
+def stratified_borders(
+    place: np.ndarray, label: np.ndarray, border: tuple[float, float]
+) -> dict[int, tuple[float, float]]:
+    """Borders of each label's own, so that it has the given shares exactly, to a row.
 
-        Args:
-          text: the first or only text.
-          text_pair: the second text, or None.
-          labels: the label vector's bytes, or anything else that is equal for equal labels.
-        """
-        content = content_digest(text, text_pair)
-        labelled = hashlib.blake2b(labels, digest_size=16, salt=content, person=b"tfpipe labels").digest()
-        known = labelled in self._labelled
-        if content in self._texts:
-            self.repeated.add(content)
-            if not known:
-                self.conflicting.add(content)
-        self._texts.add(content)
-        self._labelled.add(labelled)
-        return known
+    Args:
+      place: `[rows] float64`, of the rows whose split is open.
+      label: `[rows] uint64`.
+      border: the borders in shares.
+    """
+    order = np.lexsort((place, label))
+    place, (labels, starts) = place[order], np.unique(label[order], return_index=True)
+    found = {}
+    for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(place)], strict=True):
+        own = place[first:last]
+        ranks = (round(share * len(own)) for share in border)
+        # A row is before a border if its place is smaller: rows of one place, which are equal, stay together.
+        found[value] = tuple(float(own[rank]) if rank < len(own) else 1.0 for rank in ranks)
+    return found
+
+
+def assign(
+    place: np.ndarray, given: np.ndarray, border: tuple[np.ndarray | float, np.ndarray | float], open_train: bool
+) -> np.ndarray:
+    """The split of each row, `[rows] int8` places in `SPLITS`.
+
+    Args:
+      place: `[rows] float64`, after `turned`.
+      given: `[rows] int8`, -1 where the source gives none.
+      border: where validation and test begin, for all rows or for each.
+      open_train: whether rows given for training are divided as well, as the source lacks a split.
+    """
+    by_place = (place >= border[0]).astype(np.int8) + (place >= border[1]).astype(np.int8)
+    is_open = (given < 0) | (open_train & (given == TRAIN))
+    return np.where(is_open, by_place, given).astype(np.int8)

@@ -1,30 +1,33 @@
 """Token tables: the rows of one split, ready to be read at random.
 
-Enters: tokenized rows, one after the other. Leaves: Arrow IPC files `part-00000.arrow`, `part-00001.arrow`, … that are
-memory-mapped and read without a copy; from them, batches of a fixed shape for any choice of rows. One record batch per
-file and no compression, so that the tokens of a file are one flat array.
+Enters: tokenized rows. Leaves: Arrow IPC files and `table.json`, which lists them; they are memory-mapped and read
+without a copy; from them, batches of a fixed shape for any choice of rows. One record batch per file and no
+compression, so that the tokens of a file are one flat array.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from tfpipe.errors import InputError
+from tfpipe.rundir import write_json
 
+MANIFEST = "table.json"
 SCHEMA = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("token_type_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("labels", pa.list_(pa.float32()), nullable=False),
         pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("copy", pa.int32(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
         pa.field("text_pair", pa.string()),
         pa.field("source", pa.dictionary(pa.int32(), pa.string()), nullable=False),
@@ -33,82 +36,72 @@ SCHEMA = pa.schema(
 )
 
 
-class TokenRow(NamedTuple):
-    """One row of a token table."""
+class TokenRows(NamedTuple):
+    """Rows on their way into a token table, column by column."""
 
     input_ids: np.ndarray
-    """`[tokens] int32`, special tokens included"""
+    """`[tokens] int32`, of all rows one after the other, special tokens included"""
     token_type_ids: np.ndarray
     """`[tokens] int32`"""
+    row_splits: np.ndarray
+    """`[rows + 1] int`, where each row begins in them"""
     labels: np.ndarray
-    """`[num_labels] float32`"""
-    row_id: int
-    """number of the row among all accepted rows of the source, over all splits"""
-    text: str
-    text_pair: str | None
-    source: str
-    line: int
-    """line of the source on which the row starts"""
+    """`[rows, num_labels] float32`"""
+    row_ids: np.ndarray
+    """`[rows] int64`, what identifies each row among those of all files (`rows.row_id`)"""
+    copies: np.ndarray
+    """`[rows] int32`: 0 for the row of the source, n for the n-th copy made of it, which has its `row_id`"""
+    texts: list[str]
+    text_pairs: list[str] | None
+    sources: list[str]
+    lines: list[int]
+    """line of the source on which each row starts"""
 
 
-class TokenTableWriter:
-    """Writes a token table; a context manager. A file appears under its name only when it is whole.
+def record_batch(rows: TokenRows) -> pa.RecordBatch:
+    """The rows in Arrow's columns."""
+    num_labels = rows.labels.shape[1]
+    offsets = pa.array(rows.row_splits, pa.int32())
+    label_offsets = pa.array(np.arange(len(rows.labels) + 1) * num_labels, pa.int32())
+    columns = [
+        pa.ListArray.from_arrays(offsets, pa.array(rows.input_ids, pa.int32())),
+        pa.ListArray.from_arrays(offsets, pa.array(rows.token_type_ids, pa.int32())),
+        pa.ListArray.from_arrays(label_offsets, pa.array(rows.labels.ravel(), pa.float32())),
+        pa.array(rows.row_ids, pa.int64()),
+        pa.array(rows.copies, pa.int32()),
+        pa.array(rows.texts, pa.string()),
+        pa.nulls(len(rows.texts), pa.string()) if rows.text_pairs is None else pa.array(rows.text_pairs, pa.string()),
+        pa.array(rows.sources, pa.string()).dictionary_encode(),
+        pa.array(rows.lines, pa.int64()),
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def shard_bytes(batch: pa.RecordBatch) -> pa.Buffer:
+    """A shard's content: an Arrow IPC file of one record batch."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def write_shard(path: Path, batch: pa.RecordBatch) -> None:
+    """Writes a shard; it appears under its name only when it is whole."""
+    temporary = path.with_name(f".{path.name}.temporary")
+    temporary.write_bytes(shard_bytes(batch))
+    os.replace(temporary, path)
+
+
+def write_manifest(directory: Path, shards: list[str], *, num_labels: int, pad_id: int) -> None:
+    """Writes `table.json`, which makes a table of the shards in a directory.
 
     Args:
-      directory: made if it is missing; one table.
+      directory: of the table.
+      shards: names of the files, in the order of their rows; none for an empty table.
       num_labels: length of every label vector.
       pad_id: the token id that fills a batch.
-      shard_rows: rows per file.
     """
-
-    def __init__(self, directory: Path, *, num_labels: int, pad_id: int, shard_rows: int = 16384):
-        self._directory, self._num_labels, self._pad_id, self._shard_rows = directory, num_labels, pad_id, shard_rows
-        self._buffer: list[TokenRow] = []
-        self._shards = 0
-        directory.mkdir(parents=True, exist_ok=True)
-
-    def __enter__(self) -> TokenTableWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._flush(last=True)
-
-    def append(self, row: TokenRow) -> None:
-        """Adds a row."""
-        # A full buffer waits for the row after it: the last shard is marked, so that a table that lost it is noticed.
-        if len(self._buffer) == self._shard_rows:
-            self._flush(last=False)
-        if len(row.labels) != self._num_labels or len(row.input_ids) != len(row.token_type_ids):
-            raise ValueError(
-                f"row {row.row_id}: {len(row.labels)} labels (expected {self._num_labels}), {len(row.input_ids)} "
-                f"input_ids and {len(row.token_type_ids)} token_type_ids (expected as many)"
-            )
-        self._buffer.append(row)
-
-    def _flush(self, *, last: bool) -> None:
-        rows, self._buffer = self._buffer, []
-        name = f"part-{self._shards:05d}.arrow"
-        self._shards += 1
-        metadata = {"num_labels": str(self._num_labels), "pad_id": str(self._pad_id), "last": str(last).lower()}
-        source = pa.array([row.source for row in rows], pa.string()).dictionary_encode()
-        columns = [
-            _list_array([row.input_ids for row in rows], np.int32),
-            _list_array([row.token_type_ids for row in rows], np.int32),
-            _list_array([row.labels for row in rows], np.float32),
-            pa.array([row.row_id for row in rows], pa.int64()),
-            pa.array([row.text for row in rows], pa.string()),
-            pa.array([row.text_pair for row in rows], pa.string()),
-            source,
-            pa.array([row.line for row in rows], pa.int64()),
-        ]
-        schema = SCHEMA.with_metadata(metadata)
-        temporary = self._directory / f".{name}.temporary"
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-        os.replace(temporary, self._directory / name)
+    write_json(directory / MANIFEST, {"num_labels": num_labels, "pad_id": pad_id, "shards": shards})
 
 
 class TokenTable:
@@ -120,13 +113,16 @@ class TokenTable:
       pad_id: the token id that fills a batch.
       lengths: `[rows] int32`, tokens per row.
       labels: `[rows, num_labels] float32`.
-      row_ids: `[rows] int64`, numbers among all accepted rows of the source.
+      row_ids: `[rows] int64`, what identifies a row among those of all files; of a copy, the row that it was made of.
+      copies: `[rows] int32`, 0 for a row of the source, n for the n-th copy made of it.
       lines: `[rows] int64`, lines of the source.
     """
 
     def __init__(self, shards: list[pa.RecordBatch], *, num_labels: int, pad_id: int):
         self.num_labels, self.pad_id = num_labels, pad_id
         self._shards = shards
+        if not shards:  # a table of no rows
+            shards = self._shards = [pa.RecordBatch.from_pylist([], schema=SCHEMA)]
         self._number: np.ndarray | None = None  # id -> id, where the rows were renumbered
         self._input_ids = [_flat(shard, "input_ids") for shard in shards]
         self._token_type_ids = [_flat(shard, "token_type_ids") for shard in shards]
@@ -137,6 +133,7 @@ class TokenTable:
         self.num_rows = int(self._first_rows[-1])
         self.labels = _joined([_flat(shard, "labels").reshape(-1, num_labels) for shard in shards])
         self.row_ids = _joined([shard.column("row_id").to_numpy() for shard in shards])
+        self.copies = _joined([shard.column("copy").to_numpy() for shard in shards])
         self.lines = _joined([shard.column("line").to_numpy() for shard in shards])
 
     @staticmethod
@@ -146,20 +143,13 @@ class TokenTable:
         Raises:
           InputError: a file is missing, cut short or not what the writer wrote.
         """
-        paths = sorted(directory.glob("part-*.arrow"))
-        if not paths:
-            raise InputError(f"{directory}: no token table; make it again with --redo prepare")
-        shards = []
-        for number, path in enumerate(paths):
-            if path.name != f"part-{number:05d}.arrow":
-                raise InputError(f"{directory}/part-{number:05d}.arrow is missing; make it again with --redo prepare")
-            shards.append(_open_shard(path))
-        metadata = shards[-1].schema.metadata
-        if metadata[b"last"] != b"true":
-            raise InputError(
-                f"{directory}: files after {paths[-1].name} are missing; make it again with --redo prepare"
-            )
-        return TokenTable(shards, num_labels=int(metadata[b"num_labels"]), pad_id=int(metadata[b"pad_id"]))
+        try:
+            manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+            num_labels, pad_id, names = (manifest[name] for name in ("num_labels", "pad_id", "shards"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{directory}: no token table; make it again with --redo prepare") from error
+        shards = [_open_shard(directory / name, num_labels) for name in names]
+        return TokenTable(shards, num_labels=num_labels, pad_id=pad_id)
 
     def distinct_ids(self) -> np.ndarray:
         """The token ids that occur, the padding's among them, rising: `[n] int32`."""
@@ -264,15 +254,13 @@ class TokenTable:
         return self._shards[shard].column(column)[int(row - self._first_rows[shard])].as_py()
 
 
-def _open_shard(path: Path) -> pa.RecordBatch:
+def _open_shard(path: Path, num_labels: int) -> pa.RecordBatch:
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
             if not reader.schema.equals(SCHEMA) or reader.num_record_batches != 1:
                 raise pa.ArrowInvalid("another schema")
             shard = reader.get_batch(0)
         shard.validate()
-        metadata = shard.schema.metadata or {}
-        num_labels = int(metadata[b"num_labels"])
         for column in ("input_ids", "token_type_ids", "labels"):
             offsets = _offsets(shard, column)
             if offsets[0] != 0 or np.any(np.diff(offsets) < 0) or offsets[-1] != len(_flat(shard, column)):
@@ -285,12 +273,6 @@ def _open_shard(path: Path) -> pa.RecordBatch:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a whole token table ({reason}); make it again with --redo prepare") from error
     return shard
-
-
-def _list_array(vectors: list[np.ndarray], dtype: type) -> pa.ListArray:
-    offsets = np.cumsum([0, *map(len, vectors)], dtype=np.int32)
-    values = np.concatenate(vectors) if vectors else np.empty(0)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.asarray(values, dtype)))
 
 
 def _flat(shard: pa.RecordBatch, column: str) -> np.ndarray:

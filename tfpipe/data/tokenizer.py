@@ -4,7 +4,8 @@ Enters: UTF-8 text, `[batch] string`. Leaves: token ids, ragged or padded, equal
 `BertTokenizerFast`. tensorflow-text's own BERT tokenizers differ from it where Unicode gets hard, so its normalizer
 and pre-tokenizer are run here on every code point once, and the graph looks the results up:
 
-    text -> special tokens become private-use marks -> code points -> table -> words -> word pieces -> cut, [CLS], [SEP]
+    text -> cleaning -> stretches without a space, each distinct one once -> special tokens become private-use marks ->
+    code points -> table -> words -> word pieces -> cut, [CLS], [SEP]
 
 Only core operators and TFText's WhitespaceTokenize and FastWordpiece are used: stock TF Serving links these, while it
 lacks tensorflow-text's trimmers. A table by code point can't reorder combining marks, which transformers does when
@@ -18,6 +19,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +35,17 @@ MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that
 # one that is written in a text may be replaced by another dropped character, which leaves these free to carry meaning.
 _MARKS = tuple(chr(0xE000 + index) for index in range(len(SPECIAL_TOKENS)))
 _DROPPED = "\ufffd"
+
+# The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
+HTML = (
+    (r"(?i)<br\s*/?>", " "),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", '"'),
+    ("&(?:apos|#0?39|#x27);", "'"),
+    ("&(?:nbsp|#160|#xa0);", "\u00a0"),
+    ("&amp;", "&"),
+)
 
 _PAGE = 256
 _CODE_POINTS = 0x110000
@@ -59,6 +72,19 @@ class Tokenizer(tf.Module):
         self.max_length = max_length
         ids = {piece: index for index, piece in enumerate(settings.vocabulary)}
         self._special_ids = {name: ids[token] for name, token in settings.special_tokens.items()}
+        self._fast = None
+        if settings.fast:
+            self._fast = tensorflow_text.FastBertTokenizer(
+                vocab=list(settings.vocabulary),
+                suffix_indicator="##",
+                max_bytes_per_word=MAX_WORD_CHARS,
+                token_out_type=tf.int32,
+                unknown_token=settings.unk_token,
+                no_pretokenization=False,
+                support_detokenization=False,
+                lower_case_nfd_strip_accents=settings.do_lower_case,
+            )
+            return
         starts, entries, replacements = _code_point_table(
             settings.do_lower_case, settings.strip_accents, settings.tokenize_chinese_chars
         )
@@ -84,19 +110,25 @@ class Tokenizer(tf.Module):
         Returns:
           `input_ids` and `token_type_ids`, each ragged `[batch, (length)] int32`, [CLS] and [SEP] included.
         """
+        return self.encode_counted(text, text_pair)[:2]
+
+    def encode_counted(self, text: tf.Tensor, text_pair: tf.Tensor | None = None) -> tuple[Any, Any, tf.Tensor]:
+        """`encode`, and how long each row would be without the cut: `[batch] int64`."""
         first = self._tokenize(text)
         rows = first.nrows()
         cls = tf.fill([rows, 1], self._special_ids["cls_token"])
         sep = tf.fill([rows, 1], self._special_ids["sep_token"])
         if text_pair is None:
+            whole = first.row_lengths() + 2
             first = _cut(first, tf.minimum(first.row_lengths(), self.max_length - 2))
             input_ids = tf.concat([cls, first, sep], axis=1)
-            return input_ids, tf.zeros_like(input_ids)
+            return input_ids, tf.zeros_like(input_ids), whole
         second = self._tokenize(text_pair)
         limits = _longest_first(first.row_lengths(), second.row_lengths(), self.max_length - 3)
         head = tf.concat([cls, _cut(first, limits[0]), sep], axis=1)
         tail = tf.concat([_cut(second, limits[1]), sep], axis=1)
-        return tf.concat([head, tail], axis=1), tf.concat([tf.zeros_like(head), tf.ones_like(tail)], axis=1)
+        token_type_ids = tf.concat([tf.zeros_like(head), tf.ones_like(tail)], axis=1)
+        return tf.concat([head, tail], axis=1), token_type_ids, first.row_lengths() + second.row_lengths() + 3
 
     def dense(self, text: tf.Tensor, text_pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Turns texts into the inputs of the encoder, padded to the longest row.
@@ -117,14 +149,45 @@ class Tokenizer(tf.Module):
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Word pieces of whole texts, `[batch] string` -> ragged `[batch, (pieces)] int32`, no [CLS] or [SEP]."""
-        text = tf.strings.regex_replace(text, f"[{_MARKS[0]}-{_MARKS[-1]}]", _DROPPED)
-        for mark, token in zip(_MARKS, self.settings.special_tokens.values(), strict=True):
-            text = tf.strings.regex_replace(text, re.escape(token), mark)
+        if self.settings.html:
+            for pattern, replacement in HTML:
+                text = tf.strings.regex_replace(text, pattern, replacement)
+        if self.settings.unicode is not None:
+            text = tensorflow_text.normalize_utf8(text, self.settings.unicode)
+        if self._fast is not None:
+            return self._fast.tokenize(text)
+        # What stands between two spaces is looked up once, however often it occurs: a space ends every word, and no
+        # character is normalized by its neighbours.
+        stretches = tf.strings.split(text, sep=" ")
+        distinct, index = tf.unique(stretches.values)
+        pieces = tf.gather(self._pieces(distinct), index)
+        row_splits = tf.gather(pieces.row_splits, stretches.row_splits)
+        return tf.RaggedTensor.from_row_splits(pieces.values, row_splits, validate=False)
+
+    def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Word pieces, `[stretches] string` -> ragged `[stretches, (pieces)] int32`."""
+        tokens = self.settings.special_tokens.values()
+        special = tf.strings.regex_full_match(
+            text, f"\\C*(?:[{_MARKS[0]}-{_MARKS[-1]}]|{'|'.join(map(re.escape, tokens))})\\C*"
+        )
+        text = tf.cond(tf.reduce_any(special), lambda: self._mark(text), lambda: text)  # in most texts, there is none
         words = self._whitespace.tokenize(self._normalize(text))
+        if self.settings.stop_words:
+            stop = "|".join(map(re.escape, self.settings.stop_words))
+            words = tf.ragged.boolean_mask(
+                words, words.with_values(~tf.strings.regex_full_match(words.values, f"(?i)(?:{stop})"))
+            )
         too_long = tf.strings.length(words.values, unit="UTF8_CHAR") > MAX_WORD_CHARS
         unknown = _MARKS[SPECIAL_TOKENS.index("unk_token")]
         words = words.with_values(tf.where(too_long, unknown, words.values))
         return self._wordpiece.tokenize(words).merge_dims(1, 2)
+
+    def _mark(self, text: tf.Tensor) -> tf.Tensor:
+        """Texts with a mark for each special token that is written in them, `[batch] string` -> `[batch] string`."""
+        text = tf.strings.regex_replace(text, f"[{_MARKS[0]}-{_MARKS[-1]}]", _DROPPED)
+        for mark, token in zip(_MARKS, self.settings.special_tokens.values(), strict=True):
+            text = tf.strings.regex_replace(text, re.escape(token), mark)
+        return text
 
     def _normalize(self, text: tf.Tensor) -> tf.Tensor:
         """Normalized text with a space wherever a word ends, `[batch] string` -> `[batch] string`."""

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfpipe.config import Cleaning
 from tfpipe.errors import InputError
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+CLEANING = "cleaning.json"
 MAX_WORD_CHARS = 100  # transformers turns longer words into [UNK], counted after normalization
 
 
@@ -33,6 +35,10 @@ class TokenizerSettings:
     pad_token: str = "[PAD]"
     cls_token: str = "[CLS]"
     mask_token: str = "[MASK]"
+    html: bool = False  # from here on what transformers has not: `data.cleaning` and `data.tokenizer`
+    unicode: str | None = None
+    stop_words: tuple[str, ...] = ()
+    fast: bool = False
 
     def __post_init__(self) -> None:
         ids: dict[str, int] = {}
@@ -47,8 +53,15 @@ class TokenizerSettings:
             if token not in ids:
                 raise InputError(f"vocabulary: {name} {token!r} is missing; add it, or name the token that is used")
             # Then the token is never one word of normalized text, and its id comes from the written token alone.
+            if " " in token:  # words are looked up one by one
+                raise InputError(f"{name}: {token!r} must not have a space")
             if len(token) < 2 or not re.search(r"[!-/:-@\[-`{-~]", token):
                 raise InputError(f"{name}: {token!r} must have an ASCII punctuation character and one more character")
+        if self.fast and (self.strip_accents not in (None, self.do_lower_case) or not self.tokenize_chinese_chars):
+            raise InputError(
+                "data.tokenizer: fast strips accents where it lower-cases, and splits Chinese characters; this "
+                "vocabulary's tokenizer_config.json says otherwise: use data.tokenizer: exact"
+            )
         for (name, token), (other_name, other) in itertools.permutations(self.special_tokens.items(), 2):
             if other in token or any(token.endswith(other[:length]) for length in range(1, len(other))):
                 raise InputError(f"{name} {token!r} and {other_name} {other!r} must not overlap; rename one of them")
@@ -77,6 +90,9 @@ class TokenizerSettings:
             if not (isinstance(values[name], bool) or (name == "strip_accents" and values[name] is None)):
                 raise InputError(f"{path}: {name} is {values[name]!r}; it must be true or false")
 
+        if (directory / CLEANING).exists():
+            cleaning = _read_json(directory / CLEANING)
+            values |= cleaning | {"stop_words": tuple(cleaning.get("stop_words", ()))}
         vocabulary_path = directory / "vocab.txt"
         if vocabulary_path.exists():
             vocabulary = _read_vocabulary(vocabulary_path)
@@ -104,12 +120,38 @@ class TokenizerSettings:
                     raise InputError(f"{path}: added token {_token(token, path)!r} is not supported; remove it")
         return settings
 
+    def cleaned(self, cleaning: Cleaning, *, fast: bool) -> TokenizerSettings:
+        """The same tokenizer, with what a run's configuration asks for before it."""
+        words = cleaning.stop_words
+        if words == "english":
+            from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+            words = ENGLISH_STOP_WORDS
+        lower = cleaning.lower_case and not self.do_lower_case
+        return dataclasses.replace(
+            self,
+            html=cleaning.html,
+            unicode=cleaning.unicode,
+            stop_words=tuple(sorted({word.lower() for word in words})),
+            fast=fast,
+            **({"do_lower_case": True, "strip_accents": bool(self.strip_accents)} if lower else {}),
+        )
+
     def write(self, directory: Path) -> None:
-        """Writes `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json`, as transformers reads them."""
+        """Writes `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json`, as transformers reads them.
+
+        What transformers has no setting for goes to `cleaning.json`, where it is asked for.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
+        cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words", "fast")}
+        (directory / CLEANING).unlink(missing_ok=True)
+        if any(cleaning.values()):
+            (directory / CLEANING).write_text(
+                json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
         config["tokenizer_class"] = "BertTokenizer"
         for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", self.special_tokens)):
             (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

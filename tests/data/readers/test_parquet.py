@@ -1,0 +1,43 @@
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from data.row_reading import rows_of
+
+from tfpipe.data import block as block_module
+from tfpipe.errors import InputError
+
+
+def write(path, **columns):
+    pa.parquet.write_table(pa.table(columns), path, row_group_size=7)
+    return str(path)
+
+
+@pytest.mark.parametrize("records", [3, 1000])
+def test_values_and_row_numbers(tmp_path, monkeypatch, records):
+    monkeypatch.setattr(block_module, "BLOCK_RECORDS", records)
+    texts = [f"tëxt {n}" for n in range(20)]
+    path = write(tmp_path / "x.parquet", text=texts, label=pa.array([1.0, None] * 10), other=[{"a": 1}] * 20)
+    usable, rejected, _ = rows_of(path)
+    assert usable == [(n + 1, texts[n], None, "1") for n in range(0, 20, 2)]
+    assert rejected == [(n + 1, "empty label", texts[n]) for n in range(1, 20, 2)]
+
+
+def test_dictionaries_lists_and_bytes(tmp_path):
+    labels = pa.array([["a", "b"], [], None])
+    path = write(tmp_path / "x.parquet", text=pa.array(["x", "y", "z"]).dictionary_encode(), label=labels)
+    assert [label for *_, label in rows_of(path, task="multi_label")[0]] == ["a|b", "", ""]
+    path = write(tmp_path / "y.parquet", text=[b"x"], label=["a"])
+    assert rows_of(path)[1] == [(1, "the text is not text but bytes", "")]
+
+
+def test_wrong_files(tmp_path):
+    path = write(tmp_path / "x.parquet", text=["x"], tag=["a"])
+    with pytest.raises(InputError, match=r"no column 'label' \(data.label_column\); .* file: 'text', 'tag'"):
+        rows_of(path)
+    path = write(tmp_path / "y.parquet", text=pa.array([], pa.string()), label=pa.array([], pa.string()))
+    with pytest.raises(InputError, match=r"y\.parquet: no row"):
+        rows_of(path)
+    content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "z.parquet").write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"z\.parquet: not a whole Parquet file \(.*\); fetch or write it again"):
+        rows_of(str(tmp_path / "z.parquet"))

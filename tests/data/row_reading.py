@@ -1,0 +1,21 @@
+"""Reads a file as `prepare` does, block by block."""
+
+from tfpipe.config_file import parse_config
+from tfpipe.data import readers
+from tfpipe.data.rows import read_rows
+from tfpipe.data.sources import source_files
+
+
+def rows_of(path, task="single_label", seed=0, **data):
+    """Usable rows as (line, text, second text, label), the others as (line, reason, excerpt), and the filtered."""
+    tree = {"name": "x", "task": task, "seed": seed, "data": {"source": path, **data}, "encoder": {"source": "x"}}
+    config = parse_config(tree, where="test")
+    usable, rejected, filtered = [], [], 0
+    for file in source_files(config.data):
+        for block in readers.blocks(file, config.data):
+            rows = read_rows(block, config, None)
+            pairs = rows.text_pairs or [None] * len(rows)
+            usable += zip(rows.lines, rows.texts, pairs, rows.labels, strict=True)
+            rejected += [(rejection.line, rejection.reason, rejection.excerpt) for rejection in rows.rejections]
+            filtered += rows.filtered
+    return usable, rejected, filtered

@@ -1,0 +1,117 @@
+"""Rows made of a training row: altered copies, and repetitions that balance the labels.
+
+Enters: a row's text, the settings, and what seeds it: the run's seed and the row's content. Leaves: the texts of its
+copies. The methods are those of EDA (Wei and Zou, 2019), each with a probability for each word. A row maps to rows
+here and nowhere else: another method of augmentation is another branch of `altered`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import random
+import warnings
+from pathlib import Path
+
+from tfpipe.config import Augmentation
+from tfpipe.errors import InputError
+
+_WORDNET_FILES = (
+    "index.noun",
+    "data.noun",
+    "index.verb",
+    "data.verb",
+    "index.adj",
+    "data.adj",
+    "index.adv",
+    "data.adv",
+)
+
+_LEXICOGRAPHER_FILES = 45
+
+
+def altered(text: str, settings: Augmentation, seed: bytes) -> str:
+    """A copy of a text with other words, or with its words in another order. May come out as it was.
+
+    Args:
+      text: the text; words are what stands between white space.
+      settings: the probabilities.
+      seed: decides everything.
+    """
+    chance = random.Random(seed)
+    words = text.split()
+    if settings.synonyms:
+        words = [
+            chance.choice(found)
+            if chance.random() < settings.synonyms and (found := synonyms(word, settings.wordnet))
+            else word
+            for word in words
+        ]
+    if settings.swap and len(words) > 1:
+        for place in range(len(words)):
+            if chance.random() < settings.swap:
+                other = chance.randrange(len(words))
+                words[place], words[other] = words[other], words[place]
+    if settings.deletion and len(words) > 1:
+        words = [word for word in words if chance.random() >= settings.deletion] or [chance.choice(words)]
+    return " ".join(words)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def synonyms(word: str, directory: str) -> tuple[str, ...]:
+    """The synonyms of a word in WordNet, sorted, single words only; written as the word is."""
+    if not word.isalpha():
+        return ()
+    lemmas = {name for synset in wordnet(directory).synsets(word.lower()) for name in synset.lemma_names()}
+    found = sorted(name for name in lemmas if name.isalpha() and name.lower() != word.lower())
+    if word.istitle():
+        return tuple(name.title() for name in found)
+    return tuple(name.upper() if word.isupper() else name for name in found)
+
+
+@functools.lru_cache(maxsize=1)
+def wordnet(directory: str):
+    """WordNet's own files, read by NLTK.
+
+    Raises:
+      InputError: NLTK or the files are missing.
+    """
+    try:
+        import nltk.data
+        from nltk.corpus.reader import WordNetCorpusReader
+    except ModuleNotFoundError:
+        raise InputError(
+            "data.augmentation.synonyms needs NLTK; install it with: pip install 'tfpipe[wordnet]'"
+        ) from None
+    missing = next((name for name in _WORDNET_FILES if not (Path(directory) / name).exists()), None)
+    if missing is not None:
+        raise InputError(
+            f"data.augmentation.wordnet: no {missing} in {directory}; install WordNet's files, in Debian with "
+            "apt-get install wordnet-base, or give the directory that holds them"
+        )
+
+    class Reader(WordNetCorpusReader):
+        def open(self, file):
+            # Debian's package leaves out the names of the lexicographers' files. NLTK asks for them; synonyms don't.
+            if file == "lexnames" and not (Path(directory) / file).exists():
+                return io.StringIO("".join(f"{number:02d} unnamed 0\n" for number in range(_LEXICOGRAPHER_FILES)))
+            return super().open(file)
+
+        def map_wn(self, version="wordnet"):
+            return None  # to other WordNets, for other languages: it would look for those
+
+    nltk.data.path.append(directory)  # NLTK reads below these alone
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are no other languages
+        return Reader(directory, None)
+
+
+def repetitions(repeats: float, place: int) -> int:
+    """How often a row is written so that its label has `repeats` times its rows on average.
+
+    Args:
+      repeats: at least 1.
+      place: 64 random bits of the row: they decide about the fraction.
+    """
+    whole = int(repeats)
+    return whole + ((place >> 11) / 2**53 < repeats - whole)

@@ -1,0 +1,152 @@
+"""What readers exchange with the rest: a block of a file, and the cells of its records."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tfpipe.config import Data
+from tfpipe.data.sources import SourceFile
+from tfpipe.errors import InputError
+
+BLOCK_BYTES = 2 << 20
+BLOCK_RECORDS = 8192
+EXCERPT_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole records of a file, one after the other; cheap to send to another process."""
+
+    file: SourceFile
+    number: int
+    """place in its file, from 0 on"""
+    first: int
+    """number of its first record, or of its first line"""
+    payload: Any
+    """what the format's `cells` reads"""
+    size_bytes: int
+    """of the file, for progress"""
+
+    @property
+    def name(self) -> str:
+        """Names what is made of this block, unique over all files and in their order."""
+        return f"{self.file.number:05d}-{self.number:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that can't be used, and why."""
+
+    name: str
+    """the file, as it is shown"""
+    line: int
+    """line on which the record starts, or the record's number where there are no lines"""
+    reason: str
+    excerpt: str
+    """the row's beginning, printable"""
+
+
+@dataclass
+class Cells:
+    """The records of a block, column by column."""
+
+    columns: dict[str, list[Any]]
+    """wanted column -> a value for each record: text, number, list, or None"""
+    numbers: list[int]
+    """of each record: its line, or its place in the file from 1 on; with the file it identifies the record"""
+    rejections: list[Rejection]
+    """records of which no cells are to be had"""
+    names: list[str] | None = None
+    """file of each record, where that is not the block's file"""
+
+
+def wanted_columns(data: Data) -> dict[str, str]:
+    """The columns that are read -> the setting that asks for it."""
+    asked = {
+        "data.text_column": data.text_column,
+        "data.text_pair_column": data.text_pair_column,
+        "data.label_column": data.label_column,
+        "data.split.column": data.split.column,
+        "data.split.group_column": data.split.group_column,
+    }
+    wanted: dict[str, str] = {}
+    for setting, column in (*asked.items(), *(("data.filter", column) for column in data.filter)):
+        if column is not None:
+            wanted.setdefault(column, setting)
+    return wanted
+
+
+def check_columns(there: Iterable[str], data: Data, name: str, hint: str = "") -> None:
+    """Whether a file has each wanted column once.
+
+    Raises:
+      InputError: it has not; names the columns that are there and the nearest one.
+    """
+    there = list(there)
+    for column, setting in wanted_columns(data).items():
+        if there.count(column) == 1:
+            continue
+        if column in there:
+            raise InputError(
+                f"{name}: column {column!r} ({setting}) occurs {there.count(column)} times; rename all but one"
+            )
+        nearest = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+        advice = hint or (f"did you mean {nearest[0]!r}?" if nearest else f"set {setting} to one of them")
+        listed = ", ".join(map(repr, there)) or "none: the first line is blank"
+        raise InputError(f"{name}: no column {column!r} ({setting}); columns in the file: {listed}; {advice}")
+
+
+def cells_of_records(
+    file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, str]]
+) -> Cells:
+    """The cells of records that each name their own fields.
+
+    Args:
+      file: the records' file.
+      data: names the wanted columns.
+      records: number, fields (or why there are none), and the record as it stands, for excerpts.
+    """
+    wanted = wanted_columns(data)
+    cells = Cells({column: [] for column in wanted}, [], [])
+    for number, fields, raw in records:
+        if isinstance(fields, Rejection):
+            cells.rejections.append(fields)
+            continue
+        missing = next((column for column in wanted if column not in fields), None)
+        if missing is not None:
+            there = ", ".join(map(repr, list(fields)[:10])) or "none"
+            reason = f"no field {missing!r} ({wanted[missing]}); fields: {there}"
+            cells.rejections.append(Rejection(file.name, number, reason, excerpt(raw)))
+            continue
+        cells.numbers.append(number)
+        for column, values in cells.columns.items():
+            values.append(fields[column])
+    return cells
+
+
+def batches_as_blocks(file: SourceFile, batches: Iterator[tuple[Any, int, int]]) -> Iterator[Block]:
+    """Blocks of batches that a library cut: each comes with its number of records and its bytes."""
+    first = 1
+    for number, (payload, records, size) in enumerate(batches):
+        yield Block(file, number, first, payload, size)
+        first += records
+
+
+def printable(text: str) -> str:
+    """Undecodable bytes as `\\xff`, so that the text can be printed and written as UTF-8."""
+    raw = b"".join(
+        bytes([ord(character) - 0xDC00])
+        if "\udc80" <= character <= "\udcff"  # how errors="surrogateescape" marks bytes that are not UTF-8
+        else character.encode("utf-8", "backslashreplace")
+        for character in text
+    )
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, on one line."""
+    shortened = " ".join(printable(text[: 4 * EXCERPT_CHARACTERS]).split())
+    return shortened if len(shortened) <= EXCERPT_CHARACTERS else shortened[: EXCERPT_CHARACTERS - 1] + "…"

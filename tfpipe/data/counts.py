@@ -1,0 +1,44 @@
+"""What is counted while tables are made, block by block; no TensorFlow, so the process that adds it up needs none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Counts:
+    """What was written, over some blocks; added up for the statistics."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """split -> rows"""
+    labels: Counter[str] = field(default_factory=Counter)
+    """split and place of a label, `train 0` -> rows"""
+    lengths: Counter[str] = field(default_factory=Counter)
+    """split and tokens of a row before the cut, `train 27` -> rows"""
+    scripts: Counter[str] = field(default_factory=Counter)
+    """script -> letters, in a sample of the rows"""
+    totals: Counter[str] = field(default_factory=Counter)
+    """tokens written, cut and unknown; rows cut; copies made, and left out as nothing had changed; what
+    looking for near duplicates took"""
+    near: list[list[Any]] = field(default_factory=list)
+    """row, the row that it is nearly the same as, similarity"""
+
+    def add(self, other: Counts) -> None:
+        """Adds another block's counts."""
+        for name in ("rows", "labels", "lengths", "scripts", "totals"):
+            getattr(self, name).update(getattr(other, name))
+        self.near += other.near
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(vars(self))
+
+    @staticmethod
+    def from_json(text: str) -> Counts:
+        """The counts that `to_json` wrote."""
+        values = json.loads(text)
+        near = values.pop("near")
+        return Counts(**{name: Counter(value) for name, value in values.items()}, near=near)

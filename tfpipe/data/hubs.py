@@ -1,0 +1,95 @@
+"""Datasets of hubs: which splits one has, what identifies it, how it is loaded.
+
+Enters: `hf:NAME[@REVISION][:CONFIG][#SPLIT]` (Hugging Face datasets: from the hub, or a directory that the library
+can load; scripts of a dataset are not run) or `tfds:NAME[#SPLIT]` (TensorFlow Datasets). Leaves: the libraries' own
+objects, for the readers. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
+given splits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfpipe.config import SplitName
+from tfpipe.data.split import split_name
+from tfpipe.errors import InputError
+
+HUBS = ("hf", "tfds")
+_SPECIFICATION = re.compile(r"hf:(?P<path>[^@:#]+)(?:@(?P<revision>[^:#]+))?(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
+
+
+def splits(source: str) -> Iterator[tuple[str, SplitName | None]]:
+    """Each split of the dataset that is used, as a source of its own, and which split of the run it is."""
+    if "#" in source:
+        yield source, None
+        return
+    names = _hugging_face_splits(source) if source.startswith("hf:") else list(tfds_builder(source).info.splits)
+    used = [(f"{source}#{name}", split_name(name)) for name in names if split_name(name)]
+    yield from used or [(f"{source}#{name}", None) for name in names]
+
+
+def identity(source: str) -> str:
+    """What changes with the content of a dataset's split.
+
+    Of Hugging Face, the library's hash over where it comes from and what is done to it; of TensorFlow Datasets, name,
+    version, and the rows and bytes of every shard.
+    """
+    if source.startswith("hf:"):
+        return load_hugging_face(source)._fingerprint
+    info = tfds_builder(source).info
+    shards = {name: (split.shard_lengths, split.num_bytes) for name, split in sorted(info.splits.items())}
+    return f"{info.full_name} {source.partition('#')[2]} {shards}"
+
+
+def load_hugging_face(source: str) -> Any:
+    """The `datasets.Dataset` of a split."""
+    datasets, asked = _library(source), _parse(source)
+    options = {"revision": asked["revision"], "name": asked["config"], "split": asked["split"]}
+    return _asking(source, lambda: datasets.load_dataset(asked["path"], **options))
+
+
+def tfds_builder(source: str) -> Any:
+    """The `DatasetBuilder` of a dataset, downloaded and prepared."""
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError:
+        raise InputError(f"{source}: needs TensorFlow Datasets; install it with: pip install 'tfpipe[tfds]'") from None
+    tfds.disable_progress_bar()
+    builder = _asking(source, lambda: tfds.builder(source.removeprefix("tfds:").partition("#")[0]))
+    _asking(source, builder.download_and_prepare)
+    return builder
+
+
+def _hugging_face_splits(source: str) -> list[str]:
+    datasets, asked = _library(source), _parse(source)
+    options = {"revision": asked["revision"], "config_name": asked["config"]}
+    return _asking(source, lambda: datasets.get_dataset_split_names(asked["path"], **options))
+
+
+def _parse(source: str) -> dict[str, str | None]:
+    match = _SPECIFICATION.fullmatch(source)
+    if match is None:
+        raise InputError(f"{source}: expected hf:NAME[@REVISION][:CONFIG][#SPLIT]")
+    return match.groupdict()
+
+
+def _library(source: str) -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        message = "needs Hugging Face datasets; install it with: pip install 'tfpipe[datasets]'"
+        raise InputError(f"{source}: {message}") from None
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _asking(source: str, ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except Exception as error:
+        # Broad, because the libraries hand through the errors of their own, of hubs and of the system; each of them
+        # means that the dataset that the user named can't be had.
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{source}: can't be loaded ({reason}); check the name and the network") from error

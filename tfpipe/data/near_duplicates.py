@@ -1,0 +1,115 @@
+"""Rows whose texts are nearly the same, across splits: MinHash (Broder, 1997) with banding.
+
+Enters: the texts of validation and test, which are indexed, then those of the rows that they judge. Leaves: for each
+such row the most similar indexed row of a split above its own, where the estimated Jaccard similarity of their pieces
+reaches the limit. A piece is eight bytes in a row of the lower-cased text, packed into an integer, so none is
+confused with another. Signatures come from rensa; the index is sorted arrays on disk, mapped by every process.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rensa import RMinHash
+
+PERMUTATIONS = 128  # the estimate is good to 0.035 at a similarity of 0.8
+PIECE_BYTES = 8
+_FOUND = 0.999  # of the pairs at the limit, the share that banding must find
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing (Knuth, TAOCP 3, 6.4)
+
+
+def signatures(texts: Sequence[str], text_pairs: Sequence[str] | None) -> np.ndarray:
+    """MinHash signatures of texts or pairs: `[rows, 128] uint32`."""
+    pairs = text_pairs if text_pairs is not None else [""] * len(texts)
+    rows = [" ".join(f"{text} {pair}".lower().split()).encode() for text, pair in zip(texts, pairs, strict=True)]
+    # A text that is shorter than a piece, or than two, is padded, so that it has some.
+    rows = [row.ljust(PIECE_BYTES, b"\0") for row in rows]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    content = np.frombuffer(b"".join(rows) + bytes(PIECE_BYTES), np.uint8)
+    packed = np.zeros(int(lengths.sum()), np.uint64)
+    for offset in range(PIECE_BYTES):
+        packed |= content[offset : offset + len(packed)].astype(np.uint64) << np.uint64(8 * offset)
+    # The last seven windows of a row reach into the next one.
+    ends = np.cumsum(lengths)
+    inside = np.ones(len(packed), bool)
+    for back in range(1, PIECE_BYTES):
+        inside[ends - back] = False
+    hashed = packed[inside] * _MULTIPLIER
+    hashed ^= hashed >> np.uint64(29)
+    offsets = np.r_[0, np.cumsum(lengths - (PIECE_BYTES - 1))].astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashed, offsets, PERMUTATIONS, 0)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(rows), PERMUTATIONS)
+
+
+class NearIndex:
+    """The signatures of the rows that judge, to be asked for what is near to a text."""
+
+    def __init__(self, directory: Path, similarity: float):
+        self._similarity = similarity
+        self._signatures, self._row_ids, self._split, self._hashes, self._order = (
+            np.load(directory / f"{name}.npy", mmap_mode="r")
+            for name in ("signatures", "row_ids", "split", "hashes", "order")
+        )
+
+    @staticmethod
+    def write(directory: Path, similarity: float, row_ids: np.ndarray, split: np.ndarray, signed: np.ndarray) -> None:
+        """Writes the index of `[rows]` signatures, ids and splits."""
+        directory.mkdir(parents=True, exist_ok=True)
+        hashes = _band_hashes(signed, similarity)
+        order = np.argsort(hashes, axis=0, kind="stable").astype(np.int32)
+        arrays = {
+            "signatures": signed,
+            "row_ids": row_ids,
+            "split": split,
+            "hashes": np.ascontiguousarray(np.take_along_axis(hashes, order, axis=0).T),
+            "order": np.ascontiguousarray(order.T),
+        }
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array)  # NumPy itself would not say why a file can't be written
+            (directory / f"{name}.npy").write_bytes(content.getbuffer())
+
+    def nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The most similar row of a split above each row's own, for those rows that have one.
+
+        Args:
+          signed: `[rows, 128] uint32`.
+          split: `[rows] int8`, places in `SPLITS`.
+
+        Returns:
+          Which rows, `[n] int64`; the ids of the rows near to them, `[n] int64`; the similarities, `[n] float64`.
+        """
+        asking, found = [], []
+        for band, hashes in enumerate(_band_hashes(signed, self._similarity).T):
+            first = np.searchsorted(self._hashes[band], hashes, side="left")
+            count = np.searchsorted(self._hashes[band], hashes, side="right") - first
+            rows = np.repeat(np.arange(len(signed)), count)
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            asking.append(rows)
+            found.append(self._order[band][first[rows] + within])
+        pairs = np.unique(np.stack([np.concatenate(asking), np.concatenate(found)]), axis=1)
+        pairs = pairs[:, self._split[pairs[1]] > split[pairs[0]]]
+        similarity = np.array([np.mean(signed[one] == self._signatures[other]) for one, other in pairs.T])
+        near = similarity >= self._similarity
+        pairs, similarity = pairs[:, near], similarity[near]
+        # Of several, the most similar; of equally similar ones, the first row.
+        order = np.lexsort((self._row_ids[pairs[1]], -similarity, pairs[0]))
+        rows, best = np.unique(pairs[0][order], return_index=True)
+        return rows, self._row_ids[pairs[1][order][best]], similarity[order][best]
+
+
+def _band_hashes(signed: np.ndarray, similarity: float) -> np.ndarray:
+    """A hash of each band of a signature, `[rows, bands] uint64`: bands as long as the similarity allows."""
+    length = max(
+        (n for n in range(1, PERMUTATIONS + 1) if 1 - (1 - similarity**n) ** (PERMUTATIONS // n) >= _FOUND), default=1
+    )
+    bands = PERMUTATIONS // length
+    parts = signed[:, : bands * length].reshape(len(signed), bands, length).astype(np.uint64)
+    hashes = np.zeros((len(signed), bands), np.uint64)
+    for column in range(length):
+        hashes = (hashes ^ parts[:, :, column]) * _MULTIPLIER
+        hashes ^= hashes >> np.uint64(32)
+    return hashes

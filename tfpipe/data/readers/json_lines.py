@@ -1,0 +1,53 @@
+"""JSON Lines: a JSON object a line, UTF-8."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tfpipe.config import Data
+from tfpipe.data import block as blocks_module
+from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
+from tfpipe.data.sources import SourceFile, open_bytes
+from tfpipe.errors import InputError
+
+
+def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
+    """Blocks of whole lines; their payload is the lines' bytes."""
+    first, number, left = 1, 0, b""
+    with open_bytes(file.path) as stream:
+        while True:
+            try:
+                read = stream.read(blocks_module.BLOCK_BYTES)
+            except (OSError, EOFError) as error:
+                raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
+            content = left + read
+            end = content.rfind(b"\n") + 1 if read else len(content)
+            whole, left = content[:end], content[end:]
+            if whole:
+                yield Block(file, number, first, whole, len(whole))
+                first, number = first + whole.count(b"\n"), number + 1
+            if not read:
+                break
+    if not number:
+        raise InputError(f"{file.name}: the file is empty; expected a JSON object a line")
+
+
+def cells(block: Block, data: Data) -> Cells:
+    """The records of a block; blank lines are no records."""
+    return cells_of_records(block.file, data, _records(block))
+
+
+def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+    # Not splitlines(): U+2028 and its like may stand in a string.
+    for number, raw in enumerate(block.payload.split(b"\n"), start=block.first):
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
+        if not line:
+            continue
+        try:
+            fields = json.loads(line)
+            reason = None if isinstance(fields, dict) else f"not a JSON object but {type(fields).__name__}"
+        except (ValueError, RecursionError) as error:
+            reason = f"not JSON ({error})"
+        yield number, Rejection(block.file.name, number, reason, excerpt(line)) if reason else fields, line

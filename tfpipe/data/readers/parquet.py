@@ -1,0 +1,40 @@
+"""Parquet, by pyarrow, a few thousand rows at a time; nested columns are not read, lists are, as several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from tfpipe.config import Data
+from tfpipe.data import block as blocks_module
+from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.sources import SourceFile, open_bytes
+from tfpipe.errors import InputError
+
+
+def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
+    """Blocks whose payload is an Arrow record batch of the wanted columns."""
+    return batches_as_blocks(file, _batches(file, data))
+
+
+def cells(block: Block, data: Data) -> Cells:
+    """The rows of a block."""
+    batch = block.payload
+    numbers = list(range(block.first, block.first + batch.num_rows))
+    return Cells({column: batch.column(column).to_pylist() for column in wanted_columns(data)}, numbers, [])
+
+
+def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    try:
+        with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
+            check_columns(reader.schema_arrow.names, data, file.name)
+            if not reader.metadata.num_rows:
+                raise InputError(f"{file.name}: no row; expected at least one row of each label")
+            columns = list(wanted_columns(data))
+            for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
+                yield batch, batch.num_rows, batch.nbytes
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file.name}: not a whole Parquet file ({reason}); fetch or write it again") from error

@@ -1,0 +1,93 @@
+"""Blocks worked on by processes of this machine.
+
+Enters: blocks and a picklable function that gives a function of one block. Leaves: the results, in the order of the
+blocks. Little data is done in this process: starting others would take longer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tfpipe.data.block import Block
+from tfpipe.errors import InputError
+
+ALONE_BLOCKS = 32  # as many blocks, 64 MB, take about as long as starting processes
+_AHEAD = 2  # blocks that wait for each process
+
+_function: Callable[[Block], Any] | None = None
+
+
+def map_blocks(
+    work: Callable[[], Callable[[Block], Any]],
+    blocks: Iterable[Block],
+    workers: int | None,
+    module: str | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Yields the name of each block and the function's result for it, in order.
+
+    Args:
+      work: called once in each process, gives the function; picklable.
+      blocks: the blocks; taken as they are needed.
+      workers: processes; None: as many as processors, or this one alone for little data.
+      module: what takes long to import for this work, such as TensorFlow: imported once, by a process that the others
+        are forked from, so that they share its memory as well.
+
+    Raises:
+      InputError: a process was ended from outside, such as for want of memory.
+    """
+    blocks = iter(blocks)
+    first = list(itertools.islice(blocks, ALONE_BLOCKS + 1))
+    if workers is None:
+        workers = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
+    if workers == 1:
+        function = work()
+        for block in itertools.chain(first, blocks):
+            yield block.name, function(block)
+        return
+    context = multiprocessing.get_context("spawn" if module is None else "forkserver")
+    if module is not None:
+        context.set_forkserver_preload([module])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(work,))
+    waiting: deque = deque()
+    try:
+        for block in itertools.chain(first, blocks):
+            waiting.append((block.name, pool.submit(_call, block)))
+            if len(waiting) > _AHEAD * workers:
+                name, future = waiting.popleft()
+                yield name, future.result()
+        for name, future in waiting:
+            yield name, future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that prepared data was ended from outside, most likely for want of memory; give the same "
+            "command again, it goes on from there, with fewer processes: --set data.workers=1"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(work: Callable[[], Callable[[Block], Any]]) -> None:
+    global _function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    _function = work()
+
+
+def _follow_parent() -> None:
+    """Ends this process with the one that started it, however that ended: a pool's processes would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(block: Block) -> Any:
+    return _function(block)
