@@ -201,6 +201,11 @@ class Data(Section):
             raise ValueError("data.cleaning.stop_words needs data.tokenizer: exact")
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
+        if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:
+            raise ValueError(
+                f"data.runner: {self.runner} does not look for near duplicates, as their index lies on this machine; "
+                "set data.duplicates.near: false"
+            )
         if self.workers is not None and self.runner != "local":
             raise ValueError(f"data.workers has no effect with data.runner: {self.runner}; set it in runner_options")
         return self

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,3 +85,15 @@ def test_pairs_and_short_texts(tmp_path):
     NearIndex.write(tmp_path, 0.8, np.empty(0, np.int64), np.empty(0, np.int8), signatures([], None))
     rows, _, _ = NearIndex(tmp_path, 0.8).nearest(signatures(["a"], None), np.zeros(1, np.int8))
     assert rows.tolist() == []
+
+
+def test_thousands_that_are_alike_stay_within_memory(tmp_path):
+    texts = [f"this is one of very many rows that were made from one and the same template, {n}" for n in range(3000)]
+    stored = signatures(texts, None)
+    NearIndex.write(tmp_path, 0.8, np.arange(3000), np.full(3000, 2, np.int8), stored)
+    tracemalloc.start()
+    rows, _, similarity = NearIndex(tmp_path, 0.8).nearest(signatures(texts, None), np.zeros(3000, np.int8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(rows) == 3000 and (similarity >= 0.8).all()
+    assert peak < 200e6, f"{peak / 1e6:.0f} MB"

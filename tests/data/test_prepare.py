@@ -1,13 +1,15 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tfpipe.config import Split
+from tfpipe.config import Data, Split
 from tfpipe.config_file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import prepare
+from tfpipe.data.sources import SourceFile, identity
 from tfpipe.data.split import assign, borders, digests, places
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
@@ -367,7 +369,9 @@ def test_beam_says_what_is_wrong_with_the_input(prepared):
     ):
         prepared(film_rows(), columns=("text", "tag"), **BEAM)
     with pytest.raises(InputError, match=r"DataflowRunner needs scratch space .*\[--temp_location=gs://"):
-        prepared(film_rows(), name="dataflow", runner="DataflowRunner")
+        prepared(film_rows(), name="dataflow", runner="DataflowRunner", duplicates={"near": False})
+    with pytest.raises(InputError, match=r"set data\.duplicates\.near: false"):
+        prepared(film_rows(), name="near", runner="DataflowRunner")
 
 
 def test_near_duplicates_are_removed_from_what_is_judged(prepared, capsys):
@@ -493,3 +497,56 @@ def test_scripts_and_unknown_tokens_are_told(prepared):
 def test_rare_labels_are_told(prepared):
     _, printed = prepared([(f"film {n}", "rare" if n % 40 == 0 else "common") for n in range(2000)])
     assert "of label common and" in printed and "consider train.class_weights: balanced, or data.balance" in printed
+
+
+def test_tables_that_were_moved_are_made_again(prepared, monkeypatch, tmp_path):
+    """Whatever fails after the last block: what a later try commits is whole."""
+    whole, _ = prepared(film_rows(), name="whole")
+    for failing in ("write_duplicates", "announce"):
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare, failing, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                prepared(film_rows(), name=failing)
+        StageDirectory("prepare", tmp_path / failing, {}).clear_output()
+        again, _ = prepared(film_rows(), name=failing, resume=True)
+        assert files_in(again) == files_in(whole)
+        for split in SPLITS:
+            assert rows_of(again, split) == rows_of(whole, split)
+
+
+def test_swapped_files_are_other_data(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},1\n")
+    source = {"train": str(tmp_path / "a.csv"), "test": str(tmp_path / "b.csv")}
+    before = sorted(identity(Data(source=source)).values())
+    (tmp_path / "a.csv").write_text("text,label\nb,1\n")
+    (tmp_path / "b.csv").write_text("text,label\na,1\n")
+    assert sorted(identity(Data(source=source)).values()) != before
+
+
+def test_every_try_of_an_augmentation_has_a_seed_of_its_own(prepared):
+    directory, _ = prepared(film_rows(), augmentation={"copies": 10, "deletion": 0.05})
+    made = read_json(directory / "statistics.json")
+    per_row = made["augmentation"]["augmented"] / (made["rows"]["train"] - made["augmentation"]["augmented"])
+    assert 1.5 < per_row < 3.5  # of ten tries over five or so words
+
+
+@pytest.mark.parametrize("setting", [{"folds": 3}, {"group_column": "label"}, {"stratified": True}])
+def test_settings_without_effect_where_the_source_gives_the_splits(prepared, monkeypatch, setting):
+    """As a hub's dataset does, of which the configuration does not know it."""
+    files = [SourceFile(n, f"{split}.csv", "", "csv", split) for n, split in enumerate(SPLITS)]
+    monkeypatch.setattr(prepare, "source_files", lambda data: [replace(file, path=data.source) for file in files])
+    with pytest.raises(InputError, match=f"gives the splits, so data.split.{next(iter(setting))} has no effect"):
+        prepared(film_rows(), split=setting)
+
+
+def test_nothing_that_can_be_used(prepared):
+    with pytest.raises(InputError, match=r"no row can be used; see .*rejected\.jsonl"):
+        prepared([("", "1")] * 5, max_rejected_fraction=1.0, label_names={"0": "a", "1": "b"})
+    content = b"text,label,user\nhello,1,caf\xe9\n" + b"".join(b"film %d,%d,u\n" % (n, n % 2) for n in range(200))
+    directory, _ = prepared(content, name="groups", filter={"label": ["0", "1"]})
+    assert (directory / "rejected.jsonl").read_text() == ""
+    with pytest.raises(
+        InputError, match="none of the 200 usable rows falls into"
+    ):  # one group; the bad one is rejected
+        prepared(content, name="group", split={"group_column": "user"})

@@ -91,6 +91,9 @@ def test_stratified_shares_are_exact_to_a_row(rows):
     own = stratified_borders(place, label, (0.6, 0.8))
     for value in np.unique(label).tolist():
         mine = place[label == value]
+        if len(mine) < 10:
+            assert value not in own
+            continue
         first, second = own[value]
         for border, share in ((first, 0.6), (second, 0.8)):
             before, wanted = int((mine < border).sum()), round(share * len(mine))

@@ -74,13 +74,13 @@ def judge(records: np.ndarray, split: np.ndarray) -> Verdict:
     judges = np.flatnonzero(split == judging[text])
     first_judge = np.full(len(starts), np.iinfo(np.int64).max)
     np.minimum.at(first_judge, text[judges], row_id[judges])
-    twins = np.stack([row_id[below], first_judge[text[below]]], axis=1)
-
-    trained = np.flatnonzero((split == TRAIN) & ~below)
+    trained = np.flatnonzero(split == TRAIN)
     _, first, which = np.unique(pair[trained], return_index=True, return_inverse=True)
     again = np.ones(len(trained), bool)
     again[first] = False
     identical = np.stack([row_id[trained[again]], row_id[trained[first[which[again]]]]], axis=1)
+    below[trained[again]] = False  # said once
+    twins = np.stack([row_id[below], first_judge[text[below]]], axis=1)
 
     pairs_of_text = np.add.reduceat(new_pair.astype(np.int64), starts)
     ends = np.r_[starts[1:], len(records)]

@@ -17,6 +17,9 @@ from rensa import RMinHash
 
 PERMUTATIONS = 128  # the estimate is good to 0.035 at a similarity of 0.8
 PIECE_BYTES = 8
+# What bounds memory where thousands of rows are alike: rows asked at once, candidates of a row in each band, pairs
+# compared at once. Of more candidates the first are taken: they share the band, so any of them is likely near enough.
+_ASKED, _CANDIDATES, _COMPARED = 1024, 64, 16384
 _FOUND = 0.999  # of the pairs at the limit, the share that banding must find
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 
@@ -82,23 +85,37 @@ class NearIndex:
         Returns:
           Which rows, `[n] int64`; the ids of the rows near to them, `[n] int64`; the similarities, `[n] float64`.
         """
-        asking, found = [], []
+        parts = [
+            self._nearest(signed[at : at + _ASKED], split[at : at + _ASKED], at) for at in range(0, len(signed), _ASKED)
+        ]
+        none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        rows, others, similarity = (np.concatenate(column) for column in zip(none, *parts, strict=True))
+        return rows, others, similarity
+
+    def _nearest(self, signed: np.ndarray, split: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`nearest` for a few rows, the first of which is row `at`."""
+        count, candidates = len(self._row_ids), np.empty(0, np.int64)
         for band, hashes in enumerate(_band_hashes(signed, self._similarity).T):
             first = np.searchsorted(self._hashes[band], hashes, side="left")
-            count = np.searchsorted(self._hashes[band], hashes, side="right") - first
-            rows = np.repeat(np.arange(len(signed)), count)
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            asking.append(rows)
-            found.append(self._order[band][first[rows] + within])
-        pairs = np.unique(np.stack([np.concatenate(asking), np.concatenate(found)]), axis=1)
-        pairs = pairs[:, self._split[pairs[1]] > split[pairs[0]]]
-        similarity = np.array([np.mean(signed[one] == self._signatures[other]) for one, other in pairs.T])
+            equal = np.searchsorted(self._hashes[band], hashes, side="right") - first
+            equal = np.minimum(equal, _CANDIDATES)
+            rows = np.repeat(np.arange(len(signed)), equal)
+            within = np.arange(equal.sum()) - np.repeat(np.cumsum(equal) - equal, equal)
+            found = rows * count + self._order[band][first[rows] + within]
+            candidates = np.union1d(candidates, found)
+        rows, others = np.divmod(candidates, max(count, 1))
+        judged = self._split[others] > split[rows]
+        rows, others = rows[judged], others[judged]
+        similarity = np.empty(len(rows))
+        for start in range(0, len(rows), _COMPARED):
+            part = slice(start, start + _COMPARED)
+            similarity[part] = np.mean(signed[rows[part]] == self._signatures[others[part]], axis=1)
         near = similarity >= self._similarity
-        pairs, similarity = pairs[:, near], similarity[near]
+        rows, others, similarity = rows[near], others[near], similarity[near]
         # Of several, the most similar; of equally similar ones, the first row.
-        order = np.lexsort((self._row_ids[pairs[1]], -similarity, pairs[0]))
-        rows, best = np.unique(pairs[0][order], return_index=True)
-        return rows, self._row_ids[pairs[1][order][best]], similarity[order][best]
+        order = np.lexsort((self._row_ids[others], -similarity, rows))
+        which, best = np.unique(rows[order], return_index=True)
+        return which + at, self._row_ids[others[order][best]], similarity[order][best]
 
 
 def _band_hashes(signed: np.ndarray, similarity: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     work.mkdir(parents=True, exist_ok=True)
     buckets = Buckets(work / "records") if config.data.runner == "local" else None
     survey, labels = _survey(config, files, stage.path / "rejected.jsonl", buckets, work)
+    _check_given(config, survey)
     decisions = decide(config, labels, survey.given)
     started = time.monotonic()
     if buckets is not None:
@@ -116,6 +118,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     write_duplicates(config, files, verdict, counts.near, stage.path)
     statistics = statistics_of(config, files, survey, labels, verdict, counts)
     write_json(stage.path / "statistics.json", statistics)
+    _move_tables(stage)
     stage.choices |= {"rows": statistics["rows"], "labels": len(labels.names)}
     check_seconds += counts.totals["near_microseconds"] / 1e6
     stage.choices["duplicate_check_seconds"] = round(check_seconds, 1)
@@ -139,6 +142,18 @@ def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
         raise InputError(
             f"data.text_pair_column is set, but {config.encoder.source} has {types} token type; "
             "pairs need an encoder with two"
+        )
+
+
+def _check_given(config: Config, survey: Survey) -> None:
+    """Whether the settings of the splits have an effect, which only the rows tell where a dataset has splits."""
+    split = config.data.split
+    unused = [name for name in ("folds", "group_column") if survey.given and getattr(split, name) is not None]
+    unused += ["stratified"] if split.stratified and len(survey.given) == len(SPLITS) else []
+    if unused:
+        raise InputError(
+            f"{_name(config)}: the source gives the splits, so data.split.{unused[0]} has no effect; leave it out, or "
+            "name one split of the source, such as hf:NAME#train"
         )
 
 
@@ -200,6 +215,8 @@ def _survey(
     _check_rejected(config, survey, first, rejected_path)
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in filter_values.items()})
+    if not survey.accepted:
+        raise InputError(f"{_name(config)}: no row can be used; see {rejected_path}")
     if labels is None:
         separator = separator_of(config)
         values = {value for cell in survey.label_values for value in split_cell(cell, separator)}
@@ -259,9 +276,6 @@ def _near_index(
     from tfpipe.data.near_duplicates import NearIndex
 
     wanted = config.data.duplicates.near
-    if wanted == "auto" and config.data.runner not in ("local", "DirectRunner"):
-        say("  near duplicates are not looked for, as the index lies on this machine")
-        return None
     if wanted is False or (wanted == "auto" and survey.accepted > NEAR_ROWS):
         if wanted == "auto":
             say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
@@ -322,8 +336,15 @@ def _make_tables(
     pad_id = settings.vocabulary.index(settings.pad_token)
     for split, names in shards.items():
         write_manifest(directory / split, names, num_labels=len(decisions.labels.names), pad_id=pad_id)
-        (directory / split).rename(stage.path / split)
     return counts
+
+
+def _move_tables(stage: StageDirectory) -> None:
+    """Puts the tables where the stage leaves them. Once it has begun, no block counts as done any more."""
+    directory = stage.checkpoints / "tables"
+    shutil.rmtree(directory / "counts")
+    for split in SPLITS:
+        (directory / split).rename(stage.path / split)
 
 
 def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):

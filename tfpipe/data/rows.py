@@ -101,8 +101,8 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
             reason = None if found else f"unknown split {value!r} (expected train, validation or test)"
             split = SPLITS.index(found) if found else -1
         group = None if group_cells is None else _as_text(group_cells[at])
-        if reason is None and group_cells is not None and not group:
-            reason = "empty group"
+        if reason is None and group_cells is not None and (not group or _SURROGATES.search(group)):
+            reason = "undecodable bytes in the group (not UTF-8)" if group else "empty group"
         record_name = name if cells.names is None else cells.names[at]
         if reason is not None:
             line = 1 if one_line else number
@@ -169,6 +169,8 @@ def _as_text(value: Any) -> str:
 def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
     """The label cell as text, and why it can't be one."""
     if isinstance(value, list | tuple):
+        if separator is None and len(value) == 1:
+            return _as_text(value[0]), None
         if separator is None:
             return "", f"{len(value)} labels (task: single_label expects one)"
         parts = [_as_text(one) for one in value]

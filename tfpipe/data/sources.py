@@ -18,6 +18,7 @@ import glob
 import hashlib
 import importlib.util
 import io
+import lzma
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from tfpipe.rundir import sha256_of_file
 
 PACKAGE = "package:"
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+READ_ERRORS = (OSError, EOFError, lzma.LZMAError)
 _FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -85,7 +87,8 @@ def source_files(data: Data) -> list[SourceFile]:
 def identity(data: Data) -> dict[str, str]:
     """Name of each file -> what changes when its content does: SHA-256, or what a remote store says of it.
 
-    A folder of classes is one entry: the SHA-256 over the names and contents of its files.
+    A folder of classes is one entry: the SHA-256 over the names and contents of its files. A file's place in the list,
+    its format and its split stand before its content, as they decide about its rows; its name does not.
     """
     found = {}
     for file in source_files(data):
@@ -93,11 +96,12 @@ def identity(data: Data) -> dict[str, str]:
             digest = hashlib.sha256()
             for path in folder_files(file):
                 digest.update(f"{path[len(file.path) :]} {_content(path)}\n".encode())
-            found[file.name] = digest.hexdigest()
+            content = digest.hexdigest()
         elif file.format in hubs.HUBS:
-            found[file.name] = hubs.identity(file.path)
+            content = hubs.identity(file.path)
         else:
-            found[file.name] = _content(file.path)
+            content = _content(file.path)
+        found[file.name] = f"{file.number} {file.split or 'any split'} {file.format} {content}"
     return found
 
 
@@ -111,8 +115,6 @@ def open_bytes(path: str) -> BinaryIO:
         stream = io.BufferedReader(_Remote(path), 1 << 20) if is_remote(path) else open(path, "rb")  # noqa: SIM115
         compression = COMPRESSIONS.get(Path(path).suffix)
         if compression == "xz":
-            import lzma
-
             return lzma.open(stream)
         if compression is None:
             return stream
@@ -139,7 +141,10 @@ class _Remote(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        content = self._file.read(len(buffer))
+        try:
+            content = self._file.read(len(buffer))
+        except Exception as error:  # TensorFlow's own kinds
+            raise OSError(" ".join(str(error).split())) from error
         buffer[: len(content)] = content
         return len(content)
 
@@ -240,7 +245,10 @@ def _in_package(source: str) -> Path:
         raise InputError(f"{source}: PATH leaves the package's directory; give a path inside the package")
     # The package's location without running its code. A path is checked as written, not resolved:
     # some installers link a package's files to a cache that lies elsewhere.
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # such as __main__
+        spec = None
     if spec is None:
         pip_name = name.replace("_", "-")
         raise InputError(f"{source}: package {name} is not installed; install it with: pip install {pip_name}")

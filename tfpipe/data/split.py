@@ -16,6 +16,7 @@ from tfpipe import config
 from tfpipe.config import SPLITS, SplitName
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+_FEWEST_TO_STRATIFY = 10
 _SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test",
@@ -81,16 +82,22 @@ def stratified_borders(
 ) -> dict[int, tuple[float, float]]:
     """Borders of each label's own, so that it has the given shares exactly, to a row.
 
+    A label of fewer than ten rows gets none: rounded, its share of test would always be none, or too much.
+
     Args:
       place: `[rows] float64`, of the rows whose split is open.
       label: `[rows] uint64`.
       border: the borders in shares.
     """
+    if not len(place):
+        return {}
     order = np.lexsort((place, label))
     place, (labels, starts) = place[order], np.unique(label[order], return_index=True)
     found = {}
     for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(place)], strict=True):
         own = place[first:last]
+        if len(own) < _FEWEST_TO_STRATIFY:
+            continue
         ranks = (round(share * len(own)) for share in border)
         # A row is before a border if its place is smaller: rows of one place, which are equal, stay together.
         found[value] = tuple(float(own[rank]) if rank < len(own) else 1.0 for rank in ranks)

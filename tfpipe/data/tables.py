@@ -110,16 +110,17 @@ class TableMaker:
         source, copies, texts, second = [], [], [], []
         seed = self._config.seed.to_bytes(8, "little")
         for at in kept.tolist():
-            times, copy = 1, 0
+            times, copy, tries = 1, 0, 0
             if split[at] == TRAIN and repeats is not None:
                 vector = self._label_vectors([rows.labels[at]])[0]
                 times = repetitions(float(repeats[int(vector.argmax())]), int(digest[at, 1]))
             for _ in range(times):
                 made = [(rows.texts[at], pairs[at] if pairs is not None else None)]
                 for _ in range(augmentation.copies if augmentation is not None and split[at] == TRAIN else 0):
-                    key = seed + digest[at].tobytes() + (copy + len(made)).to_bytes(4, "little")
+                    tries += 1
+                    key = seed + digest[at].tobytes() + tries.to_bytes(4, "little")
                     new = tuple(None if text is None else altered(text, augmentation, key) for text in made[0])
-                    changed = new[0] != " ".join(made[0][0].split()) or (new[1] is not None and new[1] != made[0][1])
+                    changed = new != tuple(None if text is None else " ".join(text.split()) for text in made[0])
                     counts.totals["augmented" if changed else "unchanged"] += 1
                     if changed:
                         made.append(new)

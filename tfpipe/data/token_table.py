@@ -88,7 +88,10 @@ def shard_bytes(batch: pa.RecordBatch) -> pa.Buffer:
 def write_shard(path: Path, batch: pa.RecordBatch) -> None:
     """Writes a shard; it appears under its name only when it is whole."""
     temporary = path.with_name(f".{path.name}.temporary")
-    temporary.write_bytes(shard_bytes(batch))
+    with open(temporary, "wb") as file:
+        file.write(shard_bytes(batch))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

@@ -128,6 +128,11 @@ class TokenizerSettings:
 
             words = ENGLISH_STOP_WORDS
         lower = cleaning.lower_case and not self.do_lower_case
+        if lower and fast:
+            raise InputError(
+                "data.cleaning.lower_case: with data.tokenizer: fast, lower-casing strips accents too; use "
+                "data.tokenizer: exact"
+            )
         return dataclasses.replace(
             self,
             html=cleaning.html,

@@ -17,7 +17,7 @@ import numpy as np
 from tfpipe.config import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
-from tfpipe.data.sources import SourceFile, open_bytes
+from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes
 from tfpipe.errors import InputError
 
 # csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
@@ -113,7 +113,7 @@ class _Lines:
     def _read(self, size: int) -> bytes:
         try:
             return self._stream.read(size)
-        except (OSError, EOFError) as error:  # a compressed file that was cut short
+        except READ_ERRORS as error:  # a compressed file that was cut short
             raise InputError(f"{self._file.name}: can't read it to its end ({error}); fetch the file again") from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tfpipe.config import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, check_columns, wanted_columns
-from tfpipe.data.sources import SourceFile, folder_files, open_bytes
+from tfpipe.data.sources import READ_ERRORS, SourceFile, folder_files, open_bytes
 from tfpipe.errors import InputError
 
 COLUMNS = ("text", "label", "file")
@@ -34,8 +34,11 @@ def cells(block: Block, data: Data) -> Cells:
     """The texts of a block."""
     columns: dict[str, list[str]] = {column: [] for column in COLUMNS}
     for path in block.payload:
-        with open_bytes(path) as stream:
-            columns["text"].append(stream.read().decode("utf-8-sig", "surrogateescape"))
+        try:
+            with open_bytes(path) as stream:
+                columns["text"].append(stream.read().decode("utf-8-sig", "surrogateescape"))
+        except READ_ERRORS as error:
+            raise InputError(f"{path}: can't read it to its end ({error}); fetch the file again") from error
         columns["label"].append(os.path.basename(os.path.dirname(path)))
         columns["file"].append(os.path.basename(path))
     names = [block.file.name.rstrip("/") + path[len(block.file.path.rstrip("/")) :] for path in block.payload]

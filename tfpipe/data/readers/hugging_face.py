@@ -12,6 +12,7 @@ from tfpipe.data import block as blocks_module
 from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.readers.parquet import cells as parquet_cells
+from tfpipe.data.readers.parquet import slices
 from tfpipe.data.sources import SourceFile
 
 
@@ -37,7 +38,7 @@ def _batches(dataset: Any, data: Data) -> Iterator[tuple[pa.RecordBatch, int, in
                 column if feature is None else pa.array([_named_label(v, feature) for v in column.to_pylist()])
             )
         batch = pa.table(columns).combine_chunks().to_batches()[0]
-        yield batch, batch.num_rows, batch.nbytes
+        yield from slices(batch)
 
 
 def _class_label(feature: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from tfpipe.config import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
-from tfpipe.data.sources import SourceFile, open_bytes
+from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes
 from tfpipe.errors import InputError
 
 
@@ -20,7 +20,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         while True:
             try:
                 read = stream.read(blocks_module.BLOCK_BYTES)
-            except (OSError, EOFError) as error:
+            except READ_ERRORS as error:
                 raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
             content = left + read
             end = content.rfind(b"\n") + 1 if read else len(content)

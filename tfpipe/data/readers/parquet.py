@@ -26,6 +26,14 @@ def cells(block: Block, data: Data) -> Cells:
     return Cells({column: batch.column(column).to_pylist() for column in wanted_columns(data)}, numbers, [])
 
 
+def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    """A batch in parts of about a block's bytes, each with its rows and bytes."""
+    step = max(1, batch.num_rows * blocks_module.BLOCK_BYTES // max(batch.nbytes, blocks_module.BLOCK_BYTES))
+    for first in range(0, batch.num_rows, step):
+        part = batch.slice(first, step)
+        yield part, part.num_rows, part.nbytes
+
+
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
@@ -34,7 +42,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
                 raise InputError(f"{file.name}: no row; expected at least one row of each label")
             columns = list(wanted_columns(data))
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
-                yield batch, batch.num_rows, batch.nbytes
+                yield from slices(batch)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file.name}: not a whole Parquet file ({reason}); fetch or write it again") from error

@@ -54,5 +54,7 @@ def _plain(value: Any, feature: Any) -> Any:
         return value.decode("utf-8", "surrogateescape")
     inner = getattr(feature, "feature", feature)
     if hasattr(inner, "int2str"):
-        return [inner.int2str(int(one)) for one in value] if getattr(value, "ndim", 0) else inner.int2str(int(value))
+        if getattr(value, "ndim", 0):
+            return [inner.int2str(int(one)) for one in value if one >= 0]
+        return inner.int2str(int(value)) if value >= 0 else None  # -1 stands for no label
     return value.tolist() if hasattr(value, "tolist") else value
