@@ -55,8 +55,10 @@ class _Places:
         file, number = self._files[row_id >> FILE_SHIFT], row_id & ((1 << FILE_SHIFT) - 1)
         if file.format != "folder":
             return {"file": file.name, "line": number}
-        paths = self._paths.setdefault(file.number, folder_files(file) if file.number not in self._paths else [])
-        return {"file": file.name.rstrip("/") + paths[number - 1][len(file.path.rstrip("/")) :], "line": 1}
+        if file.number not in self._paths:
+            self._paths[file.number] = folder_files(file)
+        path = self._paths[file.number][number - 1]
+        return {"file": file.name.rstrip("/") + path[len(file.path.rstrip("/")) :], "line": 1}
 
 
 def statistics_of(

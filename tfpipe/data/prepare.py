@@ -58,7 +58,7 @@ from tfpipe.data.survey import (
 )
 from tfpipe.data.token_table import write_manifest, write_shard
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.data.workers import ALONE_BLOCKS, map_blocks
+from tfpipe.data.workers import map_blocks
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, write_json, write_text
 
@@ -164,7 +164,6 @@ def _map_blocks(
     scratch: Path,
     *,
     done: frozenset[str] = frozenset(),
-    workers: int | None = None,
     module: str | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Yields the name of each block of the files that is not done, and the function's result for it, in order."""
@@ -172,7 +171,7 @@ def _map_blocks(
         yield from _beam().map_blocks(work, files, config, scratch, done)
         return
     blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
-    yield from map_blocks(work, blocks, workers or config.data.workers, module)
+    yield from map_blocks(work, blocks, config.data.workers, module)
 
 
 def _beam() -> Any:
@@ -262,10 +261,9 @@ def _repeats(config: Config, labels: Labels, train_labels: Counter[int]) -> np.n
     """How often a training row of each label is to be written, so that every label has as many as the commonest."""
     if config.data.balance != "oversample":
         return None
-    known = named_labels(config)
     counts = np.zeros(len(labels.names))
     for cell, place in labels.index.items():
-        counts[place] = train_labels[label_hash(cell, config, known)]
+        counts[place] = train_labels[label_hash(cell, config, labels)]
     return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
 
 
@@ -319,12 +317,9 @@ def _make_tables(
     # Of what this machine makes, the process that makes it writes it; else it comes here, and is written here.
     local = config.data.runner == "local"
     work = partial(_table_writer if local else _table_maker, config, settings, decisions, directory)
-    workers = 1 if config.data.workers is None and survey.blocks - len(done) <= ALONE_BLOCKS else None
     rows = round(survey.accepted * len(done) / survey.blocks)
     with progress_bar("tokenizing (rows)", survey.accepted, rows) as bar:
-        for name, result in _map_blocks(
-            work, files, config, stage.checkpoints, done=done, workers=workers, module="tfpipe.data.tables"
-        ):
+        for name, result in _map_blocks(work, files, config, stage.checkpoints, done=done, module="tfpipe.data.tables"):
             bar.advance(result if local else _store(directory, name, *result))
     counts, shards = Counts(), {split: [] for split in SPLITS}
     for path in sorted((directory / "counts").glob("*.json")):

@@ -15,15 +15,14 @@ import numpy as np
 from tfpipe.config import SPLITS, Config
 from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
-from tfpipe.data.labels import Labels
+from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 
 LISTED_VALUES = 10
 FILE_SHIFT = 40  # bits of a row's number in its file
-_SURROGATES = re.compile(
-    "[\ud800-\udfff]"
-)  # undecodable bytes, as errors="surrogateescape" marks them, and \ud800 in JSON
+# Undecodable bytes, as errors="surrogateescape" marks them, and what JSON writes as \\ud800.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -73,7 +72,7 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
     pair_cells = columns[data.text_pair_column] if data.text_pair_column is not None else None
     group_cells = columns[data.split.group_column] if data.split.group_column is not None else None
     split_cells = columns[data.split.column] if data.split.column is not None else None
-    separator = data.label_separator if config.task == "multi_label" else None
+    separator = separator_of(config)
     given_by_file = SPLITS.index(block.file.split) if block.file.split is not None else -1
     verdicts: dict[str, str | None] = {}
     for at, number in enumerate(cells.numbers):

@@ -20,7 +20,7 @@ import numpy as np
 from tfpipe.config import SPLITS, Config
 from tfpipe.data.block import Block, Rejection
 from tfpipe.data.duplicates import Verdict, judge
-from tfpipe.data.labels import Labels, split_cell
+from tfpipe.data.labels import Labels, separator_of, split_cell
 from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.split import TRAIN, assign, borders, digests, places, turned
 
@@ -115,8 +115,7 @@ def _places(rows: Rows, config: Config, digest: np.ndarray) -> np.ndarray:
 
 def label_hash(cell: str, config: Config, labels: Labels | None) -> int:
     """Equal for cells that mean the same labels."""
-    separator = config.data.label_separator if config.task == "multi_label" else None
-    values = split_cell(cell, separator)
+    values = split_cell(cell, separator_of(config))
     names = [labels.names[labels.index[value]] for value in values] if labels is not None else values
     joined = "\x1f".join(sorted(set(names))).encode()
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8, person=b"tfpipe label").digest(), "little")

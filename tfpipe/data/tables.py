@@ -102,7 +102,8 @@ class TableMaker:
     def _expand(self, rows, split: np.ndarray, keep: np.ndarray, digest: np.ndarray, counts: Counts):
         """A row maps to rows: its repetitions, and the altered copies of each."""
         kept = np.flatnonzero(keep)
-        repeats, augmentation = self._decisions.repeats, self._config.data.augmentation
+        decisions, augmentation = self._decisions, self._config.data.augmentation
+        repeats = decisions.repeats
         pairs = rows.text_pairs
         if repeats is None and augmentation is None:
             texts = [rows.texts[at] for at in kept]
@@ -112,8 +113,8 @@ class TableMaker:
         for at in kept.tolist():
             times, copy, tries = 1, 0, 0
             if split[at] == TRAIN and repeats is not None:
-                vector = self._label_vectors([rows.labels[at]])[0]
-                times = repetitions(float(repeats[int(vector.argmax())]), int(digest[at, 1]))
+                label = decisions.labels.index[rows.labels[at]]
+                times = repetitions(float(repeats[label]), int(digest[at, 1]))
             for _ in range(times):
                 made = [(rows.texts[at], pairs[at] if pairs is not None else None)]
                 for _ in range(augmentation.copies if augmentation is not None and split[at] == TRAIN else 0):

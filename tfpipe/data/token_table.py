@@ -77,19 +77,12 @@ def record_batch(rows: TokenRows) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def shard_bytes(batch: pa.RecordBatch) -> pa.Buffer:
-    """A shard's content: an Arrow IPC file of one record batch."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
-
-
 def write_shard(path: Path, batch: pa.RecordBatch) -> None:
     """Writes a shard; it appears under its name only when it is whole."""
     temporary = path.with_name(f".{path.name}.temporary")
     with open(temporary, "wb") as file:
-        file.write(shard_bytes(batch))
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
