@@ -10,11 +10,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rensa import RMinHash
 
+from tfpipe.config import Config
+from tfpipe.console import say
+from tfpipe.data.block import Block
+from tfpipe.data.rows import read_rows
+from tfpipe.data.sources import SourceFile
+from tfpipe.data.split import TRAIN
+from tfpipe.data.survey import Decisions, records_of, splits_of
+from tfpipe.data.workers import map_blocks
+
+NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
 PERMUTATIONS = 128  # the estimate is good to 0.035 at a similarity of 0.8
 PIECE_BYTES = 8
 # What bounds memory where thousands of rows are alike: rows asked at once, candidates of a row in each band, pairs
@@ -130,3 +141,36 @@ def _band_hashes(signed: np.ndarray, similarity: float) -> np.ndarray:
         hashes = (hashes ^ parts[:, :, column]) * _MULTIPLIER
         hashes ^= hashes >> np.uint64(32)
     return hashes
+
+
+def index_judges(
+    config: Config, files: list[SourceFile], decisions: Decisions, rows: int, directory: Path
+) -> Path | None:
+    """Indexes the rows that judge; None where near duplicates are not looked for.
+
+    Args:
+      config: the settings.
+      files: read once more.
+      decisions: the splits.
+      rows: how many rows there are.
+      directory: for the index and while it is made.
+    """
+    wanted = config.data.duplicates.near
+    if wanted is False or (wanted == "auto" and rows > NEAR_ROWS):
+        if wanted == "auto":
+            say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
+        return None
+    work = partial(partial, _signed, config=config, decisions=decisions)
+    parts = [part for _, part in map_blocks(work, files, config, directory)]
+    row_ids, split, signed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    NearIndex.write(directory / "near", config.data.duplicates.near_similarity, row_ids, split, signed)
+    return directory / "near"
+
+
+def _signed(block: Block, config: Config, decisions: Decisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row ids, splits and signatures of a block's rows of validation and test."""
+    rows = read_rows(block, config, decisions.labels)
+    split = splits_of(records_of(rows, config, decisions.labels), decisions)
+    judges = np.flatnonzero(split != TRAIN)
+    pairs = None if rows.text_pairs is None else [rows.text_pairs[at] for at in judges]
+    return rows.row_ids[judges], split[judges], signatures([rows.texts[at] for at in judges], pairs)

@@ -23,7 +23,6 @@ import multiprocessing
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,15 +34,15 @@ import pyarrow as pa
 from tfpipe import encoder_source
 from tfpipe.config import SPLITS, Config, SplitName
 from tfpipe.console import progress_bar, say
-from tfpipe.data import readers
-from tfpipe.data.block import Block, Rejection
+from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
-from tfpipe.data.rows import check_filter, read_rows
+from tfpipe.data.near_duplicates import index_judges
+from tfpipe.data.rows import check_filter
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
-from tfpipe.data.split import TRAIN, stratified_borders
+from tfpipe.data.split import stratified_borders
 from tfpipe.data.survey import (
     Buckets,
     Decisions,
@@ -52,8 +51,6 @@ from tfpipe.data.survey import (
     judge_bucket,
     label_hash,
     open_rows,
-    records_of,
-    splits_of,
     survey_block,
 )
 from tfpipe.data.token_table import write_manifest, write_shard
@@ -62,7 +59,6 @@ from tfpipe.data.workers import map_blocks
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, write_json, write_text
 
-NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
 
 
@@ -88,7 +84,9 @@ def run(config: Config, stage: StageDirectory) -> None:
         decisions, verdict, train_labels = _judge(config, decisions, buckets)
         buckets.close()
     else:
-        decisions, verdict, train_labels = _beam().judge(config, files, labels, decisions, work)
+        from tfpipe.data import beam  # an extra
+
+        decisions, verdict, train_labels = beam.judge(config, files, labels, decisions, work)
     if config.data.duplicates.across_splits == "refuse" and len(verdict.twins):
         raise InputError(
             f"{_name(config)}: {len(verdict.twins):,} rows have the text of a row in a split that judges them "
@@ -98,7 +96,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         decisions,
         dropped=verdict.dropped(config.data.duplicates.across_splits),
         repeats=_repeats(config, labels, train_labels),
-        near_index=_near_index(config, files, decisions, survey, work),
+        near_index=index_judges(config, files, decisions, survey.accepted, work),
     )
     check_seconds = time.monotonic() - started  # and what looking for near duplicates takes of the second reading
     settings.write(stage.path / "tokenizer")
@@ -157,29 +155,6 @@ def _check_given(config: Config, survey: Survey) -> None:
         )
 
 
-def _map_blocks(
-    work: Callable[[], Callable[[Block], Any]],
-    files: list[SourceFile],
-    config: Config,
-    scratch: Path,
-    *,
-    done: frozenset[str] = frozenset(),
-    module: str | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """Yields the name of each block of the files that is not done, and the function's result for it, in order."""
-    if config.data.runner != "local":
-        yield from _beam().map_blocks(work, files, config, scratch, done)
-        return
-    blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
-    yield from map_blocks(work, blocks, config.data.workers, module)
-
-
-def _beam() -> Any:
-    from tfpipe.data import beam  # an extra
-
-    return beam
-
-
 # The first reading.
 
 
@@ -193,7 +168,7 @@ def _survey(
     work = partial(partial, survey_block, config=config, labels=labels, keep_records=buckets is not None)
     with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
         shown = 0
-        for _, block in _map_blocks(work, files, config, scratch):
+        for _, block in map_blocks(work, files, config, scratch):
             survey.blocks += 1
             survey.size_bytes += block.size_bytes
             survey.accepted += block.accepted
@@ -267,35 +242,6 @@ def _repeats(config: Config, labels: Labels, train_labels: Counter[int]) -> np.n
     return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
 
 
-def _near_index(
-    config: Config, files: list[SourceFile], decisions: Decisions, survey: Survey, directory: Path
-) -> Path | None:
-    """Indexes the rows that judge; None where near duplicates are not looked for."""
-    from tfpipe.data.near_duplicates import NearIndex
-
-    wanted = config.data.duplicates.near
-    if wanted is False or (wanted == "auto" and survey.accepted > NEAR_ROWS):
-        if wanted == "auto":
-            say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
-        return None
-    work = partial(partial, _signed, config=config, decisions=decisions)
-    parts = [part for _, part in _map_blocks(work, files, config, directory)]
-    row_ids, split, signed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    NearIndex.write(directory / "near", config.data.duplicates.near_similarity, row_ids, split, signed)
-    return directory / "near"
-
-
-def _signed(block: Block, config: Config, decisions: Decisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row ids, splits and signatures of a block's rows of validation and test."""
-    from tfpipe.data.near_duplicates import signatures
-
-    rows = read_rows(block, config, decisions.labels)
-    split = splits_of(records_of(rows, config, decisions.labels), decisions)
-    judges = np.flatnonzero(split != TRAIN)
-    pairs = None if rows.text_pairs is None else [rows.text_pairs[at] for at in judges]
-    return rows.row_ids[judges], split[judges], signatures([rows.texts[at] for at in judges], pairs)
-
-
 # The second reading.
 
 
@@ -319,7 +265,7 @@ def _make_tables(
     work = partial(_table_writer if local else _table_maker, config, settings, decisions, directory)
     rows = round(survey.accepted * len(done) / survey.blocks)
     with progress_bar("tokenizing (rows)", survey.accepted, rows) as bar:
-        for name, result in _map_blocks(work, files, config, stage.checkpoints, done=done, module="tfpipe.data.tables"):
+        for name, result in map_blocks(work, files, config, stage.checkpoints, done=done, module="tfpipe.data.tables"):
             bar.advance(result if local else _store(directory, name, *result))
     counts, shards = Counts(), {split: [] for split in SPLITS}
     for path in sorted((directory / "counts").glob("*.json")):

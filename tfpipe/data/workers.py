@@ -1,6 +1,6 @@
-"""Blocks worked on by processes of this machine.
+"""Blocks of files worked on by processes of this machine, or by Beam on others (`beam.py`).
 
-Enters: blocks and a picklable function that gives a function of one block. Leaves: the results, in the order of the
+Enters: files and a picklable function that gives a function of one block. Leaves: the results, in the order of the
 blocks. Little data is done in this process: starting others would take longer.
 """
 
@@ -12,12 +12,16 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
+from tfpipe.config import Config
+from tfpipe.data import readers
 from tfpipe.data.block import Block
+from tfpipe.data.sources import SourceFile
 from tfpipe.errors import InputError
 
 ALONE_BLOCKS = 32  # as many blocks, 64 MB, take about as long as starting processes
@@ -28,24 +32,35 @@ _function: Callable[[Block], Any] | None = None
 
 def map_blocks(
     work: Callable[[], Callable[[Block], Any]],
-    blocks: Iterable[Block],
-    workers: int | None,
+    files: list[SourceFile],
+    config: Config,
+    scratch: Path,
+    *,
+    done: frozenset[str] = frozenset(),
     module: str | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Yields the name of each block and the function's result for it, in order.
 
     Args:
       work: called once in each process, gives the function; picklable.
-      blocks: the blocks; taken as they are needed.
-      workers: processes; None: as many as processors, or this one alone for little data.
+      files: what the blocks are cut from.
+      config: `data.runner`, `data.workers`.
+      scratch: directory for Beam's results.
+      done: names of blocks to leave out.
       module: what takes long to import for this work, such as TensorFlow: imported once, by a process that the others
         are forked from, so that they share its memory as well.
 
     Raises:
       InputError: a process was ended from outside, such as for want of memory.
     """
-    blocks = iter(blocks)
+    if config.data.runner != "local":
+        from tfpipe.data import beam  # an extra
+
+        yield from beam.map_blocks(work, files, config, scratch, done)
+        return
+    blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
     first = list(itertools.islice(blocks, ALONE_BLOCKS + 1))
+    workers = config.data.workers
     if workers is None:
         workers = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
     if workers == 1:
