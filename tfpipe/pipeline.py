@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfpipe import encoder_source
-from tfpipe.config import Config, Data, Train
+from tfpipe.config import Config, Train
+from tfpipe.config_data import Data
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import sources

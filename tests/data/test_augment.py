@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tfpipe.config import Augmentation
+from tfpipe.config_data import Augmentation
 from tfpipe.data.augment import altered, repetitions, synonyms, wordnet
 from tfpipe.errors import InputError
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfpipe.config import Data, Split
+from tfpipe.config_data import Data, Split
 from tfpipe.config_file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import prepare

@@ -13,7 +13,7 @@ import random
 import warnings
 from pathlib import Path
 
-from tfpipe.config import Augmentation
+from tfpipe.config_data import Augmentation
 from tfpipe.errors import InputError
 
 _WORDNET_FILES = (

@@ -32,7 +32,8 @@ import numpy as np
 import pyarrow as pa
 
 from tfpipe import encoder_source
-from tfpipe.config import SPLITS, Config, SplitName
+from tfpipe.config import Config
+from tfpipe.config_data import SPLITS, SplitName
 from tfpipe.console import progress_bar, say
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts

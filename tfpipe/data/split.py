@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfpipe import config
-from tfpipe.config import SPLITS, SplitName
+from tfpipe.config_data import SPLITS, Split, SplitName
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _FEWEST_TO_STRATIFY = 10
@@ -54,7 +53,7 @@ def places(digest: np.ndarray) -> np.ndarray:
     return (digest[:, 0] >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def borders(split: config.Split, given: set[int]) -> tuple[float, float]:
+def borders(split: Split, given: set[int]) -> tuple[float, float]:
     """Where, among the rows whose split is open, validation begins, and where test.
 
     Args:
@@ -72,7 +71,7 @@ def borders(split: config.Split, given: set[int]) -> tuple[float, float]:
     return 1 - validation - test, 1 - test
 
 
-def turned(place: np.ndarray, split: config.Split) -> np.ndarray:
+def turned(place: np.ndarray, split: Split) -> np.ndarray:
     """The places, turned so that the fold that is tested comes last."""
     return place if split.folds is None else (place - (split.fold + 1) / split.folds) % 1.0
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfpipe.config import SPLITS, Config
+from tfpipe.config import Config
+from tfpipe.config_data import SPLITS
 from tfpipe.data.block import Block, Rejection
 from tfpipe.data.duplicates import Verdict, judge
 from tfpipe.data.labels import Labels, separator_of, split_cell

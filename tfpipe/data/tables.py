@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfpipe.config import SPLITS, Config, SplitName
+from tfpipe.config import Config
+from tfpipe.config_data import SPLITS, SplitName
 from tfpipe.data.augment import altered, repetitions
 from tfpipe.data.block import Block
 from tfpipe.data.counts import Counts

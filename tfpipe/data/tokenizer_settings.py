@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfpipe.config import Cleaning
+from tfpipe.config_data import Cleaning
 from tfpipe.errors import InputError
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet
 
-from tfpipe.config import Data
+from tfpipe.config_data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.sources import SourceFile, open_bytes

@@ -1,0 +1,184 @@
+"""The section `data` of a configuration: where the rows come from and how they become examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tfpipe.config_types import Fraction, PositiveInt, Section, Source, Text, as_list
+
+SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+
+
+class Split(Section):
+    """Who trains, who chooses, who is only reported: by a hash of a row's content, whatever the order of the rows."""
+
+    train: Fraction = Field(0.8, description="share of the rows that train")
+    validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and judges the budgets")
+    test: Fraction = Field(0.1, description="share that is only ever reported")
+    column: str | None = Field(
+        None, description="column that names each row's split: train, validation (or valid, dev) or test; null: none"
+    )
+    group_column: str | None = Field(
+        None, description="column whose equal values stay in one split, such as a user or a document; null: none"
+    )
+    stratified: bool = Field(
+        False, description="true: each label has the given shares exactly, but new rows may move old ones at a border"
+    )
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None,
+        description="k-fold: fold `fold` of so many is the test split, whatever `test` says; null: no folds",
+    )
+    fold: Annotated[int, Field(ge=0)] = Field(0, description="which of the folds is the test split")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Split:
+        total = self.train + self.validation + self.test
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}; change one of the three")
+        if not (self.train and self.validation and self.test):
+            raise ValueError("each of train, validation and test must be above 0: all three are needed")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Split:
+        if self.column is not None and (self.folds is not None or self.group_column is not None):
+            other = "folds" if self.folds is not None else "group_column"
+            raise ValueError(f"column gives the splits, so {other} has no effect; leave one of them out")
+        if self.stratified and self.group_column is not None:
+            raise ValueError("stratified splits can't keep groups together; leave out stratified or group_column")
+        if self.stratified and self.folds is not None:
+            raise ValueError("folds are made by hash alone; leave out stratified or folds")
+        if self.folds is None and self.fold:
+            raise ValueError(f"fold {self.fold} has no effect without folds; set folds")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds}: folds count from 0; set fold below folds")
+        return self
+
+
+class Cleaning(Section):
+    """What becomes of a text before its word pieces are looked up, in preparation and in serving alike.
+
+    The tokenizer itself drops control characters and takes every white space as a space, as transformers does.
+    """
+
+    html: bool = Field(
+        False,
+        description="<br> and <br /> become a space; &amp; &lt; &gt; &quot; &apos; &#39; &nbsp; what they stand for",
+    )
+    unicode: Literal["NFC", "NFD", "NFKC", "NFKD"] | None = Field(
+        None, description="Unicode normal form; the KC and KD forms fold ligatures, full-width letters, fractions"
+    )
+    lower_case: bool = Field(False, description="lower-case the text of a cased vocabulary; an uncased one does anyway")
+    stop_words: Literal["english"] | tuple[Text, ...] = Field(
+        (), description="words to leave out, whatever their case; english: scikit-learn's list"
+    )
+
+
+class Duplicates(Section):
+    """Rows that occur more than once. Identical training rows are always reduced to the first."""
+
+    across_splits: Literal["remove", "keep", "refuse"] = Field(
+        "remove",
+        description="a row whose text is also in a split that judges it (test before validation before train): remove "
+        "it, keep it and say so, or refuse the data",
+    )
+    near: bool | Literal["auto"] = Field(
+        "auto", description="look for nearly equal texts across splits too; auto: up to a million rows"
+    )
+    near_similarity: Annotated[float, Field(ge=0.5, le=1.0)] = Field(
+        0.8, description="Jaccard similarity of the texts' 8-byte pieces from which two rows are nearly equal"
+    )
+
+
+class Augmentation(Section):
+    """Altered copies of training rows, made after the split; each points to the row it came from."""
+
+    copies: Annotated[int, Field(ge=1, le=100)] = Field(1, description="altered copies of each training row")
+    synonyms: Fraction = Field(0.0, description="probability that a word becomes a synonym (WordNet)")
+    swap: Fraction = Field(0.0, description="probability that a word changes places with another")
+    deletion: Fraction = Field(0.0, description="probability that a word is left out; one word is always left")
+    wordnet: str = Field(
+        "/usr/share/wordnet", description="directory of WordNet's files; Debian's and Ubuntu's package: wordnet-base"
+    )
+
+    @model_validator(mode="after")
+    def _something_changes(self) -> Augmentation:
+        if not (self.synonyms or self.swap or self.deletion):
+            raise ValueError("synonyms, swap and deletion are all 0, so copies would be the same; set one of them")
+        return self
+
+
+class Data(Section):
+    """Where the rows come from and how they become examples."""
+
+    source: Source | dict[SplitName, Source] = Field(
+        description="file, glob, directory of a folder per class, gs://…, package:NAME/PATH, hf:NAME, tfds:NAME; a "
+        "list of these; or given splits: {train: …, validation: …, test: …}"
+    )
+    format: Literal["auto", "csv", "tsv", "json_lines", "parquet", "folder", "tfrecord"] = Field(
+        "auto", description="of the files; auto: by their names, such as .csv, .tsv.gz, .jsonl, .parquet, .tfrecord"
+    )
+    quoting: bool = Field(
+        True, description="csv and tsv: fields may stand in quotes; false: a quote is a character like any other"
+    )
+    text_column: str = Field("text", description="column that holds the text")
+    text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
+    label_column: str = Field("label", description="column that holds the label")
+    label_names: dict[Text, Text] | None = Field(
+        None, description="value in the file -> name of the label, in the order of the classes; null: values as found"
+    )
+    label_separator: str = Field("|", min_length=1, description="between the labels of one row (multi_label only)")
+    filter: dict[Text, Annotated[list[Text], BeforeValidator(as_list)]] = Field(
+        default_factory=dict, description="column -> value or values; only rows that match every entry are used"
+    )
+    split: Split = Field(default_factory=Split, description="how rows are divided, unless the source gives the splits")
+    cleaning: Cleaning = Field(default_factory=Cleaning, description="before tokenizing, here and in serving")
+    tokenizer: Literal["exact", "fast"] = Field(
+        "exact",
+        description="exact: the ids of transformers; fast: tensorflow-text's FastBertTokenizer, which differs on "
+        "compatibility characters (½, ﬁ, full-width letters), special tokens written in a text, NUL, long words",
+    )
+    max_length: Annotated[int, Field(ge=4, le=4096)] = Field(
+        128, description="longest example in tokens, [CLS] and [SEP] included; what is longer is cut"
+    )
+    max_rejected_fraction: Fraction = Field(0.01, description="share of unusable rows above which preparation stops")
+    duplicates: Duplicates = Field(default_factory=Duplicates, description="what happens to rows that occur again")
+    augmentation: Augmentation | None = Field(None, description="of training rows; null: none")
+    balance: Literal["none", "oversample"] = Field(
+        "none",
+        description="oversample: repeat training rows until every label has as many as the commonest (single_label); "
+        "for weights instead, train.class_weights: balanced",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="processes that prepare; null: one per processor, or this one alone for little data"
+    )
+    runner: Literal["local", "DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"] = Field(
+        "local", description="local: processes on this machine; else Apache Beam (pip install 'tfpipe[beam]')"
+    )
+    runner_options: tuple[Text, ...] = Field(
+        (), description="Beam's own options, such as --direct_num_workers=2 or --project=NAME"
+    )
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> Data:
+        if isinstance(self.source, dict):
+            if "train" not in self.source:
+                raise ValueError("data.source gives splits but no train; add it")
+            for name in ("column", "folds", "group_column"):
+                if getattr(self.split, name) is not None:
+                    raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
+        if self.cleaning.stop_words and self.tokenizer == "fast":
+            raise ValueError("data.cleaning.stop_words needs data.tokenizer: exact")
+        if self.runner_options and self.runner == "local":
+            raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
+        if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:
+            raise ValueError(
+                f"data.runner: {self.runner} does not look for near duplicates, as their index lies on this machine; "
+                "set data.duplicates.near: false"
+            )
+        if self.workers is not None and self.runner != "local":
+            raise ValueError(f"data.workers has no effect with data.runner: {self.runner}; set it in runner_options")
+        return self

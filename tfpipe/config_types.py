@@ -1,0 +1,32 @@
+"""What settings are made of: a strict section, and numbers and texts within bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+def _as_text(value: Any) -> Any:
+    """A number that stands for text, such as the label 0: YAML knows no other way to write it without quotes."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def as_list(value: Any) -> Any:
+    """One value where several may stand."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Source = str | tuple[str, ...]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
