@@ -19,7 +19,6 @@ import csv
 import importlib.util
 import json
 import os
-import platform
 import random
 import re
 import statistics
@@ -31,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from tfpipe.rundir import machine
 
 MAX_LENGTH = 128
 PEER = """
@@ -218,7 +219,7 @@ def main() -> None:
     commands.choices["speed"].add_argument("--peer", required=True, help="Python of the peer's environment")
     commands.choices["speed"].add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    result = arguments.function(arguments) | {"python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}
+    result = arguments.function(arguments) | {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(result, indent=2))
     target = Path(__file__).parent / "results" / f"prepare_{arguments.command}.json"
     target.parent.mkdir(exist_ok=True)

@@ -122,6 +122,8 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("data.split", {"folds": 5, "stratified": True}, "folds are made by hash alone"),
         ("data.augmentation", {"copies": 2}, "synonyms, swap and deletion are all 0"),
         ("data", {"source": "x", "runner_options": ["--x=y"]}, "data.runner_options has no effect with data.runner"),
+        ("data.duplicates", {"near": False, "near_similarity": 0.7}, "near_similarity has no effect with near: false"),
+        ("data.augmentation", {"swap": 0.1, "wordnet": "x"}, "wordnet has no effect without synonyms"),
         ("data.cleaning.unicode", "nfc", "data.cleaning.unicode"),
         ("data.duplicates", {"near_similarity": 0.3}, "greater than or equal to 0.5"),
         ("encoder.sha256", "abc", "encoder.sha256: "),

@@ -201,7 +201,10 @@ class Config(Section):
     report: Report = Field(default_factory=Report)
 
     @model_validator(mode="after")
-    def _oversampling_needs_one_label(self) -> Config:
+    def _fits_the_task(self) -> Config:
+        separator = self.data.label_separator
+        if self.task == "single_label" and separator != type(self.data).model_fields["label_separator"].default:
+            raise ValueError(f"data.label_separator {separator!r} has no effect with task: single_label; leave it out")
         if self.data.balance == "oversample" and self.task == "multi_label":
             raise ValueError(
                 "data.balance: oversample needs task: single_label; else set train.class_weights: balanced"

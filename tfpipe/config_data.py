@@ -92,6 +92,12 @@ class Duplicates(Section):
         0.8, description="Jaccard similarity of the texts' 8-byte pieces from which two rows are nearly equal"
     )
 
+    @model_validator(mode="after")
+    def _similarity_has_an_effect(self) -> Duplicates:
+        if self.near is False and self.near_similarity != type(self).model_fields["near_similarity"].default:
+            raise ValueError("near_similarity has no effect with near: false; leave it out")
+        return self
+
 
 class Augmentation(Section):
     """Altered copies of training rows, made after the split; each points to the row it came from."""
@@ -108,6 +114,8 @@ class Augmentation(Section):
     def _something_changes(self) -> Augmentation:
         if not (self.synonyms or self.swap or self.deletion):
             raise ValueError("synonyms, swap and deletion are all 0, so copies would be the same; set one of them")
+        if not self.synonyms and self.wordnet != type(self).model_fields["wordnet"].default:
+            raise ValueError("wordnet has no effect without synonyms; leave it out, or set synonyms")
         return self
 
 

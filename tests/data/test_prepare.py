@@ -318,7 +318,8 @@ def test_a_killed_run_goes_on_after_the_last_block(prepared, monkeypatch, tmp_pa
         patch.setattr(tables, "TableMaker", Killed)
         with pytest.raises(KeyboardInterrupt):
             prepared(film_rows(), name="killed")
-    (tmp_path / "killed" / "checkpoints" / "tables" / "train" / ".part-00000-00004.arrow.temporary").write_bytes(b"x")
+    (half_written,) = (tmp_path / "killed" / "checkpoints").glob("tables-*/train")
+    (half_written / ".part-00000-00004.arrow.temporary").write_bytes(b"x")
     stage = StageDirectory("prepare", tmp_path / "killed", {})
     stage.clear_output()
     done = []
@@ -411,6 +412,7 @@ def test_given_splits_are_kept_and_twins_go(prepared, tmp_path):
     with pytest.raises(InputError, match=r"1 rows have the text of a row in a split that judges them .*: refuse"):
         settings = {"split": {"column": "part"}, "duplicates": {"across_splits": "refuse"}}
         prepared(rows, ("text", "label", "part"), name="refused", **settings)
+    assert [entry["line"] for entry in read_lines(tmp_path / "refused" / "duplicates.jsonl")] == [242]
 
 
 def test_groups_stay_together_and_folds_cover_all(prepared):
@@ -550,3 +552,21 @@ def test_nothing_that_can_be_used(prepared):
         InputError, match="none of the 200 usable rows falls into"
     ):  # one group; the bad one is rejected
         prepared(content, name="group", split={"group_column": "user"})
+
+
+def test_a_given_split_without_a_usable_row_is_not_cut_from_training(prepared, tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in film_rows()))
+    (tmp_path / "test.csv").write_text("text,label\n,1\n")
+    source = {"train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
+    with pytest.raises(InputError, match=r"test\.csv: no row for test can be used; correct the file, or leave it out"):
+        prepared([], source=source, max_rejected_fraction=0.5)
+
+
+def test_a_row_that_is_removed_judges_nothing(prepared):
+    """A validation row with a twin in test goes; a training row near to both is near to the test row."""
+    long = "this film has a warm story and a funny plot and very good acting and a great cast"
+    rows = [(text, label, "validation" if n % 5 == 0 else "train") for n, (text, label) in enumerate(film_rows())]
+    rows += [(long, "1", "test"), (long, "1", "validation")]
+    directory, _ = prepared([*rows, (f"{long}.", "1", "train")], ("text", "label", "part"), split={"column": "part"})
+    found = {entry["line"]: entry["other"]["line"] for entry in read_lines(directory / "duplicates.jsonl")}
+    assert found == {203: 202, 204: 202}

@@ -46,6 +46,13 @@ def test_globs_and_lists_are_in_a_fixed_order(elsewhere):
         source_files(data("x*"))
 
 
+def test_a_file_that_is_named_twice(elsewhere):
+    (elsewhere / "a.csv").write_text("")
+    for source in (["a.csv", "*.csv"], {"train": "a.csv", "test": "a.csv"}):
+        with pytest.raises(InputError, match=r"a\.csv: data.source names it twice; its rows would count double"):
+            source_files(data(source))
+
+
 def test_given_splits(elsewhere):
     for name in ("train-1.csv", "train-2.csv", "t.csv"):
         (elsewhere / name).write_text("")

@@ -438,6 +438,11 @@ def test_stop_words_are_left_out_whatever_their_case(english, reference):
     tokenizer = Tokenizer(english.cleaned(Cleaning(stop_words=("the", "of", "Not")), fast=False), 64)
     ids, _ = tokenizer.encode(["The end OF the not-so-good offer.", "the", "therefore"])
     assert ids.to_list() == reference(english)(["end -so-good offer.", "", "therefore"])["input_ids"]
+    accents = english.cleaned(Cleaning(stop_words=("Café", "ﬁn"), unicode="NFKC"), fast=False)
+    assert accents.stop_words == ("cafe", "fin")  # as the tokenizer sees them
+    assert Tokenizer(accents, 64).encode(["un café ﬁn"])[0].to_list() == reference(english)(["un"])["input_ids"]
+    with pytest.raises(InputError, match=r"stop_words: \"don't\" is 3 words to the tokenizer; give single words"):
+        english.cleaned(Cleaning(stop_words=("don't",)), fast=False)
     words = english.cleaned(Cleaning(stop_words="english"), fast=False).stop_words
     assert len(words) == 318 and "the" in words
 

@@ -171,6 +171,6 @@ def _signed(block: Block, config: Config, decisions: Decisions) -> tuple[np.ndar
     """Row ids, splits and signatures of a block's rows of validation and test."""
     rows = read_rows(block, config, decisions.labels)
     split = splits_of(records_of(rows, config, decisions.labels), decisions)
-    judges = np.flatnonzero(split != TRAIN)
+    judges = np.flatnonzero((split != TRAIN) & ~np.isin(rows.row_ids, decisions.dropped))
     pairs = None if rows.text_pairs is None else [rows.text_pairs[at] for at in judges]
     return rows.row_ids[judges], split[judges], signatures([rows.texts[at] for at in judges], pairs)

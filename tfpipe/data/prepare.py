@@ -35,6 +35,7 @@ from tfpipe import encoder_source
 from tfpipe.config import Config
 from tfpipe.config_data import SPLITS, SplitName
 from tfpipe.console import progress_bar, say
+from tfpipe.data import block
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict
@@ -89,32 +90,24 @@ def run(config: Config, stage: StageDirectory) -> None:
 
         decisions, verdict, train_labels = beam.judge(config, files, labels, decisions, work)
     if config.data.duplicates.across_splits == "refuse" and len(verdict.twins):
-        raise InputError(
-            f"{_name(config)}: {len(verdict.twins):,} rows have the text of a row in a split that judges them "
-            "(data.duplicates.across_splits: refuse); remove them from the data, or set it to remove"
-        )
-    decisions = replace(
-        decisions,
-        dropped=verdict.dropped(config.data.duplicates.across_splits),
-        repeats=_repeats(config, labels, train_labels),
-        near_index=index_judges(config, files, decisions, survey.accepted, work),
-    )
+        write_duplicates(config, files, verdict, [], stage.path)
+        raise _refusal(config, len(verdict.twins), "the text", stage)
+    dropped, repeats = verdict.dropped(config.data.duplicates.across_splits), _repeats(config, labels, train_labels)
+    decisions = replace(decisions, dropped=dropped, repeats=repeats)
+    decisions = replace(decisions, near_index=index_judges(config, files, decisions, survey.accepted, work))
     check_seconds = time.monotonic() - started  # and what looking for near duplicates takes of the second reading
     settings.write(stage.path / "tokenizer")
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
     counts = _make_tables(config, files, settings, decisions, survey, stage)
+    write_duplicates(config, files, verdict, counts.near, stage.path)
     if config.data.duplicates.across_splits == "refuse" and counts.near:
-        raise InputError(
-            f"{_name(config)}: {len(counts.near):,} rows have nearly the text of a row in a split that judges them "
-            "(data.duplicates.across_splits: refuse); remove them from the data, or set it to remove"
-        )
+        raise _refusal(config, len(counts.near), "nearly the text", stage)
     for split in SPLITS:
         if not counts.rows[split]:
             raise InputError(
                 f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
                 f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
             )
-    write_duplicates(config, files, verdict, counts.near, stage.path)
     statistics = statistics_of(config, files, survey, labels, verdict, counts)
     write_json(stage.path / "statistics.json", statistics)
     _move_tables(stage)
@@ -127,6 +120,14 @@ def run(config: Config, stage: StageDirectory) -> None:
 def _name(config: Config) -> str:
     source = config.data.source
     return source if isinstance(source, str) else str(source)
+
+
+def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> InputError:
+    return InputError(
+        f"{_name(config)}: {rows:,} rows have {what} of a row in a split that judges them "
+        "(data.duplicates.across_splits: refuse); remove them from the data, "
+        f"{stage.path / 'duplicates.jsonl'} lists them, or set it to remove"
+    )
 
 
 def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
@@ -146,7 +147,10 @@ def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
 
 def _check_given(config: Config, survey: Survey) -> None:
     """Whether the settings of the splits have an effect, which only the rows tell where a dataset has splits."""
-    split = config.data.split
+    split, source = config.data.split, config.data.source
+    for name in source if isinstance(source, dict) else ():
+        if SPLITS.index(name) not in survey.given:
+            raise InputError(f"{source[name]}: no row for {name} can be used; correct the file, or leave it out")
     unused = [name for name in ("folds", "group_column") if survey.given and getattr(split, name) is not None]
     unused += ["stratified"] if split.stratified and len(survey.given) == len(SPLITS) else []
     if unused:
@@ -167,24 +171,26 @@ def _survey(
     sizes = [size_bytes(file) for file in files]
     megabytes = None if None in sizes else round(sum(sizes) / 1e6)
     work = partial(partial, survey_block, config=config, labels=labels, keep_records=buckets is not None)
+    several = len(files) > 1 or files[0].format == "folder"
     with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
         shown = 0
-        for _, block in map_blocks(work, files, config, scratch):
+        for _, found in map_blocks(work, files, config, scratch):
             survey.blocks += 1
-            survey.size_bytes += block.size_bytes
-            survey.accepted += block.accepted
-            survey.filtered += block.filtered
-            survey.label_values.update(block.label_values)
-            survey.given |= block.given
-            for column, values in block.filter_values.items():
+            survey.size_bytes += found.size_bytes
+            survey.accepted += found.accepted
+            survey.filtered += found.filtered
+            survey.label_values.update(found.label_values)
+            survey.given |= found.given
+            for column, values in found.filter_values.items():
                 filter_values[column] |= dict.fromkeys(values)
-            for rejection in block.rejections:
+            for rejection in found.rejections:
                 survey.rejected[rejection.reason] += 1
                 if len(first) < _SHOWN:
-                    first.append(f"line {rejection.line} {rejection.excerpt!r}")
+                    where = f"{rejection.name}, " if several else ""
+                    first.append(f"{where}line {rejection.line} {rejection.excerpt!r}")
                 file.write(_rejection_line(rejection))
             if buckets is not None:
-                buckets.add(block.records)
+                buckets.add(found.records)
             bar.advance(round(survey.size_bytes / 1e6) - shown)
             shown = round(survey.size_bytes / 1e6)
     _check_rejected(config, survey, first, rejected_path)
@@ -255,7 +261,7 @@ def _make_tables(
     stage: StageDirectory,
 ) -> Counts:
     """Tokenizes the rows and writes the three tables; a block that an earlier try finished is not done again."""
-    directory = stage.checkpoints / "tables"
+    directory = _work_on_tables(stage)
     for name in (*SPLITS, "counts"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     done = frozenset(path.stem for path in (directory / "counts").glob("*.json"))
@@ -281,9 +287,14 @@ def _make_tables(
     return counts
 
 
+def _work_on_tables(stage: StageDirectory) -> Path:
+    """Where tables are made; blocks of another size, of another version, are not gone on from."""
+    return stage.checkpoints / f"tables-{block.BLOCK_BYTES}-{block.BLOCK_RECORDS}"
+
+
 def _move_tables(stage: StageDirectory) -> None:
     """Puts the tables where the stage leaves them. Once it has begun, no block counts as done any more."""
-    directory = stage.checkpoints / "tables"
+    directory = _work_on_tables(stage)
     shutil.rmtree(directory / "counts")
     for split in SPLITS:
         (directory / split).rename(stage.path / split)

@@ -78,6 +78,8 @@ def source_files(data: Data) -> list[SourceFile]:
             for name, path, format_name, of_source in _expand(source, data.format):
                 if split is not None and of_source not in (None, split) and "#" not in source:
                     continue  # the dataset's other splits
+                if any(file.path == path for file in files):
+                    raise InputError(f"{name}: data.source names it twice; its rows would count double: name it once")
                 files.append(SourceFile(len(files), name, path, format_name, split or of_source))
     if not files:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")

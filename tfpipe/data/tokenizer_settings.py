@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,14 +134,32 @@ class TokenizerSettings:
                 "data.cleaning.lower_case: with data.tokenizer: fast, lower-casing strips accents too; use "
                 "data.tokenizer: exact"
             )
-        return dataclasses.replace(
+        cleaned = dataclasses.replace(
             self,
             html=cleaning.html,
             unicode=cleaning.unicode,
-            stop_words=tuple(sorted({word.lower() for word in words})),
             fast=fast,
             **({"do_lower_case": True, "strip_accents": bool(self.strip_accents)} if lower else {}),
         )
+        return dataclasses.replace(cleaned, stop_words=tuple(sorted({cleaned._one_word(word) for word in words})))
+
+    def _one_word(self, word: str) -> str:
+        """A stop word as it is compared: normalized as texts are, whatever its case."""
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
+
+        normalizer = BertNormalizer(
+            handle_chinese_chars=self.tokenize_chinese_chars,
+            strip_accents=self.strip_accents,
+            lowercase=self.do_lower_case,
+        )
+        text = word if self.unicode is None else unicodedata.normalize(self.unicode, word)
+        words = [part for part, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(text))]
+        if len(words) != 1:
+            raise InputError(
+                f"data.cleaning.stop_words: {word!r} is {len(words)} words to the tokenizer; give single words"
+            )
+        return words[0].lower()
 
     def write(self, directory: Path) -> None:
         """Writes `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json`, as transformers reads them.

@@ -12,6 +12,8 @@ from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
 from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes
 from tfpipe.errors import InputError
 
+_LONGEST_LINE_BYTES = 64 << 20
+
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """Blocks of whole lines; their payload is the lines' bytes."""
@@ -25,6 +27,8 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
             content = left + read
             end = content.rfind(b"\n") + 1 if read else len(content)
             whole, left = content[:end], content[end:]
+            if len(left) > _LONGEST_LINE_BYTES:
+                raise InputError(f"{file.name}: a line of more than 64 MB; expected a JSON object a line, not an array")
             if whole:
                 yield Block(file, number, first, whole, len(whole))
                 first, number = first + whole.count(b"\n"), number + 1
