@@ -349,7 +349,12 @@ cli.main()
 
 def test_an_interrupted_command_is_exit_code_130():
     process = subprocess.Popen(
-        [sys.executable, "-c", WAIT, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAIT, "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background inherits that Ctrl-C is ignored, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGINT)
