@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
@@ -91,3 +92,46 @@ def test_a_loss_is_better_when_smaller():
     assert metrics.is_better("loss", 0.1, 0.2) and not metrics.is_better("loss", 0.2, 0.1)
     assert metrics.is_better("accuracy", 0.2, 0.1) and not metrics.is_better("accuracy", 0.1, 0.1)
     assert metrics.is_better("loss", 9.0, None)
+
+
+def test_a_paired_change_counts_what_one_alone_has_right():
+    right = np.array([1, 1, 0, 0, 1, 0, 1, 1, 1, 1], bool)
+    before = np.array([1, 0, 1, 1, 1, 0, 1, 1, 1, 1], bool)
+    change, low, high = metrics.paired_change(right, before)
+    assert change == pytest.approx(-0.1) and low < change < high
+    # Agresti & Min: half a row more in each of the four cells
+    centre, n = -1 / 12, 12
+    half = 1.959964 * math.sqrt((4 / n - centre**2) / n)
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert metrics.paired_change(right, right)[0] == 0.0
+
+
+def test_a_paired_interval_covers_the_true_change():
+    """In 95 of 100 samples, about, of pairs whose true change is -2 points."""
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        before = random.random(800) < 0.85
+        right = np.where(random.random(800) < 0.1, random.random(800) < 0.65, before)
+        _, low, high = metrics.paired_change(right, before)
+        covered += low <= 0.1 * (0.65 - 0.85) <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_divergence(task):
+    random = np.random.default_rng(0)
+    p, q = (metrics.probabilities(random.normal(size=(50, 3)), task) for _ in range(2))
+    assert metrics.divergence(p, p, task) == pytest.approx(0.0, abs=1e-12)
+    expected = scipy.stats.entropy(q, p, axis=1).mean()
+    if task == "multi_label":
+        both = [np.stack([each, 1 - each], axis=-1) for each in (q, p)]
+        expected = scipy.stats.entropy(*both, axis=-1).sum(axis=1).mean()
+    assert metrics.divergence(p, q, task) == pytest.approx(expected)
+    certain = np.array([[1.0, 0.0, 0.0]])
+    assert np.isfinite(metrics.divergence(certain, certain[:, ::-1], task))
+
+
+def test_correct_asks_for_every_label_of_a_row():
+    logits, labels = np.array([[2.0, 1.0], [-1.0, 3.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert metrics.correct(logits, labels, "single_label").tolist() == [True, True]
+    assert metrics.correct(logits, labels, "multi_label").tolist() == [False, True]

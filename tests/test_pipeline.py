@@ -66,7 +66,7 @@ def read_json(path):
 def test_a_whole_run_commits_every_stage_and_publishes_every_variant(tiny_run):
     config, directory = tiny_run
     run = RunDirectory(directory)
-    assert [stage.name for stage in pipeline.STAGES] == NAMES
+    assert [stage.name for stage in pipeline.stages_of(config)] == NAMES
     assert all(run.record(name)["stage"] == name for name in NAMES)
     for variant in ("dense", "pruned", "int8"):
         assert (directory / "export" / variant / "model.onnx").is_file()
@@ -91,9 +91,9 @@ def test_a_second_run_does_nothing(copied_run, capsys):
 def test_a_setting_of_the_report_redoes_the_report_alone(copied_run, capsys):
     config, run = copied_run
     before = times(run.path)
-    pipeline.run(changed(config, report__latency_runs=1), run)
+    pipeline.run(changed(config, train__checkpoint_every=8), run)
     printed = capsys.readouterr().err
-    assert "[7/7] report: report.latency_runs: 2 -> 1" in printed and redone(printed) == ["report"]
+    assert "[7/7] report: train.checkpoint_every: 7 -> 8" in printed and redone(printed) == ["report"]
     touched = {name for name, when in times(run.path).items() if before.get(name) != when}
     assert {name.split("/")[0] for name in touched} == {"report"}
 
@@ -123,7 +123,7 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
         ("train__learning_rate", 1e-3, {"train"}),
         ("train__dropout", 0.2, {"train", "prune", "quantize"}),
         ("train__batching", "padded", {"train", "prune", "quantize"}),
-        ("train__precision", "mixed_bfloat16", {"train", "prune"}),  # quantize is float32 always
+        ("train__precision", "mixed_bfloat16", {"train", "prune", "quantize"}),  # the teacher's, in quantize
         ("train__frozen_layers", 1, {"train"}),
         ("train__steps_per_execution", 2, set()),
         ("train__checkpoint_every", 5, set()),
@@ -131,7 +131,10 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
         ("quantize__learning_rate", 1e-3, {"quantize"}),
         ("export__onnx_opset", 18, {"export"}),
         ("verify__rows", 10, {"verify"}),
-        ("report__threads", 1, set()),
+        ("verify__threads", 1, {"verify"}),
+        ("distill__temperature", 3.0, {"prune", "quantize"}),
+        ("budget__max_size_bytes", 10**6, {"verify"}),
+        ("budget__max_latency_ms", 1000.0, {"verify"}),
     ],
 )
 def test_a_setting_invalidates_the_stages_that_read_it(tiny_run, setting, value, expected):
@@ -139,6 +142,33 @@ def test_a_setting_invalidates_the_stages_that_read_it(tiny_run, setting, value,
     found = reasons(changed(config, **{setting: value}), RunDirectory(directory))
     assert found.keys() == expected | {"report"}  # the model card shows every setting
     assert all(setting.replace("__", ".") in reason for reason in found.values())
+
+
+def test_a_setting_is_read_only_where_it_counts(tiny_run):
+    config, directory = tiny_run
+    run, (quantize,) = RunDirectory(directory), (s for s in pipeline.STAGES if s.name == "quantize")
+
+    def read(**changes):
+        return pipeline._fingerprint(changed(config, **changes), run, quantize, NAMES).settings.keys()
+
+    assert "train.precision" in read() and "train.precision" not in read(distill=None)  # the teacher's
+    assert "budget.max_size_bytes" in read(quantize__float_layers=2) and "budget.max_size_bytes" not in read()
+
+
+def test_stages_of_another_run_are_taken_over(tiny_run, tmp_path, capsys):
+    config, directory = tiny_run
+    run, other = RunDirectory(tmp_path / "new"), RunDirectory(directory)
+    pipeline.run(config, run, until="export", others=[run, other])
+    assert redone(capsys.readouterr().err) == []
+    for name in NAMES[:5]:
+        assert run.record(name) == other.record(name)
+        assert run.verified(name).joinpath("stage.json").stat().st_nlink > 1
+    assert not list(run.path.glob(".*.partial"))
+    # a changed setting is done here, and the other run is left alone
+    before = times(directory)
+    pipeline.run(changed(config, export__onnx_opset=18), run, until="export", others=[other])
+    assert redone(capsys.readouterr().err) == ["export"] and times(directory) == before
+    assert run.record("export") != other.record("export")
 
 
 @pytest.mark.parametrize(("name", "readers"), [(name, NAMES[n + 1 :]) for n, name in enumerate(NAMES)])

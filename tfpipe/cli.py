@@ -81,8 +81,9 @@ def _stage_command(name: str, summary: str) -> None:
 for _name, _summary in (
     ("prepare", "rows, splits, token tables"),
     ("train", "the dense classifier"),
-    ("prune", "zeros in its kernels"),
-    ("quantize", "8-bit weights and learned ranges"),
+    ("distill", "a smaller classifier that the dense one teaches"),
+    ("prune", "zeros in its kernels, or fewer heads and columns"),
+    ("quantize", "8-bit weights and activations"),
     ("report", "the table, metrics.json, model_card.md"),
 ):
     _stage_command(_name, _summary)
@@ -130,10 +131,27 @@ def verify(
 
 
 @app.command()
+def sweep(
+    config: ConfigFile,
+    grid: Annotated[
+        list[str], typer.Option("--grid", metavar="a.b=V1,V2", help="a setting and its values; may be repeated")
+    ],
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="directory of the sweep; default: runs/NAME-sweep")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """A run for each point of a grid, shared stages done once; a table and a plot with the Pareto fronts."""
+    from tfpipe.tools import sweep as tool
+
+    tool.run(config, grid, run_dir, overrides or [])
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="RUN_OR_SAVED_MODEL", help="directory of a run or a SavedModel")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
-    variant: Annotated[str, typer.Option(help="published variant of a run: dense, pruned, int8")] = "dense",
+    variant: Annotated[str, typer.Option(help="published variant of a run: dense, distilled, pruned, int8")] = "dense",
     input_file: Annotated[
         Path | None, typer.Option("--input", help="file with one text a line; - is standard input")
     ] = None,

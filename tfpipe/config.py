@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tfpipe.config_compress import Budget, Distill, Prune, Quantize
 from tfpipe.config_data import Data
 from tfpipe.config_types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section, Text
 
@@ -123,27 +124,6 @@ class Train(Section):
         return self
 
 
-class Prune(Section):
-    """Magnitude pruning (TF-MOT) with fine-tuning."""
-
-    sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.5, description="share of zeros in every kernel of the encoder at the end"
-    )
-    epochs: PositiveFloat = Field(1.0, description="passes over the training rows")
-    learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
-    ramp_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.5, description="share of the steps over which sparsity rises; the rest recovers accuracy"
-    )
-
-
-class Quantize(Section):
-    """Quantization-aware training (TF-MOT), 8 bits, always in float32."""
-
-    epochs: PositiveFloat = Field(0.5, description="passes over the training rows")
-    learning_rate: PositiveFloat = Field(2e-5, description="peak learning rate")
-    calibration_rows: PositiveInt = Field(512, description="training rows that set the first activation ranges")
-
-
 class Export(Section):
     """SavedModel and ONNX."""
 
@@ -167,22 +147,14 @@ class Verify(Section):
     max_probability_diff_int8: PositiveFloat = Field(
         0.01, description="int8 artefacts: mean absolute difference of probability, at most"
     )
-    max_accuracy_drop: Fraction = Field(
-        0.03, description="accuracy, on validation rows, that a compressed variant may lose against dense"
-    )
+    latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median counts")
+    threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")
 
     @model_validator(mode="after")
     def _two_sizes(self) -> Verify:
         if self.batch_sizes[0] == self.batch_sizes[1]:
             raise ValueError("verify.batch_sizes must be two different sizes")
         return self
-
-
-class Report(Section):
-    """What the report measures."""
-
-    latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median is reported")
-    threads: PositiveInt | None = Field(None, description="ONNX Runtime threads; null: all processors")
 
 
 class Config(Section):
@@ -194,11 +166,12 @@ class Config(Section):
     data: Data
     encoder: Encoder
     train: Train = Field(default_factory=Train)
+    distill: Distill | None = Field(default_factory=Distill, description="null: the dense model teaches no one")
     prune: Prune | None = Field(default_factory=Prune, description="null: no pruned variant")
     quantize: Quantize | None = Field(default_factory=Quantize, description="null: no int8 variant")
+    budget: Budget = Field(default_factory=Budget)
     export: Export = Field(default_factory=Export)
     verify: Verify = Field(default_factory=Verify)
-    report: Report = Field(default_factory=Report)
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Config:
@@ -211,11 +184,25 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _compression_fits(self) -> Config:
+        quantize = self.quantize
+        calibrates = quantize is not None and (quantize.mode != "weight_only" or quantize.float_layers > 0)
+        # The default is a batch where that is more.
+        default = Quantize.model_fields["calibration_rows"].default
+        if calibrates and quantize.calibration_rows < min(self.train.batch_size, default):
+            raise ValueError(
+                f"quantize.calibration_rows {quantize.calibration_rows} is less than a batch (train.batch_size "
+                f"{self.train.batch_size}): too few to set a range by; use some hundred rows"
+            )
+        return self
+
     @property
     def variants(self) -> tuple[str, ...]:
         """The model variants that this run makes, in the order in which they are made."""
         return (
             "dense",
+            *(("distilled",) if self.distill is not None and self.distill.student is not None else ()),
             *(("pruned",) if self.prune is not None else ()),
             *(("int8",) if self.quantize is not None else ()),
         )

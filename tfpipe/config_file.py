@@ -28,7 +28,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise InputError(
             f"{path}: can't read the configuration ({_reason(error)}); give the path of a YAML file"
         ) from error
-    tree = _read_yaml(text, where=f"{path}: ")
+    tree = read_yaml(text, where=f"{path}: ")
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
     for override in overrides or []:
@@ -64,7 +64,8 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def _read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Any:
+    """A value from YAML; `where` stands before an error."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
@@ -77,7 +78,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, separator, raw = override.partition("=")
     if not separator or not dotted:
         raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
-    value = _read_yaml(raw, where=f"--set {override}: the value is ")
+    value = read_yaml(raw, where=f"--set {override}: the value is ")
     *parents, last = dotted.split(".")
     node = tree
     for key in parents:
@@ -105,14 +106,14 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "string_pattern_mismatch":
         message = {
             "name": "expected letters, digits, '.', '_' and '-', a letter or digit first",
-            "encoder.sha256": "expected the 64 hexadecimal digits of a SHA-256, in lower case",
-        }[location]
+            "sha256": "expected the 64 hexadecimal digits of a SHA-256, in lower case",
+        }[keys[-1]]
     if problem["type"] == "model_type":
         message = "expected a section, that is, a mapping of settings"
     elif problem["type"] == "string_type" and not isinstance(problem["input"], (dict, list, type(None))):
         message = "expected text; put it in quotes"
     received = "" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})"
-    return f"{location}: {message}{received}"
+    return f"{location}: {message}{received}" if location else message
 
 
 def _valid_keys(parents: list[Any]) -> list[str]:

@@ -30,6 +30,7 @@ from tfpipe.errors import InputError
 from tfpipe.rundir import sha256_of_file
 from tfpipe.transformers_source import (
     CONFIG,
+    QUANTIZATION,
     VOCABULARY,
     WEIGHTS,
     WEIGHTS_INDEX,
@@ -44,7 +45,7 @@ from tfpipe.transformers_source import (
 )
 
 NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
-TOKEN_PATTERNS = (CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json")
+TOKEN_PATTERNS = (CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json", QUANTIZATION)
 WEIGHT_PATTERNS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
 
 
@@ -128,6 +129,7 @@ def open_source(source: str, sha256: str | None = None) -> EncoderSource:
         directory = _directory(source, weights=False)
         architecture = check_architecture(read_json(directory / CONFIG), str(directory / CONFIG))
         directory = _directory(source, weights=True)
+        _refuse_quantized(directory, source)
         files = weight_files(directory)
         if sha256 is not None and len(files) > 1:
             raise InputError(
@@ -141,6 +143,60 @@ def open_source(source: str, sha256: str | None = None) -> EncoderSource:
 
     check_vocabulary(directory / VOCABULARY, architecture["vocab_size"])
     return EncoderSource(source, directory, architecture, where, read)
+
+
+def shape_of(source: str) -> tuple[dict[str, Any], Path]:
+    """The shape of an encoder and the directory of its tokenizer, without its weights.
+
+    Raises:
+      InputError: the source can't be had, is no BERT that this program can build, or is quantized already.
+    """
+    kind, reference = _parse(source)
+    if kind == "keras-nlp":
+        preset = keras_nlp_source.open_preset(reference)
+        return check_architecture(preset.architecture, source), preset.tokenizer_directory
+    directory = _directory(source, weights=False)
+    _refuse_quantized(directory, source)
+    return check_architecture(read_json(directory / CONFIG), str(directory / CONFIG)), directory
+
+
+def vocabulary_of(directory: Path) -> list[str]:
+    """The word pieces of a tokenizer's directory, in their order."""
+    return (directory / VOCABULARY).read_text(encoding="utf-8").splitlines()
+
+
+def check_reads(architecture: dict[str, Any], setting: str, source: str, max_length: int, *, pairs: bool) -> None:
+    """Whether an encoder can read rows of a length, or pairs.
+
+    Args:
+      architecture: its shape.
+      setting: which setting names it.
+      source: its name there.
+      max_length: `data.max_length`.
+      pairs: whether texts come in pairs.
+
+    Raises:
+      InputError: it can't.
+    """
+    positions, types = architecture["max_position_embeddings"], architecture["type_vocab_size"]
+    if max_length > positions:
+        raise InputError(
+            f"data.max_length is {max_length}, but {setting} {source} has {positions} positions; set data.max_length "
+            f"to {positions} or less"
+        )
+    if pairs and types < 2:
+        raise InputError(
+            f"data.text_pair_column is set, but {setting} {source} has {types} token type; pairs need an encoder with "
+            "two"
+        )
+
+
+def _refuse_quantized(directory: Path, source: str) -> None:
+    if (directory / QUANTIZATION).exists():
+        raise InputError(
+            f"{source}: quantized already ({QUANTIZATION} lies beside its weights), and can't be trained or quantized "
+            "again; take the classifier that it was made from: train/, distill/ or prune/ of its run"
+        )
 
 
 def identity(source: str, weights: bool = True) -> dict[str, str]:

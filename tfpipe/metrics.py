@@ -60,10 +60,33 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
         confidence, right = probability.max(axis=-1), (guessed & truth).any(axis=-1)
     return {
         "loss": float(loss.mean()),
-        "accuracy": float((guessed == truth).all(axis=-1).mean()),
+        "accuracy": float(correct(logits, labels, task).mean()),
         "macro_f1": float(f1_score(truth, guessed, average="macro", zero_division=0.0)),
         "calibration_error": _calibration_error(confidence, right),
     }
+
+
+def correct(logits: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
+    """Which rows are answered right, every label of them: [rows, labels] float, the same -> [rows] bool."""
+    return (predictions(logits, task) == (labels > 0.5)).all(axis=-1)
+
+
+def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:
+    """The change of an accuracy on the same rows, with its 95 % confidence interval.
+
+    Only rows that one of the two has right say something; the interval is that of Agresti & Min (2005).
+
+    Args:
+      right: [rows] bool.
+      before: [rows] bool, of what it is compared with.
+
+    Returns:
+      The change, its lower and its upper bound, as shares.
+    """
+    count, won, lost = len(right), int((right & ~before).sum()), int((before & ~right).sum())
+    centre, n = (won - lost) / (count + 2), count + 2
+    half = 1.959963984540054 * math.sqrt((won + lost + 1.0) / n - centre**2) / math.sqrt(n)
+    return (won - lost) / count, centre - half, centre + half
 
 
 def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[str, float]:
@@ -79,6 +102,16 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
         "label_agreement": float(same.mean()),
         "mean_abs_probability_diff": float(moved.mean()),
     }
+
+
+def divergence(probability: np.ndarray, reference: np.ndarray, task: str) -> float:
+    """Kullback-Leibler divergence from the reference's probabilities, both [rows, labels], in nats, mean over rows."""
+    p, q = (np.clip(each, 1e-12, 1.0) for each in (reference, probability))
+    terms = p * np.log(p / q)
+    if task == "multi_label":
+        p, q = (np.clip(1.0 - each, 1e-12, 1.0) for each in (reference, probability))
+        terms = terms + p * np.log(p / q)
+    return float(terms.sum(axis=-1).mean())
 
 
 def wilson_interval(rate: float, count: int) -> tuple[float, float]:

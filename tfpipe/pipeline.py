@@ -2,10 +2,11 @@
 
     prepare    rows -> splits -> token tables
     train      pretrained encoder + token tables -> dense classifier
-    prune      dense -> pruned: zeros in the kernels, fine-tuned
-    quantize   pruned (else dense) -> int8: learned ranges, weights on the 8-bit grid
+    distill    dense -> distilled: a smaller model that the dense one teaches
+    prune      distilled (else dense) -> pruned: zeros in the kernels, or fewer heads and columns, fine-tuned
+    quantize   pruned (else distilled, else dense) -> int8: weights on the 8-bit grid, ranges of activations
     export     every variant -> SavedModel and ONNX
-    verify     every artefact against the Keras model it came from; what passes is published under serving/
+    verify     every artefact against the Keras model it came from, and the budget; what passes is published
     report     the table, metrics.json, model_card.md
 
 The stages know nothing of each other: each reads what an earlier one committed. This module alone knows their order,
@@ -15,11 +16,14 @@ what each reads, and when its result still holds.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tfpipe import encoder_source
+from tfpipe.compress.feasible import check_feasible
 from tfpipe.config import Config, Train
+from tfpipe.config_compress import Distill
 from tfpipe.config_data import Data
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
@@ -36,10 +40,14 @@ class Stage:
     """its `run(config, stage)` is the stage; imported only when it runs, as most import TensorFlow"""
     settings: tuple[str, ...]
     """dotted paths of the settings that it reads"""
+    also: Callable[[Config], tuple[str, ...]] = field(default=lambda config: ())
+    """more of them, by what the configuration is"""
     inputs: tuple[str, ...] = ()
     """stages that it reads; one that the configuration turns off is left out"""
     files: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
     """files that it reads from outside the run, with their SHA-256"""
+    publishes: bool = False
+    """whether it writes outside its own directory: then no other run can take over its result"""
 
 
 def _data_files(config: Config) -> dict[str, str]:
@@ -50,6 +58,11 @@ def _encoder_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(config.encoder.source, weights=True)
 
 
+def _student_files(config: Config) -> dict[str, str]:
+    student = config.distill and config.distill.student
+    return encoder_source.identity(student.encoder, weights=True) if student and student.encoder else {}
+
+
 # The section `train`, but for what changes no result; and of it what pruning and quantization take over: the rest
 # trains the dense model alone and reaches them as its output.
 _TRAIN = tuple(
@@ -57,6 +70,18 @@ _TRAIN = tuple(
 )
 _DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
 _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
+
+# What a teacher adds to another stage's loss.
+_TEACHING = tuple(f"distill.{name}" for name in Distill.model_fields if name != "student")
+_MODELS = ("prepare", "train", "distill", "prune", "quantize")
+
+
+def _quantize_also(config: Config) -> tuple[str, ...]:
+    """The precision is the teacher's; the sizes say which layers may stay float."""
+    taught = ("train.precision",) if config.distill is not None else ()
+    sized = ("budget.max_size_bytes", "budget.artifact") if config.quantize and config.quantize.float_layers else ()
+    return taught + sized
+
 
 # How the work is spread changes no row.
 _DATA = tuple(f"data.{name}" for name in Data.model_fields if name not in ("workers", "runner", "runner_options"))
@@ -71,34 +96,38 @@ STAGES = (
         files=_encoder_files,
     ),
     Stage(
+        "distill",
+        "tfpipe.compress.distill",
+        ("task", "seed", "data.max_length", "distill", *_TRAIN),
+        inputs=("prepare", "train"),
+        files=_student_files,
+    ),
+    Stage(
         "prune",
         "tfpipe.compress.prune",
-        ("task", "seed", "data.max_length", "prune", "train.precision", *_TRAINING),
-        inputs=("prepare", "train"),
+        ("task", "seed", "data.max_length", "prune", *_TEACHING, "train.precision", *_TRAINING),
+        inputs=("prepare", "train", "distill"),
     ),
     Stage(
         "quantize",
         "tfpipe.compress.quantize",
-        ("task", "seed", "data.max_length", "quantize", *_TRAINING),
-        inputs=("prepare", "train", "prune"),
+        ("task", "seed", "data.max_length", "quantize", *_TEACHING, *_TRAINING),
+        also=_quantize_also,
+        inputs=("prepare", "train", "distill", "prune"),
     ),
-    Stage(
-        "export",
-        "tfpipe.export.export",
-        ("export", "data.text_pair_column"),
-        inputs=("prepare", "train", "prune", "quantize"),
-    ),
+    Stage("export", "tfpipe.export.export", ("export", "data.text_pair_column"), inputs=_MODELS),
     Stage(
         "verify",
         "tfpipe.evaluate.verify",
-        ("name", "task", "seed", "verify", "export.serving_version", "data.text_pair_column"),
-        inputs=("prepare", "train", "prune", "quantize", "export"),
+        ("name", "task", "seed", "verify", "budget", "export.serving_version", "data.text_pair_column"),
+        inputs=(*_MODELS, "export"),
+        publishes=True,
     ),
     Stage(
         "report",
         "tfpipe.evaluate.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
-        inputs=("prepare", "train", "prune", "quantize", "export", "verify"),
+        inputs=(*_MODELS, "export", "verify"),
     ),
 )
 
@@ -106,10 +135,19 @@ STAGES = (
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """The stages that a configuration asks for, in order."""
     off = {name for name in ("prune", "quantize") if getattr(config, name) is None}
+    if config.distill is None or config.distill.student is None:
+        off.add("distill")
     return tuple(stage for stage in STAGES if stage.name not in off)
 
 
-def run(config: Config, run: RunDirectory, *, until: str | None = None, redo: str | None = None) -> None:
+def run(
+    config: Config,
+    run: RunDirectory,
+    *,
+    until: str | None = None,
+    redo: str | None = None,
+    others: Sequence[RunDirectory] = (),
+) -> None:
     """Brings a run up to date: skips what holds, continues what was begun, redoes what a changed setting invalidates.
 
     Args:
@@ -117,7 +155,9 @@ def run(config: Config, run: RunDirectory, *, until: str | None = None, redo: st
       run: its directory; held by a lock meanwhile.
       until: last stage to do; None: all.
       redo: stage to do again even if it holds (and so whatever its new output invalidates).
+      others: runs whose committed stages are taken over where the fingerprint is the same.
     """
+    check_feasible(config)
     with run.lock():
         write_text(run.path / "config.yaml", dump_config(config))
         stages = stages_of(config)
@@ -125,8 +165,11 @@ def run(config: Config, run: RunDirectory, *, until: str | None = None, redo: st
         for number, stage in enumerate(stages, start=1):
             fingerprint = _fingerprint(config, run, stage, names)
             reason = "asked for by --redo" if stage.name == redo else run.why_redo(stage.name, fingerprint)
+            taken = reason and stage.name != redo and not stage.publishes
             if reason is None:
                 say(f"[{number}/{len(stages)}] {stage.name}: up to date")
+            elif taken and (other := _adopted(run, stage.name, fingerprint, others)):
+                say(f"[{number}/{len(stages)}] {stage.name}: as in {other}")
             else:
                 say(f"[{number}/{len(stages)}] {stage.name}: {reason}")
                 work = importlib.import_module(stage.module)
@@ -138,9 +181,13 @@ def run(config: Config, run: RunDirectory, *, until: str | None = None, redo: st
                 return
 
 
+def _adopted(run: RunDirectory, name: str, fingerprint: Fingerprint, others: Sequence[RunDirectory]) -> Path | None:
+    return next((other.path for other in others if run.adopt(name, fingerprint, other)), None)
+
+
 def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[str]) -> Fingerprint:
     return Fingerprint(
-        settings={path: setting(config, path) for path in stage.settings},
+        settings={path: setting(config, path) for path in (*stage.settings, *stage.also(config))},
         files=stage.files(config),
         inputs={name: run.record(name)["output"] for name in stage.inputs if name in names},
     )

@@ -173,6 +173,24 @@ class RunDirectory:
                 )
         return self.path / name
 
+    def adopt(self, name: str, fingerprint: Fingerprint, other: RunDirectory) -> bool:
+        """Takes over a stage that another run has committed under the same fingerprint.
+
+        Its files become hard links where the file system has them: no stage ever changes a file in its place.
+
+        Returns:
+          Whether it was there to take.
+        """
+        if other.path == self.path or other.why_redo(name, fingerprint) is not None:
+            return False
+        partial = self.path / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(other.path / name, partial, copy_function=_link)
+        if (self.path / name).exists():
+            _remove(self.path / name)
+        partial.rename(self.path / name)
+        return True
+
     @contextmanager
     def stage(self, name: str, fingerprint: Fingerprint) -> Iterator[StageDirectory]:
         """Work on a stage: continues what was begun under the same fingerprint, commits when the block ends well."""
@@ -269,6 +287,13 @@ def machine() -> str:
 
 def _digest_of(files: dict[str, dict[str, Any]]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files)).encode()).hexdigest()
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def _remove(path: Path) -> None:

@@ -22,6 +22,10 @@ CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+QUANTIZATION = "quantization.safetensors"
+"""beside the weights of a classifier that tfpipe quantized"""
+PER_LAYER = {"attention_heads_per_layer": "num_attention_heads", "intermediate_size_per_layer": "intermediate_size"}
+"""keys of a classifier that tfpipe pruned by structure -> the key of a BERT whose layers are all the same"""
 
 # transformers' names on the left. What it calls "gelu" is exact (erf), the other two are the tanh approximation.
 ACTIVATIONS = {
@@ -81,6 +85,18 @@ def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise fail("hidden_size", f"expected a multiple of num_attention_heads ({sizes['num_attention_heads']})")
     # The first published configurations have neither key: 1e-12 and 0 are BERT's own constants, and BertConfig's.
+    per_layer = {}
+    for key, most in PER_LAYER.items():
+        counts = config.get(key)
+        if counts is None:
+            continue
+        if (
+            not isinstance(counts, list)
+            or len(counts) != sizes["num_hidden_layers"]
+            or not all(type(count) is int and 1 <= count <= sizes[most] for count in counts)
+        ):
+            raise fail(key, f"expected num_hidden_layers whole numbers from 1 to {most}")
+        per_layer[key] = counts
     pad_token_id = config.get("pad_token_id", 0)
     if type(pad_token_id) is not int or not 0 <= pad_token_id < sizes["vocab_size"]:
         raise fail("pad_token_id", f"expected a token id from 0 to {sizes['vocab_size'] - 1}")
@@ -91,6 +107,7 @@ def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
         "hidden_dropout_prob": real("hidden_dropout_prob", None, 0.0, 1.0),
         "attention_probs_dropout_prob": real("attention_probs_dropout_prob", None, 0.0, 1.0),
         "pad_token_id": pad_token_id,
+        **per_layer,
     }
 
 
@@ -175,7 +192,9 @@ def standard_name(name: str) -> str:
 
 def expected_shapes(architecture: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Every tensor of a `BertModel` of this shape, the pooler included."""
-    hidden, inner = architecture["hidden_size"], architecture["intermediate_size"]
+    hidden, layers = architecture["hidden_size"], architecture["num_hidden_layers"]
+    heads, widths = (architecture.get(key) or [architecture[same]] * layers for key, same in PER_LAYER.items())
+    head_width = hidden // architecture["num_attention_heads"]
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (architecture["vocab_size"], hidden),
         "embeddings.position_embeddings.weight": (architecture["max_position_embeddings"], hidden),
@@ -183,12 +202,13 @@ def expected_shapes(architecture: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         "embeddings.LayerNorm.weight": (hidden,),
         "embeddings.LayerNorm.bias": (hidden,),
     }
-    for layer in range(architecture["num_hidden_layers"]):
+    for layer in range(layers):
+        inner, attention = widths[layer], heads[layer] * head_width
         for name, out_size, in_size in (
-            ("attention.self.query", hidden, hidden),
-            ("attention.self.key", hidden, hidden),
-            ("attention.self.value", hidden, hidden),
-            ("attention.output.dense", hidden, hidden),
+            ("attention.self.query", attention, hidden),
+            ("attention.self.key", attention, hidden),
+            ("attention.self.value", attention, hidden),
+            ("attention.output.dense", hidden, attention),
             ("intermediate.dense", inner, hidden),
             ("output.dense", hidden, inner),
         ):

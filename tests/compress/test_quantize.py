@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras
-from conftest import TINY, tiny_vocabulary, tiny_weights
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load_file
 
 from tfpipe import metrics
 from tfpipe.compress import quantize
-from tfpipe.compress.prune import is_prunable
-from tfpipe.compress.quantize import LARGEST_CODE, KeptZeros, bias_on_grid, kernels_of, nudged, on_grid
+from tfpipe.compress.feasible import least_bytes
+from tfpipe.compress.grid import LARGEST_CODE, kernels_by_point, nudged, on_grid
+from tfpipe.compress.masks import is_prunable
+from tfpipe.compress.quantize import OVERHEAD
+from tfpipe.config_file import parse_config
 from tfpipe.data.plan import choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
-from tfpipe.model.bert import Architecture, build_training_form
-from tfpipe.model.layers import QuantizationPoint
-from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, get_weights, load_classifier, set_weights
+from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, load_classifier
 from tfpipe.rundir import StageDirectory, sha256_of_file
 from tfpipe.train.evaluation import Evaluation
 
@@ -62,7 +59,7 @@ def requantized(tiny_run, tmp_path_factory) -> Requantized:
     config, run = tiny_run
     inputs = {name: run / name for name in ("prepare", "train", "prune")}
     result = Requantized(StageDirectory("quantize", tmp_path_factory.mktemp("quantize"), inputs))
-    calibrate, fit = quantize.calibrate, quantize.fit
+    calibrate, fit = quantize.min_max_ranges, quantize.fit
 
     def keep_ranges(*args):
         result.calibrated = calibrate(*args)
@@ -73,7 +70,7 @@ def requantized(tiny_run, tmp_path_factory) -> Requantized:
         return fit(model, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantize, "calibrate", keep_ranges)
+        patch.setattr(quantize, "min_max_ranges", keep_ranges)
         patch.setattr(quantize, "fit", keep_model)
         quantize.run(config, result.stage)
     return result
@@ -119,12 +116,6 @@ def test_biases_lie_in_steps_of_the_sums_that_they_join(weights, quantization):
         assert np.abs(np.round(steps))[used].max() > 1, name
         checked += 1
     assert checked == 2 * 6 + 1
-
-
-def test_a_bias_of_an_empty_channel_is_kept():
-    kernel = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32)
-    found = bias_on_grid(np.array([0.26, 0.26], np.float32), kernel, np.array([0.1, 1.0], np.float32))
-    assert found == pytest.approx([0.3, 0.26]) and found.dtype == np.float32
 
 
 def test_zeros_of_pruning_stay_zeros(pruned, weights):
@@ -198,98 +189,82 @@ def test_quantization_is_at_work_in_the_mask_form(tiny_run, weights):
     assert 1e-4 < np.abs(quantized - plain).max() < 1.0
 
 
-def test_kernels_of_are_the_quantized_ones(requantized, quantization):
-    assert set(kernels_of(requantized.model)) | EMBEDDINGS == set(scales_of(quantization))
-    for name, kernel in kernels_of(requantized.model).items():
-        assert isinstance(kernel, tf.Variable) and "classifier" not in name
+@pytest.fixture(scope="module")
+def requantize(tiny_run, tmp_path_factory):
+    """The stage done in another way: settings of `quantize` -> the classifier, and what was said."""
+
+    def done(capsys, base="prune", budget=None, **changes):
+        config, run = tiny_run
+        settings = {"calibration_rows": 64, **changes}
+        config = parse_config(config.model_dump() | {"quantize": settings, "budget": budget or {}}, where="the test")
+        inputs = {name: run / name for name in ("prepare", "train", base)}
+        stage = StageDirectory("quantize", tmp_path_factory.mktemp("quantize"), inputs)
+        quantize.run(config, stage)
+        return load_classifier(stage.path), stage, capsys.readouterr().err
+
+    return done
 
 
-def test_only_kernels_that_pruning_made_zeros_in_are_held(tiny_run):
-    _, run = tiny_run
-    for stage, held in (("prune", 12), ("train", 0)):
-        classifier = load_classifier(run / stage)
-        model = build_training_form(classifier.architecture, 2)
-        set_weights(model, classifier.weights)
-        zeros = KeptZeros(model)
-        for kernel in kernels_of(model).values():
-            kernel.assign_add(tf.ones_like(kernel))
-        zeros.update(tf.constant(0, tf.int64))
-        after = get_weights(model)
-        kept = [
-            name
-            for name, value in classifier.weights.items()
-            if is_prunable(name, value) and np.array_equal(after[name] == 0, value == 0) and (value == 0).any()
-        ]
-        assert len(kept) == held
+@pytest.mark.parametrize("calibration", ["min_max", "percentile"])
+def test_ptq_changes_nothing_but_the_rounding(requantize, capsys, tiny_run, pruned, calibration):
+    classifier, stage, said = requantize(capsys, mode="ptq", calibration=calibration)
+    assert classifier.ranges.keys() == POINTS
+    for name, value in pruned.items():
+        if f"{name}.scale" in classifier.quantization:
+            assert np.array_equal(classifier.weights[name], on_grid(value)[0]), name
+        elif name.endswith(".weight") or "LayerNorm" in name:
+            assert np.array_equal(classifier.weights[name], value), name
+    (entry,) = json.loads((stage.path / "history.json").read_text())
+    assert entry["accuracy"] > 0.9 and f"accuracy {entry['accuracy']:.4f}" in said
+    # what was evaluated is what is stored
+    table = TokenTable.open(tiny_run[1] / "prepare" / "validation")
+    logits = float_model(classifier)(table.padded(np.arange(table.num_rows)), training=False).numpy()
+    assert metrics.evaluate(logits, table.labels, "single_label")["loss"] == pytest.approx(entry["loss"], abs=2e-3)
 
 
-def test_a_dense_model_is_quantized_as_well():
-    """Without pruning: the first ranges are taken, the embeddings are frozen, and nothing else is."""
-    architecture = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})
-    model = build_training_form(architecture, 2)
-    set_weights(
-        model,
-        {f"bert.{name}": value for name, value in tiny_weights(architecture.to_dict()).items()}
-        | {"classifier.weight": np.ones((2, 32), np.float32), "classifier.bias": np.zeros(2, np.float32)},
+def test_weight_only_leaves_activations_and_biases_float(requantize, capsys, pruned):
+    classifier, _stage, said = requantize(capsys, mode="weight_only", epochs=2.0)
+    assert classifier.ranges == {} and len(classifier.quantization) == 13 + 3
+    assert "no effect with quantize mode weight_only, calibration min_max: quantize.epochs" in said
+    for name, value in pruned.items():
+        scaled = f"{name}.scale" in classifier.quantization
+        assert np.array_equal(classifier.weights[name], on_grid(value)[0] if scaled else value), name
+
+
+@pytest.mark.parametrize("mode", ["ptq", "qat"])
+def test_the_most_sensitive_layers_stay_float(requantize, capsys, pruned, mode):
+    classifier, stage, said = requantize(capsys, mode=mode, float_layers=2)
+    found = json.loads((stage.path / "sensitivity.json").read_text())
+    damage, kept = found["divergence_by_layer"], found["float_layers"]
+    assert damage.keys() == POINTS | {"embeddings"}
+    assert list(damage.values()) == sorted(damage.values(), reverse=True) and min(damage.values()) > 0
+    assert kept == [layer for layer in damage if layer != "embeddings"][:2]
+    assert classifier.ranges.keys() == POINTS - set(kept)
+    for point, kernels in kernels_by_point(pruned).items():
+        for name in kernels:
+            assert (f"{name}.scale" in classifier.quantization) == (point not in kept), name
+            if mode == "ptq" and point in kept:
+                assert np.array_equal(classifier.weights[name], pruned[name])
+    assert all(layer in said for layer in kept)
+
+
+def test_one_layer_stays_quantized_however_many_may_not(requantize, capsys):
+    classifier, _, _ = requantize(capsys, mode="qat", float_layers=100)
+    assert len(classifier.ranges) == 1
+
+
+def test_layers_stay_float_within_the_size_budget_alone(requantize, capsys, pruned):
+    shapes = {name: value.shape for name, value in pruned.items()}
+    least = least_bytes(shapes, int8=True)
+    _classifier, stage, said = requantize(
+        capsys, mode="ptq", float_layers=9, budget={"max_size_bytes": least + OVERHEAD["onnx"] + 6 * 32 * 32}
     )
-    points = [layer.name for layer in model.layers if isinstance(layer, QuantizationPoint)]
-    ranges = {name: (-1.0 - number, 2.0 + number) for number, name in enumerate(points)}
-    aware = quantize.quantization_aware(model, ranges)
-    assert quantize.learned_ranges(aware) == ranges
-    frozen = {layer.name for layer in aware.layers if layer.weights and not layer.trainable_weights}
-    assert {name.removeprefix("bert.").removesuffix(".weight") for name in EMBEDDINGS} <= frozen
-    kernels = {id(variable) for variable in aware.trainable_variables}
-    assert all(id(kernel) in kernels for kernel in kernels_of(aware).values())
+    kept = json.loads((stage.path / "sensitivity.json").read_text())["float_layers"]
+    assert 1 <= len(kept) <= 2 and "is not left in float: about" in said
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    arrays.arrays(
-        np.float32,
-        arrays.array_shapes(min_dims=2, max_dims=2, max_side=12),
-        elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
-        | st.just(0.0)
-        | st.floats(-(2**-20), 2**-20, width=32, allow_subnormal=False),
-    )
-)
-def test_on_grid(weight):
-    moved, scale = on_grid(weight)
-    assert moved.dtype == scale.dtype == np.float32
-    assert moved.shape == weight.shape and scale.shape == weight.shape[:1]
-    assert (scale > 0).all() and np.isfinite(moved).all()
-    error = np.abs(moved.astype(np.float64) - weight.astype(np.float64))
-    assert (error <= scale[:, None] * (0.5 + 1e-4)).all()
-    assert (moved[weight == 0] == 0).all()
-    codes = moved / scale[:, None]
-    assert np.abs(codes - np.round(codes)).max() <= 1e-3 and np.abs(codes).max() <= LARGEST_CODE + 1e-3
-    # What lies on a grid already is not moved again.
-    again, _ = on_grid(moved)
-    assert np.allclose(again, moved, rtol=1e-5, atol=0)
-
-
-def test_on_grid_of_zeros_alone():
-    moved, scale = on_grid(np.array([[0.0, 0.0], [1.0, -127.0]], np.float32))
-    assert moved.tolist() == [[0.0, 0.0], [1.0, -127.0]]
-    assert scale.tolist() == [1.0, 1.0]
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.floats(-50.0, 50.0), st.floats(0.01, 100.0))
-def test_nudged_holds_zero_exactly(low, width):
-    high = low + width
-    moved_low, moved_high = nudged(low, high)
-    assert moved_low <= 0.0 <= moved_high
-    step = (moved_high - moved_low) / 255
-    assert abs(-moved_low / step - round(-moved_low / step)) <= 1e-6
-    # It moves by half a level at most.
-    assert abs(moved_low - min(low, 0.0)) <= step * 0.5001
-    assert abs(moved_high - max(high, 0.0)) <= step * 0.5001
-    # FakeQuant, which nudges by itself, leaves the answer as it is, and 0 stays 0.
-    found = tf.quantization.fake_quant_with_min_max_args(tf.constant([0.0, -1e9, 1e9]), moved_low, moved_high)
-    assert found.numpy().tolist() == pytest.approx([0.0, moved_low, moved_high], rel=1e-5, abs=1e-6)
-    assert found[0] == 0.0
-
-
-def test_nudged_of_an_empty_range_is_finite():
-    low, high = nudged(0.0, 0.0)
-    assert low <= 0.0 < high < 1e-5
+def test_a_dense_run_is_quantized_from_the_dense_model(requantize, capsys, tiny_run):
+    classifier, _, _ = requantize(capsys, base="train", mode="weight_only")
+    dense = load_file(tiny_run[1] / "train" / WEIGHTS_FILE)
+    name = "bert.pooler.dense.weight"
+    assert np.array_equal(classifier.weights[name], on_grid(dense[name])[0])

@@ -18,7 +18,7 @@ def artifact(kind, calls, longest=512, seconds=0.0):
         time.sleep(seconds)
         return np.zeros((len(batch.texts), 2), np.float32)
 
-    return Artifact("dense", kind, None, 0, 0.0, longest, answer)
+    return Artifact("dense", kind, None, 0, 0.0, 0, longest, answer)
 
 
 def test_a_shape_that_an_artefact_does_not_take_is_none(calls):
@@ -42,7 +42,7 @@ def test_milliseconds_are_a_median_of_the_calls_after_the_warm_up(calls):
     def answer(batch):
         time.sleep(next(slow))
 
-    found = measure_latency([Artifact("dense", "keras", None, 0, 0.0, 512, answer)], 3, pairs=False)
+    found = measure_latency([Artifact("dense", "keras", None, 0, 0.0, 0, 512, answer)], 3, pairs=False)
     assert all(10 <= value < 60 for value in found["dense", "keras"].values())
 
 

@@ -81,7 +81,12 @@ def test_the_model_card_holds_labels_data_results_and_settings(card, summary, ti
     statistics = json.loads((directory / "prepare" / "statistics.json").read_text())
     assert "labels negative, positive" in card and config.encoder.source in card
     assert config.data.source in card and f"{statistics['rows']['train']} training" in card
-    assert "## Results" in card and "## Data" in card and "pruned to 50 % zeros" in card and "8 bits" in card
+    assert (
+        "## Results" in card
+        and "## Data" in card
+        and "pruned to 50 % zeros" in card
+        and "8 bits (quantization-aware training)" in card
+    )
     assert "learning_rate: 0.003" in card
     table = [line for line in card.splitlines() if line.startswith("| ") and "`" in line]
     assert [line.split(" | ")[1] for line in table] == [row["artifact"] for row in summary["artifacts"]]
@@ -100,7 +105,7 @@ def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
     _print_table(summary["artifacts"])
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines()]
-    assert captured.err == "" and max(map(len, captured.out.splitlines())) <= 118
+    assert captured.err == "" and max(map(len, captured.out.splitlines())) <= 132
     rows = [line for line in lines if line[:1] in (["dense"], ["pruned"], ["int8"])]
     assert [tuple(line[:2]) for line in rows] == [(row["variant"], row["artifact"]) for row in summary["artifacts"]]
     header = next(line for line in lines if "variant" in line)
@@ -110,4 +115,9 @@ def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
 def test_a_cell_without_a_latency_is_a_dash(summary):
     row = summary["artifacts"][0] | {"latency_ms": {"b1_s32": 1.26, "b1_s128": None, "b32_s64": 300.0}}
     cells = _cells(row | {"accuracy": 0.8235, "accuracy_95": [0.80, 0.84], "sparsity": 0.5})
-    assert cells[2] == "82.35 ±2.00" and cells[4] == "50.0%" and cells[5:8] == ["1.3", "-", "300.0"]
+    assert cells[2:4] == ["82.35 ±2.00", ""] and cells[5] == "50.0%" and cells[6:9] == ["1.3", "-", "300.0"]
+
+
+def test_a_change_of_accuracy_has_its_interval(summary):
+    row = summary["artifacts"][4] | {"accuracy_change": -0.0123, "accuracy_change_95": [-0.02, -0.004]}
+    assert _cells(row)[3] == "-1.23 ±0.80"

@@ -1,138 +1,68 @@
+"""Verification: what is measured and published, and what is not."""
+
+import json
 import os
 import shutil
 import threading
 
-import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from tfpipe import metrics, pipeline
+from tfpipe.config_file import parse_config
 from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.evaluate.artifacts import KINDS, Artifact
-from tfpipe.evaluate.verify import compare, judge, publish
-from tfpipe.export.golden import HARD_TEXTS, hard_requests
-
-PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
+from tfpipe.errors import GateError
+from tfpipe.evaluate.artifacts import KINDS
+from tfpipe.evaluate.verify import publish
 
 
-def entry(variant="dense", artifact="onnx", batch_size=32, **values):
-    return {"variant": variant, "artifact": artifact, "batch_size": batch_size, **PERFECT, **values}
+def test_the_answers_are_kept_and_the_numbers_follow_from_them(tiny_run):
+    config, run = tiny_run
+    logits = load_file(run / "verify" / "logits.safetensors")
+    assert set(logits) == {f"{variant}.{kind}" for variant in config.variants for kind in KINDS}
+    labels = TokenTable.open(run / "prepare" / "test").labels
+    rows = json.loads((run / "verify" / "parity.json").read_text())["artifacts"]
+    dense = metrics.correct(logits["dense.keras"], labels, config.task)
+    for row in rows:
+        right = metrics.correct(logits[f"{row['variant']}.{row['artifact']}"], labels, config.task)
+        assert row["accuracy"] == pytest.approx(right.mean())
+        assert row["accuracy_change"] == pytest.approx(right.mean() - dense.mean())
+        low, high = row["accuracy_change_95"]
+        assert low <= row["accuracy_change"] <= high
 
 
-@pytest.fixture
-def config(tiny_run):
-    """Gates: 1e-5 for a SavedModel, 1e-4 for ONNX, agreement 0.95, probability 0.01, accuracy drop 0.1."""
-    return tiny_run[0]
+def test_costs_are_those_of_the_onnx_files(tiny_run):
+    config, run = tiny_run
+    parity = json.loads((run / "verify" / "parity.json").read_text())
+    assert [cost["variant"] for cost in parity["costs"]] == ["pruned", "int8"] == parity["within_budget"]
+    for cost in parity["costs"]:
+        row = next(r for r in parity["artifacts"] if (r["variant"], r["artifact"]) == (cost["variant"], "onnx"))
+        assert cost["size_bytes"] == (run / "export" / cost["variant"] / "model.onnx").stat().st_size
+        assert cost["latency_ms"] == row["latency_ms"][config.budget.latency_shape] > 0
+        accuracies = parity["validation_accuracy"]
+        assert cost["accuracy_drop"] == pytest.approx(accuracies["dense"] - accuracies[cost["variant"]])
 
 
-@pytest.mark.parametrize(
-    ("comparison", "setting"),
-    [
-        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
-        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
-        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff_onnx is 0.0001"),
-        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff_onnx is 0.0001"),
-        (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
-        (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
-        (
-            entry(variant="int8", mean_abs_probability_diff=float("nan")),
-            "verify.max_probability_diff_int8 is 0.01",
-        ),
-    ],
-)
-def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
-    accuracies = {"dense": 0.9, comparison["variant"]: 0.9}
-    (failure,) = judge([entry(), comparison], accuracies, config)
-    where = f"{comparison['variant']} {comparison['artifact']} at batch size 32: "
-    assert failure.startswith(where) and failure.endswith(setting)
-
-
-@pytest.mark.parametrize(
-    "comparison",
-    [
-        entry(artifact="saved_model", max_abs_logit_diff=1e-5),
-        entry(max_abs_logit_diff=9e-5),
-        entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, max_abs_logit_diff=0.5),
-    ],
-)
-def test_a_difference_on_its_gate_passes(config, comparison):
-    assert judge([comparison], {"dense": 0.9, "pruned": 0.8001, "int8": 0.95}, config) == []
-
-
-def test_accuracy_that_falls_too_far_fails(config):
-    (failure,) = judge([], {"dense": 0.9, "pruned": 0.85, "int8": 0.79}, config)
-    assert failure.startswith("int8: accuracy on validation rows falls from 0.9000 to 0.7900")
-    assert "verify.max_accuracy_drop is 0.1" in failure
-
-
-@pytest.mark.parametrize("variant", ["dense", "int8"])
-def test_an_answer_that_is_no_number_fails(config, variant):
-    nan = float("nan")
-    bad = entry(variant=variant, max_abs_logit_diff=nan, label_agreement=1.0, mean_abs_probability_diff=0.0)
-    (failure,) = judge([bad], {"dense": 0.9}, config)
-    assert "logits differ by" in failure and "nan" in failure
-
-
-def test_every_failure_is_listed(config):
-    bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
-    assert len(judge(bad, {"dense": 0.9, "int8": 0.1}, config)) == 4
-
-
-def constant(kind, logits, rows_seen):
-    """An artefact that gives every row the same logits."""
-
-    def answer(batch):
-        rows_seen.append(len(batch.texts))
-        return np.tile(np.float32(logits), (len(batch.texts), 1))
-
-    return Artifact("dense", kind, None, 0, 0.0, 64, answer)
-
-
-def test_hard_texts_are_measured_apart(config, tiny_run):
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    seen = {kind: [] for kind in KINDS}
-    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
-    assert {each["hard_texts"] for each in found} == {len(HARD_TEXTS)}
-    assert [each["hard_texts_max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
-
-
-def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny_run):
-    """An artefact that answers real rows as it should and hard texts otherwise."""
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-
-    def answer(batch):
-        strange = [isinstance(text, bytes) for text in batch.texts]
-        return np.where(np.array(strange)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
-
-    odd = Artifact("dense", "onnx", None, 0, 0.0, 64, answer)
-    others = [constant(kind, (0, 1), []) for kind in KINDS if kind != "onnx"]
-    found = [each for each in compare([*others, odd], table, hard, config) if each["artifact"] == "onnx"]
-    assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
-    assert [each["label_agreement"] for each in found] == [1.0, 1.0]
-    assert judge(found, {"dense": 0.9}, config) != []
-
-
-def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    seen = {kind: [] for kind in KINDS}
-    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-    found = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
-    assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
-    share = float(table.labels[:, 1].mean())
-    for each in found[:4]:
-        assert each["rows"] == table.num_rows
-        assert each["accuracy"] == pytest.approx(1 - share if each["artifact"] == "onnx" else share)
-    assert {each["rows"] for each in found[4:]} == {config.verify.small_batch_rows}
-    assert max(seen["onnx"]) == 32 and seen["onnx"].count(1) >= config.verify.small_batch_rows
-    assert [each["max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
-    assert [each["label_agreement"] for each in found[:4]] == [1.0, 1.0, 1.0, 0.0]
-    sigmoid = 1 / (1 + np.exp(-np.array([1.0, 1.5, -2.0])))
-    expected = [0.0, 0.0, sigmoid[1] - sigmoid[0], sigmoid[0] - sigmoid[2]]
-    assert [each["mean_abs_probability_diff"] for each in found[:4]] == pytest.approx(expected)
+def test_outside_the_budget_nothing_is_published(copied_run, capsys):
+    config, run = copied_run
+    shutil.rmtree(run.path / "serving")
+    size = (run.path / "export" / "int8" / "model.onnx").stat().st_size
+    for changes, told in (
+        ({"max_latency_ms": 1e-3}, r"int8 is outside the budget: .* budget.max_latency_ms is 0.001.* relax budget"),
+        ({"max_size_bytes": size - 1}, rf"int8 is outside the budget: {size:,} bytes.*max_size_bytes to {size}"),
+    ):
+        tight = parse_config(config.model_dump() | {"budget": changes}, where="the test")
+        with pytest.raises(GateError, match=f"nothing is published; {told}"):
+            pipeline.run(tight, run, until="verify")
+        assert not (run.path / "serving").exists() and run.record("verify") is None
+        assert json.loads((run.path / "verify" / "parity.json").read_text())["failures"]
+    # the step on the way is outside, the last variant is not
+    fits = parse_config(config.model_dump() | {"budget": {"max_size_bytes": size}}, where="the test")
+    pipeline.run(fits, run, until="verify")
+    assert "pruned is not published: " in capsys.readouterr().err
+    assert sorted(os.listdir(run.path / "serving")) == [
+        "README.md", "batching_parameters.txt", "dense", "int8", "models.config",
+    ]  # fmt: skip
 
 
 @pytest.fixture

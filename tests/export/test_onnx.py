@@ -23,10 +23,10 @@ from tfpipe.compress.quantize import on_grid
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
-from tfpipe.export.onnx import INPUTS, OUTPUTS, codes_of, operator_counts, save_onnx, to_onnx
+from tfpipe.export.onnx import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.export.onnx_layers import _take
 from tfpipe.model.bert import Architecture
-from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, is_kernel, load_classifier
+from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, codes_of, is_kernel, load_classifier
 
 LAYERS = TINY["num_hidden_layers"]
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}

@@ -27,6 +27,18 @@ def test_a_run_gives_its_newest_published_version(tiny_run, tmp_path):
     assert tool.find_saved_model(tmp_path, "dense") == published / "10"
 
 
+def test_what_the_last_run_did_not_publish_is_refused(copied_run):
+    """Its newest version is of an earlier run."""
+    _, run = copied_run
+    record = run.record("verify")
+    record["choices"]["published"] = ["serving/dense/1", "serving/int8/1"]
+    (run.path / "verify" / "stage.json").write_text(json.dumps(record))
+    assert tool.find_saved_model(run.path, "int8").name == "1"
+    with pytest.raises(InputError, match=r"did not publish pruned, what is in serving/pruned/ is older"):
+        tool.find_saved_model(run.path, "pruned")
+    assert tool.find_saved_model(run.path / "serving" / "pruned" / "1", "pruned").name == "1"
+
+
 def test_a_saved_model_is_taken_as_it_is(served):
     assert tool.find_saved_model(served, "int8") == served
 

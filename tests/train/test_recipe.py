@@ -128,7 +128,7 @@ def test_a_recipe_takes_the_rest_from_train(tiny_run):
     config, run = tiny_run
     table = TokenTable.open(run / "prepare" / "train")
     own = {"keep": "last", "precision": "float32", "labels": ("negative", "positive"), "training": table}
-    recipe = recipe_of(config, "prune", **own)
+    recipe = recipe_of(config, "prune", config.prune, **own)
     assert (recipe.epochs, recipe.learning_rate) == (config.prune.epochs, config.prune.learning_rate)
     assert (recipe.description, recipe.keep, recipe.precision) == ("prune", "last", "float32")
     assert recipe.settings is config.train and recipe.seed == config.seed

@@ -26,7 +26,6 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +71,13 @@ def run(config: Config, stage: StageDirectory) -> None:
     """
     files = source_files(config.data)
     encoder = encoder_source.open_source(config.encoder.source)
-    _check_encoder(encoder.architecture, config)
+    encoder_source.check_reads(
+        encoder.architecture,
+        "encoder.source",
+        config.encoder.source,
+        config.data.max_length,
+        pairs=config.data.text_pair_column is not None,
+    )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
     settings = settings.cleaned(config.data.cleaning, fast=config.data.tokenizer == "fast")
     work = stage.checkpoints
@@ -128,21 +133,6 @@ def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> Inp
         "(data.duplicates.across_splits: refuse); remove them from the data, "
         f"{stage.path / 'duplicates.jsonl'} lists them, or set it to remove"
     )
-
-
-def _check_encoder(architecture: dict[str, Any], config: Config) -> None:
-    """Whether the encoder can read what is prepared here: this is the first stage that knows."""
-    positions, types = architecture["max_position_embeddings"], architecture["type_vocab_size"]
-    if config.data.max_length > positions:
-        raise InputError(
-            f"data.max_length is {config.data.max_length}, but {config.encoder.source} has {positions} positions; "
-            f"set data.max_length to {positions} or less"
-        )
-    if config.data.text_pair_column is not None and types < 2:
-        raise InputError(
-            f"data.text_pair_column is set, but {config.encoder.source} has {types} token type; "
-            "pairs need an encoder with two"
-        )
 
 
 def _check_given(config: Config, survey: Survey) -> None:

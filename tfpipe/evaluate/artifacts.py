@@ -15,11 +15,13 @@ import onnx
 import onnxruntime
 import tensorflow as tf
 from onnx import numpy_helper
+from tensorflow.core.protobuf import saved_model_pb2
 
-from tfpipe.compress.prune import is_prunable, sparsity_of
+from tfpipe.compress.masks import is_prunable, sparsity_of
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
 from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.layers import CODES
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
 
 KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
@@ -35,6 +37,9 @@ class Batch:
     text_pairs: list[str] | list[bytes] | None
 
 
+Answer = Callable[[Batch], np.ndarray]
+
+
 @dataclass(frozen=True)
 class Artifact:
     """One artefact, loaded."""
@@ -46,9 +51,11 @@ class Artifact:
     size_bytes: int
     sparsity: float
     """share of zeros in the encoder's kernels, counted in the file"""
+    parameters: int
+    """of the classifier, embeddings included"""
     longest: int
     """most tokens that it takes; raw text is cut there"""
-    answer: Callable[[Batch], np.ndarray]
+    answer: Answer
     """a batch -> logits [batch, labels] float32"""
 
 
@@ -58,40 +65,33 @@ def load_artifacts(
     """Loads the four artefacts of a variant, each from its own files.
 
     Args:
-      variant: `dense`, `pruned` or `int8`.
+      variant: `dense`, `distilled`, `pruned` or `int8`.
       classifier: read from `source`.
       source: directory of the stage that made the variant.
       exported: directory of its `saved_model/` and `model.onnx`.
       threads: of ONNX Runtime; None: all processors.
     """
     saved_model, onnx_file = exported / "saved_model", exported / "model.onnx"
-    loaded = tf.saved_model.load(str(saved_model))
-    tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
-
-    def by_tokens(batch: Batch, loaded=loaded) -> np.ndarray:  # the signatures do not keep alive what they run on
-        return tokens(**{name: tf.constant(value) for name, value in batch.tokens.items()})["logits"].numpy()
-
-    def by_text(batch: Batch, loaded=loaded) -> np.ndarray:
-        pairs = {} if batch.text_pairs is None else {"text_pair": tf.constant(batch.text_pairs)}
-        return text(text=tf.constant(batch.texts), **pairs)["logits"].numpy()
+    by_tokens, by_text = saved_model_answers(saved_model)
 
     def size(*files: Path) -> int:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def artifact(kind: str, path: Path, size_bytes: int, sparsity: float, answer) -> Artifact:
         longest = classifier.max_length if kind == "saved_model_text" else positions
-        return Artifact(variant, kind, path, size_bytes, sparsity, longest, answer)
+        return Artifact(variant, kind, path, size_bytes, sparsity, parameters, longest, answer)
 
+    parameters = sum(weight.size for weight in classifier.weights.values())
     positions = classifier.architecture.max_position_embeddings
-    in_onnx = _onnx_weights(onnx_file)
+    in_onnx = onnx_kernels(onnx_file)
     beside = onnx_file.with_name(f"{onnx_file.name}.data")  # where one file would be too large
     weights, quantization = source / WEIGHTS_FILE, source / QUANTIZATION_FILE
-    saved = (saved_model, size(*saved_model.rglob("*")), sparsity_of(_saved_weights(saved_model)))
+    saved = (saved_model, size(*saved_model.rglob("*")), sparsity_of(saved_model_kernels(saved_model)))
     return [
         artifact("keras", weights, size(weights, quantization), sparsity_of(classifier.weights), _keras(classifier)),
         artifact("saved_model", *saved, by_tokens),
         artifact("saved_model_text", *saved, by_text),
-        artifact("onnx", onnx_file, size(onnx_file, beside), sparsity_of(in_onnx), _onnx(onnx_file, threads)),
+        artifact("onnx", onnx_file, size(onnx_file, beside), sparsity_of(in_onnx), onnx_answer(onnx_file, threads)),
     ]
 
 
@@ -120,7 +120,7 @@ def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator
         )
 
 
-def _keras(classifier: Classifier) -> Callable[[Batch], np.ndarray]:
+def _keras(classifier: Classifier) -> Answer:
     model = float_model(classifier)
     function = tf.function(
         lambda tokens: model(tokens, training=False),
@@ -129,18 +129,41 @@ def _keras(classifier: Classifier) -> Callable[[Batch], np.ndarray]:
     return lambda batch: function({name: tf.constant(value) for name, value in batch.tokens.items()}).numpy()
 
 
-def _onnx(path: Path, threads: int | None) -> Callable[[Batch], np.ndarray]:
+def saved_model_answers(directory: Path) -> tuple[Answer, Answer]:
+    """How a SavedModel answers: by token ids, and by raw text."""
+    loaded = tf.saved_model.load(str(directory))
+    tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
+
+    def by_tokens(batch: Batch, loaded=loaded) -> np.ndarray:  # the signatures do not keep alive what they run on
+        return tokens(**{name: tf.constant(value) for name, value in batch.tokens.items()})["logits"].numpy()
+
+    def by_text(batch: Batch, loaded=loaded) -> np.ndarray:
+        pairs = {} if batch.text_pairs is None else {"text_pair": tf.constant(batch.text_pairs)}
+        return text(text=tf.constant(batch.texts), **pairs)["logits"].numpy()
+
+    return by_tokens, by_text
+
+
+def onnx_answer(path: Path, threads: int | None) -> Answer:
+    """How an ONNX file answers: a batch -> logits [batch, labels] float32.
+
+    Args:
+      path: the file.
+      threads: of ONNX Runtime; None: all processors.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
+    # Or its threads would go on spinning after a call, and slow down whatever is called next: another artefact here.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(
         ["logits"], {name: value.astype(np.int64) for name, value in batch.tokens.items()}
     )[0]
 
 
-def _onnx_weights(path: Path) -> dict[str, np.ndarray]:
-    """The encoder's kernels of an ONNX file, float or as codes."""
+def onnx_kernels(path: Path) -> dict[str, np.ndarray]:
+    """The encoder's kernels as they are in an ONNX file, float or as codes: [in, out] each."""
     tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(path)).graph.initializer}
     return {
         name: numpy_helper.to_array(tensor)
@@ -149,13 +172,19 @@ def _onnx_weights(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _saved_weights(directory: Path) -> dict[str, np.ndarray]:
-    """The encoder's kernels of a SavedModel, read from its variables."""
+def saved_model_kernels(directory: Path) -> dict[str, np.ndarray]:
+    """The encoder's kernels as they are in a SavedModel, variables or constants of codes: [in, out] each."""
     reader = tf.train.load_checkpoint(str(directory / "variables" / "variables"))
     found = {}
-    for key, shape in reader.get_variable_to_shape_map().items():
+    for key in reader.get_variable_to_shape_map():
         # A checkpoint writes each dot of a name twice.
         name = key.removeprefix("weights/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("..", ".")
-        if len(shape) == 2 and is_prunable(name, np.empty((1, 1))):
+        if name.startswith("bert.encoder."):
             found[name] = reader.get_tensor(key)
-    return found
+    saved_model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    for function in saved_model.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            *_, layer, last = ("", *node.name.split("/"))
+            if node.op == "Const" and last == CODES:
+                found[f"bert.{layer}.weight"] = tf.make_ndarray(node.attr["value"].tensor)
+    return {name: value for name, value in found.items() if is_prunable(name, value)}

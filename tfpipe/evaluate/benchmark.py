@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,45 +12,67 @@ from tfpipe.console import progress_bar
 from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
 
+K = TypeVar("K")
+
 SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 """name -> (batch, tokens per row)"""
 
+WARM_UP = 2
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def measure_latency(
     artifacts: list[Artifact], runs: int, pairs: bool
 ) -> dict[tuple[str, str], dict[str, float | None]]:
-    """Median milliseconds per call.
-
-    The artefacts take turns, so that whatever else the machine does meets all of them.
+    """Median milliseconds per call, at each shape.
 
     Args:
       artifacts: what to call.
-      runs: timed calls per artefact and shape, after two that warm up.
+      runs: timed calls per artefact and shape.
       pairs: whether texts come in pairs.
 
     Returns:
       (variant, kind) -> shape name -> milliseconds; None where the artefact does not take rows that long.
     """
-    seconds = {(artifact.variant, artifact.kind): {shape: [] for shape in SHAPES} for artifact in artifacts}
-    with progress_bar("latency", len(SHAPES) * (runs + 2)) as bar:
+    found = {(artifact.variant, artifact.kind): dict.fromkeys(SHAPES) for artifact in artifacts}
+    with progress_bar("latency", len(SHAPES) * (runs + WARM_UP)) as bar:
         for name, (batch_size, length) in SHAPES.items():
-            batch = _batch(batch_size, length, pairs)
-            for number in range(runs + 2):
-                for artifact in (each for each in artifacts if each.longest >= length):
-                    started = time.perf_counter()
-                    artifact.answer(batch)
-                    elapsed = time.perf_counter() - started
-                    if number >= 2:
-                        seconds[artifact.variant, artifact.kind][name].append(elapsed)
-                bar.advance()
-    return {
-        key: {
-            shape: round(float(np.median(values)) * 1000, 2) if values else None for shape, values in by_shape.items()
-        }
-        for key, by_shape in seconds.items()
-    }
+            answers = {
+                (artifact.variant, artifact.kind): artifact.answer
+                for artifact in artifacts
+                if artifact.longest >= length
+            }
+            batch = full_batch(batch_size, length, pairs)
+            for key, latency in time_in_turn(answers, batch, runs, bar.advance).items():
+                found[key][name] = latency
+    return found
+
+
+def time_in_turn(
+    answers: Mapping[K, Callable[[Batch], np.ndarray]],
+    batch: Batch,
+    runs: int,
+    after_round: Callable[[], None] = lambda: None,
+) -> dict[K, float]:
+    """Median milliseconds per call, rounded to hundredths.
+
+    They take turns, so that whatever else the machine does meets all of them.
+
+    Args:
+      answers: what to call, by key.
+      batch: with what.
+      runs: timed calls of each, after two that warm up.
+      after_round: called after each turn of all.
+    """
+    seconds: dict[K, list[float]] = {key: [] for key in answers}
+    for number in range(runs + WARM_UP):
+        for key, answer in answers.items():
+            started = time.perf_counter()
+            answer(batch)
+            if number >= WARM_UP:
+                seconds[key].append(time.perf_counter() - started)
+        after_round()
+    return {key: round(float(np.median(values)) * 1000, 2) for key, values in seconds.items()}
 
 
 def measure_batching(artifact: Artifact, table: TokenTable, runs: int = 5) -> dict[int, float]:
@@ -75,7 +99,7 @@ def measure_batching(artifact: Artifact, table: TokenTable, runs: int = 5) -> di
     return curve
 
 
-def _batch(batch_size: int, length: int, pairs: bool) -> Batch:
+def full_batch(batch_size: int, length: int, pairs: bool = False) -> Batch:
     """A full batch; the text makes as many tokens as the ids are, as a one-letter word is one token."""
     tokens = np.ones((batch_size, length), np.int32)
     text = " ".join(["a"] * (length - 2))

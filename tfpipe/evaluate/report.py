@@ -1,6 +1,7 @@
 """The stage `report`: one row per artefact, as a table, as `metrics.json` and as `model_card.md`.
 
-Enters: everything. Leaves: `metrics.json`, `model_card.md`; prints the table.
+Enters: what `verify` measured, and the records of all stages. Leaves: `metrics.json` and `model_card.md`; prints the
+table.
 """
 
 from __future__ import annotations
@@ -15,64 +16,25 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tfpipe import metrics
 from tfpipe.config import Config
 from tfpipe.console import say
-from tfpipe.evaluate.artifacts import load_artifacts
-from tfpipe.evaluate.benchmark import SHAPES, measure_latency
+from tfpipe.evaluate.benchmark import SHAPES
 from tfpipe.export.export import STAGE_OF_VARIANT
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.weights import WEIGHTS_FILE
 from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
 from tfpipe.train.devices import cpu_flags, int8_outlook
 
 
 def run(config: Config, stage: StageDirectory) -> None:
-    """Measures latency, gathers the rest, writes and prints."""
-    artifacts = [
-        artifact
-        for variant in config.variants
-        for artifact in load_artifacts(
-            variant,
-            load_classifier(stage.inputs[STAGE_OF_VARIANT[variant]]),
-            stage.inputs[STAGE_OF_VARIANT[variant]],
-            stage.inputs["export"] / variant,
-            config.report.threads,
-        )
-    ]
-    latency = measure_latency(artifacts, config.report.latency_runs, config.data.text_pair_column is not None)
+    """Gathers what was measured, writes and prints."""
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
-    comparisons = {
-        (entry["variant"], entry["artifact"]): entry
-        for entry in sorted(parity["comparisons"], key=lambda entry: entry["batch_size"])
-    }  # of the larger batch size, where all rows answered
     records = {name: _record(path) for name, path in stage.inputs.items()}
-    rows = []
-    for artifact in artifacts:
-        entry = comparisons[artifact.variant, artifact.kind]
-        low, high = metrics.wilson_interval(entry["accuracy"], entry["rows"])
-        rows.append(
-            {
-                "variant": artifact.variant,
-                "artifact": artifact.kind,
-                "split": "test",
-                "rows": entry["rows"],
-                "accuracy": entry["accuracy"],
-                "accuracy_95": [low, high],
-                "macro_f1": entry["macro_f1"],
-                "calibration_error": entry["calibration_error"],
-                "size_bytes": artifact.size_bytes,
-                "latency_ms": latency[artifact.variant, artifact.kind],
-                "max_abs_logit_diff": entry["max_abs_logit_diff"],
-                "label_agreement": entry["label_agreement"],
-                "mean_abs_probability_diff": entry["mean_abs_probability_diff"],
-                "sparsity": artifact.sparsity,
-                "path": str(artifact.path.relative_to(stage.path.parent)),
-            }
-        )
+    rows = [row | {"path": _path(row)} for row in parity["artifacts"]]
     summary = {
         "name": config.name,
         "artifacts": rows,
         "validation_accuracy": parity["validation_accuracy"],
+        "within_budget": parity["within_budget"],
         "training_examples_per_second": records["train"]["choices"].get("examples_per_second"),
         "seconds": {name: record["seconds"] for name, record in records.items()},
         "versions": records["verify"]["versions"],
@@ -87,6 +49,13 @@ def run(config: Config, stage: StageDirectory) -> None:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
 
 
+def _path(row: dict[str, Any]) -> str:
+    """Where an artefact lies in its run."""
+    if row["artifact"] == "keras":
+        return f"{STAGE_OF_VARIANT[row['variant']]}/{WEIGHTS_FILE}"
+    return f"export/{row['variant']}/{'model.onnx' if row['artifact'] == 'onnx' else 'saved_model'}"
+
+
 def _record(directory: Path) -> dict[str, Any]:
     return json.loads((directory / RECORD).read_text(encoding="utf-8"))
 
@@ -95,8 +64,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1),
-        caption="test split; accuracy with its 95 % interval; latency (batch, tokens) in ms, - where rows are cut "
-        "shorter; Δlogit (largest) and agreement against the Keras model of the same variant",
+        caption="test split; accuracy, and its change on the same rows, with 95 % intervals; latency (batch, tokens) "
+        "in ms, - where rows are cut shorter; Δlogit (largest) and agreement against the Keras model of the same "
+        "variant",
     )
     for heading in ("variant", "artefact"):
         table.add_column(heading, no_wrap=True)
@@ -109,7 +79,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         before = row["variant"]
         table.add_row(*_cells(row))
     # Standard output: the table is the result. Narrower, it would lose numbers.
-    Console(highlight=False, width=max(Console().width, 118)).print(table)
+    Console(highlight=False, width=max(Console().width, 132)).print(table)
 
 
 def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: list[str]) -> None:
@@ -126,7 +96,7 @@ def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: l
 
 
 def _headings() -> tuple[str, ...]:
-    return ("accuracy %", "MB", "zeros", *SHAPES, "Δlogit", "agreement")
+    return ("accuracy %", "against dense", "MB", "zeros", *SHAPES, "Δlogit", "agreement")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -136,12 +106,21 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["variant"],
         row["artifact"],
         f"{row['accuracy'] * 100:.2f} ±{(high - low) * 50:.2f}",
+        _change(row),
         f"{row['size_bytes'] / 1e6:.1f}",
         f"{row['sparsity']:.1%}",
         *("-" if latency[shape] is None else f"{latency[shape]:.1f}" for shape in SHAPES),
         f"{row['max_abs_logit_diff']:.1e}",
         f"{row['label_agreement']:.2%}",
     ]
+
+
+def _change(row: dict[str, Any]) -> str:
+    """The paired change of accuracy in points, with half of its interval."""
+    if row["variant"] == "dense" and not row["accuracy_change"]:
+        return ""
+    low, high = row["accuracy_change_95"]
+    return f"{row['accuracy_change'] * 100:+.2f} ±{(high - low) * 50:.2f}"
 
 
 def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Any]) -> str:

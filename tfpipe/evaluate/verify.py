@@ -1,7 +1,8 @@
-"""The stage `verify`: every artefact answers like the Keras model of its variant, or nothing is published.
+"""The stage `verify`: what answers like the Keras model of its variant, and keeps the budget, is published.
 
-Enters: the test rows, hard texts, the artefacts. Leaves: `parity.json`, and, once every gate is passed, a new version
-of each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving and its users need beside them.
+Enters: the test and validation rows, hard texts, the artefacts. Leaves: `parity.json`, with a row of measurements for
+each artefact; `logits.safetensors`, their answers to the test rows; and, once the gates are passed, a new version of
+each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving and its users need beside them.
 """
 
 from __future__ import annotations
@@ -11,137 +12,153 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from tfpipe import metrics
+from tfpipe.compress import budget
 from tfpipe.config import Config
-from tfpipe.console import progress_bar, say
+from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import GateError
-from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of, load_artifacts
-from tfpipe.evaluate.benchmark import measure_batching
+from tfpipe.evaluate.artifacts import Artifact, load_artifacts
+from tfpipe.evaluate.benchmark import measure_batching, measure_latency
+from tfpipe.evaluate.parity import answer_rows, compare, judge
 from tfpipe.export.export import STAGE_OF_VARIANT
-from tfpipe.export.golden import Requests, hard_requests
+from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import write_serving_files
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
 
 def run(config: Config, stage: StageDirectory) -> None:
-    """Compares, judges, publishes.
+    """Compares, measures, judges, publishes.
 
     Raises:
-      GateError: a gate failed; `parity.json` says by how much.
+      GateError: a gate failed, or the last variant is outside the budget; `parity.json` says by how much.
     """
     prepared = stage.inputs["prepare"]
     test, validation = TokenTable.open(prepared / "test"), TokenTable.open(prepared / "validation")
     pairs = config.data.text_pair_column is not None
-    comparisons, accuracies = [], {}
+    artifacts, comparisons, logits, accuracies = [], [], {}, {}
     for variant in config.variants:
         source = stage.inputs[STAGE_OF_VARIANT[variant]]
         classifier = load_classifier(source)
-        artifacts = load_artifacts(variant, classifier, source, stage.inputs["export"] / variant, None)
+        of_variant = load_artifacts(
+            variant, classifier, source, stage.inputs["export"] / variant, config.verify.threads
+        )
         hard = hard_requests(Tokenizer(TokenizerSettings.read(source), classifier.max_length), pairs=pairs)
-        comparisons += compare(artifacts, test, hard, config)
-        accuracies[variant] = _accuracy(artifacts[0], validation, config)
-        if variant == "dense":
-            curve = measure_batching(next(each for each in artifacts if each.kind == "saved_model_text"), test)
-    failures = judge(comparisons, accuracies, config)
+        found, answers = compare(of_variant, test, hard, config)
+        comparisons += found
+        logits |= {f"{variant}.{kind}": each for kind, each in answers.items()}
+        judged = next(each for each in of_variant if each.kind == config.budget.artifact)
+        answers = answer_rows(judged, validation, max(config.verify.batch_sizes))
+        accuracies[variant] = metrics.evaluate(answers, validation.labels, config.task)["accuracy"]
+        artifacts += of_variant
+    latency = measure_latency(artifacts, config.verify.latency_runs, pairs)
+    curve = measure_batching(next(each for each in artifacts if each.kind == "saved_model_text"), test)
+    rows = measured_rows(artifacts, comparisons, logits, latency, test, config)
+    costs = costs_of(rows, accuracies, config)
+    within, excess = budget.judge(costs, config.budget)
+    failures = judge(comparisons, config.verify) + ([] if excess is None else [excess])
+    (stage.path / "logits.safetensors").write_bytes(save(logits))
     write_json(
         stage.path / "parity.json",
-        {"comparisons": comparisons, "validation_accuracy": accuracies, "failures": failures},
+        {
+            "artifacts": rows,
+            "comparisons": comparisons,
+            "validation_accuracy": accuracies,
+            "costs": [cost.summary() for cost in costs],
+            "within_budget": within,
+            "failures": failures,
+        },
     )
     if failures:
         raise GateError(f"nothing is published; {'; '.join(failures)} (see {stage.path / 'parity.json'})")
     say(f"  {len(comparisons)} comparisons passed")
+    for cost in costs:
+        if cost.variant not in within:
+            say(f"  {cost.variant} is not published: {'; '.join(cost.excesses(config.budget))}")
     shown = range(min(2, test.num_rows))
     texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
     serving = stage.path.parent / "serving"
     published = {
         variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
-        for variant in config.variants
+        for variant in dict.fromkeys(("dense", *within))
     }
     stage.choices["published"] = [str(path.relative_to(stage.path.parent)) for path in published.values()]
     write_serving_files(serving, config.name, config.export.serving_version, published, texts, curve)
 
 
-def compare(artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config) -> list[dict[str, Any]]:
-    """Every artefact of a variant against its Keras model, at both batch sizes.
+def measured_rows(
+    artifacts: list[Artifact],
+    comparisons: list[dict[str, Any]],
+    logits: dict[str, np.ndarray],
+    latency: dict[tuple[str, str], dict[str, float | None]],
+    table: TokenTable,
+    config: Config,
+) -> list[dict[str, Any]]:
+    """One flat row of measurements for each artefact.
 
-    At the larger size all of `verify.rows` answer; at the smaller, `verify.small_batch_rows` of them, drawn by seed.
-    The hard texts answer at both and count in the largest logit difference; the shares are over rows of the data alone.
-
-    Returns:
-      Per artefact and batch size: `variant, artifact, batch_size, rows, accuracy, macro_f1, calibration_error,
-      max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts, hard_texts_max_abs_logit_diff`.
+    Args:
+      artifacts: what was measured.
+      comparisons: by `parity.compare`.
+      logits: `<variant>.<kind>` -> [rows, labels] float32.
+      latency: by `measure_latency`.
+      table: test rows, of which the first answered.
+      config: the configuration.
     """
-    everything = np.arange(min(config.verify.rows, table.num_rows))
-    small, large = sorted(config.verify.batch_sizes)
-    few = np.sort(np.random.default_rng(config.seed).permutation(everything)[: config.verify.small_batch_rows])
-    comparisons = []
-    for batch_size, rows in ((large, everything), (small, few)):
-        logits = {kind: np.zeros((table.num_rows, table.num_labels), np.float32) for kind in KINDS}
-        description = f"verify {artifacts[0].variant}, batches of {batch_size}"
-        with progress_bar(description, len(rows)) as bar:
-            for chunk, batch in batches_of(table, rows, batch_size):
-                for artifact in artifacts:
-                    logits[artifact.kind][chunk] = artifact.answer(batch)
-                bar.advance(len(chunk))
-        hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
-        for artifact in artifacts:
-            result = metrics.evaluate(logits[artifact.kind][rows], table.labels[rows], config.task)
-            found = metrics.differences(logits[artifact.kind][rows], logits["keras"][rows], config.task)
-            of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits["keras"]).max())
-            comparisons.append(
-                {
-                    "variant": artifact.variant,
-                    "artifact": artifact.kind,
-                    "batch_size": batch_size,
-                    "rows": len(rows),
-                    **{name: result[name] for name in ("accuracy", "macro_f1", "calibration_error")},
-                    **found,
-                    "max_abs_logit_diff": float(np.maximum(found["max_abs_logit_diff"], of_hard)),  # NaN stays NaN
-                    "hard_texts": len(hard),
-                    "hard_texts_max_abs_logit_diff": of_hard,
-                }
-            )
-    return comparisons
+    large = {name_of(each): each for each in reversed(comparisons)}
+    labels = table.labels[: len(logits["dense.keras"])]
+    right = {name: metrics.correct(each, labels, config.task) for name, each in logits.items()}
+    rows = []
+    for artifact in artifacts:
+        name = f"{artifact.variant}.{artifact.kind}"
+        entry = large[name]
+        change, *interval = metrics.paired_change(right[name], right["dense.keras"])
+        rows.append(
+            {
+                "variant": artifact.variant,
+                "artifact": artifact.kind,
+                "split": "test",
+                "rows": entry["rows"],
+                "accuracy": entry["accuracy"],
+                "accuracy_95": list(metrics.wilson_interval(entry["accuracy"], entry["rows"])),
+                "accuracy_change": change,
+                "accuracy_change_95": interval,
+                "macro_f1": entry["macro_f1"],
+                "calibration_error": entry["calibration_error"],
+                "size_bytes": artifact.size_bytes,
+                "parameters": artifact.parameters,
+                "latency_ms": latency[artifact.variant, artifact.kind],
+                "max_abs_logit_diff": entry["max_abs_logit_diff"],
+                "label_agreement": entry["label_agreement"],
+                "mean_abs_probability_diff": entry["mean_abs_probability_diff"],
+                "sparsity": artifact.sparsity,
+                "agrees": not judge([each for each in comparisons if name_of(each) == name], config.verify),
+            }
+        )
+    return rows
 
 
-def judge(comparisons: list[dict[str, Any]], accuracies: dict[str, float], config: Config) -> list[str]:
-    """The gates that failed, one line each: what, by how much, which setting."""
-    gates, failures = config.verify, []
-    for entry in comparisons:
-        where = f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}"
-        if entry["variant"] == "int8":
-            if not np.isfinite(entry["max_abs_logit_diff"]):
-                failures.append(f"{where}: logits differ by {entry['max_abs_logit_diff']}")
-            if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
-                failures.append(
-                    f"{where}: labels agree on {entry['label_agreement']:.2%}, "
-                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}"
-                )
-            if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
-                failures.append(
-                    f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.2g} on average, "
-                    f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"
-                )
-            continue
-        setting = "max_logit_diff_onnx" if entry["artifact"] == "onnx" else "max_logit_diff_saved_model"
-        limit = getattr(gates, setting)
-        if not entry["max_abs_logit_diff"] <= limit:
-            failures.append(
-                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.2g}, verify.{setting} is {limit:g}"
-            )
-    for variant, accuracy in accuracies.items():
-        drop = accuracies["dense"] - accuracy
-        if drop > gates.max_accuracy_drop:
-            failures.append(
-                f"{variant}: accuracy on validation rows falls from {accuracies['dense']:.4f} to {accuracy:.4f}, "
-                f"verify.max_accuracy_drop is {gates.max_accuracy_drop:g}; compress less, train longer or allow more"
-            )
-    return failures
+def name_of(comparison: dict[str, Any]) -> str:
+    """`<variant>.<kind>` of what a comparison is about."""
+    return f"{comparison['variant']}.{comparison['artifact']}"
+
+
+def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: Config) -> list[budget.Cost]:
+    """What each compressed variant costs, or the dense one alone, by the artefact that the budget is about."""
+    return [
+        budget.Cost(
+            row["variant"],
+            accuracies["dense"] - accuracies[row["variant"]],
+            row["size_bytes"],
+            row["latency_ms"][config.budget.latency_shape],
+        )
+        for row in rows
+        if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(config.variants) == 1)
+    ]
 
 
 def publish(saved_model: Path, directory: Path) -> Path:
@@ -165,15 +182,3 @@ def publish(saved_model: Path, directory: Path) -> Path:
 
 def _contents(directory: Path) -> dict[str, str]:
     return {str(file.relative_to(directory)): sha256_of_file(file) for file in directory.rglob("*") if file.is_file()}
-
-
-def _answers(artifact: Artifact, requests: Requests, batch_size: int) -> np.ndarray:
-    parts = (requests.part(start, start + batch_size) for start in range(0, len(requests), batch_size))
-    return np.concatenate([artifact.answer(Batch(part.tokens, part.texts, part.text_pairs)) for part in parts])
-
-
-def _accuracy(artifact: Artifact, table: TokenTable, config: Config) -> float:
-    logits = np.zeros((table.num_rows, table.num_labels), np.float32)
-    for chunk, batch in batches_of(table, np.arange(table.num_rows), max(config.verify.batch_sizes)):
-        logits[chunk] = artifact.answer(batch)
-    return metrics.evaluate(logits, table.labels, config.task)["accuracy"]

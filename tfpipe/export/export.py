@@ -23,7 +23,7 @@ from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import Classifier, load_classifier, set_weights
 from tfpipe.rundir import RECORD, StageDirectory
 
-STAGE_OF_VARIANT = {"dense": "train", "pruned": "prune", "int8": "quantize"}
+STAGE_OF_VARIANT = {"dense": "train", "distilled": "distill", "pruned": "prune", "int8": "quantize"}
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -41,7 +41,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         classifier, saved_model = load_classifier(source), directory / "saved_model"
         model = float_model(classifier)
         tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
-        save_saved_model(ServedClassifier(model, classifier, tokenizer, pairs=pairs), saved_model)
+        save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=pairs), saved_model)
         operators = check_saved_model(saved_model, config.export.serving_version)
         warmups = write_warmup(saved_model, test, pairs=pairs)
         say(
@@ -63,5 +63,12 @@ def run(config: Config, stage: StageDirectory) -> None:
 def float_model(classifier: Classifier):
     """The mask form of a stored classifier: the Keras model that every artefact is compared with."""
     model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges)
+    set_weights(model, classifier.weights)
+    return model
+
+
+def served_model(classifier: Classifier):
+    """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
+    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
     set_weights(model, classifier.weights)
     return model

@@ -137,7 +137,7 @@ def record(artifact: Path, golden: Path, requests: Requests, classifier: Classif
       golden: file to write.
       requests: what to ask.
       classifier: gives labels and task.
-      variant: `dense`, `pruned` or `int8`.
+      variant: `dense`, `distilled`, `pruned` or `int8`.
     """
     answer = next(iter(answers_of(artifact).values()))
     limits = Verify()

@@ -142,29 +142,23 @@ def _weights_as_inputs(concrete, model: tf_keras.Model) -> tuple[tf.compat.v1.Gr
 
 def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Classifier) -> None:
     """Makes each weight an initializer under its own name; a quantized one its codes and their dequantization."""
+    codes = classifier.codes
     kept = [value for value in graph.input if value.name not in weight_inputs]
     del graph.input[:]
     graph.input.extend(kept)
     for tensor, name in weight_inputs.items():
         value = classifier.weights[name]
         kernel = is_kernel(name, variables[name])
-        scale = classifier.quantization.get(f"{name}.scale")
-        if scale is None:
+        if name not in codes:
             add_initializer(graph, name, value.T if kernel else value)
             reconnect(graph, tensor, name)
         elif kernel:
-            _add_quantized_kernel(graph, name, tensor, value, scale)
+            _add_quantized_kernel(graph, name, tensor, *codes[name])
         else:
-            _gather_codes(graph, name, tensor, value, scale)
+            _gather_codes(graph, name, tensor, *codes[name])
 
 
-def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """[rows, columns] float32 on its grid, [rows] float32 scales -> the int8 codes, exactly."""
-    return np.round(weight / scale[:, None]).astype(np.int8)
-
-
-def _add_quantized_kernel(graph, name: str, tensor: str, value: np.ndarray, scale: np.ndarray) -> None:
-    codes = codes_of(value, scale)
+def _add_quantized_kernel(graph, name: str, tensor: str, codes: np.ndarray, scale: np.ndarray) -> None:
     # A channel without weights has any scale: a small one, as its bias is stored in steps of it.
     scale = np.where(codes.any(axis=1), scale, np.float32(2.0**-20))
     add_initializer(graph, f"{name}.codes", codes.T)
@@ -209,9 +203,9 @@ def _dequantize(graph, codes: str, scale: np.ndarray, output: str, axis: int) ->
     graph.node.append(helper.make_node("DequantizeLinear", inputs, [output], name=name, axis=axis))
 
 
-def _gather_codes(graph, name: str, tensor: str, value: np.ndarray, scale: np.ndarray) -> None:
+def _gather_codes(graph, name: str, tensor: str, codes: np.ndarray, scale: np.ndarray) -> None:
     """An embedding: gathers int8 rows and their scales, then multiplies; dequantizing the table would touch it all."""
-    add_initializer(graph, f"{name}.codes", codes_of(value, scale))
+    add_initializer(graph, f"{name}.codes", codes)
     add_initializer(graph, f"{name}.scale", scale[:, None])
     gather = next(node for node in graph.node if node.op_type == "Gather" and node.input[0] == tensor)
     ids, output = gather.input[1], gather.output[0]

@@ -128,7 +128,7 @@ def _attention(graph, model, layer: AttentionContext, *, flat: bool) -> str:
     hidden = layer.output.shape[-1]
     width = hidden // layer.num_heads
     # A 0 keeps a dimension as it is.
-    split = "attention.split" if flat else _shape(graph, 0, 0, layer.num_heads, width)
+    split = _split(layer.num_heads) if flat else _shape(graph, 0, 0, layer.num_heads, width)
     merge = _shape(graph, -1, hidden) if flat else _shape(graph, 0, 0, hidden)
     root = add_initializer(graph, "attention.sqrt_width", np.float32(math.sqrt(width)))
 
@@ -218,18 +218,26 @@ def _class_token(graph, model, *, flat: bool) -> None:
 
 def _flatten(graph, model) -> None:
     """Hidden states as matrices from the embeddings on."""
-    layer = next(layer for layer in model.layers if isinstance(layer, AttentionContext))
-    hidden = layer.output.shape[-1]
+    hidden = model.get_layer("embeddings.LayerNorm").output.shape[-1]
     first = next(node for node in graph.node if node.name.startswith("embeddings.LayerNorm/"))
     reconnect(graph, first.output[0], "states.flat")
-    heads = [layer.num_heads, hidden // layer.num_heads]
+    layers = [layer for layer in model.layers if isinstance(layer, AttentionContext)]
+    width = layers[0].output.shape[-1] // layers[0].num_heads
     _add(
         graph,
         "states",
         ("Reshape", [first.output[0], _shape(graph, -1, hidden)], "states.flat", {}),
-        ("Concat", ["positions.shape", _shape(graph, *heads)], "attention.split", {"axis": 0}),
         ("Concat", ["positions.shape", _shape(graph, hidden)], "states.shape", {"axis": 0}),
+        *(
+            ("Concat", ["positions.shape", _shape(graph, heads, width)], _split(heads), {"axis": 0})
+            for heads in sorted({layer.num_heads for layer in layers})
+        ),
     )
+
+
+def _split(heads: int) -> str:
+    """Name of the shape [batch, length, heads, width]."""
+    return f"attention.split_{heads}"
 
 
 def _shape(graph, *dimensions: int) -> str:

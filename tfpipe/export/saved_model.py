@@ -20,7 +20,7 @@ from tfpipe.model.weights import Classifier, variables_by_name
 
 
 class ServedClassifier(tf.Module):
-    """What is saved: weights by name, the tokenizer's tables, two signatures; nothing of Keras."""
+    """What is saved: weights by name or as constants, the tokenizer's tables, two signatures; nothing of Keras."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
         """Wraps a mask form.
@@ -50,6 +50,7 @@ class ServedClassifier(tf.Module):
                 label, probabilities = tf.gather(labels, tf.argmax(logits, axis=-1)), tf.nn.softmax(logits)
             return {"logits": logits, "probabilities": probabilities, "label": label}
 
+        # A function of its own, which the other signature calls: constants would be stored twice otherwise.
         ids = tf.TensorSpec([None, None], tf.int32)
         self.tokens = tf.function(
             tokens,
@@ -60,10 +61,10 @@ class ServedClassifier(tf.Module):
         self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
         if pairs:
             self.text = tf.function(
-                lambda text, text_pair: tokens(**tokenizer.dense(text, text_pair)), input_signature=texts
+                lambda text, text_pair: self.tokens(**tokenizer.dense(text, text_pair)), input_signature=texts
             )
         else:
-            self.text = tf.function(lambda text: tokens(**tokenizer.dense(text)), input_signature=texts)
+            self.text = tf.function(lambda text: self.tokens(**tokenizer.dense(text)), input_signature=texts)
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:

@@ -13,9 +13,10 @@ before every projection that can be 8 bits wide.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -23,6 +24,8 @@ from tfpipe.model.layers import (
     Activation,
     AttentionContext,
     BroadcastDense,
+    CodedDense,
+    CodedEmbedding,
     CompiledActivation,
     Dropout,
     FakeQuantize,
@@ -58,11 +61,38 @@ class Architecture:
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     pad_token_id: int
+    attention_heads_per_layer: tuple[int, ...] | None = None
+    """what structured pruning left; None: `num_attention_heads` in each"""
+    intermediate_size_per_layer: tuple[int, ...] | None = None
+    """what structured pruning left; None: `intermediate_size` in each"""
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Architecture:
-        """Takes the keys it knows from a config.json."""
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+        """Takes the keys it knows from a config.json.
+
+        Raises:
+          KeyError: one is missing that every BERT has.
+        """
+        given = {field.name: config[field.name] for field in fields(cls) if field.default is MISSING}
+        for name in ("attention_heads_per_layer", "intermediate_size_per_layer"):
+            if config.get(name) is not None:
+                given[name] = tuple(config[name])
+        return cls(**given)
+
+    @property
+    def head_width(self) -> int:
+        """Of a head's queries, keys and values, in every layer."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each layer."""
+        return self.attention_heads_per_layer or (self.num_attention_heads,) * self.num_hidden_layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Feed-forward columns of each layer."""
+        return self.intermediate_size_per_layer or (self.intermediate_size,) * self.num_hidden_layers
 
     def with_dropout(self, rate: float | None) -> Architecture:
         """The same encoder with one dropout rate everywhere; None keeps the rates."""
@@ -71,8 +101,8 @@ class Architecture:
         return replace(self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of config.json."""
-        return asdict(self)
+        """The keys of config.json; counts per layer only where they are not the same everywhere, as BERT has them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras.Model:
@@ -87,7 +117,10 @@ def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras
 
 
 def build_mask_form(
-    architecture: Architecture, num_labels: int, ranges: dict[str, tuple[float, float]] | None = None
+    architecture: Architecture,
+    num_labels: int,
+    ranges: dict[str, tuple[float, float]] | None = None,
+    codes: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> tf_keras.Model:
     """The classifier that is evaluated and exported, in float32.
 
@@ -95,12 +128,14 @@ def build_mask_form(
       architecture: shape of the encoder.
       num_labels: width of the logits.
       ranges: quantization point -> (minimum, maximum); a point without an entry stays float.
+      codes: weight, as `bert.….weight` -> its codes, [out, in] or [rows, width] int8, and their scales, [out] or [rows]
+        float32; these are constants of the graph. A weight without an entry is a float variable.
     """
     policy = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy("float32")
     try:
         inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in MASK_FORM_INPUTS}
-        trunk = _MaskTrunk(architecture, inputs, ranges or {})
+        trunk = _MaskTrunk(architecture, inputs, ranges or {}, codes or {})
         positions = Positions(name="positions")(inputs["input_ids"])
         states = trunk(inputs["input_ids"], inputs["token_type_ids"], positions)
         cls = tf_keras.layers.Lambda(lambda x: x[:, 0], name="cls")(states)
@@ -113,7 +148,6 @@ class _Trunk:
     """Builds the encoder's layers; the forms differ in the few methods that are theirs."""
 
     dense_class: type
-    embedding_class: type
     activation_class: type
 
     def __init__(self, architecture: Architecture):
@@ -123,7 +157,7 @@ class _Trunk:
         """[rows, length] int32 inputs -> hidden states of the class tokens, [rows, slots, hidden]."""
         a = self.architecture
         word, position, token_type = (
-            self.embedding_class(size, a.hidden_size, name=f"embeddings.{name}_embeddings")(ids)
+            self.embedding(f"embeddings.{name}_embeddings", size, ids)
             for name, size, ids in (
                 ("word", a.vocab_size, input_ids),
                 ("position", a.max_position_embeddings, position_ids),
@@ -132,24 +166,25 @@ class _Trunk:
         )
         x = self.embedded(word, position, token_type)
         for index in range(a.num_hidden_layers):
-            x = self._layer(f"encoder.layer.{index}", x, last=index == a.num_hidden_layers - 1)
+            x = self._layer(index, x)
         return x
 
-    def _layer(self, name: str, x, last: bool):
-        a = self.architecture
+    def _layer(self, index: int, x):
+        a, name = self.architecture, f"encoder.layer.{index}"
+        heads, last = a.heads[index], index == a.num_hidden_layers - 1
         states = self.point(f"{name}.attention.self.input", x)
         queries, residual = states, x
         if last:  # only the class tokens are read after it: they alone ask, and the other tokens are keys and values
             residual = self.class_tokens(f"{name}.residual", x)
             queries = residual if states is x else self.class_tokens(f"{name}.queries", states)
         query, key, value = (
-            self.dense(f"{name}.attention.self.{part}", a.hidden_size, source)
+            self.dense(f"{name}.attention.self.{part}", heads * a.head_width, source)
             for part, source in (("query", queries), ("key", states), ("value", states))
         )
-        context = self.attention(f"{name}.attention.self.context", query, key, value, last=last)
+        context = self.attention(f"{name}.attention.self.context", query, key, value, heads=heads, last=last)
         attended = self._projected(f"{name}.attention.output", a.hidden_size, context)
         x = self.normalized(f"{name}.attention.output", attended, residual)
-        inner = self._projected(f"{name}.intermediate", a.intermediate_size, x)
+        inner = self._projected(f"{name}.intermediate", a.widths[index], x)
         inner = self.activation_class(a.hidden_act, name=f"{name}.intermediate.activation")(inner)
         outer = self._projected(f"{name}.output", a.hidden_size, inner)
         return self.normalized(f"{name}.output", outer, x)
@@ -167,7 +202,6 @@ class _TrainingTrunk(_Trunk):
     """Packed rows, dropout, points that quantization-aware training can wrap."""
 
     dense_class = FlatDense
-    embedding_class = tf_keras.layers.Embedding
     activation_class = CompiledActivation
 
     def __init__(self, architecture: Architecture, inputs: dict[str, tf.Tensor]):
@@ -175,19 +209,21 @@ class _TrainingTrunk(_Trunk):
         self._segments, self._cls_index = inputs["segment_ids"], inputs["cls_index"]
         self._key, self._dropouts = inputs["dropout_key"], 0
 
+    def embedding(self, name: str, size: int, ids):
+        """A table."""
+        return tf_keras.layers.Embedding(size, self.architecture.hidden_size, name=name)(ids)
+
     def embedded(self, word, position, token_type):
         """Sum, normalization, dropout."""
         other = tf_keras.layers.Add(name="embeddings.sum")([position, token_type])
         x = self._residual_normalization("embeddings.LayerNorm", word, other, rate=0.0)
         return self.dropout("embeddings.dropout", x)
 
-    def attention(self, name: str, query, key, value, last: bool):
+    def attention(self, name: str, query, key, value, heads: int, last: bool):
         """Within each segment."""
         segments = self.class_tokens("cls.segments", self._segments) if last else self._segments
-        a = self.architecture
-        layer = PackedAttentionContext(
-            a.num_attention_heads, a.attention_probs_dropout_prob, self._next_salt(), name=name
-        )
+        rate = self.architecture.attention_probs_dropout_prob
+        layer = PackedAttentionContext(heads, rate, self._next_salt(), name=name)
         return layer([query, key, value, segments, self._segments, self._key])
 
     def normalized(self, name: str, x, residual):
@@ -221,22 +257,39 @@ class _MaskTrunk(_Trunk):
     """One example a row, no dropout, learned ranges fixed: plain operators that convert well."""
 
     dense_class = BroadcastDense
-    embedding_class = GatherEmbedding
     activation_class = Activation
 
     def __init__(
-        self, architecture: Architecture, inputs: dict[str, tf.Tensor], ranges: dict[str, tuple[float, float]]
+        self,
+        architecture: Architecture,
+        inputs: dict[str, tf.Tensor],
+        ranges: dict[str, tuple[float, float]],
+        codes: dict[str, tuple[np.ndarray, np.ndarray]],
     ):
         super().__init__(architecture)
         self._bias, self._ranges = MaskBias(name="attention_bias")(inputs["attention_mask"]), ranges
+        self._codes = codes
+
+    def dense(self, name: str, units: int, x, **kwargs):
+        """A projection, of codes where there are some."""
+        if f"bert.{name}.weight" not in self._codes:
+            return super().dense(name, units, x, **kwargs)
+        codes, scale = self._codes[f"bert.{name}.weight"]
+        return CodedDense(np.ascontiguousarray(codes.T), scale, name=name)(x)
+
+    def embedding(self, name: str, size: int, ids):
+        """A table, of codes where there are some."""
+        if f"bert.{name}.weight" in self._codes:
+            return CodedEmbedding(*self._codes[f"bert.{name}.weight"], name=name)(ids)
+        return GatherEmbedding(size, self.architecture.hidden_size, name=name)(ids)
 
     def embedded(self, word, position, token_type):
         """Sum and normalization."""
         return self._norm("embeddings", tf_keras.layers.Add(name="embeddings.sum")([word, position, token_type]))
 
-    def attention(self, name: str, query, key, value, last: bool):
+    def attention(self, name: str, query, key, value, heads: int, last: bool):
         """Over the row."""
-        return AttentionContext(self.architecture.num_attention_heads, name=name)([query, key, value, self._bias])
+        return AttentionContext(heads, name=name)([query, key, value, self._bias])
 
     def normalized(self, name: str, x, residual):
         """Sum and normalization."""

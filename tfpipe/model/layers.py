@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from tfpipe.model import elementwise
 
+CODES = "codes"
+"""name, within their layer, of the constants that hold 8-bit weights"""
 MASKED = -1e9  # added to a masked score: exp() of it is exactly 0 in float32, and sums with it stay finite
 
 
@@ -275,6 +278,51 @@ class GatherEmbedding(tf_keras.layers.Embedding):
     def call(self, ids):
         """[batch, length] int32 -> [batch, length, width] float32."""
         return tf.gather(tf.identity(self.embeddings), ids)
+
+
+class CodedDense(tf_keras.layers.Layer):
+    """`BroadcastDense` whose kernel is 8-bit codes, constants of the graph, multiplied by their scales when it runs."""
+
+    def __init__(self, codes: np.ndarray, scale: np.ndarray, **kwargs):
+        """Takes the kernel.
+
+        Args:
+          codes: [into, units] int8.
+          scale: [units] float32.
+          **kwargs: of a Keras layer.
+        """
+        super().__init__(**kwargs)
+        self._codes, self._scale = codes, scale
+
+    def build(self, input_shape):
+        """Makes the bias, [units] float32."""
+        self.bias = self.add_weight(name="bias", shape=(len(self._scale),), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, x):
+        """[batch, length, into] float32 -> [batch, length, units] float32."""
+        kernel = tf.cast(tf.constant(self._codes, name=CODES), tf.float32) * tf.constant(self._scale, name="scale")
+        return tf.matmul(x, kernel) + self.bias
+
+
+class CodedEmbedding(tf_keras.layers.Layer):
+    """`GatherEmbedding` of 8-bit rows, constants of the graph: rows are gathered as they are, then scaled."""
+
+    def __init__(self, codes: np.ndarray, scale: np.ndarray, **kwargs):
+        """Takes the table.
+
+        Args:
+          codes: [rows, width] int8.
+          scale: [rows] float32.
+          **kwargs: of a Keras layer.
+        """
+        super().__init__(**kwargs)
+        self._codes, self._scale = codes, scale
+
+    def call(self, ids):
+        """[batch, length] int32 -> [batch, length, width] float32."""
+        rows = tf.cast(tf.gather(tf.constant(self._codes, name=CODES), ids), tf.float32)
+        return rows * tf.gather(tf.constant(self._scale, name="scale"), ids)[..., None]
 
 
 class QuantizationPoint(tf_keras.layers.Layer):

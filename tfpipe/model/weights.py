@@ -20,11 +20,10 @@ from safetensors.numpy import load_file, save
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
-from tfpipe.model.layers import LayerNormalization
+from tfpipe.model.layers import CodedDense, LayerNormalization
 from tfpipe.rundir import write_json
-
-WEIGHTS_FILE = "model.safetensors"
-QUANTIZATION_FILE = "quantization.safetensors"
+from tfpipe.transformers_source import QUANTIZATION as QUANTIZATION_FILE
+from tfpipe.transformers_source import WEIGHTS as WEIGHTS_FILE
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,18 @@ class Classifier:
     """`<layer>.weight.scale` [out] float32, `<point>.minimum` and `.maximum` [] float32; empty: not quantized"""
 
     def with_weights(
-        self, weights: dict[str, np.ndarray], quantization: dict[str, np.ndarray] | None = None
+        self,
+        weights: dict[str, np.ndarray],
+        quantization: dict[str, np.ndarray] | None = None,
+        architecture: Architecture | None = None,
     ) -> Classifier:
-        """The same classifier with other weights."""
-        return replace(self, weights=weights, quantization=quantization or {})
+        """The same classifier with other weights, and another shape where one is given."""
+        return replace(
+            self,
+            weights=weights,
+            quantization=quantization or {},
+            architecture=architecture or self.architecture,
+        )
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -55,6 +62,21 @@ class Classifier:
             for name, low in self.quantization.items()
             if name.endswith(suffix)
         }
+
+    @property
+    def codes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Quantized weight -> its 8-bit codes, [rows, columns] int8, and their scales, [rows] float32."""
+        suffix, found = ".scale", {}
+        for name, scale in self.quantization.items():
+            if name.endswith(suffix):
+                weight = name.removesuffix(suffix)
+                found[weight] = codes_of(self.weights[weight], scale), scale
+        return found
+
+
+def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """[rows, columns] float32 on its grid, [rows] float32 scales -> the int8 codes, exactly."""
+    return np.round(weight / scale[:, None]).astype(np.int8)
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
@@ -68,6 +90,8 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
         elif isinstance(layer, tf_keras.layers.Dense):
             # A wrapper that has run left a quantized tensor in `layer.kernel` and keeps the variable itself.
             named[f"{prefix}.weight"] = next(weight for weight in wrapped.weights if len(weight.shape) == 2)
+            named[f"{prefix}.bias"] = layer.bias
+        elif isinstance(layer, CodedDense):
             named[f"{prefix}.bias"] = layer.bias
         elif isinstance(layer, LayerNormalization):
             named[f"{prefix}.weight"], named[f"{prefix}.bias"] = layer.gamma, layer.beta

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from tfpipe.errors import InputError
+from tfpipe.rundir import RunDirectory
 
 BATCH = 64
 
@@ -58,6 +59,13 @@ def find_saved_model(path: Path, variant: str) -> Path:
         return path
     published = path / "serving" / variant
     versions = [int(child.name) for child in published.glob("*") if child.name.isdigit()] if published.is_dir() else []
+    record = RunDirectory(path).record("verify") if versions else None
+    newest = record["choices"].get("published") if record else None
+    if newest is not None and not any(each.startswith(f"serving/{variant}/") for each in newest):
+        raise InputError(
+            f"{path}: the last run did not publish {variant}, what is in serving/{variant}/ is older; it published "
+            f"{', '.join(newest)}; give the directory of a version to use it all the same"
+        )
     if versions:
         return published / str(max(versions))
     if (path / "config.yaml").is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -80,9 +81,17 @@ class Recipe:
         return count
 
 
+class Fitting(Protocol):
+    """A section that says how long and how fast a stage trains."""
+
+    epochs: float
+    learning_rate: float
+
+
 def recipe_of(
     config: Config,
     stage: str,
+    section: Fitting,
     *,
     keep: str,
     precision: str,
@@ -93,7 +102,8 @@ def recipe_of(
 
     Args:
       config: the configuration.
-      stage: its name, which is also its section's: epochs and peak learning rate stand there.
+      stage: its name.
+      section: where its epochs and peak learning rate stand.
       keep: `best` or `last`.
       precision: policy under which the model was made.
       labels: names of the labels.
@@ -101,8 +111,7 @@ def recipe_of(
     """
     weights = class_weights(config.train.class_weights, labels, training.labels.sum(axis=0))
     loss = Loss(config.task, config.train.label_smoothing, weights)
-    own = getattr(config, stage)
-    return Recipe(stage, own.epochs, own.learning_rate, keep, config.train, loss, precision, config.seed)
+    return Recipe(stage, section.epochs, section.learning_rate, keep, config.train, loss, precision, config.seed)
 
 
 def class_weights(

@@ -17,14 +17,23 @@ from tfpipe.model.weights import variables_by_name
 MODEL_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "position_ids", "cls_index")
 
 
+Batch = dict[str, tf.Tensor]
+Objective = Callable[[tf_keras.Model, Batch, tf.Tensor], tf.Tensor]
+
+
 @dataclass(frozen=True)
 class Hooks:
-    """What pruning and quantization add to a step."""
+    """What compression adds to a step."""
 
+    on_gradients: Callable[[list[tf.Tensor]], None] | None = None
+    """called in the replica with the gradient of the whole batch, one float32 tensor for each trainable variable, in
+    the model's order, before it is clipped"""
     after_update: Callable[[tf.Tensor], None] | None = None
     """called in the replica with the step's number (int64, from 0) after the optimizer's update: keeps zeros zero"""
     tracked: tf.Module | None = None
     """variables that belong into a checkpoint beside the model's"""
+    objective: Objective | None = None
+    """what is minimized in place of the loss: see `Loss.of_batch`"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Loss:
         labels = labels * (1.0 - self.label_smoothing) + self.label_smoothing / count
         return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
-    def weights(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def weights(self, batch: Batch) -> tf.Tensor:
         """[rows, slots] float32: 0 for an empty slot."""
         if self.class_weights is None:
             return batch["weights"]
@@ -55,8 +64,19 @@ class Loss:
         # An example without any label (multi_label) counts once.
         return batch["weights"] * tf.where(count > 0.0, chosen / tf.maximum(count, 1.0), 1.0)
 
+    def of_batch(self, model: tf_keras.Model, batch: Batch, key: tf.Tensor) -> tf.Tensor:
+        """The sum over a batch's examples, each with its weight: [] float32.
 
-def model_inputs(batch: dict[str, tf.Tensor], dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        Args:
+          model: training form.
+          batch: see `data.batches`.
+          key: [2] int32, of the dropout.
+        """
+        logits = tf.cast(model(model_inputs(batch, key), training=True), tf.float32)
+        return tf.reduce_sum(self.per_example(logits, batch["labels"]) * self.weights(batch))
+
+
+def model_inputs(batch: Batch, dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
     """The training form's inputs; without a key, for inference."""
     key = tf.zeros([2], tf.int32) if dropout_key is None else dropout_key
     return {name: batch[name] for name in MODEL_INPUTS} | {"dropout_key": key}
@@ -89,13 +109,12 @@ def make_train_step(
       hooks: what a compression method adds.
     """
     variables = model.trainable_variables
+    objective = loss.of_batch if hooks.objective is None else hooks.objective
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
     def gradients_of(batch, example_weight, key):
         with tf.GradientTape() as tape:
-            logits = tf.cast(model(model_inputs(batch, key), training=True), tf.float32)
-            losses = loss.per_example(logits, batch["labels"])
-            value = tf.reduce_sum(losses * loss.weights(batch)) / example_weight
+            value = objective(model, batch, key) / example_weight
             target = optimizer.get_scaled_loss(value) if scaled else value
         # An embedding's gradient is sparse, with a token's rows apart: added up, or its norm would be wrong.
         gradients = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in tape.gradient(target, variables)]
@@ -120,6 +139,8 @@ def make_train_step(
             sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients, strict=True)]
         if strategy.num_replicas_in_sync > 1:
             sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        if hooks.on_gradients is not None:
+            hooks.on_gradients(sums)
         norm = tf.linalg.global_norm(sums)
         if clip_global_norm is not None:
             sums, _ = tf.clip_by_global_norm(sums, clip_global_norm, use_norm=norm)

@@ -51,6 +51,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     recipe = recipe_of(
         config,
         "train",
+        settings,
         keep="best",
         precision=policy.value,
         labels=labels,

@@ -1,0 +1,97 @@
+"""Calibration: ranges against NumPy over the same values; the ranking leaves the model as it was."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.compress.calibration import (
+    BINS,
+    CalibrationRows,
+    Probe,
+    damage_by_layer,
+    min_max_ranges,
+    percentile_ranges,
+)
+from tfpipe.compress.grid import nudged
+from tfpipe.data.token_table import TokenTable
+from tfpipe.model.bert import build_training_form
+from tfpipe.model.layers import QuantizationPoint
+from tfpipe.model.weights import get_weights, load_classifier, set_weights
+from tfpipe.train.recipe import training_plan
+from tfpipe.train.step import model_inputs
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_run) -> CalibrationRows:
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    plan, _ = training_plan(config, table, table)
+    return CalibrationRows(table, plan, 64)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    classifier = load_classifier(tiny_run[1] / "train")
+    model = build_training_form(classifier.architecture, 2)
+    set_weights(model, classifier.weights)
+    return model
+
+
+@pytest.fixture(scope="module")
+def values(model, rows) -> dict[str, list[np.ndarray]]:
+    """What passes each point, by batch."""
+    points = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
+    observed = tf_keras.Model(model.input, points)
+    found = [observed(model_inputs(batch), training=False) for batch in rows]
+    return {name: [each[name].numpy().ravel() for each in found] for name in points}
+
+
+def test_about_as_many_rows_as_asked_for_the_same_each_time(rows):
+    counts = [int((batch["weights"].numpy() > 0).sum()) for batch in rows]
+    assert len(counts) == rows.steps == 4 and 48 <= sum(counts) <= 80
+    first, again = (np.concatenate([batch["input_ids"].numpy() for batch in rows]) for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+def test_min_max_is_the_mean_over_batches(model, rows, values):
+    found = min_max_ranges(model, rows)
+    assert found.keys() == values.keys()
+    for name, batches in values.items():
+        expected = np.mean([each.min() for each in batches]), np.mean([each.max() for each in batches])
+        assert found[name] == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("percentile", [90.0, 99.9])
+def test_percentile_is_that_of_all_values_to_a_bin(model, rows, values, percentile):
+    found = percentile_ranges(model, rows, percentile)
+    assert found.keys() == values.keys()
+    for name, batches in values.items():
+        every = np.concatenate(batches)
+        expected = np.percentile(every, [100.0 - percentile, percentile], method="inverted_cdf")
+        width = float(every.max() - every.min()) / BINS
+        assert found[name] == pytest.approx(expected, abs=3 * width), name
+
+
+def test_a_probe_is_the_model_until_it_is_switched_on(model, rows):
+    probe, batch = Probe(model), next(iter(rows))
+    plain = model(model_inputs(batch), training=False).numpy()
+    assert np.array_equal(probe.model(model_inputs(batch), training=False), plain)
+    point = "encoder.layer.1.output.input"
+    probe.switch_on({point: nudged(-0.1, 0.1)})
+    assert np.abs(probe.model(model_inputs(batch), training=False) - plain).max() > 1e-3
+    probe.switch_on({})
+    assert np.array_equal(probe.model(model_inputs(batch), training=False), plain)
+
+
+def test_damage_ranks_the_layers_and_leaves_the_model_as_it_was(model, rows):
+    before, ranges = get_weights(model), min_max_ranges(model, rows)
+    narrow = "encoder.layer.0.intermediate.input"
+    damage = damage_by_layer(model, rows, ranges | {narrow: (-0.05, 0.05)}, "single_label")
+    after = get_weights(model)
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    assert damage.keys() == ranges.keys() | {"embeddings"}
+    assert next(iter(damage)) == narrow and damage[narrow] > 10 * sorted(damage.values())[-2]
+    weights_alone = damage_by_layer(model, rows, {}, "single_label")
+    assert weights_alone[narrow] < damage[narrow] / 10
+    assert tf.reduce_all([value >= 0 for value in weights_alone.values()])

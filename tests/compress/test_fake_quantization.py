@@ -1,0 +1,73 @@
+"""TF-MOT's fake quantization in a model of ours: what it wraps, what it leaves, the zeros that it keeps."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY, tiny_vocabulary, tiny_weights
+
+from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
+from tfpipe.compress.grid import is_embedding, is_projection
+from tfpipe.compress.masks import is_prunable
+from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.layers import QuantizationPoint
+from tfpipe.model.weights import get_weights, load_classifier, set_weights, variables_by_name
+from tfpipe.train.devices import choose_strategy
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_only_kernels_that_pruning_made_zeros_in_are_held(tiny_run, replicas):
+    _, run = tiny_run
+    strategy = tf.distribute.get_strategy() if replicas == 1 else choose_strategy("mirrored")[0]
+    for stage, held in (("prune", 12), ("train", 0)):
+        classifier = load_classifier(run / stage)
+        with strategy.scope():
+            model = build_training_form(classifier.architecture, 2)
+            set_weights(model, classifier.weights)
+            zeros = KeptZeros(model)
+            for name, kernel in variables_by_name(model).items():
+                if is_projection(name):
+                    kernel.assign(kernel + tf.ones_like(kernel))
+        strategy.run(tf.function(zeros.update), args=(tf.constant(0, tf.int64),))
+        after = get_weights(model)
+        kept = [
+            name
+            for name, value in classifier.weights.items()
+            if is_prunable(name, value) and np.array_equal(after[name] == 0, value == 0) and (value == 0).any()
+        ]
+        assert len(kept) == held
+
+
+def small_model():
+    architecture = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})
+    model = build_training_form(architecture, 2)
+    set_weights(
+        model,
+        {f"bert.{name}": value for name, value in tiny_weights(architecture.to_dict()).items()}
+        | {"classifier.weight": np.ones((2, 32), np.float32), "classifier.bias": np.zeros(2, np.float32)},
+    )
+    return model
+
+
+def test_what_has_a_range_is_quantized_and_nothing_else():
+    model = small_model()
+    points = [layer.name for layer in model.layers if isinstance(layer, QuantizationPoint)]
+    ranges = {name: (-1.0 - number, 2.0 + number) for number, name in enumerate(points) if "intermediate" not in name}
+    aware = quantization_aware(model, ranges)
+    assert learned_ranges(aware) == ranges and len(ranges) == 4
+    wrapped = {layer.layer.name for layer in aware.layers if layer.name.startswith("quant_")}
+    assert set(ranges) < wrapped and "pooler.dense" in wrapped
+    assert not [name for name in wrapped if "intermediate" in name or name == "classifier"]
+
+
+def test_a_dense_model_is_quantized_as_well():
+    """Without pruning: the first ranges are taken, the embeddings are frozen, and nothing else is."""
+    model = small_model()
+    points = [layer.name for layer in model.layers if isinstance(layer, QuantizationPoint)]
+    ranges = {name: (-1.0 - number, 2.0 + number) for number, name in enumerate(points)}
+    aware = quantization_aware(model, ranges)
+    assert learned_ranges(aware) == ranges
+    frozen = {layer.name for layer in aware.layers if layer.weights and not layer.trainable_weights}
+    named = variables_by_name(aware)
+    assert {name.removeprefix("bert.").removesuffix(".weight") for name in named if is_embedding(name)} <= frozen
+    trained = {id(variable) for variable in aware.trainable_variables}
+    assert all(id(variable) in trained for name, variable in named.items() if is_projection(name))

@@ -1,0 +1,135 @@
+"""Parity: artefacts against their Keras model, and the gates."""
+
+import numpy as np
+import pytest
+
+from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.evaluate.artifacts import KINDS, Artifact
+from tfpipe.evaluate.parity import compare, judge
+from tfpipe.export.golden import HARD_TEXTS, hard_requests
+
+PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
+
+
+def entry(variant="dense", artifact="onnx", batch_size=32, **values):
+    return {"variant": variant, "artifact": artifact, "batch_size": batch_size, **PERFECT, **values}
+
+
+@pytest.fixture
+def config(tiny_run):
+    """Gates: 1e-5 for a SavedModel, 1e-4 for ONNX, agreement 0.95, probability 0.01."""
+    return tiny_run[0]
+
+
+@pytest.mark.parametrize(
+    ("comparison", "setting"),
+    [
+        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
+        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
+        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff_onnx is 0.0001"),
+        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff_onnx is 0.0001"),
+        (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
+        (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
+        (
+            entry(variant="int8", mean_abs_probability_diff=float("nan")),
+            "verify.max_probability_diff_int8 is 0.01",
+        ),
+    ],
+)
+def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
+    (failure,) = judge([entry(), comparison], config.verify)
+    where = f"{comparison['variant']} {comparison['artifact']} at batch size 32: "
+    assert failure.startswith(where) and failure.endswith(setting)
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        entry(artifact="saved_model", max_abs_logit_diff=1e-5),
+        entry(max_abs_logit_diff=9e-5),
+        entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, max_abs_logit_diff=0.5),
+    ],
+)
+def test_a_difference_on_its_gate_passes(config, comparison):
+    assert judge([comparison], config.verify) == []
+
+
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_an_answer_that_is_no_number_fails(config, variant):
+    nan = float("nan")
+    bad = entry(variant=variant, max_abs_logit_diff=nan, label_agreement=1.0, mean_abs_probability_diff=0.0)
+    (failure,) = judge([bad], config.verify)
+    assert "logits differ by" in failure and "nan" in failure
+
+
+def test_every_failure_is_listed(config):
+    bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
+    assert len(judge(bad, config.verify)) == 3
+
+
+def constant(kind, logits, rows_seen):
+    """An artefact that gives every row the same logits."""
+
+    def answer(batch):
+        rows_seen.append(len(batch.texts))
+        return np.tile(np.float32(logits), (len(batch.texts), 1))
+
+    return Artifact("dense", kind, None, 0, 0.0, 0, 64, answer)
+
+
+def test_hard_texts_are_measured_apart(config, tiny_run):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    seen = {kind: [] for kind in KINDS}
+    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+    found, _ = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
+    assert {each["hard_texts"] for each in found} == {len(HARD_TEXTS)}
+    assert [each["hard_texts_max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
+
+
+def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny_run):
+    """An artefact that answers real rows as it should and hard texts otherwise."""
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+
+    def answer(batch):
+        strange = [isinstance(text, bytes) for text in batch.texts]
+        return np.where(np.array(strange)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
+
+    odd = Artifact("dense", "onnx", None, 0, 0.0, 0, 64, answer)
+    others = [constant(kind, (0, 1), []) for kind in KINDS if kind != "onnx"]
+    found = [each for each in compare([*others, odd], table, hard, config)[0] if each["artifact"] == "onnx"]
+    assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
+    assert [each["label_agreement"] for each in found] == [1.0, 1.0]
+    assert judge(found, config.verify) != []
+
+
+def test_the_answers_of_the_larger_size_are_kept(config, tiny_run):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+    _, answers = compare([constant(kind, logits[kind], []) for kind in KINDS], table, hard, config)
+    for kind in KINDS:
+        assert answers[kind].shape == (table.num_rows, 2) and (answers[kind] == np.float32(logits[kind])).all()
+
+
+def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
+    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+    seen = {kind: [] for kind in KINDS}
+    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+    found, _ = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
+    assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
+    share = float(table.labels[:, 1].mean())
+    for each in found[:4]:
+        assert each["rows"] == table.num_rows
+        assert each["accuracy"] == pytest.approx(1 - share if each["artifact"] == "onnx" else share)
+    assert {each["rows"] for each in found[4:]} == {config.verify.small_batch_rows}
+    assert max(seen["onnx"]) == 32 and seen["onnx"].count(1) >= config.verify.small_batch_rows
+    assert [each["max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
+    assert [each["label_agreement"] for each in found[:4]] == [1.0, 1.0, 1.0, 0.0]
+    sigmoid = 1 / (1 + np.exp(-np.array([1.0, 1.5, -2.0])))
+    expected = [0.0, 0.0, sigmoid[1] - sigmoid[0], sigmoid[0] - sigmoid[2]]
+    assert [each["mean_abs_probability_diff"] for each in found[:4]] == pytest.approx(expected)

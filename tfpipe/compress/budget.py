@@ -1,0 +1,92 @@
+"""The budget of a run: what its last variant may cost in accuracy, bytes and milliseconds.
+
+Enters: the section `budget` and what was measured. Leaves: which variants keep it; or what is exceeded, what came
+closest, and which setting to relax.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tfpipe.config_compress import Budget
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one variant costs, by the artefact that the budget is about."""
+
+    variant: str
+    accuracy_drop: float
+    """on validation rows, against dense"""
+    size_bytes: int
+    latency_ms: float | None
+    """at `budget.latency_shape`; None where the model does not take rows that long"""
+
+    def excesses(self, budget: Budget) -> list[str]:
+        """The limits that are not kept, one phrase each; NaN keeps none."""
+        found = []
+        if budget.max_accuracy_drop is not None and not self.accuracy_drop <= budget.max_accuracy_drop:
+            found.append(
+                f"accuracy on validation rows falls by {self.accuracy_drop:.4f}, budget.max_accuracy_drop is "
+                f"{budget.max_accuracy_drop:g}"
+            )
+        if budget.max_size_bytes is not None and self.size_bytes > budget.max_size_bytes:
+            found.append(f"{self.size_bytes:,} bytes, budget.max_size_bytes is {budget.max_size_bytes:,}")
+        if budget.max_latency_ms is not None and not (self.latency_ms or math.inf) <= budget.max_latency_ms:
+            shown = "not measured" if self.latency_ms is None else f"{self.latency_ms:g} ms"
+            found.append(f"{shown} at {budget.latency_shape}, budget.max_latency_ms is {budget.max_latency_ms:g}")
+        return found
+
+    def distance(self, budget: Budget) -> float:
+        """How far it is from the budget: the sum of the shares by which limits are exceeded; 0 within it."""
+        pairs = (
+            (self.accuracy_drop, budget.max_accuracy_drop),
+            (self.size_bytes, budget.max_size_bytes),
+            (math.inf if self.latency_ms is None else self.latency_ms, budget.max_latency_ms),
+        )
+        excess = [value / max(limit, 1e-6) - 1.0 for value, limit in pairs if limit is not None]
+        return math.inf if any(map(math.isnan, excess)) else sum(max(0.0, each) for each in excess)
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        return vars(self)
+
+
+def judge(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
+    """Which variants may be published, and why the run may not.
+
+    The run is for its last variant. Those before it are steps on the way, published where they keep the budget too.
+
+    Args:
+      costs: of the variants that are judged, in their order; empty: there is nothing to judge.
+      budget: the limits.
+
+    Returns:
+      The variants within the budget, and None, or the failure of the last one with what came closest.
+    """
+    within = [cost.variant for cost in costs if not cost.excesses(budget)]
+    if not costs or costs[-1].variant in within:
+        return within, None
+    last = costs[-1]
+    told = f"{last.variant} is outside the budget: {'; '.join(last.excesses(budget))}"
+    closest = min(costs, key=lambda cost: cost.distance(budget))
+    if closest is not last:
+        excess = "; ".join(closest.excesses(budget))
+        state = f" ({excess})" if excess else ", which is within it: leave out the stages after it to publish it"
+        told += f". Closest came {closest.variant}{state}"
+    return within, f"{told}. To publish {last.variant}, relax {_relaxed(last, budget)}"
+
+
+def _relaxed(cost: Cost, budget: Budget) -> str:
+    """The settings that this variant needs, each with the value that it would keep."""
+    wanted = []
+    if budget.max_accuracy_drop is not None and not cost.accuracy_drop <= budget.max_accuracy_drop:
+        least = math.ceil(cost.accuracy_drop * 1000) / 1000 if math.isfinite(cost.accuracy_drop) else 1.0
+        wanted.append(f"budget.max_accuracy_drop to {least:g} (or compress less, train longer, distill)")
+    if budget.max_size_bytes is not None and cost.size_bytes > budget.max_size_bytes:
+        wanted.append(f"budget.max_size_bytes to {cost.size_bytes}")
+    if budget.max_latency_ms is not None and not (cost.latency_ms or math.inf) <= budget.max_latency_ms:
+        wanted.append(f"budget.max_latency_ms to {math.ceil(cost.latency_ms) if cost.latency_ms else 'null'}")
+    return " and ".join(wanted)

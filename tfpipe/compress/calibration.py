@@ -1,0 +1,192 @@
+"""Calibration: the ranges of activations from real rows, and which layers 8 bits damage most.
+
+Enters: a float model and training rows. Leaves: a range for every quantization point, and a ranking of the layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfpipe import metrics
+from tfpipe.compress.grid import is_embedding, kernels_by_point, nudged, on_grid
+from tfpipe.console import progress_bar
+from tfpipe.data.batches import batches
+from tfpipe.data.plan import Plan
+from tfpipe.data.token_table import TokenTable
+from tfpipe.model.layers import QuantizationPoint
+from tfpipe.model.weights import get_weights, set_weights
+from tfpipe.train.step import Batch, model_inputs
+
+BINS = 8192  # of a histogram, over the range of all values
+
+Ranges = dict[str, tuple[float, float]]
+
+
+class CalibrationRows:
+    """The first rows of the plan, about as many as are asked for."""
+
+    def __init__(self, table: TokenTable, plan: Plan, rows: int):
+        """Reads nothing yet.
+
+        Args:
+          table: training rows.
+          plan: made from them; its first steps are used.
+          rows: how many rows, about; at most all.
+        """
+        self._table, self._plan = table, plan
+        share = min(rows, table.num_rows) / table.num_rows
+        self.steps = math.ceil(share * plan.steps_per_epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(batches(self._table, self._plan, 0, self.steps))
+
+
+def min_max_ranges(model: tf_keras.Model, rows: CalibrationRows) -> Ranges:
+    """The range at every quantization point: the mean, over batches, of the smallest and largest value.
+
+    Args:
+      model: training form, float.
+      rows: what to run through it.
+    """
+    seen = _extremes(model, rows)
+    means = {name: np.mean([each[name].numpy() for each in seen], axis=0) for name in seen[0]}
+    return {name: (float(low), float(high)) for name, (low, high) in means.items()}
+
+
+def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: float) -> Ranges:
+    """The range at every quantization point: between two percentiles of all values, by histogram.
+
+    Args:
+      model: training form, float.
+      rows: what to run through it, twice.
+      percentile: of the upper end; the lower is as far from 0 %.
+    """
+    seen = _extremes(model, rows)
+    bounds = {
+        name: (min(float(each[name][0]) for each in seen), max(float(each[name][1]) for each in seen))
+        for name in seen[0]
+    }
+    observed = _observed(model)
+
+    @tf.function(reduce_retracing=True)
+    def histograms(batch):
+        answers = observed(model_inputs(batch), training=False)
+        return {name: tf.histogram_fixed_width(x, bounds[name], BINS) for name, x in answers.items()}
+
+    counts = {name: np.zeros(BINS, np.int64) for name in bounds}
+    for batch in rows:
+        for name, histogram in histograms(batch).items():
+            counts[name] += histogram.numpy()
+    ranges = {}
+    for name, (low, high) in bounds.items():
+        shares = np.cumsum(counts[name]) / counts[name].sum()
+        first, last = np.searchsorted(shares, [1.0 - percentile / 100.0, percentile / 100.0])
+        width = (high - low) / BINS
+        ranges[name] = (low + first * width, low + (last + 1) * width)
+    return ranges
+
+
+class Probe:
+    """A float model with a switch at every quantization point, for looking at one layer or at all of them."""
+
+    def __init__(self, model: tf_keras.Model):
+        """Copies the graph and shares the weights.
+
+        Args:
+          model: training form, float.
+        """
+        self.model = tf_keras.models.clone_model(
+            model, clone_function=lambda layer: _Switched.of(layer) if isinstance(layer, QuantizationPoint) else layer
+        )
+        """training form: with every switch off, the one that was given"""
+        self._switches = {layer.name: layer for layer in self.model.layers if isinstance(layer, _Switched)}
+
+    def switch_on(self, ranges: Ranges) -> None:
+        """Rounds what passes these points to 256 levels, and nothing else."""
+        for name, switch in self._switches.items():
+            switch.set(nudged(*ranges[name]) if name in ranges else None)
+
+
+def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges, task: str) -> dict[str, float]:
+    """How far the answers move when one layer alone is quantized, the worst first.
+
+    Args:
+      model: training form, float; its weights are as before in the end.
+      rows: what to run through it, once for each layer and once as it is.
+      ranges: quantization point -> range; empty: weights alone.
+      task: `single_label` or `multi_label`.
+
+    Returns:
+      Layer -> Kullback-Leibler divergence from the float model's probabilities, mean over the rows. A layer is a
+      quantization point with the kernels behind it, or `embeddings`.
+    """
+    probe = Probe(model)
+    before = get_weights(model)
+    layers = kernels_by_point(before) | {"embeddings": [name for name in before if is_embedding(name)]}
+    answer = tf.function(lambda batch: probe.model(model_inputs(batch), training=False), reduce_retracing=True)
+
+    def probabilities() -> np.ndarray:
+        found = []
+        for batch in rows:
+            logits = answer(batch).numpy()
+            found.append(metrics.probabilities(logits[batch["weights"].numpy() > 0], task))
+        return np.concatenate(found)
+
+    damage = {}
+    with progress_bar("sensitivity", len(layers) + 1) as bar:
+        expected = probabilities()
+        bar.advance()
+        for layer, kernels in layers.items():
+            set_weights(model, before | {name: on_grid(before[name])[0] for name in kernels})
+            probe.switch_on({layer: ranges[layer]} if layer in ranges else {})
+            damage[layer] = metrics.divergence(probabilities(), expected, task)
+            bar.advance()
+    set_weights(model, before)
+    return dict(sorted(damage.items(), key=lambda item: -item[1]))
+
+
+class _Switched(tf_keras.layers.Layer):
+    """A quantization point that rounds to the 256 levels of a range, or not."""
+
+    @classmethod
+    def of(cls, layer: tf_keras.layers.Layer) -> _Switched:
+        return cls(name=layer.name)
+
+    def build(self, input_shape):
+        self._on, self._low, self._high = (
+            tf.Variable(value, trainable=False, dtype=tf.float32) for value in (0.0, -1.0, 1.0)
+        )
+
+    def set(self, bounds: tuple[float, float] | None) -> None:
+        self._on.assign(0.0 if bounds is None else 1.0)
+        if bounds is not None:
+            self._low.assign(bounds[0])
+            self._high.assign(bounds[1])
+
+    def call(self, x):
+        return tf.cond(
+            self._on > 0.0,
+            lambda: tf.quantization.fake_quant_with_min_max_vars(x, self._low, self._high),
+            lambda: tf.identity(x),
+        )
+
+
+def _observed(model: tf_keras.Model) -> tf_keras.Model:
+    outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
+    return tf_keras.Model(model.input, outputs)
+
+
+def _extremes(model: tf_keras.Model, rows: CalibrationRows) -> list[dict[str, tf.Tensor]]:
+    observed = _observed(model)
+
+    @tf.function(reduce_retracing=True)
+    def extremes(batch):
+        answers = observed(model_inputs(batch), training=False)
+        return {name: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in answers.items()}
+
+    return [extremes(batch) for batch in rows]

@@ -1,0 +1,156 @@
+"""Quantization-aware training by TF-MOT: a model with fake quantization in it.
+
+TF-MOT's default 8-bit scheme would quantize the integer inputs; the scheme here quantizes what is annotated and leaves
+the graph as it is: kernels per output channel, symmetric; what enters a projection per tensor, asymmetric, its range a
+moving average. FakeQuant knows float32 only, so training is in it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras import (
+    quantize_layout_transform,
+    quantize_registry,
+    quantize_scheme,
+)
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
+from tensorflow_model_optimization.quantization.keras import (
+    QuantizeConfig,
+    quantize_annotate_layer,
+    quantize_apply,
+    quantizers,
+)
+
+from tfpipe.compress.grid import is_projection, point_of
+from tfpipe.model import layers
+from tfpipe.model.weights import get_weights, set_weights, variables_by_name
+
+
+def quantization_aware(model: tf_keras.Model, ranges: dict[str, tuple[float, float]]) -> tf_keras.Model:
+    """The same model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
+
+    Args:
+      model: training form, float.
+      ranges: quantization point -> first range; the others, and the projections behind them, stay float.
+    """
+
+    def annotate(layer):
+        if isinstance(layer, tf_keras.layers.Dense) and point_of(layer.name) in ranges:
+            return quantize_annotate_layer(layer, _KernelConfig())
+        if layer.name in ranges:
+            return quantize_annotate_layer(layer, _OutputConfig())
+        return layer
+
+    annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+    custom = {name: value for name, value in vars(layers).items() if isinstance(value, type)}
+    with tf_keras.utils.custom_object_scope(custom | {c.__name__: c for c in (_KernelConfig, _OutputConfig)}):
+        aware = quantize_apply(annotated, _Scheme())
+    set_weights(aware, get_weights(model))
+    for layer in aware.layers:
+        if isinstance(layer, tf_keras.layers.Embedding):
+            layer.trainable = False  # on its grid already
+    for name, bounds in _range_variables(aware).items():
+        for variable, value in zip(bounds, ranges[name], strict=True):
+            variable.assign(value)
+    return aware
+
+
+def learned_ranges(model: tf_keras.Model) -> dict[str, tuple[float, float]]:
+    """Quantization point -> learned range."""
+    return {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(model).items()}
+
+
+class KeptZeros(tf.Module):
+    """Keeps the zeros that pruning made: masks over the kernels that have any, applied after every update."""
+
+    def __init__(self, model: tf_keras.Model):
+        super().__init__()
+        kernels = [
+            variable
+            for name, variable in variables_by_name(model).items()
+            if is_projection(name) and (variable.numpy() == 0).mean() > 0.01
+        ]
+        masks = [tf.constant(kernel.numpy() != 0, tf.float32) for kernel in kernels]
+        # TF-MOT knows how a variable is assigned under a strategy; its schedule and thresholds are not used.
+        self._pruning = Pruning(
+            training_step_fn=lambda: 0,
+            pruning_vars=[(kernel, mask, None) for kernel, mask in zip(kernels, masks, strict=True)],
+            pruning_schedule=None,
+            block_size=(1, 1),
+            block_pooling_type="AVG",
+        )
+
+    def update(self, step: tf.Tensor) -> None:
+        """After the update of any step."""
+        self._pruning.weight_mask_op()
+
+
+def _range_variables(model: tf_keras.Model) -> dict[str, tuple[tf.Variable, tf.Variable]]:
+    found = {}
+    for layer in model.layers:
+        by_suffix = {weight.name.rsplit("/", 1)[-1]: weight for weight in layer.weights}
+        if "output_min:0" in by_suffix:
+            found[layer.layer.name] = (by_suffix["output_min:0"], by_suffix["output_max:0"])
+    return found
+
+
+class _KernelConfig(QuantizeConfig):
+    """Per-channel symmetric kernel; the output is left to the layer that ends it."""
+
+    def get_weights_and_quantizers(self, layer):
+        quantizer = quantizers.LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+        return [(layer.kernel, quantizer)]
+
+    def get_activations_and_quantizers(self, layer):
+        return []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        layer.kernel = quantize_weights[0]
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        pass
+
+    def get_output_quantizers(self, layer):
+        return []
+
+    def get_config(self):
+        return {}
+
+
+class _OutputConfig(_KernelConfig):
+    """Per-tensor asymmetric activation, its range a moving average."""
+
+    def get_weights_and_quantizers(self, layer):
+        return []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        pass
+
+    def get_output_quantizers(self, layer):
+        return [quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)]
+
+
+class _NoTransform(quantize_layout_transform.QuantizeLayoutTransform):
+    """Leaves the graph as it was annotated."""
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+
+class _AnnotatedOnly(quantize_registry.QuantizeRegistry):
+    """Quantizes nothing but what was annotated."""
+
+    def supports(self, layer):
+        return False
+
+    def get_quantize_config(self, layer):
+        raise TypeError(f"no quantization was chosen for {layer.name}")
+
+
+class _Scheme(quantize_scheme.QuantizeScheme):
+    def get_layout_transformer(self):
+        return _NoTransform()
+
+    def get_quantize_registry(self):
+        return _AnnotatedOnly()

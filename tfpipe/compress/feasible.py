@@ -1,0 +1,173 @@
+"""What a configuration asks of an encoder that no training could give: found before any work, from shapes alone.
+
+Enters: the configuration and the `config.json` of its encoders. Leaves: nothing, or an error that says what to change.
+Imports no TensorFlow and reads no weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfpipe import encoder_source
+from tfpipe.compress.grid import is_embedding, is_projection
+from tfpipe.config import Config
+from tfpipe.errors import InputError
+from tfpipe.transformers_source import PER_LAYER, expected_shapes
+
+FEWEST_HEADS = 1  # that structured pruning leaves in a layer
+FEWEST_COLUMNS = 16
+LENGTHS = {"b1_s32": 32, "b1_s128": 128, "b32_s64": 64}
+"""tokens of `budget.latency_shape`"""
+
+
+def check_feasible(config: Config) -> None:
+    """Checks what pruning, distillation and the budget ask of the encoder.
+
+    Raises:
+      InputError: a student that can't be made or can't read the rows, layers that do not exist, a share or a size that
+        can't be reached.
+    """
+    budget, distill = config.budget, config.distill
+    student = distill and distill.student
+    structured = config.prune is not None and config.prune.method == "structured"
+    compares = distill is not None and distill.hidden_weight > 0.0
+    if not (student or structured or compares or budget.max_size_bytes or budget.max_latency_ms):
+        return
+    dense, tokenizer = encoder_source.shape_of(config.encoder.source)
+    smaller = dense
+    if student and student.layers is not None:
+        if max(student.layers) >= dense["num_hidden_layers"]:
+            raise InputError(
+                f"distill.student.layers: {max(student.layers)}, but {config.encoder.source} has layers 0 to "
+                f"{dense['num_hidden_layers'] - 1}"
+            )
+        smaller = of_layers(dense, student.layers)
+    elif student:
+        smaller, own_tokenizer = encoder_source.shape_of(student.encoder)
+        _check_student(smaller, own_tokenizer, dense, tokenizer, config)
+    if compares:
+        layer_pairs(config, smaller["num_hidden_layers"], dense["num_hidden_layers"])
+        if smaller["hidden_size"] != dense["hidden_size"]:
+            raise InputError(
+                f"distill.hidden_weight: hidden states are {smaller['hidden_size']} wide, the teacher's "
+                f"{dense['hidden_size']}, and can't be compared; set it to 0, the soft labels teach as well"
+            )
+    if structured and config.prune.sparsity > (most := largest_share(smaller)):
+        raise InputError(
+            f"prune.sparsity: {config.prune.sparsity:g}, but at most {most:.3f} of the encoder layers can be removed: "
+            f"{FEWEST_HEADS} head and {FEWEST_COLUMNS} feed-forward columns stay in each; lower it, or choose a "
+            "smaller encoder"
+        )
+    if budget.max_latency_ms and LENGTHS[budget.latency_shape] > smaller["max_position_embeddings"]:
+        raise InputError(
+            f"budget.latency_shape: {budget.latency_shape} has {LENGTHS[budget.latency_shape]} tokens, the encoder "
+            f"{smaller['max_position_embeddings']} positions; choose a shorter one"
+        )
+    if budget.max_size_bytes:
+        _check_size(smaller, config)
+
+
+def of_layers(architecture: dict[str, Any], layers: tuple[int, ...]) -> dict[str, Any]:
+    """The shape of an encoder of some of the layers."""
+    chosen = {
+        key: [counts[layer] for layer in layers] for key in PER_LAYER if (counts := architecture.get(key)) is not None
+    }
+    return {**architecture, **chosen, "num_hidden_layers": len(layers)}
+
+
+def largest_share(architecture: dict[str, Any]) -> float:
+    """Share of the parameters of an encoder's layers that structured pruning can remove at most."""
+    layers = architecture["num_hidden_layers"]
+    heads, widths = (architecture.get(key) or [architecture[same]] * layers for key, same in PER_LAYER.items())
+    per_head = 2 * (architecture["hidden_size"] // architecture["num_attention_heads"])  # in columns
+    left = sum(FEWEST_HEADS * per_head + min(FEWEST_COLUMNS, width) for width in widths)
+    return 1.0 - left / (sum(heads) * per_head + sum(widths))
+
+
+def layer_pairs(config: Config, own: int, others: int) -> tuple[tuple[int, int], ...]:
+    """The layers whose hidden states are compared: (of the model that learns, of the teacher); none without a weight.
+
+    Args:
+      config: gives the map; without one they are spread evenly, the last with the last.
+      own: layers of the model that learns.
+      others: layers of the teacher.
+
+    Raises:
+      InputError: a layer of the map does not exist.
+    """
+    settings = config.distill
+    if settings is None or not settings.hidden_weight:
+        return ()
+    if settings.layer_map is None:
+        count = min(own, others)
+        return tuple((n * own // count - 1, n * others // count - 1) for n in range(1, count + 1))
+    for layer, other in settings.layer_map.items():
+        if layer >= own or other >= others:
+            raise InputError(
+                f"distill.layer_map: {layer} -> {other}, but the model that learns has layers 0 to {own - 1} and the "
+                f"teacher 0 to {others - 1}"
+            )
+    return tuple(sorted(settings.layer_map.items()))
+
+
+def least_bytes(shapes: Mapping[str, tuple[int, ...]], *, int8: bool, float_kernels: Collection[str] = ()) -> int:
+    """Bytes of a variant's weights: its files are larger by the graph and, in a SavedModel, the vocabulary.
+
+    Args:
+      shapes: name of each weight -> its shape, `[rows, columns]` or `[rows]`.
+      int8: whether projections and embeddings are 8 bits wide, with a float scale a row.
+      float_kernels: projections that are not.
+    """
+    total = 0
+    for name, shape in shapes.items():
+        in_int8 = int8 and (is_embedding(name) or (is_projection(name) and name not in float_kernels))
+        total += math.prod(shape) + 4 * shape[0] if in_int8 else 4 * math.prod(shape)
+    return total
+
+
+def _check_student(
+    student: dict[str, Any], own_tokenizer: Path, dense: dict[str, Any], tokenizer: Path, config: Config
+) -> None:
+    """Whether another encoder can read the rows that are tokenized for the dense one."""
+    source, where = config.distill.student.encoder, "distill.student.encoder"
+    encoder_source.check_reads(
+        student, where, source, config.data.max_length, pairs=config.data.text_pair_column is not None
+    )
+    own, rows = (encoder_source.vocabulary_of(each) for each in (own_tokenizer, tokenizer))
+    if own != rows:
+        raise InputError(
+            f"{where}: {source} has another vocabulary than {config.encoder.source} ({len(own):,} and {len(rows):,} "
+            "word pieces), and can't read the same rows; choose an encoder of the same family, or "
+            "distill.student.layers"
+        )
+    whole = config.train.optimizer == "lamb" or (config.prune is not None and config.prune.embeddings)
+    if whole and student["vocab_size"] != dense["vocab_size"]:
+        raise InputError(
+            f"{where}: {source} embeds {student['vocab_size']:,} word pieces, {config.encoder.source} "
+            f"{dense['vocab_size']:,}; with train.optimizer: lamb or prune.embeddings both must be the same"
+        )
+
+
+def _check_size(architecture: dict[str, Any], config: Config) -> None:
+    limit, shapes = config.budget.max_size_bytes, expected_shapes(architecture)
+    int8 = config.quantize is not None
+    layers = {name: shape for name, shape in shapes.items() if name.startswith("encoder.")}
+    kept = 1.0
+    if config.prune is not None and config.prune.method == "structured":
+        kept = 1.0 - config.prune.sparsity
+    others = {name: shape for name, shape in shapes.items() if name not in layers}
+    least = least_bytes(others, int8=int8) + int(kept * least_bytes(layers, int8=int8))
+    if least > limit:
+        ways = {
+            "quantize: {}": not int8,
+            "prune.method: structured": kept == 1.0,
+            "a higher prune.sparsity": kept < 1.0,
+            "a smaller encoder": True,
+        }
+        raise InputError(
+            f"budget.max_size_bytes: {limit:,}, but the weights of {config.variants[-1]}, the smallest variant of this "
+            f"run, take {least:,} bytes already; raise it, or use {' or '.join(way for way, on in ways.items() if on)}"
+        )

@@ -1,0 +1,104 @@
+"""What is quantized, and the numbers of an 8-bit grid: weights, biases, the ranges of activations (Jacob et al., 2018).
+
+A quantization point `….input` stands before the projections that it feeds, and shares their prefix: what passes it is 8
+bits wide, and so are their kernels. One point with its kernels is a layer as far as quantization goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # the names of what is quantized are asked for before TensorFlow is needed
+    from tfpipe.model.weights import Classifier
+
+LARGEST_CODE = 127  # of a weight: the grid is symmetric, -128 is not used
+
+
+def point_of(kernel: str) -> str:
+    """The quantization point that feeds a projection: `bert.pooler.dense.weight` -> `pooler.input`."""
+    projection = kernel.removesuffix(".weight").removeprefix("bert.")
+    return f"{projection.rpartition('.')[0]}.input"
+
+
+def is_projection(name: str) -> bool:
+    """Whether a weight is the kernel of a projection that can be quantized: the head stays float."""
+    return name.endswith("dense.weight") or (".attention.self." in name and name.endswith(".weight"))
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a weight is an embedding table."""
+    return name.endswith("_embeddings.weight")
+
+
+def kernels_by_point(weights: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    """Quantization point -> names of the kernels that it feeds."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(weights):
+        if is_projection(name):
+            found.setdefault(point_of(name), []).append(name)
+    return found
+
+
+def quantized(
+    base: Classifier, weights: dict[str, np.ndarray], ranges: dict[str, tuple[float, float]], kernels: list[str]
+) -> Classifier:
+    """A classifier whose weights lie on their grids.
+
+    Args:
+      base: what it was made of.
+      weights: transformers' names, float32.
+      ranges: quantization point -> range of what passes it, where that is 8 bits wide.
+      kernels: projections that are quantized.
+    """
+    weights, quantization = dict(weights), {}
+    for name in (*filter(is_embedding, sorted(weights)), *kernels):
+        weights[name], quantization[f"{name}.scale"] = on_grid(weights[name])
+    ranges = {name: nudged(low, high) for name, (low, high) in ranges.items()}
+    for name, (low, high) in ranges.items():
+        quantization |= {f"{name}.minimum": np.float32(low), f"{name}.maximum": np.float32(high)}
+    for name in kernels:
+        if point_of(name) in ranges:
+            low, high = ranges[point_of(name)]
+            bias, step = f"{name.removesuffix('.weight')}.bias", np.float32((high - low) / 255)
+            weights[bias] = bias_on_grid(weights[bias], weights[name], quantization[f"{name}.scale"] * step)
+    return base.with_weights(weights, quantization)
+
+
+def on_grid(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a weight to its symmetric 8-bit grid, one scale per row.
+
+    Args:
+      weight: [rows, columns] float32; a row is an output channel or an embedding.
+
+    Returns:
+      The weight on the grid, float32, and the scales, [rows] float32: `weight / scale` is whole, within ±127. Zeros
+      stay zeros.
+    """
+    scale = np.abs(weight).max(axis=1) / np.float32(LARGEST_CODE)
+    scale = np.where(scale > 0, scale, np.float32(1.0)).astype(np.float32)
+    codes = np.clip(np.round(weight / scale[:, None]), -LARGEST_CODE, LARGEST_CODE)
+    return (codes * scale[:, None]).astype(np.float32), scale
+
+
+def bias_on_grid(bias: np.ndarray, kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Rounds a bias to the steps of the sums that it is added to, so that it can be added as an int32.
+
+    The steps are not always small beside it: rounded at the export alone, biases would cost more agreement than all
+    else in the int8 file.
+
+    Args:
+      bias: [channels] float32.
+      kernel: [channels, into] float32, on its grid; a channel without weights keeps its bias, as its sums are 0.
+      scale: [channels] float32, the kernel's scale times the input's.
+    """
+    return np.where(kernel.any(axis=1), np.round(bias / scale) * scale, bias).astype(np.float32)
+
+
+def nudged(low: float, high: float) -> tuple[float, float]:
+    """Moves a range so that it holds 0 and 0 is one of its 256 levels, as FakeQuant does when it runs."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(high - low, 1e-6) / 255.0
+    zero_point = min(max(round(-low / scale), 0), 255)
+    return -zero_point * scale, (255 - zero_point) * scale

@@ -1,0 +1,152 @@
+"""A teacher in the training step: the dense model's answers, and its hidden states, as what another model learns from.
+
+The loss is `(1 - weight) * hard + weight * soft + hidden_weight * hidden`. `soft` is the cross-entropy with the
+teacher's probabilities at a temperature, times its square, so that its gradient does not shrink with it (Hinton et al.,
+2015); `hidden` the mean squared difference of the hidden states of mapped layers (Sun et al., 2019; Jiao et al., 2020),
+over the tokens of each example. The teacher runs in the step, without dropout, in the precision of training.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from tfpipe.compress.feasible import layer_pairs
+from tfpipe.config import Config
+from tfpipe.config_compress import Distill
+from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.layers import GatherClassToken
+from tfpipe.model.weights import Classifier, set_weights
+from tfpipe.train.devices import precision
+from tfpipe.train.step import Batch, Loss, Objective, model_inputs
+from tfpipe.train.vocabulary import ActiveVocabulary
+
+
+def taught(
+    config: Config, teacher: Classifier, learner: Architecture, loss: Loss, policy: str, active: ActiveVocabulary | None
+) -> Objective | None:
+    """The objective of a model that the dense one teaches; None where the configuration asks for no teacher.
+
+    Call it under the strategy's scope.
+
+    Args:
+      config: the configuration.
+      teacher: the dense classifier.
+      learner: shape of the model that learns.
+      loss: of the true labels.
+      policy: Keras policy in which the teacher answers.
+      active: the part of the vocabulary that the batches are numbered by; None: all of it.
+
+    Raises:
+      InputError: the layer map does not fit.
+    """
+    if config.distill is None:
+        return None
+    layers = layer_pairs(config, learner.num_hidden_layers, teacher.architecture.num_hidden_layers)
+    architecture = teacher.architecture if active is None else active.architecture(teacher.architecture)
+    with precision(policy):
+        model = build_training_form(architecture.with_dropout(0.0), len(teacher.labels))
+        set_weights(model, teacher.weights if active is None else active.taken(teacher.weights))
+    model.trainable = False
+    return Distillation(config.distill, model, layers, loss)
+
+
+class Distillation:
+    """An objective: see `Loss.of_batch` and the top of this module."""
+
+    def __init__(self, settings: Distill, teacher: tf_keras.Model, layers: tuple[tuple[int, int], ...], loss: Loss):
+        """Wraps a teacher.
+
+        Args:
+          settings: temperature and weights.
+          teacher: training form.
+          layers: (learner's, teacher's) whose hidden states are compared.
+          loss: of the true labels.
+        """
+        self._settings, self._layers, self._loss, self._teacher = settings, layers, loss, teacher
+        self._pairs: list[HiddenPair] | None = None
+
+    def __call__(self, model: tf_keras.Model, batch: Batch, key: tf.Tensor) -> tf.Tensor:
+        """The sum over a batch's examples: [] float32."""
+        if self._pairs is None:
+            self._pairs = [HiddenPair(model, own, self._teacher, other) for own, other in self._layers]
+            self._learner = tf_keras.Model(model.input, [model.output, *(pair.own for pair in self._pairs)])
+            shown = [self._teacher.output, *(pair.other for pair in self._pairs)]
+            self._shown = tf_keras.Model(self._teacher.input, shown)
+        learned = tf.nest.flatten(self._learner(model_inputs(batch, key), training=True))
+        shown = tf.nest.flatten(self._shown(model_inputs(batch), training=False))
+        logits, answers = tf.cast(learned[0], tf.float32), tf.stop_gradient(tf.cast(shown[0], tf.float32))
+        hard = self._loss.per_example(logits, batch["labels"])
+        soft = soft_loss(logits, answers, self._settings.temperature, self._loss.task)
+        share = self._settings.weight
+        total = tf.reduce_sum(((1.0 - share) * hard + share * soft) * self._loss.weights(batch))
+        for pair, own, other in zip(self._pairs, learned[1:], shown[1:], strict=True):
+            factor = self._settings.hidden_weight / len(self._pairs)
+            total += factor * pair.loss(own, tf.stop_gradient(other), batch, self._loss.weights(batch))
+        return total
+
+
+class HiddenPair:
+    """A layer of the model that learns and the teacher's that it is compared with.
+
+    After its last layer a model has the hidden states of the class tokens alone; then the other's are taken there too.
+    """
+
+    def __init__(self, learner: tf_keras.Model, own: int, teacher: tf_keras.Model, other: int):
+        """Finds the tensors in two training forms."""
+        lasts = [layer == _last_layer(model) for model, layer in ((learner, own), (teacher, other))]
+        self.of_class_tokens = any(lasts)
+        self.own, self.other = (
+            GatherClassToken()([states, model.input["cls_index"]]) if self.of_class_tokens and not last else states
+            for model, last, states in (
+                (learner, lasts[0], _hidden_states(learner, own)),
+                (teacher, lasts[1], _hidden_states(teacher, other)),
+            )
+        )
+
+    def loss(self, own: tf.Tensor, other: tf.Tensor, batch: Batch, weights: tf.Tensor) -> tf.Tensor:
+        """Mean squared difference over the tokens of each example, summed over examples: [] float32.
+
+        Args:
+          own: [rows, length or slots, hidden] float.
+          other: the teacher's, the same.
+          batch: see `data.batches`.
+          weights: of the examples, [rows, slots] float32.
+        """
+        squares = tf.reduce_mean(tf.square(tf.cast(own, tf.float32) - tf.cast(other, tf.float32)), axis=-1)
+        if self.of_class_tokens:
+            return tf.reduce_sum(squares * weights)
+        segments = batch["segment_ids"]
+        lengths = tf.reduce_sum(tf.cast(tf.equal(segments[:, :, None], segments[:, None, :]), tf.float32), axis=-1)
+        of_token = tf.gather(weights, tf.maximum(segments - 1, 0), batch_dims=1) / lengths
+        return tf.reduce_sum(tf.where(segments > 0, squares * of_token, 0.0))
+
+
+def _hidden_states(model: tf_keras.Model, layer: int) -> tf.Tensor:
+    found = model.get_layer(f"encoder.layer.{layer}.output.LayerNorm")
+    # TF-MOT calls a layer once more in the model that it makes of another: the last call is this model's.
+    return found.get_output_at(len(found.inbound_nodes) - 1)
+
+
+def _last_layer(model: tf_keras.Model) -> int:
+    names = [layer.name.split(".") for layer in model.layers if layer.name.endswith(".output.LayerNorm")]
+    return max(int(name[2]) for name in names)
+
+
+def soft_loss(logits: tf.Tensor, answers: tf.Tensor, temperature: float, task: str) -> tf.Tensor:
+    """Cross-entropy with the teacher's probabilities, times the temperature's square.
+
+    Args:
+      logits: [..., labels] float32.
+      answers: the teacher's logits, the same.
+      temperature: divides both.
+      task: `single_label` or `multi_label`.
+
+    Returns:
+      [...] float32.
+    """
+    logits, answers = logits / temperature, answers / temperature
+    if task == "multi_label":
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(answers), logits=logits)
+        return temperature**2 * tf.reduce_sum(losses, axis=-1)
+    return temperature**2 * tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(answers), logits=logits)

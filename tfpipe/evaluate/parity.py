@@ -1,0 +1,102 @@
+"""Parity: how far each artefact's answers are from those of the Keras model that it came from, and whether too far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfpipe import metrics
+from tfpipe.config import Config, Verify
+from tfpipe.console import progress_bar
+from tfpipe.data.token_table import TokenTable
+from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of
+from tfpipe.export.golden import Requests
+
+
+def compare(
+    artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Every artefact of a variant against its Keras model, at both batch sizes.
+
+    At the larger size all of `verify.rows` answer; at the smaller, `verify.small_batch_rows` of them, drawn by seed.
+    The hard texts answer at both and count in the largest logit difference; the shares are over rows of the data alone.
+
+    Returns:
+      Per artefact and batch size: `variant, artifact, batch_size, rows, accuracy, macro_f1, calibration_error,
+      max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts, hard_texts_max_abs_logit_diff`; and
+      the logits of the larger size, kind of artefact -> [rows, labels] float32.
+    """
+    everything = np.arange(min(config.verify.rows, table.num_rows))
+    small, large = sorted(config.verify.batch_sizes)
+    few = np.sort(np.random.default_rng(config.seed).permutation(everything)[: config.verify.small_batch_rows])
+    comparisons, answers = [], {}
+    for batch_size, rows in ((large, everything), (small, few)):
+        logits = {kind: np.zeros((table.num_rows, table.num_labels), np.float32) for kind in KINDS}
+        description = f"verify {artifacts[0].variant}, batches of {batch_size}"
+        with progress_bar(description, len(rows)) as bar:
+            for chunk, batch in batches_of(table, rows, batch_size):
+                for artifact in artifacts:
+                    logits[artifact.kind][chunk] = artifact.answer(batch)
+                bar.advance(len(chunk))
+        answers = answers or {kind: each[rows] for kind, each in logits.items()}
+        hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
+        for artifact in artifacts:
+            result = metrics.evaluate(logits[artifact.kind][rows], table.labels[rows], config.task)
+            found = metrics.differences(logits[artifact.kind][rows], logits["keras"][rows], config.task)
+            of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits["keras"]).max())
+            comparisons.append(
+                {
+                    "variant": artifact.variant,
+                    "artifact": artifact.kind,
+                    "batch_size": batch_size,
+                    "rows": len(rows),
+                    **{name: result[name] for name in ("accuracy", "macro_f1", "calibration_error")},
+                    **found,
+                    "max_abs_logit_diff": float(np.maximum(found["max_abs_logit_diff"], of_hard)),  # NaN stays NaN
+                    "hard_texts": len(hard),
+                    "hard_texts_max_abs_logit_diff": of_hard,
+                }
+            )
+    return comparisons, answers
+
+
+def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
+    """The gates that failed, one line each: what, by how much, which setting."""
+    failures = []
+    for entry in comparisons:
+        where = f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}"
+        if entry["variant"] == "int8":
+            if not np.isfinite(entry["max_abs_logit_diff"]):
+                failures.append(f"{where}: logits differ by {entry['max_abs_logit_diff']}")
+            if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
+                failures.append(
+                    f"{where}: labels agree on {entry['label_agreement']:.2%}, "
+                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}"
+                )
+            if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
+                failures.append(
+                    f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.2g} on average, "
+                    f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"
+                )
+            continue
+        setting = "max_logit_diff_onnx" if entry["artifact"] == "onnx" else "max_logit_diff_saved_model"
+        limit = getattr(gates, setting)
+        if not entry["max_abs_logit_diff"] <= limit:
+            failures.append(
+                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.2g}, verify.{setting} is {limit:g}"
+            )
+    return failures
+
+
+def answer_rows(artifact: Artifact, table: TokenTable, batch_size: int) -> np.ndarray:
+    """An artefact's answers to a whole table: [rows, labels] float32."""
+    logits = np.zeros((table.num_rows, table.num_labels), np.float32)
+    for chunk, batch in batches_of(table, np.arange(table.num_rows), batch_size):
+        logits[chunk] = artifact.answer(batch)
+    return logits
+
+
+def _answers(artifact: Artifact, requests: Requests, batch_size: int) -> np.ndarray:
+    parts = (requests.part(start, start + batch_size) for start in range(0, len(requests), batch_size))
+    return np.concatenate([artifact.answer(Batch(part.tokens, part.texts, part.text_pairs)) for part in parts])

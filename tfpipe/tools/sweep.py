@@ -1,0 +1,218 @@
+"""`tfpipe sweep`: a run for each point of a grid, what they share done once, what came of them in a table and a plot.
+
+Enters: a configuration and a grid. Leaves, in one directory: a run directory for each point, `sweep.json`, `sweep.md`
+and `pareto.svg`. A run is one of `tfpipe run --until verify`; what is there already is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfpipe import pipeline
+from tfpipe.compress.feasible import check_feasible
+from tfpipe.config import Config
+from tfpipe.config_file import load_config, read_yaml
+from tfpipe.console import say
+from tfpipe.errors import GateError, InputError
+from tfpipe.evaluate.artifacts import onnx_answer, saved_model_answers
+from tfpipe.evaluate.benchmark import SHAPES, full_batch, time_in_turn
+from tfpipe.export.export import STAGE_OF_VARIANT
+from tfpipe.rundir import RunDirectory, machine, write_json, write_text
+from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
+
+TOGETHER = 8  # files timed in turn: all that are loaded at once
+LONGEST_NAME = 120
+
+
+def run(config: Path, grid: list[str], directory: Path | None, overrides: list[str]) -> None:
+    """Runs every point and shows what came of it.
+
+    Args:
+      config: YAML file.
+      grid: `a.b=V1,V2`, each a setting and its values, in YAML.
+      directory: of the sweep; None: runs/NAME-sweep.
+      overrides: `a.b=VALUE`, for all points.
+
+    Raises:
+      InputError: a point is not a valid configuration, said before any of them runs; or one could not run.
+      GateError: no point passed its gates.
+    """
+    axes = [parse_axis(each) for each in grid]
+    if len({name for name, _ in axes}) < len(axes):
+        raise InputError("sweep: a setting stands in two --grid options; give all its values in one")
+    points = {}
+    for values in itertools.product(*(values for _, values in axes)):
+        settings = [f"{name}={as_yaml(value)}" for (name, _), value in zip(axes, values, strict=True)]
+        points[" ".join(settings)] = load_config(config, [*overrides, *settings])
+    first = next(iter(points.values()))
+    for name in ("artifact", "latency_shape"):
+        if len({getattr(point.budget, name) for point in points.values()}) > 1:
+            raise InputError(f"sweep: points with another budget.{name} can't be compared; give all the same")
+    sweep(points, directory or Path("runs") / f"{first.name}-sweep")
+
+
+def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]:
+    """Runs points one after the other; each takes over from others in the directory what is the same.
+
+    Args:
+      points: label -> configuration, all with one artefact and shape in their budget.
+      directory: where their runs, the table and the plot go; held by a lock meanwhile.
+
+    Returns:
+      The rows of the table: see `rows_of`.
+
+    Raises:
+      InputError: a point could not run; all others have.
+      GateError: no point passed its gates.
+    """
+    for config in points.values():
+        check_feasible(config)
+    rows, failures, wrong = [], {}, []
+    with RunDirectory(directory).lock():
+        for number, (label, config) in enumerate(points.items(), start=1):
+            say(f"== point {number} of {len(points)}: {label}")
+            started = time.monotonic()
+            run = RunDirectory(directory / "points" / slug(label))
+            others = [RunDirectory(path) for path in sorted((directory / "points").glob("*")) if path != run.path]
+            try:
+                # The table of the sweep takes the place of its runs' reports.
+                pipeline.run(config, run, until="verify", others=others)
+            except GateError as error:
+                failures[label] = str(error)
+            except InputError as error:
+                failures[label] = str(error)
+                wrong.append(label)
+            if label in failures:
+                say(f"   {failures[label]}")
+            say(f"== point {number} of {len(points)}: {time.monotonic() - started:.0f} s")
+            if label not in wrong:
+                rows += rows_of(label, config, run)
+                _write(directory, rows, failures)  # after each: an interrupted sweep has a table of what is done
+        if rows:
+            _time_together(rows, next(iter(points.values())))
+            _write(directory, rows, failures)
+            print_table(marked(_once(rows)))
+            for name in ("sweep.md", "sweep.json", "pareto.svg"):
+                say(f"  {directory / name}")
+    if wrong:
+        raise InputError(f"sweep: {len(wrong)} of {len(points)} points could not run; {wrong[0]}: {failures[wrong[0]]}")
+    if len(failures) == len(points):
+        label, failure = next(iter(failures.items()))
+        raise GateError(f"sweep: no point passed its gates; {label}: {failure}")
+    return rows
+
+
+def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any]]:
+    """What one run measured, by variant: the artefact that its budget is about.
+
+    Returns:
+      `point, variant, validation_accuracy, accuracy, accuracy_change, accuracy_change_95, size_bytes, latency_ms,
+      speedup` (over the dense artefact of the same run), `within_budget`, `agrees` (with its Keras model, within the
+      gates), `model` (digest of what the artefact is made of), `file`, `run`.
+    """
+    parity = json.loads((run.path / "verify" / "parity.json").read_text(encoding="utf-8"))
+    shape = config.budget.latency_shape
+    chosen = [row for row in parity["artifacts"] if row["artifact"] == config.budget.artifact]
+    dense = next(row["latency_ms"][shape] for row in chosen if row["variant"] == "dense")
+    rows = []
+    for row in chosen:
+        latency, exported = row["latency_ms"][shape], run.path / "export" / row["variant"]
+        source = run.record(STAGE_OF_VARIANT[row["variant"]])["output"]
+        rows.append(
+            {
+                "point": label,
+                "variant": row["variant"],
+                "validation_accuracy": parity["validation_accuracy"][row["variant"]],
+                **{name: row[name] for name in ("rows", "accuracy", "accuracy_change", "accuracy_change_95")},
+                "size_bytes": row["size_bytes"],
+                "latency_ms": latency,
+                "speedup": dense / latency if dense and latency else None,
+                "within_budget": row["variant"] == "dense" or row["variant"] in parity["within_budget"],
+                "agrees": row["agrees"],
+                "model": hashlib.sha256(f"{source} {config.export.model_dump_json()}".encode()).hexdigest(),
+                "file": str(exported / ("model.onnx" if config.budget.artifact == "onnx" else "saved_model")),
+                "run": str(run.path),
+            }
+        )
+    return rows
+
+
+def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
+    """Times the files in turn, in place of what their runs measured at different times; dense in every group."""
+    batch = full_batch(*SHAPES[config.budget.latency_shape])
+    timed = [row for row in _once(rows) if row["latency_ms"] is not None]
+    dense = {row["run"]: row["model"] for row in rows if row["variant"] == "dense"}
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for model in dict.fromkeys(dense.values()):
+        reference = next((row for row in timed if (row["variant"], row["model"]) == ("dense", model)), None)
+        if reference is None:
+            continue
+        others = [row for row in timed if row is not reference and dense[row["run"]] == model]
+        for start in range(0, max(len(others), 1), TOGETHER - 1):
+            group = [reference, *others[start : start + TOGETHER - 1]]
+            answers = {(row["variant"], row["model"]): _answer(row, config) for row in group}
+            latency = time_in_turn(answers, batch, config.verify.latency_runs)
+            for key, value in latency.items():
+                found.setdefault(key, (value, latency["dense", model] / value))
+    for row in rows:
+        row["latency_ms"], row["speedup"] = found.get((row["variant"], row["model"]), (None, None))
+
+
+def _answer(row: dict[str, Any], config: Config):
+    path = Path(row["file"])
+    return onnx_answer(path, config.verify.threads) if path.suffix == ".onnx" else saved_model_answers(path)[0]
+
+
+def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, a model that several points share, such as the dense one, at the first of them."""
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        first = shown.setdefault((row["variant"], row["model"]), {**row, "same_as": []})
+        if first["point"] != row["point"]:
+            first["same_as"].append(row["point"])
+    return list(shown.values())
+
+
+def _write(directory: Path, rows: list[dict[str, Any]], failures: dict[str, str]) -> None:
+    shown = marked(_once(rows))
+    write_json(directory / "sweep.json", {"machine": machine(), "rows": shown, "failures": failures})
+    told = "".join(f"\n`{label}` is not published: {failure}\n" for label, failure in failures.items())
+    write_text(directory / "sweep.md", f"{markdown_table(shown)}\nLatencies of {machine()}.\n{told}")
+    plot(shown, directory / "pareto.svg")
+
+
+def parse_axis(text: str) -> tuple[str, list[Any]]:
+    """`a.b=V1,V2` -> the setting and its values.
+
+    Raises:
+      InputError: not of this form.
+    """
+    name, separator, values = text.partition("=")
+    parsed = read_yaml(f"[{values}]", where=f"--grid {text}: ")
+    if not separator or not name or not parsed:
+        raise InputError(f"--grid {text}: expected a.b=V1,V2, for example --grid prune.sparsity=0.5,0.8")
+    if len({as_yaml(value) for value in parsed}) < len(parsed):
+        raise InputError(f"--grid {text}: a value stands there twice")
+    return name, parsed
+
+
+def as_yaml(value: Any) -> str:
+    """A value on one line, as `--set` takes it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+
+
+def slug(label: str) -> str:
+    """A label as the name of a directory; where something of it is lost, with a digest."""
+    name = re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("_.")
+    if name == label.replace(" ", "_") and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
