@@ -20,7 +20,7 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import reset_sessions
 from safetensors.numpy import load_file, save_file
 
-from tfpipe import encoder_source
+from tfpipe import encoder_files
 from tfpipe.encoder_source import identity, open_source
 from tfpipe.errors import InputError
 from tfpipe.rundir import sha256_of_file
@@ -721,4 +721,4 @@ def test_keras_nlp_errors(preset, encoder, tmp_path):
 def test_a_loaded_module_without_a_specification(monkeypatch):
     module = type(sys)("made_by_hand")
     monkeypatch.setitem(sys.modules, "made_by_hand", module)
-    fails("package made_by_hand is not installed", encoder_source.path_in_package, "package:made_by_hand/x")
+    fails("package made_by_hand is not installed", encoder_files.path_in_package, "package:made_by_hand/x")

@@ -84,7 +84,6 @@ def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
     sizes = {key: whole(key) for key in _SIZES}
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise fail("hidden_size", f"expected a multiple of num_attention_heads ({sizes['num_attention_heads']})")
-    # The first published configurations have neither key: 1e-12 and 0 are BERT's own constants, and BertConfig's.
     per_layer = {}
     for key, most in PER_LAYER.items():
         counts = config.get(key)
@@ -97,6 +96,7 @@ def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
         ):
             raise fail(key, f"expected num_hidden_layers whole numbers from 1 to {most}")
         per_layer[key] = counts
+    # The first published configurations have no pad_token_id and no layer_norm_eps: 0 and 1e-12 are BERT's own.
     pad_token_id = config.get("pad_token_id", 0)
     if type(pad_token_id) is not int or not 0 <= pad_token_id < sizes["vocab_size"]:
         raise fail("pad_token_id", f"expected a token id from 0 to {sizes['vocab_size'] - 1}")

@@ -1,0 +1,168 @@
+"""Where the files of an encoder lie: a source -> a local directory, fetched from the hub where it has to be.
+
+Enters: `encoder.source`, see `encoder_source`. Leaves: a directory in the transformers layout, with its tokenizer files
+and, where they are asked for, its weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+from pathlib import Path
+
+from tfpipe.errors import InputError
+from tfpipe.transformers_source import CONFIG, QUANTIZATION, VOCABULARY, WEIGHTS, WEIGHTS_INDEX, read_json, weight_files
+
+NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
+TOKEN_PATTERNS = (CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json", QUANTIZATION)
+WEIGHT_PATTERNS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
+
+
+def path_in_package(source: str) -> Path:
+    """The path that `package:NAME/PATH` means, found without importing the package.
+
+    Raises:
+      InputError: the package is not installed, the path is not in it or leads out of it.
+    """
+    name, _, relative = source.removeprefix("package:").partition("/")
+    if not name.isidentifier():
+        raise InputError(f"{source}: {name!r} is no package name; write package:NAME/PATH, for example package:a/b/c")
+    specification = None
+    with contextlib.suppress(ValueError):  # raised for a module that was put together without a specification
+        specification = importlib.util.find_spec(name)
+    if specification is None:
+        raise InputError(f"{source}: package {name} is not installed; pip install the distribution that holds it")
+    roots = [Path(root).resolve() for root in specification.submodule_search_locations or []]
+    for root in roots:
+        path = (root / relative).resolve()
+        if not path.is_relative_to(root):
+            raise InputError(f"{source}: the path leads out of package {name}; give a path inside {root}")
+        if path.exists():
+            return path
+    places = " or ".join(map(str, roots)) or f"{name}, which is a single module"
+    raise InputError(f"{source}: there is no {relative or 'path'} in {places}; check PATH in package:NAME/PATH")
+
+
+def parse(source: str) -> tuple[str, str]:
+    """The kind of a source, `package`, `hf`, `keras-nlp` or `directory`, and what stands behind its prefix."""
+    kind, separator, reference = source.partition(":")
+    if not separator or kind not in ("package", "hf", "keras-nlp"):
+        kind, reference = "directory", source
+    if not reference.strip():
+        raise InputError(f"encoder.source {source!r}: nothing behind the prefix; see `tfpipe config schema`")
+    return kind, reference
+
+
+def parse_repository(source: str) -> tuple[str, str | None]:
+    """`hf:ORGANISATION/NAME@REVISION` -> the repository and the revision."""
+    match = re.fullmatch(r"hf:([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", source, flags=re.ASCII)
+    if match is None:
+        raise InputError(f"{source}: expected hf:ORGANISATION/NAME or hf:ORGANISATION/NAME@REVISION")
+    return match[1], match[2]
+
+
+def directory_of(source: str, weights: bool) -> Path:
+    """A local directory with everything that is needed, fetched from the hub if it has to be."""
+    kind, reference = parse(source)
+    if kind == "hf":
+        directory = _hub_snapshot(source, weights)
+    else:
+        directory = path_in_package(source) if kind == "package" else Path(reference).expanduser()
+    if directory.is_file():
+        raise InputError(f"{source}: is a file; encoder.source is the directory that holds {CONFIG} and {WEIGHTS}")
+    if not directory.is_dir():
+        raise InputError(
+            f"{source}: no such directory; expected package:NAME/PATH, hf:ORGANISATION/NAME, keras-nlp:PRESET, or a "
+            "local directory in the transformers layout"
+        )
+    if not (directory / CONFIG).is_file():
+        raise InputError(
+            f"{directory}: no {CONFIG}; expected the transformers layout: {', '.join(NEEDED_FOR_TOKENS)}, {WEIGHTS}"
+        )
+    if "registered_name" in read_json(directory / CONFIG):
+        raise InputError(f"{source}: is a KerasNLP preset; set encoder.source to keras-nlp:{directory}")
+    for name in NEEDED_FOR_TOKENS:
+        if not (directory / name).is_file():
+            raise InputError(f"{directory}: no {name}; {_how_to_write_tokenizer(source, directory)}")
+    if weights:
+        weight_files(directory, parse_repository(source)[0] if kind == "hf" else None)
+    return directory
+
+
+def _how_to_write_tokenizer(source: str, directory: Path) -> str:
+    target, first = directory, ""
+    if source.startswith("hf:"):
+        target = Path("local")
+        first = f"`hf download {parse_repository(source)[0]} --local-dir {target}`, set encoder.source to {target}, "
+    return (
+        f"to write it: {first}"
+        f"python -c \"from transformers import AutoTokenizer as T; t = T.from_pretrained('{target}'); "
+        f"t.save_pretrained('{target}'); t.save_vocabulary('{target}')\", then check do_lower_case in "
+        "tokenizer_config.json"
+    )
+
+
+def _hub_snapshot(source: str, weights: bool) -> Path:
+    """The cached snapshot of a hub repository; what is missing of it is downloaded.
+
+    The cache comes first: once a branch was resolved to a commit, it stays that commit on this machine, and a run that
+    is resumed gets the files that it began with.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    repository, revision = parse_repository(source)
+    try:
+        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        if _is_complete(cached, weights):
+            return cached
+        revision = cached.name
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise InputError(f"{source}: not the name of a repository ({_one_line(error)})") from error
+    try:
+        # Asked first, because snapshot_download hides a failed look-up behind whatever part of the cache it finds.
+        HfApi().model_info(repository, revision=revision)
+        patterns = [*TOKEN_PATTERNS, *(WEIGHT_PATTERNS if weights else ())]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        # Broad, because the hub's client hands through the errors of requests, urllib3 and the system; each of them
+        # means that the repository that the user named can't be had.
+        raise InputError(f"{source}: {_explain_hub_error(error, repository)}") from error
+
+
+def _is_complete(directory: Path, weights: bool) -> bool:
+    """False where a download was cut off, or did not ask for the weights. A file that is there is whole."""
+    if not all((directory / name).is_file() for name in NEEDED_FOR_TOKENS):
+        return False
+    if weights:
+        try:
+            weight_files(directory)
+        except InputError:
+            return False
+    return True
+
+
+def _explain_hub_error(error: Exception, repository: str) -> str:
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repository}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"the repository is gated; accept its terms at {page}, then run `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the repository has no such revision; see {page}/commits/main"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such repository ({page}), or a private one; check the name, or run `hf auth login` or set HF_TOKEN"
+    bring = (
+        f"run `hf download {repository} --local-dir DIRECTORY` where there is a network, bring it here, and set "
+        "encoder.source to DIRECTORY"
+    )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"not (all) in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it, or {bring}"
+    return f"could not be downloaded ({_one_line(error.__cause__ or error)}); try again, or {bring}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
