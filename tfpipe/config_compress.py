@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from tfpipe.config_types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section
 
-LatencyShape = Literal["b1_s32", "b1_s128", "b32_s64"]
+LATENCY_SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
+"""name -> (texts of a call, tokens of each): where latencies are measured"""
 
 
 def _set_to_another_value(section: Section, name: str) -> bool:
@@ -153,7 +154,7 @@ class Quantize(Section):
 
 
 class Budget(Section):
-    """What the smallest variant may cost: outside it, nothing is published."""
+    """What the last variant of a run may cost: outside it, nothing is published."""
 
     max_accuracy_drop: Fraction | None = Field(
         0.03, description="accuracy, on validation rows, that a compressed variant may lose against dense; null: any"
@@ -162,7 +163,7 @@ class Budget(Section):
     max_latency_ms: PositiveFloat | None = Field(
         None, description="median milliseconds of a call at latency_shape, on this machine; null: any"
     )
-    latency_shape: LatencyShape = Field(
+    latency_shape: Literal[*LATENCY_SHAPES] = Field(
         "b32_s64", description="texts of a call and tokens of each: b32_s64 is 32 texts of 64 tokens"
     )
     artifact: Literal["onnx", "saved_model"] = Field("onnx", description="which artefact of a variant is held to it")

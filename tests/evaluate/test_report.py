@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tfpipe.evaluate.benchmark import SHAPES
+from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.evaluate.report import _cells, _print_table
 
 KEYS = {
@@ -109,7 +109,7 @@ def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
     rows = [line for line in lines if line[:1] in (["dense"], ["pruned"], ["int8"])]
     assert [tuple(line[:2]) for line in rows] == [(row["variant"], row["artifact"]) for row in summary["artifacts"]]
     header = next(line for line in lines if "variant" in line)
-    assert set(SHAPES) <= set(header)
+    assert set(LATENCY_SHAPES) <= set(header)
 
 
 def test_a_cell_without_a_latency_is_a_dash(summary):

@@ -14,7 +14,6 @@ from tensorflow_model_optimization.python.core.quantization.keras import (
     quantize_registry,
     quantize_scheme,
 )
-from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
 from tensorflow_model_optimization.quantization.keras import (
     QuantizeConfig,
     quantize_annotate_layer,
@@ -23,6 +22,7 @@ from tensorflow_model_optimization.quantization.keras import (
 )
 
 from tfpipe.compress.grid import is_projection, point_of
+from tfpipe.compress.masks import zeroing
 from tfpipe.model import layers
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 
@@ -61,29 +61,20 @@ def learned_ranges(model: tf_keras.Model) -> dict[str, tuple[float, float]]:
     return {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(model).items()}
 
 
-class KeptZeros(tf.Module):
+class KeptZeros:
     """Keeps the zeros that pruning made: masks over the kernels that have any, applied after every update."""
 
     def __init__(self, model: tf_keras.Model):
-        super().__init__()
         kernels = [
             variable
             for name, variable in variables_by_name(model).items()
             if is_projection(name) and (variable.numpy() == 0).mean() > 0.01
         ]
-        masks = [tf.constant(kernel.numpy() != 0, tf.float32) for kernel in kernels]
-        # TF-MOT knows how a variable is assigned under a strategy; its schedule and thresholds are not used.
-        self._pruning = Pruning(
-            training_step_fn=lambda: 0,
-            pruning_vars=[(kernel, mask, None) for kernel, mask in zip(kernels, masks, strict=True)],
-            pruning_schedule=None,
-            block_size=(1, 1),
-            block_pooling_type="AVG",
-        )
+        self._zero = zeroing(kernels, [tf.constant(kernel.numpy() != 0, tf.float32) for kernel in kernels])
 
     def update(self, step: tf.Tensor) -> None:
         """After the update of any step."""
-        self._pruning.weight_mask_op()
+        self._zero()
 
 
 def _range_variables(model: tf_keras.Model) -> dict[str, tuple[tf.Variable, tf.Variable]]:

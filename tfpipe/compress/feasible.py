@@ -14,13 +14,12 @@ from typing import Any
 from tfpipe import encoder_source
 from tfpipe.compress.grid import is_embedding, is_projection
 from tfpipe.config import Config
+from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.errors import InputError
 from tfpipe.transformers_source import PER_LAYER, expected_shapes
 
 FEWEST_HEADS = 1  # that structured pruning leaves in a layer
 FEWEST_COLUMNS = 16
-LENGTHS = {"b1_s32": 32, "b1_s128": 128, "b32_s64": 64}
-"""tokens of `budget.latency_shape`"""
 
 
 def check_feasible(config: Config) -> None:
@@ -61,9 +60,10 @@ def check_feasible(config: Config) -> None:
             f"{FEWEST_HEADS} head and {FEWEST_COLUMNS} feed-forward columns stay in each; lower it, or choose a "
             "smaller encoder"
         )
-    if budget.max_latency_ms and LENGTHS[budget.latency_shape] > smaller["max_position_embeddings"]:
+    _, length = LATENCY_SHAPES[budget.latency_shape]
+    if budget.max_latency_ms and length > smaller["max_position_embeddings"]:
         raise InputError(
-            f"budget.latency_shape: {budget.latency_shape} has {LENGTHS[budget.latency_shape]} tokens, the encoder "
+            f"budget.latency_shape: {budget.latency_shape} has {length} tokens, the encoder "
             f"{smaller['max_position_embeddings']} positions; choose a shorter one"
         )
     if budget.max_size_bytes:

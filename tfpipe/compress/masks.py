@@ -8,7 +8,7 @@ themselves, after each update, the last one included: zeros are exact at the end
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -120,18 +120,14 @@ class UnitMasks(tf.Module):
         self.scores = _zeros((self.units.size,), "scores")
         self.mask = _ones((self.units.size,), "unit_mask")
         self.rows = [_ones((kernel.shape[0], 1), f"rows_{n}") for n, kernel in enumerate(self.kernels.values())]
-        self._ranking = self._pruning_of([(self.scores, self.mask, _zeros((), "threshold"))], sparsity)
-        thresholds = [_zeros((), f"unused_{n}") for n in range(len(self.rows))]
-        self._zeroing = self._pruning_of(list(zip(self.kernels.values(), self.rows, thresholds, strict=True)), sparsity)
-
-    def _pruning_of(self, pruning_vars, sparsity: float) -> Pruning:
-        return Pruning(
+        self._ranking = Pruning(
             training_step_fn=lambda: self.step,
-            pruning_vars=pruning_vars,
+            pruning_vars=[(self.scores, self.mask, _zeros((), "threshold"))],
             pruning_schedule=_ramp(sparsity, self.end_step),
             block_size=(1, 1),
             block_pooling_type="AVG",
         )
+        self._zero = zeroing(self.kernels.values(), self.rows)
 
     def on_gradients(self, gradients: list[tf.Tensor]) -> None:
         """Adds a step's importance: one gradient for each trainable variable, of the whole batch."""
@@ -150,7 +146,22 @@ class UnitMasks(tf.Module):
         self._ranking.conditional_mask_update()
         for rows, kept in zip(self.rows, self.units.rows(self.mask), strict=True):
             rows.assign(kept[:, None])
-        self._zeroing.weight_mask_op()
+        self._zero()
+
+
+def zeroing(weights: Iterable[tf.Variable], masks: Iterable[tf.Tensor | tf.Variable]) -> Callable[[], None]:
+    """What multiplies weights by masks, of a shape that broadcasts, in a replica.
+
+    TF-MOT knows how a variable is assigned under a strategy; its schedules and thresholds have no part in it.
+    """
+    pruning = Pruning(
+        training_step_fn=lambda: 0,
+        pruning_vars=[(weight, mask, None) for weight, mask in zip(weights, masks, strict=True)],
+        pruning_schedule=None,
+        block_size=(1, 1),
+        block_pooling_type="AVG",
+    )
+    return pruning.weight_mask_op
 
 
 def _ramp(sparsity: float, end_step: int) -> PolynomialDecay:

@@ -115,14 +115,14 @@ def remove_units(
         prefix = f"bert.encoder.layer.{layer}"
         read = (weights[f"{prefix}.attention.output.dense.weight"] != 0).any(axis=0)
         of_head = read.reshape(-1, architecture.head_width).any(axis=1)
-        of_head[: 0 if of_head.any() else 1] = True
+        of_head[0] |= not of_head.any()  # a layer keeps one, whatever was asked for
         kept = np.repeat(of_head, architecture.head_width)
         heads.append(int(of_head.sum()))
         for part in ("query", "key", "value"):
             _keep_rows(weights, f"{prefix}.attention.self.{part}", kept)
         _keep_columns(weights, f"{prefix}.attention.output.dense", kept)
         kept = (weights[f"{prefix}.output.dense.weight"] != 0).any(axis=0)
-        kept[: 0 if kept.any() else 1] = True
+        kept[0] |= not kept.any()
         widths.append(int(kept.sum()))
         _keep_rows(weights, f"{prefix}.intermediate.dense", kept)
         _keep_columns(weights, f"{prefix}.output.dense", kept)

@@ -165,11 +165,8 @@ def onnx_answer(path: Path, threads: int | None) -> Answer:
 def onnx_kernels(path: Path) -> dict[str, np.ndarray]:
     """The encoder's kernels as they are in an ONNX file, float or as codes: [in, out] each."""
     tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(path)).graph.initializer}
-    return {
-        name: numpy_helper.to_array(tensor)
-        for name, tensor in tensors.items()
-        if len(tensor.dims) == 2 and name.startswith("bert.encoder.") and name.endswith(".weight")
-    }
+    values = ((name, numpy_helper.to_array(tensor)) for name, tensor in tensors.items() if "bert.encoder." in name)
+    return {name: value for name, value in values if is_prunable(name, value)}
 
 
 def saved_model_kernels(directory: Path) -> dict[str, np.ndarray]:

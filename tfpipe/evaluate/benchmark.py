@@ -8,14 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.console import progress_bar
 from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
 
 K = TypeVar("K")
-
-SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
-"""name -> (batch, tokens per row)"""
 
 WARM_UP = 2
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -34,9 +32,9 @@ def measure_latency(
     Returns:
       (variant, kind) -> shape name -> milliseconds; None where the artefact does not take rows that long.
     """
-    found = {(artifact.variant, artifact.kind): dict.fromkeys(SHAPES) for artifact in artifacts}
-    with progress_bar("latency", len(SHAPES) * (runs + WARM_UP)) as bar:
-        for name, (batch_size, length) in SHAPES.items():
+    found = {(artifact.variant, artifact.kind): dict.fromkeys(LATENCY_SHAPES) for artifact in artifacts}
+    with progress_bar("latency", len(LATENCY_SHAPES) * (runs + WARM_UP)) as bar:
+        for name, (batch_size, length) in LATENCY_SHAPES.items():
             answers = {
                 (artifact.variant, artifact.kind): artifact.answer
                 for artifact in artifacts

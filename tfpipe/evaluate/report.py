@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe.config import Config
+from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.console import say
-from tfpipe.evaluate.benchmark import SHAPES
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.model.weights import WEIGHTS_FILE
 from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
@@ -96,7 +96,7 @@ def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: l
 
 
 def _headings() -> tuple[str, ...]:
-    return ("accuracy %", "against dense", "MB", "zeros", *SHAPES, "Δlogit", "agreement")
+    return ("accuracy %", "against dense", "MB", "zeros", *LATENCY_SHAPES, "Δlogit", "agreement")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -109,7 +109,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _change(row),
         f"{row['size_bytes'] / 1e6:.1f}",
         f"{row['sparsity']:.1%}",
-        *("-" if latency[shape] is None else f"{latency[shape]:.1f}" for shape in SHAPES),
+        *("-" if latency[shape] is None else f"{latency[shape]:.1f}" for shape in LATENCY_SHAPES),
         f"{row['max_abs_logit_diff']:.1e}",
         f"{row['label_agreement']:.2%}",
     ]

@@ -1,8 +1,8 @@
 """The stage `export`: every variant as a SavedModel and as ONNX.
 
-Enters: `train`, `prune`, `quantize`, and real rows from `prepare`. Leaves, per variant: `saved_model/` with warm-up and
-golden requests in its `assets.extra/`, `model.onnx` with `golden.jsonl` beside it. All in float32, whatever the
-precision of training.
+Enters: `train`, `distill`, `prune`, `quantize`, and real rows from `prepare`. Leaves, per variant: `saved_model/` with
+warm-up and golden requests in its `assets.extra/`, `model.onnx` with `golden.jsonl` beside it. All in float32, whatever
+the precision of training.
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ import yaml
 from tfpipe import pipeline
 from tfpipe.compress.feasible import check_feasible
 from tfpipe.config import Config
+from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.config_file import load_config, read_yaml
 from tfpipe.console import say
 from tfpipe.errors import GateError, InputError
-from tfpipe.evaluate.artifacts import onnx_answer, saved_model_answers
-from tfpipe.evaluate.benchmark import SHAPES, full_batch, time_in_turn
+from tfpipe.evaluate.artifacts import Answer, onnx_answer, saved_model_answers
+from tfpipe.evaluate.benchmark import full_batch, time_in_turn
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.rundir import RunDirectory, machine, write_json, write_text
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
@@ -148,7 +149,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
 def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
     """Times the files in turn, in place of what their runs measured at different times; dense in every group."""
-    batch = full_batch(*SHAPES[config.budget.latency_shape])
+    batch = full_batch(*LATENCY_SHAPES[config.budget.latency_shape])
     timed = [row for row in _once(rows) if row["latency_ms"] is not None]
     dense = {row["run"]: row["model"] for row in rows if row["variant"] == "dense"}
     found: dict[tuple[str, str], tuple[float, float]] = {}
@@ -167,7 +168,7 @@ def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
         row["latency_ms"], row["speedup"] = found.get((row["variant"], row["model"]), (None, None))
 
 
-def _answer(row: dict[str, Any], config: Config):
+def _answer(row: dict[str, Any], config: Config) -> Answer:
     path = Path(row["file"])
     return onnx_answer(path, config.verify.threads) if path.suffix == ".onnx" else saved_model_answers(path)[0]
 
