@@ -74,7 +74,7 @@ def test_the_gradient_of_the_soft_loss_vanishes_where_both_agree_and_keeps_its_s
 def test_the_objective_is_the_sum_of_its_parts():
     teacher, learner, batch = new_model(1), new_model(2), packed_batch()
     settings = Distill(temperature=2.0, weight=0.25)
-    found = float(Distillation(settings, teacher, (), LOSS)(learner, batch, KEY))
+    found = float(Distillation(settings, learner, teacher, (), LOSS)(batch, KEY))
     inputs = {name: batch[name] for name in teacher.input if name != "dropout_key"} | {"dropout_key": KEY}
     own, other = learner(inputs), teacher(inputs)
     each = 0.75 * LOSS.per_example(own, batch["labels"]) + 0.25 * soft_loss(own, other, 2.0, "single_label")
@@ -91,7 +91,7 @@ def test_hidden_states_are_compared_over_the_tokens_of_each_example():
             inputs
         ).numpy()
 
-    without = float(Distillation(Distill(), teacher, (), LOSS)(learner, batch, KEY))
+    without = float(Distillation(Distill(), learner, teacher, (), LOSS)(batch, KEY))
     for pairs, expected in (
         (((0, 0),), _mean_by_example(states(learner, 0), states(teacher, 0), batch)),
         (((1, 1),), _of_class_tokens(states(learner, 1), states(teacher, 1), batch)),
@@ -99,11 +99,11 @@ def test_hidden_states_are_compared_over_the_tokens_of_each_example():
         (((1, 0),), _of_class_tokens(states(learner, 1), _class_tokens(states(teacher, 0), batch), batch)),
         (((0, 1),), _of_class_tokens(_class_tokens(states(learner, 0), batch), states(teacher, 1), batch)),
     ):
-        found = float(Distillation(Distill(hidden_weight=3.0), teacher, pairs, LOSS)(learner, batch, KEY))
+        found = float(Distillation(Distill(hidden_weight=3.0), learner, teacher, pairs, LOSS)(batch, KEY))
         assert found - without == pytest.approx(3.0 * expected, rel=1e-3)
-    twice = Distillation(Distill(hidden_weight=3.0), learner, ((0, 0), (1, 1)), LOSS)
-    same = Distillation(Distill(), learner, (), LOSS)
-    assert float(twice(learner, batch, KEY)) == pytest.approx(float(same(learner, batch, KEY)), abs=1e-5)
+    twice = Distillation(Distill(hidden_weight=3.0), learner, learner, ((0, 0), (1, 1)), LOSS)
+    same = Distillation(Distill(), learner, learner, (), LOSS)
+    assert float(twice(batch, KEY)) == pytest.approx(float(same(batch, KEY)), abs=1e-5)
 
 
 def _mean_by_example(own, other, batch) -> float:
@@ -125,9 +125,9 @@ def _of_class_tokens(own, other, batch) -> float:
 
 def test_no_gradient_reaches_the_teacher():
     teacher, learner, batch = new_model(1), new_model(2), packed_batch()
-    objective = Distillation(Distill(hidden_weight=1.0), teacher, ((0, 0),), LOSS)
+    objective = Distillation(Distill(hidden_weight=1.0), learner, teacher, ((0, 0),), LOSS)
     with tf.GradientTape() as tape:
-        value = objective(learner, batch, KEY)
+        value = objective(batch, KEY)
     gradients = tape.gradient(value, [*teacher.variables, *learner.trainable_variables])
     assert all(gradient is None for gradient in gradients[: len(teacher.variables)])
     assert all(gradient is not None for gradient in gradients[len(teacher.variables) :])
@@ -137,10 +137,10 @@ def test_class_weights_count_in_the_hidden_states_too():
     """As in the loss: an example of twice the weight counts twice."""
     teacher, learner, batch = new_model(1), new_model(2), packed_batch()
     plain, weighted = (
-        float(Distillation(Distill(hidden_weight=100.0), teacher, ((0, 0), (1, 1)), loss)(learner, batch, KEY))
+        float(Distillation(Distill(hidden_weight=100.0), learner, teacher, ((0, 0), (1, 1)), loss)(batch, KEY))
         for loss in (LOSS, Loss("single_label", class_weights=(2.0, 2.0)))
     )
     assert weighted == pytest.approx(2 * plain, rel=1e-5)
     empty = batch | {"weights": tf.constant([[1.0, 0.0], [0.0, 0.0]])}
-    first = float(Distillation(Distill(hidden_weight=100.0), teacher, ((0, 0),), LOSS)(learner, empty, KEY))
-    assert first < float(Distillation(Distill(hidden_weight=100.0), teacher, ((0, 0),), LOSS)(learner, batch, KEY))
+    first = float(Distillation(Distill(hidden_weight=100.0), learner, teacher, ((0, 0),), LOSS)(empty, KEY))
+    assert first < float(Distillation(Distill(hidden_weight=100.0), learner, teacher, ((0, 0),), LOSS)(batch, KEY))

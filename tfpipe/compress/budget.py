@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from tfpipe.config_compress import Budget
 
@@ -48,10 +47,6 @@ class Cost:
         )
         excess = [value / max(limit, 1e-6) - 1.0 for value, limit in pairs if limit is not None]
         return math.inf if any(map(math.isnan, excess)) else sum(max(0.0, each) for each in excess)
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON."""
-        return vars(self)
 
 
 def judge(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:

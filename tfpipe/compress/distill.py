@@ -53,7 +53,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             set_weights(model, active.taken(pretrained))
         else:
             import_encoder(model, active.taken(pretrained), settings.encoder)
-        objective = taught(config, dense, architecture, recipe.loss, policy.value, active)
+        objective = taught(model, dense, config, recipe.loss, policy.value, active)
     counts = [sum(value.size for value in each.values()) for each in (dense.weights, pretrained)]
     say(
         f"  a student of {student.num_hidden_layers} layers, {counts[1] / 1e6:.1f} million parameters; its teacher has "

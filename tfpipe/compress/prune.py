@@ -61,7 +61,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         else:
             two_four = settings.method == "two_four"
             masks = WeightMasks(model, settings.sparsity, ramp_steps, two_four=two_four, embeddings=settings.embeddings)
-        objective = taught(config, dense, architecture, recipe.loss, policy.value, active)
+        objective = taught(model, dense, config, recipe.loss, policy.value, active)
     ramp = f"over {masks.end_step} of {steps} steps"
     what = {
         "magnitude": f"{len(masks.kernels)} kernels to {settings.sparsity:.0%}, {ramp}",

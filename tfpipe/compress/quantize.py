@@ -83,7 +83,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         )
         with strategy.scope():
             policy = choose_precision(config.train.precision).value
-            objective = taught(config, dense, base.architecture, recipe.loss, policy, None)
+            objective = taught(model, dense, config, recipe.loss, policy)
         fitted = fit(
             model,
             stage=stage,

@@ -14,7 +14,7 @@ import tf_keras
 from tfpipe.compress.feasible import layer_pairs
 from tfpipe.config import Config
 from tfpipe.config_compress import Distill
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import GatherClassToken
 from tfpipe.model.weights import Classifier, set_weights
 from tfpipe.train.devices import precision
@@ -23,16 +23,21 @@ from tfpipe.train.vocabulary import ActiveVocabulary
 
 
 def taught(
-    config: Config, teacher: Classifier, learner: Architecture, loss: Loss, policy: str, active: ActiveVocabulary | None
+    model: tf_keras.Model,
+    teacher: Classifier,
+    config: Config,
+    loss: Loss,
+    policy: str,
+    active: ActiveVocabulary | None = None,
 ) -> Objective | None:
     """The objective of a model that the dense one teaches; None where the configuration asks for no teacher.
 
     Call it under the strategy's scope.
 
     Args:
-      config: the configuration.
+      model: the model that learns, in training form, TF-MOT's wrappers or not.
       teacher: the dense classifier.
-      learner: shape of the model that learns.
+      config: the configuration.
       loss: of the true labels.
       policy: Keras policy in which the teacher answers.
       active: the part of the vocabulary that the batches are numbered by; None: all of it.
@@ -42,39 +47,50 @@ def taught(
     """
     if config.distill is None:
         return None
-    layers = layer_pairs(config, learner.num_hidden_layers, teacher.architecture.num_hidden_layers)
+    layers = layer_pairs(config, _last_layer(model) + 1, teacher.architecture.num_hidden_layers)
     architecture = teacher.architecture if active is None else active.architecture(teacher.architecture)
     with precision(policy):
-        model = build_training_form(architecture.with_dropout(0.0), len(teacher.labels))
-        set_weights(model, teacher.weights if active is None else active.taken(teacher.weights))
-    model.trainable = False
-    return Distillation(config.distill, model, layers, loss)
+        dense = build_training_form(architecture.with_dropout(0.0), len(teacher.labels))
+        set_weights(dense, teacher.weights if active is None else active.taken(teacher.weights))
+    dense.trainable = False
+    return Distillation(config.distill, model, dense, layers, loss)
 
 
 class Distillation:
-    """An objective: see `Loss.of_batch` and the top of this module."""
+    """The objective of a model with a teacher: see the top of this module."""
 
-    def __init__(self, settings: Distill, teacher: tf_keras.Model, layers: tuple[tuple[int, int], ...], loss: Loss):
-        """Wraps a teacher.
+    def __init__(
+        self,
+        settings: Distill,
+        learner: tf_keras.Model,
+        teacher: tf_keras.Model,
+        layers: tuple[tuple[int, int], ...],
+        loss: Loss,
+    ):
+        """Joins a model and its teacher.
 
         Args:
           settings: temperature and weights.
+          learner: training form.
           teacher: training form.
           layers: (learner's, teacher's) whose hidden states are compared.
           loss: of the true labels.
         """
-        self._settings, self._layers, self._loss, self._teacher = settings, layers, loss, teacher
-        self._pairs: list[HiddenPair] | None = None
+        self._settings, self._loss = settings, loss
+        self._pairs = [HiddenPair(learner, own, teacher, other) for own, other in layers]
+        self._learner, self._teacher = (
+            tf_keras.Model(model.input, [model.output, *hidden])
+            for model, hidden in (
+                (learner, [pair.own for pair in self._pairs]),
+                (teacher, [pair.other for pair in self._pairs]),
+            )
+        )
 
-    def __call__(self, model: tf_keras.Model, batch: Batch, key: tf.Tensor) -> tf.Tensor:
+    def __call__(self, batch: Batch, key: tf.Tensor) -> tf.Tensor:
         """The sum over a batch's examples: [] float32."""
-        if self._pairs is None:
-            self._pairs = [HiddenPair(model, own, self._teacher, other) for own, other in self._layers]
-            self._learner = tf_keras.Model(model.input, [model.output, *(pair.own for pair in self._pairs)])
-            shown = [self._teacher.output, *(pair.other for pair in self._pairs)]
-            self._shown = tf_keras.Model(self._teacher.input, shown)
+        # Without hidden states, Keras gives the only output as it is.
         learned = tf.nest.flatten(self._learner(model_inputs(batch, key), training=True))
-        shown = tf.nest.flatten(self._shown(model_inputs(batch), training=False))
+        shown = tf.nest.flatten(self._teacher(model_inputs(batch), training=False))
         logits, answers = tf.cast(learned[0], tf.float32), tf.stop_gradient(tf.cast(shown[0], tf.float32))
         hard = self._loss.per_example(logits, batch["labels"])
         soft = soft_loss(logits, answers, self._settings.temperature, self._loss.task)

@@ -69,7 +69,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             "artifacts": rows,
             "comparisons": comparisons,
             "validation_accuracy": accuracies,
-            "costs": [cost.summary() for cost in costs],
+            "costs": [vars(cost) for cost in costs],
             "within_budget": within,
             "failures": failures,
         },

@@ -6,6 +6,7 @@ micro-batches: however a batch is divided, the gradient is that of the whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ MODEL_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "position_ids", "c
 
 
 Batch = dict[str, tf.Tensor]
-Objective = Callable[[tf_keras.Model, Batch, tf.Tensor], tf.Tensor]
+Objective = Callable[[Batch, tf.Tensor], tf.Tensor]
+"""a batch and a dropout key -> the loss, summed over the batch's examples: see `Loss.of_batch`"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Hooks:
     tracked: tf.Module | None = None
     """variables that belong into a checkpoint beside the model's"""
     objective: Objective | None = None
-    """what is minimized in place of the loss: see `Loss.of_batch`"""
+    """what is minimized in place of the loss"""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,12 @@ def make_train_step(
       hooks: what a compression method adds.
     """
     variables = model.trainable_variables
-    objective = loss.of_batch if hooks.objective is None else hooks.objective
+    objective = hooks.objective or functools.partial(loss.of_batch, model)
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
     def gradients_of(batch, example_weight, key):
         with tf.GradientTape() as tape:
-            value = objective(model, batch, key) / example_weight
+            value = objective(batch, key) / example_weight
             target = optimizer.get_scaled_loss(value) if scaled else value
         # An embedding's gradient is sparse, with a token's rows apart: added up, or its norm would be wrong.
         gradients = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in tape.gradient(target, variables)]
