@@ -152,6 +152,7 @@ def test_a_setting_is_read_only_where_it_counts(tiny_run):
         return pipeline._fingerprint(changed(config, **changes), run, quantize, NAMES).settings.keys()
 
     assert "train.precision" in read() and "train.precision" not in read(distill=None)  # the teacher's
+    assert "distill.weight" in read() and "distill.weight" not in read(quantize__mode="ptq")  # nothing is trained
     assert "budget.max_size_bytes" in read(quantize__float_layers=2) and "budget.max_size_bytes" not in read()
 
 

@@ -66,7 +66,15 @@ def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: 
     names = [stage.name for stage in pipeline.stages_of(settings)]
     for option, value in (("--until", until), ("--redo", redo)):
         if value is not None and value not in names:
-            raise InputError(f"{option} {value}: this run has no such stage; its stages are {', '.join(names)}")
+            optional = {
+                "distill": "distill.student.layers, such as [1, 3, 5]",
+                "prune": "prune",
+                "quantize": "quantize",
+            }
+            raise InputError(
+                f"{option} {value}: this run has no such stage; its stages are {', '.join(names)}"
+                + (f"; for {value}, set {optional[value]}" if value in optional else "")
+            )
     pipeline.run(settings, RunDirectory(run_dir or Path("runs") / settings.name), until=until, redo=redo)
 
 

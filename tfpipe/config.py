@@ -27,14 +27,14 @@ class Encoder(Section):
 
 
 class EarlyStopping(Section):
-    """When `train` ends before its last epoch."""
+    """When `train` (or `distill`) ends before its last epoch."""
 
     patience: PositiveInt = Field(2, description="evaluations in a row that may bring no improvement of train.metric")
     min_delta: NotNegative = Field(0.0, description="smallest change of the metric that counts as an improvement")
 
 
 class ReduceOnPlateau(Section):
-    """When `train` multiplies its learning rate by a factor, beside the schedule."""
+    """When `train` (or `distill`) multiplies its learning rate by a factor, beside the schedule."""
 
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.5, description="of the learning rate")
     patience: PositiveInt = Field(1, description="evaluations in a row that may bring no improvement of train.metric")

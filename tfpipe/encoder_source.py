@@ -98,12 +98,13 @@ class EncoderSource:
         return found
 
 
-def open_source(source: str, sha256: str | None = None) -> EncoderSource:
+def open_source(source: str, sha256: str | None = None, *, section: str = "encoder") -> EncoderSource:
     """Opens a source: fetches its files if needed, checks its configuration; reads no weights yet.
 
     Args:
       source: `encoder.source`, see the top of this module.
       sha256: expected SHA-256 of the weights file; checked when the weights are read.
+      section: of the configuration, where both stand; for messages.
 
     Raises:
       InputError: the source can't be had, or is no BERT that this program can build.
@@ -112,7 +113,7 @@ def open_source(source: str, sha256: str | None = None) -> EncoderSource:
     if kind == "keras-nlp":
         if sha256 is not None:
             raise InputError(
-                f"encoder.sha256: not supported for {source}, a preset is several files that KerasNLP fetches by "
+                f"{section}.sha256: not supported for {source}, a preset is several files that KerasNLP fetches by "
                 "itself; set it to null (a run's fingerprint covers the files of a local preset directory)"
             )
         preset = keras_nlp_source.open_preset(reference)
@@ -125,13 +126,13 @@ def open_source(source: str, sha256: str | None = None) -> EncoderSource:
         files = weight_files(directory)
         if sha256 is not None and len(files) > 1:
             raise InputError(
-                f"encoder.sha256: {directory / WEIGHTS_INDEX} spreads the weights over {len(files) - 1} files and one "
-                "hash can't cover them; set it to null (a run records the hash of each file)"
+                f"{section}.sha256: {directory / WEIGHTS_INDEX} spreads the weights over {len(files) - 1} files and "
+                "one hash can't cover them; set it to null (a run records the hash of each file)"
             )
         where = str(files[0])
 
         def read() -> Tensors:
-            return read_safetensors(files, sha256)
+            return read_safetensors(files, sha256, f"{section}.sha256")
 
     check_vocabulary(directory / VOCABULARY, architecture["vocab_size"])
     return EncoderSource(source, directory, architecture, where, read)

@@ -64,7 +64,7 @@ def _student_files(config: Config) -> dict[str, str]:
 
 
 # The section `train`, but for what changes no result; and of it what pruning and quantization take over: the rest
-# trains the dense model alone and reaches them as its output.
+# trains the dense model, and the student, and reaches them as its output.
 _TRAIN = tuple(
     f"train.{name}" for name in Train.model_fields if name not in ("checkpoint_every", "steps_per_execution")
 )
@@ -77,8 +77,9 @@ _MODELS = ("prepare", "train", "distill", "prune", "quantize")
 
 
 def _quantize_also(config: Config) -> tuple[str, ...]:
-    """The precision is the teacher's; the sizes say which layers may stay float."""
-    taught = ("train.precision",) if config.distill is not None else ()
+    """What teaches a model that is trained, in the precision of the teacher; the sizes say what may stay float."""
+    trained = config.quantize is not None and config.quantize.mode == "qat"
+    taught = (*_TEACHING, *(("train.precision",) if config.distill is not None else ())) if trained else ()
     sized = ("budget.max_size_bytes", "budget.artifact") if config.quantize and config.quantize.float_layers else ()
     return taught + sized
 
@@ -111,7 +112,7 @@ STAGES = (
     Stage(
         "quantize",
         "tfpipe.compress.quantize",
-        ("task", "seed", "data.max_length", "quantize", *_TEACHING, *_TRAINING),
+        ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         also=_quantize_also,
         inputs=("prepare", "train", "distill", "prune"),
     ),

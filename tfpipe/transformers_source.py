@@ -143,12 +143,13 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
     return [index, *(directory / name for name in shards)]
 
 
-def read_safetensors(files: list[Path], sha256: str | None) -> Tensors:
+def read_safetensors(files: list[Path], sha256: str | None, setting: str = "encoder.sha256") -> Tensors:
     """Reads the files that `weight_files` found, tensor by tensor.
 
     Args:
       files: safetensors, their index aside.
       sha256: expected SHA-256 of each file, or None.
+      setting: where that stands, for messages.
 
     Raises:
       InputError: another hash, an unreadable file, or a tensor of no float type.
@@ -162,8 +163,8 @@ def read_safetensors(files: list[Path], sha256: str | None) -> Tensors:
             continue
         if sha256 is not None and (found := sha256_of_file(path)) != sha256:
             raise InputError(
-                f"{path}: SHA-256 {sha256} expected (encoder.sha256), {found} found; get the file again, or correct "
-                "encoder.sha256 if this file is the one that you mean"
+                f"{path}: SHA-256 {sha256} expected ({setting}), {found} found; get the file again, or correct "
+                f"{setting} if this file is the one that you mean"
             )
         try:
             with safe_open(path, framework="np") as file:

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from tfpipe.compress.budget import Cost, judge
+from tfpipe.config import Config
 from tfpipe.config_compress import Budget
+from tfpipe.evaluate.verify import costs_of
 
 PRUNED, INT8 = Cost("pruned", 0.004, 90_000_000, 200.0), Cost("int8", 0.012, 23_000_000, 74.0)
 
@@ -24,7 +26,7 @@ def test_within_the_budget_all_are_published():
     [
         (Budget(max_accuracy_drop=0.01), "int8 is outside the budget: accuracy on validation rows falls by 0.0120, "
          "budget.max_accuracy_drop is 0.01. Closest came pruned, which is within it: "
-         "leave out the stages after it to publish it. To publish int8, relax budget.max_accuracy_drop to 0.012"),
+         "set quantize: null to publish it. To publish int8, relax budget.max_accuracy_drop to 0.012"),
         (Budget(max_size_bytes=20_000_000), "int8 is outside the budget: 23,000,000 bytes, budget.max_size_bytes is "
          "20,000,000. To publish int8, relax budget.max_size_bytes to 23000000"),
         (Budget(max_latency_ms=50.0), "int8 is outside the budget: 74 ms at b32_s64, budget.max_latency_ms is 50. "
@@ -43,6 +45,16 @@ def test_outside_it_the_limit_the_closest_and_the_setting_are_said(budget, said)
 def test_what_is_not_known_keeps_no_limit(cost):
     within, failure = judge([cost], Budget(max_latency_ms=50.0))
     assert within == [] and "outside the budget" in failure and "relax" in failure
+
+
+def test_a_drop_that_is_the_limit_is_within_it():
+    """0.90 - 0.87 is more than 0.03 in floats."""
+    accuracies = {"dense": 0.90, "int8": 0.87}
+    row = {"variant": "int8", "artifact": "onnx", "size_bytes": 1, "latency_ms": {"b32_s64": 1.0}}
+    config = Config.model_validate(
+        {"name": "x", "data": {"source": "x"}, "encoder": {"source": "x"}, "budget": {"max_accuracy_drop": 0.03}}
+    )
+    assert judge(costs_of([row], accuracies, config), config.budget) == (["int8"], None)
 
 
 def test_a_gain_in_accuracy_is_no_drop():

@@ -21,6 +21,14 @@ from tfpipe.model.weights import get_weights, load_classifier, set_weights
 from tfpipe.train.recipe import training_plan
 from tfpipe.train.step import model_inputs
 
+LAST_LAYER = {
+    "encoder.layer.1.attention.output.input",
+    "encoder.layer.1.intermediate.input",
+    "encoder.layer.1.output.input",
+    "pooler.input",
+}
+"""points behind which the class tokens alone go on"""
+
 
 @pytest.fixture(scope="module")
 def rows(tiny_run) -> CalibrationRows:
@@ -40,11 +48,17 @@ def model(tiny_run):
 
 @pytest.fixture(scope="module")
 def values(model, rows) -> dict[str, list[np.ndarray]]:
-    """What passes each point, by batch."""
+    """What passes each point, by batch: of real tokens, and of class tokens of real examples."""
     points = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
     observed = tf_keras.Model(model.input, points)
-    found = [observed(model_inputs(batch), training=False) for batch in rows]
-    return {name: [each[name].numpy().ravel() for each in found] for name in points}
+    found = {name: [] for name in points}
+    for batch in rows:
+        masks = batch["segment_ids"].numpy() > 0, batch["weights"].numpy() > 0
+        assert not masks[0].all()  # there is padding
+        for name, x in observed(model_inputs(batch), training=False).items():
+            of_class_tokens = name in LAST_LAYER
+            found[name].append(x.numpy()[masks[of_class_tokens]].ravel())
+    return found
 
 
 def test_about_as_many_rows_as_asked_for_the_same_each_time(rows):

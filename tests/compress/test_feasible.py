@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from tfpipe.compress.feasible import check_feasible, largest_share, layer_pairs, least_bytes, of_layers
 from tfpipe.errors import InputError
 from tfpipe.model.weights import WEIGHTS_FILE
+from tfpipe.rundir import sha256_of_file
 from tfpipe.transformers_source import expected_shapes
 
 
@@ -78,7 +79,7 @@ def test_what_asks_nothing_of_the_encoder_does_not_open_it(tiny_reviews):
     [
         ({"distill": {"student": {"layers": [0, 2]}}}, r"distill.student.layers: 2, but .* has layers 0 to 1"),
         ({"distill": {"hidden_weight": 1.0, "layer_map": {0: 2}}}, r"distill.layer_map: 0 -> 2, .* the teacher 0 to 1"),
-        ({"distill": {"student": {"encoder": "/nowhere"}}}, "/nowhere: no such directory"),
+        ({"distill": {"student": {"encoder": "/nowhere"}}}, "distill.student.encoder: /nowhere: no such directory"),
         ({"prune": {"method": "structured", "sparsity": 0.8}}, r"prune.sparsity: 0.8, but at most 0.750 .* removed"),
         ({"budget": {"max_latency_ms": 5.0, "latency_shape": "b1_s128"}}, "b1_s128 has 128 tokens, the encoder 64"),
     ],
@@ -111,6 +112,20 @@ def test_a_student_with_another_vocabulary_is_refused(tmp_path, tiny_reviews, ti
     (student / "vocab.txt").write_text("\n".join([*tiny_vocabulary()[:-1], "unheard"]) + "\n")
     with pytest.raises(InputError, match=r"distill.student.encoder: .* has another vocabulary"):
         check_feasible(config)
+
+
+def test_the_hash_of_a_student_is_checked_before_any_work(tmp_path, tiny_reviews, tiny_encoder):
+    student = write_encoder(tmp_path / "student")
+    right = sha256_of_file(student / "model.safetensors")
+    for sha256 in (right, "0" * 64):
+        config = tiny_config(tiny_reviews, tiny_encoder, distill__student={"encoder": str(student), "sha256": sha256})
+        if sha256 == right:
+            check_feasible(config)
+        else:
+            with pytest.raises(
+                InputError, match=r"expected \(distill.student.sha256\).* correct distill.student.sha256"
+            ):
+                check_feasible(config)
 
 
 def test_a_quantized_classifier_is_no_encoder(tiny_run, tiny_reviews):

@@ -39,18 +39,23 @@ def test_what_was_not_measured_is_on_no_front():
 
 
 def test_cells():
-    assert cells(ROW) == [
+    assert cells(ROW, [DENSE, ROW]) == [
         "prune.sparsity=0.5", "int8", "82.00", "81.50", "-0.50 ±0.80", "23.0", "74.0", "2.70", "speed",
     ]  # fmt: skip
-    assert cells(DENSE)[0] == "" and cells(DENSE)[4] == ""
-    outside = cells(ROW | {"within_budget": False, "latency_ms": None, "speedup": None, "on_speed_front": False})
+    assert cells(DENSE, [DENSE, ROW])[0] == "" and cells(DENSE, [DENSE, ROW])[4] == ""
+    outside = cells(ROW | {"within_budget": False, "latency_ms": None, "speedup": None, "on_speed_front": False}, [])
     assert outside[-3:] == ["-", "-", "outside the budget"]
 
 
 def test_what_does_not_answer_like_its_model_is_on_no_front():
     good, bad = ROW, ROW | {"agrees": False, "validation_accuracy": 0.99}
     assert [row["on_speed_front"] for row in marked([good, bad])] == [True, False]
-    assert cells(marked([bad])[0])[-1] == "does not agree with Keras"
+    assert cells(marked([bad])[0], [bad])[-1] == "does not agree with Keras"
+
+
+def test_one_of_several_dense_models_is_named_by_its_point():
+    other = DENSE | {"point": "encoder.source=b"}
+    assert [cells(row, [DENSE, other])[0] for row in (DENSE, other)] == ["prune.sparsity=0.5", "encoder.source=b"]
 
 
 def test_tables(capsys):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tfpipe.config_file import dump_config
+from tfpipe.config_file import dump_config, load_config
 from tfpipe.errors import GateError, InputError
 from tfpipe.rundir import RunDirectory
 from tfpipe.tools import sweep
@@ -109,6 +109,19 @@ def test_a_sweep_goes_on_where_it_was(swept, file, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("quantize/stage.json")}
 
 
+def test_all_are_timed_against_the_first_whatever_their_dense_model(swept, file, monkeypatch):
+    rows = json.loads((swept[0] / "sweep.json").read_text())["rows"]
+    rows = [row | {"latency_ms": 1.0, "speedup": None} for row in rows]
+    rows += [row | {"model": f"another {row['model']}"} for row in rows]
+    rows[-1]["latency_ms"] = None  # takes no rows that long
+    monkeypatch.setattr(sweep, "TOGETHER", 3)
+    sweep._time_together(rows, load_config(file))
+    assert rows[0]["speedup"] == 1.0 and rows[-1]["speedup"] is rows[-1]["latency_ms"] is None
+    for row in rows[:-1]:
+        assert row["latency_ms"] > 0.0 and 0.05 < row["speedup"] < 20.0
+    assert len({row["speedup"] for row in rows}) > len(rows) - 2
+
+
 def test_where_no_point_passes_the_exit_says_so(swept, file):
     directory, _ = swept
     grid = ["prune.sparsity=0.5", "quantize.mode=qat"]
@@ -138,11 +151,12 @@ def test_only_one_sweep_works_in_a_directory(swept, file):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (["budget.artifact=onnx,saved_model"], "another budget.artifact can't be compared"),
+        (["budget.artifact=onnx,saved_model"], "--grid budget…: all points are measured and judged alike"),
+        (["verify.threads=1,2"], "--grid verify…: all points are measured and judged alike"),
         (["prune.sparsity=0.5,1.0"], "prune.sparsity: nothing would be left"),
         (["prune.sparsitty=0.5"], "did you mean sparsity"),
         (["prune.sparsity=0.5", "prune.sparsity=0.8"], "two --grid options"),
-        (["budget.max_size_bytes=10"], "budget.max_size_bytes: 10, but the weights"),
+        (["budget.max_size_bytes=10"], "^budget.max_size_bytes=10: budget.max_size_bytes: 10, but the weights"),
     ],
 )
 def test_a_wrong_point_is_refused_before_any_runs(file, tmp_path, grid, message):

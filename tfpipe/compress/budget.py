@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tfpipe.config_compress import Budget
 
+SECTIONS = {"distilled": "distill", "pruned": "prune", "int8": "quantize"}
+"""variant -> the section of the configuration that asks for it"""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -69,7 +72,8 @@ def judge(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
     closest = min(costs, key=lambda cost: cost.distance(budget))
     if closest is not last:
         excess = "; ".join(closest.excesses(budget))
-        state = f" ({excess})" if excess else ", which is within it: leave out the stages after it to publish it"
+        later = " and ".join(f"{SECTIONS[cost.variant]}: null" for cost in costs[costs.index(closest) + 1 :])
+        state = f" ({excess})" if excess else f", which is within it: set {later} to publish it"
         told += f". Closest came {closest.variant}{state}"
     return within, f"{told}. To publish {last.variant}, relax {_relaxed(last, budget)}"
 

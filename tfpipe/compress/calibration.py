@@ -71,17 +71,10 @@ def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: 
         name: (min(float(each[name][0]) for each in seen), max(float(each[name][1]) for each in seen))
         for name in seen[0]
     }
-    observed = _observed(model)
-
-    @tf.function(reduce_retracing=True)
-    def histograms(batch):
-        answers = observed(model_inputs(batch), training=False)
-        return {name: tf.histogram_fixed_width(x, bounds[name], BINS) for name, x in answers.items()}
-
     counts = {name: np.zeros(BINS, np.int64) for name in bounds}
-    for batch in rows:
-        for name, histogram in histograms(batch).items():
-            counts[name] += histogram.numpy()
+    for values in _observed(model, rows):
+        for name, each in values.items():
+            counts[name] += tf.histogram_fixed_width(each, bounds[name], BINS).numpy()
     ranges = {}
     for name, (low, high) in bounds.items():
         shares = np.cumsum(counts[name]) / counts[name].sum()
@@ -176,17 +169,21 @@ class _Switched(tf_keras.layers.Layer):
         )
 
 
-def _observed(model: tf_keras.Model) -> tf_keras.Model:
+def _observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str, tf.Tensor]]:
+    """Batch by batch, what passes each quantization point: [values, width], of tokens and examples, not of padding."""
     outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
-    return tf_keras.Model(model.input, outputs)
+    observed = tf_keras.Model(model.input, outputs)
+    answer = tf.function(lambda batch: observed(model_inputs(batch), training=False), reduce_retracing=True)
+    for batch in rows:
+        tokens, examples = batch["segment_ids"] > 0, batch["weights"] > 0  # [rows, length], [rows, slots]
+        yield {
+            name: tf.boolean_mask(x, tokens if x.shape[1] == tokens.shape[1] else examples)
+            for name, x in answer(batch).items()
+        }
 
 
 def _extremes(model: tf_keras.Model, rows: CalibrationRows) -> list[dict[str, tf.Tensor]]:
-    observed = _observed(model)
-
-    @tf.function(reduce_retracing=True)
-    def extremes(batch):
-        answers = observed(model_inputs(batch), training=False)
-        return {name: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in answers.items()}
-
-    return [extremes(batch) for batch in rows]
+    return [
+        {name: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in values.items()}
+        for values in _observed(model, rows)
+    ]

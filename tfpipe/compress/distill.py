@@ -42,7 +42,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     if settings.layers is not None:
         student, pretrained = made_of_layers(dense, settings.layers)
     else:
-        source = encoder_source.open_source(settings.encoder, settings.sha256)
+        source = encoder_source.open_source(settings.encoder, settings.sha256, section="distill.student")
         student, pretrained = Architecture.from_dict(source.architecture), source.weights()
     active = ActiveVocabulary([training, validation], student.vocab_size, whole=config.train.optimizer == "lamb")
     with precision(policy.value), strategy.scope():

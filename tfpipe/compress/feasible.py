@@ -14,7 +14,7 @@ from typing import Any
 from tfpipe import encoder_source
 from tfpipe.compress.grid import is_embedding, is_projection
 from tfpipe.config import Config
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config_compress import LATENCY_SHAPES, Student
 from tfpipe.errors import InputError
 from tfpipe.transformers_source import PER_LAYER, expected_shapes
 
@@ -45,8 +45,7 @@ def check_feasible(config: Config) -> None:
             )
         smaller = of_layers(dense, student.layers)
     elif student:
-        smaller, own_tokenizer = encoder_source.shape_of(student.encoder)
-        _check_student(smaller, own_tokenizer, dense, tokenizer, config)
+        smaller = _checked_student(student, dense, tokenizer, config)
     if compares:
         layer_pairs(config, smaller["num_hidden_layers"], dense["num_hidden_layers"])
         if smaller["hidden_size"] != dense["hidden_size"]:
@@ -128,11 +127,18 @@ def least_bytes(shapes: Mapping[str, tuple[int, ...]], *, int8: bool, float_kern
     return total
 
 
-def _check_student(
-    student: dict[str, Any], own_tokenizer: Path, dense: dict[str, Any], tokenizer: Path, config: Config
-) -> None:
-    """Whether another encoder can read the rows that are tokenized for the dense one."""
-    source, where = config.distill.student.encoder, "distill.student.encoder"
+def _checked_student(asked: Student, dense: dict[str, Any], tokenizer: Path, config: Config) -> dict[str, Any]:
+    """The shape of another encoder, which is there and can read the rows that are tokenized for the dense one."""
+    source, where = asked.encoder, "distill.student.encoder"
+    try:
+        if asked.sha256 is None:
+            student, own_tokenizer = encoder_source.shape_of(source)
+        else:
+            opened = encoder_source.open_source(source, asked.sha256, section="distill.student")
+            student, own_tokenizer = opened.architecture, opened.tokenizer_directory
+            next(iter(opened.read()), None)  # the hash is that of the file
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     encoder_source.check_reads(
         student, where, source, config.data.max_length, pairs=config.data.text_pair_column is not None
     )
@@ -149,6 +155,7 @@ def _check_student(
             f"{where}: {source} embeds {student['vocab_size']:,} word pieces, {config.encoder.source} "
             f"{dense['vocab_size']:,}; with train.optimizer: lamb or prune.embeddings both must be the same"
         )
+    return student
 
 
 def _check_size(architecture: dict[str, Any], config: Config) -> None:

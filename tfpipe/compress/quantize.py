@@ -129,6 +129,8 @@ def _kept_float(damage: dict[str, float], base: Classifier, settings: Quantize, 
     kernels = kernels_by_point(base.weights)
     for layer, value in list(damage.items())[:5]:
         say(f"  8 bits in {layer} alone: divergence {value:.2e}")
+    if settings.float_layers >= len(kernels):
+        say(f"  quantize.float_layers {settings.float_layers}: there are {len(kernels)}, of which one is quantized")
     kept: list[str] = []
     for layer in (layer for layer in damage if layer in kernels):
         if len(kept) == min(settings.float_layers, len(kernels) - 1):

@@ -72,7 +72,8 @@ def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
             if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
                 failures.append(
                     f"{where}: labels agree on {entry['label_agreement']:.2%}, "
-                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}"
+                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}; lower it, or leave more "
+                    "in float (quantize.float_layers), or train longer (quantize.epochs)"
                 )
             if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
                 failures.append(

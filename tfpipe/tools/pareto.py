@@ -56,7 +56,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for heading in _HEADINGS:
         table.add_column(heading, no_wrap=heading != "point", justify="left" if heading in _LEFT else "right")
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(row, rows))
     Console(highlight=False, width=max(Console().width, 140)).print(table)
 
 
@@ -65,19 +65,19 @@ _LEFT = ("point", "variant", "front")
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     """The same as Markdown."""
-    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells(row) for row in rows)]
+    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells(row, rows) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """A row in words."""
+def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A row in words, one of `rows`: a dense model that is the only one belongs to every point."""
     low, high = row["accuracy_change_95"]
     dense = row["variant"] == "dense"
     marks = [name for name in ("speed", "size") if row[f"on_{name}_front"]]
     outside = [] if row["within_budget"] else ["outside the budget"]
     outside += [] if row["agrees"] else ["does not agree with Keras"]
     return [
-        "" if dense else row["point"],
+        "" if dense and sum(each["variant"] == "dense" for each in rows) == 1 else row["point"],
         row["variant"],
         f"{row['validation_accuracy'] * 100:.2f}",
         f"{row['accuracy'] * 100:.2f}",

@@ -55,9 +55,12 @@ def run(config: Path, grid: list[str], directory: Path | None, overrides: list[s
         settings = [f"{name}={as_yaml(value)}" for (name, _), value in zip(axes, values, strict=True)]
         points[" ".join(settings)] = load_config(config, [*overrides, *settings])
     first = next(iter(points.values()))
-    for name in ("artifact", "latency_shape"):
-        if len({getattr(point.budget, name) for point in points.values()}) > 1:
-            raise InputError(f"sweep: points with another budget.{name} can't be compared; give all the same")
+    for name in ("budget", "verify"):
+        if len({getattr(point, name).model_dump_json() for point in points.values()}) > 1:
+            raise InputError(
+                f"sweep: --grid {name}…: all points are measured and judged alike, or they could not be compared; "
+                "give it with --set"
+            )
     sweep(points, directory or Path("runs") / f"{first.name}-sweep")
 
 
@@ -65,7 +68,7 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
     """Runs points one after the other; each takes over from others in the directory what is the same.
 
     Args:
-      points: label -> configuration, all with one artefact and shape in their budget.
+      points: label -> configuration, all with the same `budget` and `verify`.
       directory: where their runs, the table and the plot go; held by a lock meanwhile.
 
     Returns:
@@ -75,8 +78,11 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
       InputError: a point could not run; all others have.
       GateError: no point passed its gates.
     """
-    for config in points.values():
-        check_feasible(config)
+    for label, config in points.items():
+        try:
+            check_feasible(config)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from None
     rows, failures, wrong = [], {}, []
     with RunDirectory(directory).lock():
         for number, (label, config) in enumerate(points.items(), start=1):
@@ -117,8 +123,8 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
     Returns:
       `point, variant, validation_accuracy, accuracy, accuracy_change, accuracy_change_95, size_bytes, latency_ms,
-      speedup` (over the dense artefact of the same run), `within_budget`, `agrees` (with its Keras model, within the
-      gates), `model` (digest of what the artefact is made of), `file`, `run`.
+      speedup` (over the dense artefact of the same run; in the end, of the first), `within_budget`, `agrees` (with its
+      Keras model, within the gates), `model` (digest of what the artefact is made of), `file`, `run`.
     """
     parity = json.loads((run.path / "verify" / "parity.json").read_text(encoding="utf-8"))
     shape = config.budget.latency_shape
@@ -148,22 +154,17 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
 
 def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
-    """Times the files in turn, in place of what their runs measured at different times; dense in every group."""
+    """Times the files in turn, in place of what their runs measured at different times; the first in every group."""
     batch = full_batch(*LATENCY_SHAPES[config.budget.latency_shape])
     timed = [row for row in _once(rows) if row["latency_ms"] is not None]
-    dense = {row["run"]: row["model"] for row in rows if row["variant"] == "dense"}
     found: dict[tuple[str, str], tuple[float, float]] = {}
-    for model in dict.fromkeys(dense.values()):
-        reference = next((row for row in timed if (row["variant"], row["model"]) == ("dense", model)), None)
-        if reference is None:
-            continue
-        others = [row for row in timed if row is not reference and dense[row["run"]] == model]
-        for start in range(0, max(len(others), 1), TOGETHER - 1):
-            group = [reference, *others[start : start + TOGETHER - 1]]
-            answers = {(row["variant"], row["model"]): _answer(row, config) for row in group}
-            latency = time_in_turn(answers, batch, config.verify.latency_runs)
-            for key, value in latency.items():
-                found.setdefault(key, (value, latency["dense", model] / value))
+    for start in range(1, max(len(timed), 2), TOGETHER - 1):
+        group = [*timed[:1], *timed[start : start + TOGETHER - 1]]
+        answers = {(row["variant"], row["model"]): _answer(row, config) for row in group}
+        latency = time_in_turn(answers, batch, config.verify.latency_runs)
+        first = next(iter(latency.values()), None)
+        for key, value in latency.items():
+            found.setdefault(key, (value, first / value))
     for row in rows:
         row["latency_ms"], row["speedup"] = found.get((row["variant"], row["model"]), (None, None))
 
