@@ -10,7 +10,7 @@ CONFIGS ?= configs/*.yaml
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make quickstart                   install, then run configs/quickstart.yaml (about 15 minutes on two cores)"
+	@echo "make quickstart                   install, then run configs/quickstart.yaml (6 to 15 minutes on two cores)"
 	@echo "make run CONFIG=FILE              install, then one run"
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
