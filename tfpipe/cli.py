@@ -64,17 +64,11 @@ def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: 
 
     settings = load_config(config, overrides)
     names = [stage.name for stage in pipeline.stages_of(settings)]
-    for option, value in (("--until", until), ("--redo", redo)):
-        if value is not None and value not in names:
-            optional = {
-                "distill": "distill.student.layers, such as [1, 3, 5]",
-                "prune": "prune",
-                "quantize": "quantize",
-            }
-            raise InputError(
-                f"{option} {value}: this run has no such stage; its stages are {', '.join(names)}"
-                + (f"; for {value}, set {optional[value]}" if value in optional else "")
-            )
+    needed = {"distill": "distill.student.layers, such as [1, 3, 5]", "prune": "prune", "quantize": "quantize"}
+    for name in (until, redo):
+        if name is not None and name not in names:
+            asked = f"; for {name}, set {needed[name]}" if name in needed else ""
+            raise InputError(f"{name}: this run has no such stage; its stages are {', '.join(names)}{asked}")
     pipeline.run(settings, RunDirectory(run_dir or Path("runs") / settings.name), until=until, redo=redo)
 
 

@@ -193,10 +193,10 @@ def test_quantization_is_at_work_in_the_mask_form(tiny_run, weights):
 def requantize(tiny_run, tmp_path_factory):
     """The stage done in another way: settings of `quantize` -> the classifier, and what was said."""
 
-    def done(capsys, base="prune", budget=None, **changes):
+    def done(capsys, base="prune", sections=None, **changes):
         config, run = tiny_run
         settings = {"calibration_rows": 64, **changes}
-        config = parse_config(config.model_dump() | {"quantize": settings, "budget": budget or {}}, where="the test")
+        config = parse_config(config.model_dump() | {"quantize": settings, **(sections or {})}, where="the test")
         inputs = {name: run / name for name in ("prepare", "train", base)}
         stage = StageDirectory("quantize", tmp_path_factory.mktemp("quantize"), inputs)
         quantize.run(config, stage)
@@ -257,14 +257,19 @@ def test_layers_stay_float_within_the_size_budget_alone(requantize, capsys, prun
     shapes = {name: value.shape for name, value in pruned.items()}
     least = least_bytes(shapes, int8=True)
     _classifier, stage, said = requantize(
-        capsys, mode="ptq", float_layers=9, budget={"max_size_bytes": least + OVERHEAD["onnx"] + 6 * 32 * 32}
+        capsys,
+        mode="ptq",
+        float_layers=9,
+        sections={"budget": {"max_size_bytes": least + OVERHEAD["onnx"] + 6 * 32 * 32}},
     )
     kept = json.loads((stage.path / "sensitivity.json").read_text())["float_layers"]
     assert 1 <= len(kept) <= 2 and "is not left in float: about" in said
 
 
 def test_a_dense_run_is_quantized_from_the_dense_model(requantize, capsys, tiny_run):
-    classifier, _, _ = requantize(capsys, base="train", mode="weight_only")
+    sections = {"prune": None, "distill": {"weight": 0.5}}
+    classifier, _, said = requantize(capsys, base="train", mode="weight_only", sections=sections)
+    assert "calibration min_max: quantize.calibration_rows, distill" in said  # where nothing is trained, nobody learns
     dense = load_file(tiny_run[1] / "train" / WEIGHTS_FILE)
     name = "bert.pooler.dense.weight"
     assert np.array_equal(classifier.weights[name], on_grid(dense[name])[0])

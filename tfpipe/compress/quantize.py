@@ -25,7 +25,7 @@ from tfpipe.compress.feasible import least_bytes
 from tfpipe.compress.grid import is_embedding, kernels_by_point, on_grid, quantized
 from tfpipe.compress.teacher import taught
 from tfpipe.config import Config
-from tfpipe.config_compress import Budget, Quantize
+from tfpipe.config_compress import Budget, Distill, Quantize
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import build_training_form
@@ -50,9 +50,11 @@ def run(config: Config, stage: StageDirectory) -> None:
     training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
     base = load_classifier(next(stage.inputs[name] for name in BASES if name in stage.inputs))
     dense = load_classifier(stage.inputs["train"])
-    if idle := settings.without_effect:
-        shown = f"mode {settings.mode}, calibration {settings.calibration}"
-        say(f"  no effect with quantize {shown}: {', '.join(f'quantize.{name}' for name in idle)}")
+    idle = [f"quantize.{name}" for name in settings.without_effect]
+    if settings.mode != "qat" and config.prune is None and config.distill not in (None, Distill()):
+        idle += ["distill"] if config.distill.student is None else []  # nobody learns
+    if idle:
+        say(f"  no effect with quantize mode {settings.mode}, calibration {settings.calibration}: {', '.join(idle)}")
     strategy, _ = choose_strategy(config.train.strategy)
     plan, _ = training_plan(config, training, validation)
     rows = CalibrationRows(training, plan, settings.calibration_rows)
