@@ -244,10 +244,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"{row['size_bytes'] / 1e6:.1f}",
             f"{row['saved_model_bytes'] / 1e6:.1f}",
             *(
-                " / ".join(f"{row['latency_ms'][shape][kind]:.2f}" for kind in ("median", "fastest"))
-                + " ("
-                + " / ".join(f"{row['speedups'][shape][kind]:.2f}" for kind in ("median", "fastest"))
-                + "×)"
+                f"{row['latency_ms'][shape]['median']:.2f} / {row['latency_ms'][shape]['fastest']:.2f} "
+                f"({row['speedups'][shape]['median']:.2f}×)"
                 for shape in SHAPES
             ),
             ", ".join(name for name in ("speed", "size") if row[f"on_{name}_front"]),

@@ -153,6 +153,8 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("verify.batch_sizes", [0, 32], "verify.batch_sizes.0: "),
         ("verify.threads", 0, "verify.threads: "),
         ("prune.method", "movement", "'magnitude', 'two_four' or 'structured'"),
+        ("prune", {"method": "two_four", "sparsity": 0.8}, "prune: sparsity 0.8 with method: two_four"),
+        ("prune", {"method": "structured", "embeddings": True}, "prune: embeddings has no effect with method"),
         ("quantize.mode", "int4", "'qat', 'ptq' or 'weight_only'"),
         ("quantize.percentile", 50.0, "greater than 50"),
         ("distill.temperature", 0, "greater than 0"),

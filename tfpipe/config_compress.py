@@ -101,10 +101,21 @@ class Prune(Section):
 
     @property
     def without_effect(self) -> list[str]:
-        """What was set and has no effect, in full: not refused, as a sweep over methods sets it for the others."""
-        idle = ["sparsity", "ramp_fraction"] if self.method == "two_four" else []
-        idle += ["embeddings"] if self.method != "magnitude" else []
-        return [f"prune.{name}" for name in idle if _set_to_another_value(self, name)]
+        """What was set and has no effect, in full: said, not refused, as it asks for no other result."""
+        idle = self.method == "two_four" and _set_to_another_value(self, "ramp_fraction")
+        return ["prune.ramp_fraction"] if idle else []
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> Prune:
+        if self.method == "two_four" and _set_to_another_value(self, "sparsity"):
+            raise ValueError(
+                f"sparsity {self.sparsity:g} with method: two_four, which sets two of each four weights to zero: leave "
+                "it out, or set method: magnitude; a sweep takes whole sections: --grid 'prune={method: two_four},"
+                "{sparsity: 0.8}'"
+            )
+        if self.embeddings and self.method != "magnitude":
+            raise ValueError(f"embeddings has no effect with method: {self.method}; set method: magnitude")
+        return self
 
 
 class Quantize(Section):

@@ -18,6 +18,7 @@ from tfpipe.tools.sweep import parse_axis, slug
         ("prune.sparsity=0.5,0.8", ("prune.sparsity", [0.5, 0.8])),
         ("quantize.mode=qat,ptq", ("quantize.mode", ["qat", "ptq"])),
         ("prune=null", ("prune", [None])),
+        ("prune={method: two_four},{sparsity: 0.8}", ("prune", [{"method": "two_four"}, {"sparsity": 0.8}])),
         ("distill.student.layers=[0, 1],[1]", ("distill.student.layers", [[0, 1], [1]])),
         ("train.learning_rate=1.0e-4", ("train.learning_rate", [1e-4])),
     ],
