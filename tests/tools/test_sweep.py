@@ -115,12 +115,16 @@ def test_all_are_timed_against_the_first_whatever_their_dense_model(swept, file,
     rows = [row | {"latency_ms": 1.0, "speedup": None} for row in rows]
     rows += [row | {"model": f"another {row['model']}"} for row in rows]
     rows[-1]["latency_ms"] = None  # takes no rows that long
+    groups, real = [], sweep.time_in_turn
     monkeypatch.setattr(sweep, "TOGETHER", 3)
+    monkeypatch.setattr(sweep, "time_in_turn", lambda *given: groups.append(real(*given)) or groups[-1])
     sweep._time_together(rows, load_config(file))
     assert rows[0]["speedup"] == 1.0 and rows[-1]["speedup"] is rows[-1]["latency_ms"] is None
     for row in rows[:-1]:
-        assert row["latency_ms"] > 0.0 and 0.05 < row["speedup"] < 20.0
-    assert len({row["speedup"] for row in rows}) > len(rows) - 2
+        key = row["variant"], row["model"]
+        group = next(group for group in groups if key in group)
+        assert (row["latency_ms"], row["speedup"]) == (group[key], group["dense", rows[0]["model"]] / group[key])
+    assert len(groups) == 6 and all(len(group) == 3 for group in groups)  # 13 files: the first, and two at a time
 
 
 def test_where_no_point_passes_the_exit_says_so(swept, file):
