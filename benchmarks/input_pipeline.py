@@ -32,7 +32,8 @@ def measure(table: TokenTable, kind: str, row_length: int | None) -> dict[str, f
     for epoch in range(5):
         first = epoch * plan.steps_per_epoch
         started = time.perf_counter()
-        steps = sum(1 for _ in batches(table, plan, first, first + plan.steps_per_epoch))
+        last = first + plan.steps_per_epoch
+        steps = sum(1 for _ in batches(table, plan, first, last).take(plan.steps_per_epoch))
         rates.append(table.num_rows / (time.perf_counter() - started))
         assert steps == plan.steps_per_epoch
     return {

@@ -17,6 +17,7 @@ import tfpipe
 from tfpipe import cli
 from tfpipe.config import Config
 from tfpipe.config_file import dump_config, load_config
+from tfpipe.errors import Stopped, StopReason
 from tfpipe.rundir import RunDirectory, sha256_of_file
 
 
@@ -95,7 +96,7 @@ def test_bad_data_ends_in_one_line(tfpipe_command, tiny_file, tmp_path, content,
         (["--run-dir", "tiny.yaml"], "run directory tiny.yaml: can't be written (File exists)"),
         (["--run-dir", "tiny.yaml/run"], "run directory tiny.yaml/run: can't be written (Not a directory)"),
         (["--run-dir", "/proc/run"], "run directory /proc/run: can't be written"),
-        (["--run-dir", "gs://bucket/run"], "only local paths are supported"),
+        (["--run-dir", "nowhere://bucket/run"], "starts with gs://"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(tfpipe_command, tiny_file, arguments, said):
@@ -312,22 +313,29 @@ def test_a_bug_shows_its_traceback(tfpipe_command, tiny_file, monkeypatch):
         tfpipe_command("run", tiny_file)
 
 
+@pytest.mark.parametrize(("code", "said"), [(143, "SIGTERM"), (130, "SIGINT"), (143, "a preemption notice")])
+def test_a_stopped_training_is_said_in_one_line(tfpipe_command, tiny_file, monkeypatch, code, said):
+    def stop(*arguments, **named):
+        raise Stopped(StopReason(code, said), 120)
+
+    monkeypatch.setattr("tfpipe.pipeline.run", stop)
+    line = f"tfpipe: stopped by {said} after step 120; the same command goes on\n"
+    assert tfpipe_command("run", tiny_file) == (code, "", line)
+
+
 def test_a_terminated_run_resumes_to_the_same_weights(tfpipe_command, tiny_file, tiny_run, tmp_path):
     command = ("train", tiny_file, "--run-dir", tmp_path / "run")
     process = subprocess.Popen(
         [sys.executable, "-m", "tfpipe.cli", *map(str, command)], stderr=subprocess.PIPE, text=True
     )
-    marker, give_up = tmp_path / "run" / "train" / "checkpoints" / "latest.json", time.monotonic() + 120
-    while not marker.exists() and process.poll() is None and time.monotonic() < give_up:
+    stored, give_up = tmp_path / "run" / "train" / "checkpoints", time.monotonic() + 120
+    while not list(stored.glob("step-*/checkpoint.json")) and process.poll() is None and time.monotonic() < give_up:
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in error
     assert "XLA" not in error and "absl" not in error  # what TensorFlow says of its compiler
-    assert (
-        error.splitlines()[-1]
-        == "tfpipe: terminated; a run goes on from its last checkpoint when the same command is given again"
-    )
+    assert re.fullmatch(r"tfpipe: stopped by SIGTERM after step \d+; the same command goes on", error.splitlines()[-1])
     assert RunDirectory(tmp_path / "run").record("train") is None
 
     code, _, error = tfpipe_command(*command)

@@ -1,18 +1,22 @@
 import csv
 import json
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import tiny_config, write_reviews
 
-from tfpipe import pipeline
+from tfpipe import cli, pipeline, remote
 from tfpipe.compress.prune import sparsity_of
 from tfpipe.config_file import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
+from tfpipe.mirror import Mirror
 from tfpipe.model.weights import load_classifier
+from tfpipe.remote import Remote
 from tfpipe.rundir import RunDirectory, sha256_of_file
 from tfpipe.tools import replay
 
@@ -229,6 +233,88 @@ def test_a_failed_gate_publishes_nothing(copied_run, capsys):
     assert run.record("verify") is None and reasons(strict, run).keys() == {"verify", "report"}
     parity = read_json(run.path / "verify" / "parity.json")
     assert parity["failures"] and all("max_logit_diff_onnx" in failure for failure in parity["failures"])
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """The files that are copied to and from a store, in order; `ram://` stands in for `gs://`."""
+    found, copy = [], remote.copy_file
+
+    def recorded(source, target):
+        if tf.io.gfile.exists(target):
+            tf.io.gfile.remove(target)  # `ram://` would append
+        copy(source, target)
+        found.append(source)
+
+    monkeypatch.setattr(remote, "copy_file", recorded)
+    return found
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch, copied):
+    """A function that opens a run on a store as a machine does, which is its cache directory."""
+
+    def opened(name, url):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        copied.clear()
+        return RunDirectory(url)
+
+    return opened
+
+
+def test_a_training_that_was_killed_goes_on_on_another_machine(tiny_run, machine, monkeypatch, capsys):
+    config, directory = tiny_run
+    url, keep, kept = "ram://test-pipeline/runs/killed", Mirror.keep, []
+
+    def keep_twice(mirror, name, marker):
+        keep(mirror, name, marker)
+        kept.append(marker)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Mirror, "keep", keep_twice)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, machine("first", url), until="train")
+    run = machine("second", url)
+    pipeline.run(config, run, until="train")
+    printed = capsys.readouterr().err
+    assert redone(printed) == ["prepare", "train"] and "prepare: up to date" in printed
+    assert re.search(r"continuing .* after step \d+ of ", printed)
+    assert run.record("train")["output"] == RunDirectory(directory).record("train")["output"]
+
+
+def test_a_run_on_a_store_is_read_on_any_machine(copied_run, machine, copied, capsys):
+    config, finished = copied_run
+    url = "ram://test-pipeline/runs/tiny"
+    run = machine("first", url)
+    shutil.copytree(finished.path, run.path)
+    pipeline.run(config, run)
+    printed = capsys.readouterr().err
+    assert printed.count("was committed on this machine alone") == 6
+    assert redone(printed) == ["verify", "report"]  # what was published here may have been published there since
+    there = Remote(url)
+    assert there.children() == sorted([*NAMES, "config.yaml", "serving"])
+    assert all(
+        (there / name / "stage.json").read_bytes() == (run.path / name / "stage.json").read_bytes() for name in NAMES
+    )
+    for variant in config.variants:
+        assert (there / "serving" / variant).children() == ["1"]
+        assert (there / "serving" / variant / 1).holds(run.path / "serving" / variant / "1")
+    assert (there / "serving" / "models.config").exists()
+
+    pipeline.run(config, machine("second", url))
+    assert redone(capsys.readouterr().err) == []
+    assert copied == [f"{url}/{name}/stage.json" for name in NAMES]  # nothing is read
+
+    run = machine("third", url)
+    pipeline.run(changed(config, train__checkpoint_every=8), run)
+    assert redone(capsys.readouterr().err) == ["report"]
+    assert run.verified("export") and (there / "report" / "metrics.json").exists()
+
+    machine("fourth", url)
+    cli.predict(url, ["this film is great and lovely"], variant="int8")
+    assert capsys.readouterr().out.startswith(("positive", "negative"))
+    assert {name.removeprefix(f"{url}/").split("/")[0] for name in copied} == {"serving", "verify"}
 
 
 def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, tiny_encoder, tmp_path):

@@ -1,7 +1,7 @@
 """The commands. Thin: each loads the configuration and calls one function; TensorFlow is imported only where it works.
 
-Exit codes: 0 done; 1 a gate failed; 2 the user's input is wrong, said in one line; 130 or 143 stopped by a signal, and
-the same command resumes. A traceback is a bug.
+Exit codes: 0 done; 1 a gate failed; 2 the user's input is wrong, said in one line; 3 another worker of a training is
+gone; 130 or 143 stopped by a signal, and the same command resumes. A traceback is a bug.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import tfpipe
-from tfpipe.errors import GateError, InputError
+from tfpipe.errors import GateError, InputError, Stopped, WorkerLost
 
 app = typer.Typer(
     help="Labelled text in, a verified and compressed classifier out.",
@@ -31,7 +31,7 @@ app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run")]
 RunDir = Annotated[
-    str | None, typer.Option("--run-dir", metavar="DIR", help="directory of the run; default: runs/NAME")
+    str | None, typer.Option("--run-dir", metavar="DIR", help="directory of the run, or gs://…; default: runs/NAME")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=VALUE", help="override one setting; may be repeated")
@@ -139,19 +139,23 @@ def sweep(
         list[str], typer.Option("--grid", metavar="a.b=V1,V2", help="a setting and its values; may be repeated")
     ],
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="directory of the sweep; default: runs/NAME-sweep")
+        str | None, typer.Option("--run-dir", metavar="DIR", help="directory of the sweep; default: runs/NAME-sweep")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
     """A run for each point of a grid, shared stages done once; a table and a plot with the Pareto fronts."""
+    if run_dir is not None and "://" in run_dir:
+        raise InputError(f"sweep --run-dir {run_dir}: its runs share files; give a local directory and copy it later")
     from tfpipe.tools import sweep as tool
 
-    tool.run(config, grid, run_dir, overrides or [])
+    tool.run(config, grid, None if run_dir is None else Path(run_dir), overrides or [])
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_SAVED_MODEL", help="directory of a run or a SavedModel")],
+    model: Annotated[
+        str, typer.Argument(metavar="RUN_OR_SAVED_MODEL", help="directory of a run, or its gs://…, or of a SavedModel")
+    ],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
     variant: Annotated[str, typer.Option(help="published variant of a run: dense, distilled, pruned, int8")] = "dense",
     input_file: Annotated[
@@ -164,7 +168,18 @@ def predict(
     """Label texts with a published SavedModel."""
     from tfpipe.tools import predict as tool
 
-    tool.run(model, texts or [], variant, input_file, output_file)
+    tool.run(_here(model), texts or [], variant, input_file, output_file)
+
+
+def _here(model: str) -> Path:
+    """The local directory of a model; what a remote run has published is brought here."""
+    if "://" not in model:
+        return Path(model)
+    from tfpipe.rundir import RunDirectory
+
+    run = RunDirectory(model)
+    run.take_published()
+    return run.path
 
 
 @app.command()
@@ -173,6 +188,39 @@ def doctor() -> None:
     from tfpipe.tools import doctor as tool
 
     tool.run()
+
+
+@app.command("tpu-check")
+def tpu_check(
+    config: ConfigFile,
+    topologies: Annotated[
+        list[str], typer.Option("--topology", metavar="CHIP:SHAPE", help="such as v5e:2x4; may be repeated")
+    ],
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="rows of a chip; default: a batch of the run, divided among the chips"),
+    ] = None,
+    row_length: Annotated[
+        int | None, typer.Option(metavar="L", help="tokens of a row; with --rows, no prepared run is needed")
+    ] = None,
+    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="find the most rows a chip that fit")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="file for the results")] = None,
+) -> None:
+    """Compile the training step for TPU topologies without a TPU: does it fit, how fast can it be."""
+    from tfpipe.tools import tpu_check as tool
+
+    tool.run(
+        config,
+        topologies,
+        overrides=overrides or [],
+        run_dir=run_dir,
+        rows=rows,
+        row_length=row_length,
+        largest_batch=largest_batch,
+        json_file=json_file,
+    )
 
 
 @config_app.command("show")
@@ -217,6 +265,10 @@ def main() -> None:
         _exit(2, str(error))
     except GateError as error:
         _exit(1, str(error))
+    except Stopped as error:
+        _exit(error.reason.code, f"{error}; the same command goes on")
+    except WorkerLost as error:
+        _exit(3, f"{error}; training goes on from its last checkpoint")
     except OSError as error:
         message = _explain_os_error(error)
         if message is None:

@@ -92,13 +92,21 @@ class Train(Section):
     evaluations_per_epoch: PositiveInt = Field(1, description="on the validation rows; one more at the end")
     early_stopping: EarlyStopping | None = Field(None, description="null: all epochs are trained")
     reduce_on_plateau: ReduceOnPlateau | None = Field(None, description="null: the schedule alone")
-    strategy: Literal["auto", "one_device", "mirrored"] = Field(
-        "auto", description="tf.distribute strategy; auto: mirrored with several GPUs, else one device"
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = Field(
+        "auto",
+        description="tf.distribute strategy; auto: multi_worker where TF_CONFIG names several, else tpu where there is "
+        "one, mirrored with several GPUs, one device",
     )
+    worker_timeout: PositiveInt = Field(300, description="seconds that multi_worker waits for the others to join")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto",
         description="compute precision; auto: mixed_bfloat16 on a TPU or a CPU that multiplies it, mixed_float16 with "
         "dynamic loss scaling on a GPU, else float32",
+    )
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="whether XLA compiles forward and backward pass into one program; auto: on a GPU, whose kernels it "
+        "joins, not on a CPU, where its matrix products take twice as long; a TPU always compiles the whole step",
     )
     steps_per_execution: PositiveInt = Field(
         1, description="steps per call of the compiled function; more saves the host's time where a step is short"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,20 @@ SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line
 def say(message: str) -> None:
     """Prints one line to standard error; standard output is for results."""
     console.print(message, markup=False)
+
+
+@contextmanager
+def native_output_hidden() -> Iterator[None]:
+    """Closes standard error for the block, where native code announces itself in it, past Python."""
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 class Bar:

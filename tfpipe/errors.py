@@ -1,7 +1,9 @@
-"""The two ways in which a run ends other than well, each with its exit code.
+"""The ways in which a run ends other than well, each with its exit code.
 
 Anything else that is raised is a bug and shows its traceback.
 """
+
+from typing import NamedTuple
 
 
 class InputError(ValueError):
@@ -10,3 +12,27 @@ class InputError(ValueError):
 
 class GateError(RuntimeError):
     """A gate failed (parity, accuracy budget): exit code 1, nothing is published."""
+
+
+class StopReason(NamedTuple):
+    """Why a training is to stop.
+
+    Attributes:
+        code: The exit code: 143 for SIGTERM and for a machine that is about to go, 130 for SIGINT.
+        said: Who asked, such as `SIGTERM` or `a preemption notice`.
+    """
+
+    code: int
+    said: str
+
+
+class Stopped(Exception):
+    """A training was asked to stop and did, after the checkpoint of `step`: the reason's exit code; resumable."""
+
+    def __init__(self, reason: StopReason, step: int):
+        super().__init__(f"stopped by {reason.said} after step {step}")
+        self.reason = reason
+
+
+class WorkerLost(RuntimeError):
+    """Another worker of a training is gone: exit code 3; all are to be started again, and go on."""

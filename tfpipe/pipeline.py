@@ -16,6 +16,7 @@ what each reads, and when its result still holds.
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,9 @@ from tfpipe.config_data import Data
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import sources
-from tfpipe.rundir import Fingerprint, RunDirectory, write_text
+from tfpipe.errors import InputError
+from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, write_text
+from tfpipe.train.cluster import workers_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Stage:
     """stages that it reads; one that the configuration turns off is left out"""
     files: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
     """files that it reads from outside the run, with their SHA-256"""
+    trains: bool = False
+    """whether it is done by all workers of a training, where there are several; the chief does the others"""
     publishes: bool = False
     """whether it writes outside its own directory: then no other run can take over its result"""
 
@@ -63,10 +68,12 @@ def _student_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(student.encoder, weights=True) if student and student.encoder else {}
 
 
-# The section `train`, but for what changes no result; and of it what pruning and quantization take over: the rest
-# trains the dense model, and the student, and reaches them as its output.
+# The section `train`, but for what changes no result, or its last digits alone; and of it what pruning and quantization
+# take over: the rest trains the dense model, and the student, and reaches them as its output.
 _TRAIN = tuple(
-    f"train.{name}" for name in Train.model_fields if name not in ("checkpoint_every", "steps_per_execution")
+    f"train.{name}"
+    for name in Train.model_fields
+    if name not in ("strategy", "worker_timeout", "xla", "checkpoint_every", "steps_per_execution")
 )
 _DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
 _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
@@ -95,6 +102,7 @@ STAGES = (
         ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
         inputs=("prepare",),
         files=_encoder_files,
+        trains=True,
     ),
     Stage(
         "distill",
@@ -102,12 +110,14 @@ STAGES = (
         ("task", "seed", "data.max_length", "distill", *_TRAIN),
         inputs=("prepare", "train"),
         files=_student_files,
+        trains=True,
     ),
     Stage(
         "prune",
         "tfpipe.compress.prune",
         ("task", "seed", "data.max_length", "prune", *_TEACHING, "train.precision", *_TRAINING),
         inputs=("prepare", "train", "distill"),
+        trains=True,
     ),
     Stage(
         "quantize",
@@ -115,6 +125,7 @@ STAGES = (
         ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         also=_quantize_also,
         inputs=("prepare", "train", "distill", "prune"),
+        trains=True,
     ),
     Stage("export", "tfpipe.export.export", ("export", "data.text_pair_column"), inputs=_MODELS),
     Stage(
@@ -151,6 +162,8 @@ def run(
 ) -> None:
     """Brings a run up to date: skips what holds, continues what was begun, redoes what a changed setting invalidates.
 
+    With several workers, the chief does so, and calls the others to the stages that train.
+
     Args:
       config: the configuration.
       run: its directory; held by a lock meanwhile.
@@ -159,6 +172,49 @@ def run(
       others: runs whose committed stages are taken over where the fingerprint is the same.
     """
     check_feasible(config)
+    cluster = workers_of(config.train.strategy)
+    if cluster is None:
+        _bring_up_to_date(config, run, until, redo, others, call=lambda stage: None)
+        return
+    from tfpipe.train import devices, workers
+
+    say(f"{cluster}{': the chief' if cluster.is_chief else ''}")
+    with workers.loss_of_a_worker_said(cluster):
+        strategy, _ = devices.choose_strategy(config.train.strategy, config.train.worker_timeout)
+
+        def call(stage: str | None) -> None:
+            workers.from_chief(strategy, [stage, dump_config(config)])
+
+        if cluster.is_chief:
+            _bring_up_to_date(config, run, until, redo, others, call)
+            call(None)
+            return
+        while True:
+            name, of_chief = workers.from_chief(strategy, None)
+            if name is None:
+                return
+            if of_chief != dump_config(config):
+                raise InputError(f"{cluster}: its configuration is not the chief's; give both the same")
+            _help(config, run, next(stage for stage in STAGES if stage.name == name))
+
+
+def _help(config: Config, run: RunDirectory, stage: Stage) -> None:
+    """Does a worker's part of a stage that trains; what it writes is thrown away."""
+    say(f"{stage.name}: as a worker")
+    names = [each.name for each in stages_of(config)]
+    with tempfile.TemporaryDirectory(prefix="tfpipe-worker-") as scratch:
+        inputs = {name: run.verified(name) for name in stage.inputs if name in names}
+        importlib.import_module(stage.module).run(config, StageDirectory(stage.name, Path(scratch), inputs))
+
+
+def _bring_up_to_date(
+    config: Config,
+    run: RunDirectory,
+    until: str | None,
+    redo: str | None,
+    others: Sequence[RunDirectory],
+    call: Callable[[str], None],
+) -> None:
     with run.lock():
         write_text(run.path / "config.yaml", dump_config(config))
         stages = stages_of(config)
@@ -175,6 +231,8 @@ def run(
                 say(f"[{number}/{len(stages)}] {stage.name}: {reason}")
                 work = importlib.import_module(stage.module)
                 with run.stage(stage.name, fingerprint) as directory:
+                    if stage.trains:
+                        call(stage.name)
                     work.run(config, directory)
                 record = run.record(stage.name)
                 say(f"[{number}/{len(stages)}] {stage.name}: done in {record['seconds']:.0f} s")

@@ -3,20 +3,20 @@
 A stage lives in `<run>/<stage>/` and is committed when its `stage.json` is there, which is written last and atomically.
 What lies in a stage's directory without it is work in progress: continued when it was begun under the same fingerprint,
 else cleared. A fingerprint is made of the settings that the stage reads, as requested, of the SHA-256 of the files that
-it reads from outside, and of the output digests of the stages before it.
+it reads from outside, and of the output digests of the stages before it (`fingerprint.py`).
 
 Inside a stage's directory `checkpoints/` is work (removed at the commit) and `logs/` is for people (kept, not part of
 the output); everything else is output and hashed.
+
+A run on `gs://` works in a local directory too, of which the store holds the truth (`mirror.py`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import socket
 import time
@@ -27,49 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import Fingerprint
+from tfpipe.mirror import CHECKPOINTS, LOGS, RECORD, WORK_RECORD, Mirror, parse_record
+from tfpipe.provenance import machine, package_versions
 
-RECORD = "stage.json"
-WORK_RECORD = "work.json"
-NOT_OUTPUT = ("checkpoints", "logs", RECORD, WORK_RECORD)
-
-_RECORDED_PACKAGES = (
-    "tfpipe", "tensorflow", "tf-keras", "tensorflow-text", "tensorflow-model-optimization", "tf2onnx", "onnx",
-    "onnxruntime", "transformers", "keras-nlp", "numpy", "pyarrow",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """Everything that decides a stage's output."""
-
-    settings: dict[str, Any]
-    """dotted path -> value as requested"""
-    files: dict[str, str]
-    """file read from outside the run -> SHA-256 (or a hub revision)"""
-    inputs: dict[str, str]
-    """stage read -> digest of its output"""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the three parts. Where a file lies does not matter, only what it holds."""
-        parts = {"settings": self.settings, "files": sorted(self.files.values()), "inputs": self.inputs}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def difference(self, record: dict[str, Any]) -> str:
-        """Says in one line how a stage's record differs from this fingerprint."""
-        changes = [
-            f"{key}: {json.dumps(old)} -> {json.dumps(new)}"
-            for key, old, new in _changed_leaves(record.get("settings", {}), self.settings)
-        ]
-        if sorted(record.get("files", {}).values()) != sorted(self.files.values()):
-            changed = [path for path, digest in self.files.items() if digest not in record.get("files", {}).values()]
-            changes += [f"content of {path}" for path in changed] or ["fewer input files"]
-        before = record.get("inputs", {})
-        changes += [
-            f"output of {name}" for name in {**before, **self.inputs} if before.get(name) != self.inputs.get(name)
-        ]
-        return "; ".join(changes) or "an unreadable record"
+NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 
 
 @dataclass
@@ -81,16 +45,27 @@ class StageDirectory:
     inputs: dict[str, Path]
     choices: dict[str, Any] = field(default_factory=dict)
     """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
+    mirror: Mirror | None = None
+    """where the run lies, if not on this machine"""
 
     @property
     def checkpoints(self) -> Path:
         """Work in progress: survives a kill, removed at the commit."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def logs(self) -> Path:
         """For people: kept, not hashed."""
-        return self.path / "logs"
+        return self.path / LOGS
+
+    def keep(self, marker: str) -> None:
+        """Copies `checkpoints/` to where the run lies, so that another machine can go on from it; nothing to do here.
+
+        Args:
+          marker: the file in `checkpoints/` that says what is whole; written last, here and there.
+        """
+        if self.mirror is not None:
+            self.mirror.keep(self.name, marker)
 
     def clear_output(self) -> None:
         """Removes what an interrupted try left, checkpoints and logs aside."""
@@ -100,12 +75,17 @@ class StageDirectory:
 
 
 class RunDirectory:
-    """One run on a local disk."""
+    """One run: a local directory, or one that stands for what lies on a store such as `gs://`.
+
+    Of a remote run, what is read is brought here first. Without the lock nothing is written there, and a record is
+    read there each time: so the workers of a training that are not its chief open it.
+    """
 
     def __init__(self, path: str | Path):
-        if "://" in str(path):
-            raise InputError(f"run directory {path}: only local paths are supported; copy the finished run afterwards")
-        self.path = Path(path)
+        self._mirror = Mirror(str(path)) if "://" in str(path) else None
+        self.path = Path(path) if self._mirror is None else self._mirror.path
+        self._locked = False
+        self._settled: set[str] = set()  # stages that are here as they are there, as long as the lock is held
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -119,7 +99,8 @@ class RunDirectory:
             file = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise InputError(
-                f"run directory {self.path}: can't be written ({error.strerror}); choose another with --run-dir"
+                f"run directory {self.path}: can't be written ({error.strerror}); "
+                + ("choose another with --run-dir" if self._mirror is None else "set XDG_CACHE_HOME to another")
             ) from error
         with file:
             try:
@@ -133,15 +114,19 @@ class RunDirectory:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-            yield
+            if self._mirror is not None:
+                say(f"{self._mirror.remote}: its copy on this machine is {self.path}")
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+                self._settled.clear()
 
     def record(self, name: str) -> dict[str, Any] | None:
         """The stage's record, or None where the stage is not committed."""
-        try:
-            record = json.loads((self.path / name / RECORD).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        return record if isinstance(record, dict) and isinstance(record.get("files_written"), dict) else None
+        counts = self._mirror is None or self._is_settled(name, self._mirror)
+        return self._local_record(name) if counts else None
 
     def why_redo(self, name: str, fingerprint: Fingerprint) -> str | None:
         """None when the committed stage still holds, else the reason why it must be done."""
@@ -150,6 +135,8 @@ class RunDirectory:
             return "not done yet"
         if record.get("fingerprint") != fingerprint.digest:
             return fingerprint.difference(record)
+        if self._mirror is not None:
+            return None  # what is missing here is brought when it is read
         for relative, entry in record["files_written"].items():
             path = self.path / name / relative
             if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
@@ -159,19 +146,34 @@ class RunDirectory:
     def verified(self, name: str) -> Path:
         """The directory of a committed stage, every file of it checked against its recorded SHA-256.
 
+        Of a remote run, the files that are not here as they were recorded are copied here first.
+
         Raises:
           InputError: a file was changed after the commit.
         """
         record = self.record(name)
         assert record is not None, f"stage {name} is read before it is committed"
-        for relative, entry in record["files_written"].items():
-            path = self.path / name / relative
-            if not path.is_file() or sha256_of_file(path) != entry["sha256"]:
-                raise InputError(
-                    f"{path}: its content is not what stage {name} wrote (SHA-256 {entry['sha256'][:12]}… expected); "
-                    f"make it again with --redo {name}"
-                )
+        changed, place = self._changed(name, record["files_written"]), self.path
+        if changed and self._mirror is not None:
+            self._mirror.take_files(name, {relative: entry["size_bytes"] for relative, entry in changed.items()})
+            changed, place = self._changed(name, changed), self._mirror.remote
+        for relative, entry in changed.items():
+            raise InputError(
+                f"{place / name / relative}: its content is not what stage {name} wrote (SHA-256 "
+                f"{entry['sha256'][:12]}… expected); make it again with --redo {name}"
+            )
         return self.path / name
+
+    def take_published(self) -> None:
+        """Brings the newest versions that a remote run has published here, and the record of what it published last.
+
+        Raises:
+          InputError: nothing is published there.
+        """
+        if self._mirror is not None:
+            if not self._mirror.take_published():
+                raise InputError(f"{self._mirror.remote}: no published model is there; give a run that has ended well")
+            self.record("verify")
 
     def adopt(self, name: str, fingerprint: Fingerprint, other: RunDirectory) -> bool:
         """Takes over a stage that another run has committed under the same fingerprint.
@@ -188,24 +190,32 @@ class RunDirectory:
         shutil.copytree(other.path / name, partial, copy_function=_link)
         if (self.path / name).exists():
             _remove(self.path / name)
+        if self._mirror is not None:
+            self._mirror.begin(name, anew=True)
         partial.rename(self.path / name)
+        if self._mirror is not None:
+            self._mirror.commit(name, self._local_record(name))
         return True
 
     @contextmanager
     def stage(self, name: str, fingerprint: Fingerprint) -> Iterator[StageDirectory]:
         """Work on a stage: continues what was begun under the same fingerprint, commits when the block ends well."""
         path = self.path / name
+        assert self._mirror is None or self._locked, "a remote run is written under its lock alone"
+        self.record(name)  # of a remote run, brings its work
         inputs = {other: self.verified(other) for other in fingerprint.inputs}  # before anything is removed
         (path / RECORD).unlink(missing_ok=True)
         try:
             begun = json.loads((path / WORK_RECORD).read_text(encoding="utf-8"))["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError):
             begun = None
+        if self._mirror is not None:
+            self._mirror.begin(name, anew=begun != fingerprint.digest)
         if begun != fingerprint.digest:
             _remove(path)
             path.mkdir(parents=True)
             write_json(path / WORK_RECORD, {"fingerprint": fingerprint.digest})
-        stage = StageDirectory(name, path, inputs)
+        stage = StageDirectory(name, path, inputs, mirror=self._mirror)
         stage.clear_output()
         started = time.time()
         yield stage
@@ -221,24 +231,58 @@ class RunDirectory:
                 str(file.relative_to(path)): {"sha256": digest, "size_bytes": file.stat().st_size}
                 for file, digest in zip(output, digests, strict=True)
             }
-        write_json(
-            path / RECORD,
-            {
-                "stage": name,
-                "fingerprint": fingerprint.digest,
-                "settings": fingerprint.settings,
-                "files": fingerprint.files,
-                "inputs": fingerprint.inputs,
-                "seconds": round(time.time() - started, 1),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "machine": machine(),
-                "versions": package_versions(),
-                "choices": stage.choices,
-                "files_written": files,
-                "output": _digest_of(files),
-            },
-        )
+        record = {
+            "stage": name,
+            "fingerprint": fingerprint.digest,
+            "settings": fingerprint.settings,
+            "files": fingerprint.files,
+            "inputs": fingerprint.inputs,
+            "seconds": round(time.time() - started, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "machine": machine(),
+            "versions": package_versions(),
+            "choices": stage.choices,
+            "files_written": files,
+            "output": _digest_of(files),
+        }
+        write_json(path / RECORD, record)
         (path / WORK_RECORD).unlink(missing_ok=True)
+        if self._mirror is not None:
+            self._mirror.commit(name, record)
+
+    def _local_record(self, name: str) -> dict[str, Any] | None:
+        try:
+            return parse_record((self.path / name / RECORD).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _changed(self, name: str, files: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Those of a stage's recorded files that are not here as they were recorded."""
+        paths = {relative: self.path / name / relative for relative in files}
+        return {
+            relative: entry
+            for relative, entry in files.items()
+            if not paths[relative].is_file() or sha256_of_file(paths[relative]) != entry["sha256"]
+        }
+
+    def _is_settled(self, name: str, mirror: Mirror) -> bool:
+        """Brings a stage's record, or else its work, here; whether a record that is here now counts."""
+        if name in self._settled:
+            return True
+        committed = mirror.take_record(name)
+        if not self._locked:
+            return committed
+        record = None if committed else self._local_record(name)
+        # A kill between the two commits. What published is done again: its versions may be another machine's by now.
+        ours = record is not None and mirror.begun(name) in (None, record.get("fingerprint"))
+        if ours and "published" not in record.get("choices", {}) and not self._changed(name, record["files_written"]):
+            say(f"  {name} was committed on this machine alone")
+            mirror.commit(name, record)
+        elif not committed:
+            (self.path / name / RECORD).unlink(missing_ok=True)
+            mirror.take_work(name)
+        self._settled.add(name)
+        return True
 
 
 def sha256_of_file(path: Path, sync: bool = False) -> str:
@@ -264,27 +308,6 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of what decides a result, Python included."""
-    versions = {"python": platform.python_version()}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def machine() -> str:
-    """The processor's name and how many of them there are, for records of what was measured where."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {os.cpu_count()} processors"
-
-
 def _digest_of(files: dict[str, dict[str, Any]]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files)).encode()).hexdigest()
 
@@ -301,11 +324,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _changed_leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in {**old, **new}:
-            yield from _changed_leaves(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif old != new:
-        yield key, old, new

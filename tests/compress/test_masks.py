@@ -248,7 +248,7 @@ def test_importance_is_the_squared_derivative_by_a_gate():
         "segment_ids": np.ones_like(ids),
         "position_ids": np.tile(np.arange(12, dtype=np.int32), (3, 1)),
         "cls_index": np.zeros((3, 1), np.int32),
-        "dropout_key": np.zeros(2, np.int32),
+        "dropout_key": np.zeros(3, np.int32),
     }
     points = ("encoder.layer.0.attention.output.input", "encoder.layer.0.output.input")
     observed = tf_keras.Model(model.input, [model.output, *(model.get_layer(point).output for point in points)])

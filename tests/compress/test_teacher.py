@@ -41,7 +41,7 @@ def packed_batch() -> dict[str, tf.Tensor]:
     }
 
 
-KEY = tf.zeros([2], tf.int32)
+KEY = tf.zeros([3], tf.int32)
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])

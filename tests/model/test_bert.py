@@ -19,7 +19,7 @@ from tfpipe.train.devices import precision
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
 ARCHITECTURE = Architecture.from_dict(CONFIG)
 NUM_LABELS = 3
-NO_KEY = np.zeros(2, np.int32)
+NO_KEY = np.zeros(3, np.int32)
 LAST_LAYER = f"encoder.layer.{ARCHITECTURE.num_hidden_layers - 1}.output.LayerNorm"
 
 
@@ -279,7 +279,7 @@ def test_dropout_is_keyed(training_form):
     batch = training_batch(padded_batch(4))
     first, again, other = (
         training_form(batch | {"dropout_key": np.array(key, np.int32)}, training=True).numpy()
-        for key in ((0, 5), (0, 5), (0, 6))
+        for key in ((0, 5, 0), (0, 5, 0), (0, 6, 0))
     )
     still = training_form(batch, training=False).numpy()
     assert np.array_equal(first, again)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfpipe.model import elementwise
 
-KEY = tf.constant([3, 41], tf.int32)
+KEY = tf.constant([3, 41, 0], tf.int32)
 
 
 def normal(*shape: int, seed: int = 0, dtype=tf.float32) -> tf.Tensor:
@@ -60,26 +60,30 @@ def test_add_and_normalize(rate):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_segment_softmax(rate):
+def test_segment_attention(rate):
     segments = tf.constant([[1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
 
-    def reference(scores):
+    def reference(queries, keys, values):
         seen = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0)
+        scores = tf.matmul(queries, keys, transpose_b=True)
         shares = tf.nn.softmax(scores * 0.5 + tf.where(seen, 0.0, -1e9)[:, None])
-        return elementwise.dropout(shares, KEY, rate) if rate else shares
+        return tf.matmul(elementwise.dropout(shares, KEY, rate) if rate else shares, values)
 
-    def ours(scores):
-        return elementwise.segment_softmax(scores, segments, segments, KEY, scale=0.5, rate=rate)
+    def ours(queries, keys, values):
+        return elementwise.segment_attention(queries, keys, values, segments, segments, KEY, scale=0.5, rate=rate)
 
     # Padding's own query sees nothing: its values have no meaning, and nobody reads them.
-    agree(lambda x: ours(x)[:, :, :5], lambda x: reference(x)[:, :, :5], normal(2, 3, 6, 6), tolerance=1e-6)
+    inputs = [normal(2, 3, 6, 4, seed=n) for n in range(3)]
+    agree(lambda *x: ours(*x)[:, :, :5], lambda *x: reference(*x)[:, :, :5], *inputs, tolerance=2e-6)
 
 
 def test_large_scores_stay_finite():
     segments = tf.ones([1, 4], tf.int32)
-    scores = tf.constant([[[[1e4, -1e4, 0.0, 9e3]] * 4]])
-    shares = elementwise.segment_softmax(scores, segments, segments, KEY, scale=1.0, rate=0.0)
-    assert np.array_equal(shares[0, 0, 0], [1.0, 0.0, 0.0, 0.0])
+    keys, values = tf.constant([[[[1e4], [-1e4], [0.0], [9e3]]]]), tf.constant([[[[3.0], [5.0], [7.0], [9.0]]]])
+    context = elementwise.segment_attention(
+        tf.ones([1, 1, 4, 1]), keys, values, segments, segments, KEY, scale=1.0, rate=0.0
+    )
+    assert np.array_equal(context[0, 0, :, 0], [3.0] * 4)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -102,16 +106,25 @@ def test_the_gradient_has_the_same_zeros():
 
 
 def test_dropout_is_a_function_of_its_key_compiled_or_not():
-    shape = tf.constant([64, 65])
-    first = elementwise.kept(shape, 0.3, KEY).numpy()
-    assert np.array_equal(first, elementwise.kept(shape, 0.3, KEY))
+    first = elementwise.kept([64, 65], 0.3, KEY).numpy()
+    assert np.array_equal(first, elementwise.kept([64, 65], 0.3, KEY))
     assert np.array_equal(first, elementwise.dropout(tf.ones([64, 65]), KEY, 0.3).numpy() != 0)
-    compiled = tf.function(lambda key: elementwise.kept(shape, 0.3, key), jit_compile=True)
-    assert np.array_equal(first, compiled(KEY))
+    for compiled in (True, False):
+        function = tf.function(lambda key, x: elementwise.dropout(x, key, 0.3), jit_compile=compiled)
+        assert np.array_equal(first, function(KEY, tf.ones([64, 65])).numpy() != 0)
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 5), (12, 3, 7), (12, 2, 5, 5)])
+def test_a_part_of_a_batch_loses_what_the_whole_does(shape):
+    """However many devices and micro-batches share the rows, a seed means the same."""
+    whole = elementwise.dropout(tf.ones(shape), KEY, 0.4).numpy()
+    for first, last in ((0, 4), (4, 5), (5, 12)):
+        key = tf.constant([3, 41, first], tf.int32)
+        assert np.array_equal(elementwise.dropout(tf.ones((last - first, *shape[1:])), key, 0.4), whole[first:last])
 
 
 def halves(key, shape=(1000, 1024)) -> np.ndarray:
-    return elementwise.kept(tf.constant(shape), 0.5, tf.constant(key, tf.int32)).numpy()
+    return elementwise.kept(shape, 0.5, tf.concat([key, [0]], axis=0)).numpy()
 
 
 @pytest.mark.parametrize("other", [[3, 42], [4, 41], [41, 3], [-3, 41], [3 + 2**20, 41]])
@@ -135,18 +148,14 @@ def test_neighbours_are_dropped_independently():
 
 def test_consecutive_keys_give_no_element_a_rhythm():
     """Over the steps of a training, each element is dropped as often as it should be, and in no pattern."""
-    key = tf.constant([11, 0], tf.int32)
     masks = np.stack(
-        [
-            elementwise.kept(tf.constant([512]), 0.5, tf.random.experimental.stateless_fold_in(key, step)).numpy()
-            for step in range(400)
-        ]
+        [halves(tf.random.experimental.stateless_fold_in(tf.constant([11, 0]), step), [512]) for step in range(400)]
     )
     assert masks.mean(axis=0).std() == pytest.approx(0.5 / np.sqrt(400), rel=0.15)
     assert abs((masks[:-1] == masks[1:]).mean() - 0.5) < 0.006
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 7), (0, 4)])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 7), (0, 4)])
 def test_dropout_takes_any_shape(shape):
     y = elementwise.dropout(tf.ones(shape), KEY, 0.5)
     assert y.shape == shape and set(np.unique(y)) <= {0.0, 2.0}

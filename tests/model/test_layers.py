@@ -27,7 +27,7 @@ from tfpipe.model.layers import (
 )
 from tfpipe.train.devices import precision
 
-KEY = tf.constant([3, 41], tf.int32)
+KEY = tf.constant([3, 41, 0], tf.int32)
 
 
 def test_the_dropout_layer_acts_in_training_only():

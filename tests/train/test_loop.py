@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_
 from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
 from tfpipe.data.token_table import TokenTable
-from tfpipe.errors import InputError
+from tfpipe.errors import InputError, Stopped
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir import StageDirectory
@@ -24,7 +25,7 @@ from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import Recipe
-from tfpipe.train.step import Hooks, Loss
+from tfpipe.train.step import Hooks, Loss, make_train_step
 from tfpipe.train.vocabulary import ActiveVocabulary
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1}
@@ -53,7 +54,7 @@ def with_settings(recipe: Recipe = RECIPE, **changes) -> Recipe:
     return replace(recipe, settings=recipe.settings.model_copy(update=changes))
 
 
-GOLDEN_LOSSES = (0.66509, 0.58861, 0.51414, 0.34547, 0.39954)
+GOLDEN_LOSSES = (0.66770, 0.60412, 0.47832, 0.33402, 0.26988)
 
 
 class Killed(Exception):
@@ -245,7 +246,7 @@ def test_a_killed_fit_resumes_and_ends_bit_identical(fitted, do_fit, tmp_path, m
         patch.setattr(loop, "_evaluate", killed_at(6, loop._evaluate))
         with pytest.raises(Killed):
             do_fit(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["latest.json", "step-4"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-3", "step-4"]
 
     # Inside a checkpoint: the variables of step 6 are written, what names them is not.
     def die(path, value):
@@ -277,9 +278,9 @@ def test_a_packed_fit_resumes_bit_identical_too(do_fit, training, tmp_path, monk
     shapes, saved = [], []
 
     class Recorded(Evaluation):
-        def __init__(self, model, table, task, batching):
+        def __init__(self, model, table, task, batching, strategy):
             shapes.append((batching.rows, batching.row_lengths))
-            super().__init__(model, table, task, batching)
+            super().__init__(model, table, task, batching, strategy)
 
     monkeypatch.setattr(loop, "Evaluation", Recorded)
     whole = do_fit(tmp_path / "whole", recipe, batching=small)
@@ -364,12 +365,77 @@ def test_best_keeps_the_best_weights_and_last_the_last(do_fit, tmp_path, tmp_pat
     assert kept == pytest.approx(again.history[0]["loss"], abs=1e-6)
 
 
-def test_only_the_best_weights_so_far_are_stored(do_fit, tmp_path):
+def test_two_checkpoints_are_kept_and_the_best_weights_that_they_need(do_fit, tmp_path):
     result = do_fit(tmp_path, replace(RECIPE, keep="best"))
-    losses = [entry["loss"] for entry in result.history]
-    assert losses[1] < losses[0]  # so there was something to remove
-    best = result.history[int(np.argmin(losses))]["step"]
-    assert {path.stem for path in result.stage.checkpoints.glob("best-*")} == {f"best-{best}"}
+    steps, losses = zip(*((entry["step"], entry["loss"]) for entry in result.history), strict=True)
+    assert steps == (3, 6, 7) and losses[1] < losses[0]  # so there was something to remove
+    best = steps[int(np.argmin(losses))]
+    names = {path.name for path in result.stage.checkpoints.iterdir()}
+    assert names == {"step-6", "step-7", "best-6", f"best-{best}"}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "torn", "missing", "best", "marker"])
+def test_a_checkpoint_that_is_not_whole_is_passed_over(do_fit, tmp_path, damage, capsys):
+    recipe = replace(RECIPE, keep="best", epochs=2.0)
+    whole = do_fit(tmp_path / "whole", recipe)
+    do_fit(tmp_path / "damaged", recipe)
+    directory = tmp_path / "damaged" / "checkpoints"
+    newest = directory / "step-6"
+    state = directory / "best-6" / "model.safetensors" if damage == "best" else newest / "state.safetensors"
+    data = bytearray(state.read_bytes())
+    if damage == "torn":
+        state.write_bytes(data[: len(data) // 2])
+    elif damage == "missing":
+        state.unlink()
+    elif damage == "marker":
+        (newest / "checkpoint.json").write_text('{"step": 6, "history"')
+    else:
+        data[-100] ^= 1
+        state.write_bytes(data)
+    capsys.readouterr()
+    again = do_fit(tmp_path / "damaged", recipe)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the checkpoint of step 6 is not whole" in said and "continuing test after step 4 of 6" in said
+    assert again.sha256 == whole.sha256 and again.history == whole.history
+
+
+def test_a_checkpoint_of_another_shape_is_refused(do_fit, tmp_path):
+    do_fit(tmp_path, replace(RECIPE, epochs=1.0))
+    with pytest.raises(InputError, match=r"holds other variables than this version .* start over with --redo train"):
+        do_fit(tmp_path, with_settings(replace(RECIPE, epochs=1.0), optimizer="sgd"))
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_fit_that_is_asked_to_stop_goes_on_bit_identical(fitted, do_fit, tmp_path, monkeypatch, at):
+    """After step 3 comes an evaluation: a machine that is about to go leaves it to whoever goes on."""
+
+    def asked(strategy, replica_step):
+        train_steps = make_train_step(strategy, replica_step)
+
+        def run(iterator, first, rates):
+            if int(first) + 1 == at:
+                signal.raise_signal(signal.SIGTERM)
+            return train_steps(iterator, first, rates)
+
+        return run
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as error:
+        patch.setattr(loop, "make_train_step", asked)
+        do_fit(tmp_path)
+    assert error.value.reason.code == 143 and str(error.value) == f"stopped by SIGTERM after step {at}"
+    assert (tmp_path / "checkpoints" / f"step-{at}" / "checkpoint.json").exists()
+    resumed = do_fit(tmp_path)
+    assert resumed.sha256 == fitted.sha256 and resumed.history == fitted.history
+
+
+def test_what_two_replicas_began_one_device_ends(do_fit, tmp_path):
+    """Dropout on: it goes by a row's place in the batch, not by who holds the row."""
+    mirrored, recipe = choose_strategy("mirrored")[0], with_settings(schedule="constant", warmup_fraction=0.0)
+    expected = do_fit(tmp_path / "one", recipe, batching=PACKED)
+    do_fit(tmp_path / "two", replace(recipe, epochs=1.0), batching=PACKED, strategy=mirrored)
+    went_on = do_fit(tmp_path / "two", recipe, batching=PACKED)
+    for entry, other in zip(went_on.history, expected.history, strict=True):
+        assert entry == pytest.approx(other, abs=1e-4)
 
 
 def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
@@ -447,7 +513,7 @@ def test_a_gradient_that_is_not_finite_keeps_the_last_good_checkpoint(do_fit, tm
         match=r"the norm of the gradient is inf at step 4 .* the checkpoint of step 3, made before it, is kept",
     ):
         do_fit(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-3"]
+    assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-2", "step-3"}
 
 
 def test_float16_scales_its_loss(do_fit, tmp_path, monkeypatch):

@@ -9,14 +9,14 @@ import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
 from tfpipe.config import Train
-from tfpipe.data.batches import batches
+from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Batching, Plan
 from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.optimizer import make_optimizer
-from tfpipe.train.step import Hooks, Loss, make_train_step, trainable_by_name
+from tfpipe.train.step import Hooks, Loss, make_replica_step, make_train_step, trainable_by_name
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})
 PADDED = Batching("padded", 12, 1, (16,))
@@ -46,6 +46,7 @@ def one_step(
     loss=PLAIN,
     dropout=0.0,
     clip=None,
+    compiled=False,
 ):
     """What one step of gradient descent at rate 1 takes off the weights, that is, the gradient; loss and norm."""
     strategy = tf.distribute.get_strategy() if replicas == 1 else choose_strategy("mirrored")[0]
@@ -56,18 +57,24 @@ def one_step(
         import_encoder(model, tiny_weights(ARCHITECTURE.to_dict()), "the test")
         optimizer = make_optimizer(trainable_by_name(model), settings, loss_scaling=loss_scaling)
     before = get_weights(model)
-    step = make_train_step(
+    replica_step = make_replica_step(
         model,
         optimizer,
-        strategy,
+        replicas=replicas,
         loss=loss,
         seed=3,
         micro_batches=micro_batches,
         clip_global_norm=clip,
         hooks=Hooks(),
+        compiled=compiled,
     )
-    dataset = batches(table, Plan(table.lengths, batching, 0), 0, 1, shares=micro_batches * replicas)
-    iterator = iter(strategy.experimental_distribute_dataset(dataset))
+    step = make_train_step(strategy, replica_step)
+
+    def own_batches(context):
+        plan = Plan(table.lengths, batching, 0)
+        return batches(table, plan, 0, 1, share=Share.of_worker(context), micro_batches=micro_batches)
+
+    iterator = iter(strategy.distribute_datasets_from_function(own_batches))
     losses, norms = step(iterator, tf.constant(0, tf.int64), tf.constant([1.0]))
     after = get_weights(model)
     return {name: before[name] - after[name] for name in before}, float(losses[0]), float(norms[0])
@@ -123,13 +130,21 @@ def test_clipping_by_the_global_norm(table, whole):
     assert np.sqrt(squares) == pytest.approx(0.25, rel=1e-3)
 
 
-def test_micro_batches_and_replicas_have_dropout_of_their_own(table):
-    """The same examples, divided otherwise: other masks, and so other losses; the same again is the same."""
-    losses = [
-        one_step(table, dropout=0.1, micro_batches=micro_batches, replicas=replicas)[1]
-        for micro_batches, replicas in ((1, 1), (2, 1), (1, 2), (1, 1))
-    ]
-    assert losses[0] == losses[3] and len(set(losses)) == 3
+def test_dropout_is_the_same_however_a_batch_is_divided(table, whole):
+    expected, loss, _ = one_step(table, PACKED, dropout=0.4)
+    assert abs(loss - whole["packed"][1]) > 1e-4  # it did something
+    for micro_batches, replicas in ((2, 1), (1, 2), (3, 2)):
+        found, other, _ = one_step(table, PACKED, dropout=0.4, micro_batches=micro_batches, replicas=replicas)
+        assert other == pytest.approx(loss, abs=1e-6) and largest(found, expected) <= 1e-6
+
+
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("mixed_float16", 2e-3)])
+def test_a_step_that_xla_compiles_is_the_same_step(table, policy, tolerance):
+    settings = {"policy": policy, "loss_scaling": policy == "mixed_float16", "dropout": 0.4}
+    expected, loss, norm = one_step(table, PACKED, **settings)
+    found, other, _ = one_step(table, PACKED, compiled=True, replicas=2, micro_batches=3, **settings)
+    assert other == pytest.approx(loss, abs=tolerance)
+    assert largest(found, expected) <= tolerance * max(norm, 1.0)
 
 
 def test_class_weights_are_part_of_the_mean(table, whole):

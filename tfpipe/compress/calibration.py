@@ -43,7 +43,7 @@ class CalibrationRows:
         self.steps = math.ceil(share * plan.steps_per_epoch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(batches(self._table, self._plan, 0, self.steps))
+        return iter(batches(self._table, self._plan, 0, self.steps).take(self.steps))
 
 
 def min_max_ranges(model: tf_keras.Model, rows: CalibrationRows) -> Ranges:

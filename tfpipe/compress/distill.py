@@ -32,7 +32,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     settings, prepared = config.distill.student, stage.inputs["prepare"]
     training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
     dense = load_classifier(stage.inputs["train"])
-    strategy, _ = choose_strategy(config.train.strategy)
+    strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
     policy = choose_precision(config.train.precision)
     stage.choices["precision"] = str(policy)
     recipe = recipe_of(

@@ -55,10 +55,10 @@ def run(config: Config, stage: StageDirectory) -> None:
         idle += ["distill"] if config.distill.student is None else []  # nobody learns
     if idle:
         say(f"  no effect with quantize mode {settings.mode}, calibration {settings.calibration}: {', '.join(idle)}")
-    strategy, _ = choose_strategy(config.train.strategy)
+    strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
     plan, _ = training_plan(config, training, validation)
     rows = CalibrationRows(training, plan, settings.calibration_rows)
-    with precision("float32"), strategy.scope():
+    with precision("float32"):  # on one device: some hundred rows
         model = build_training_form(base.architecture.with_dropout(config.train.dropout), len(base.labels))
         set_weights(model, base.weights)
         announce_compiler()
@@ -76,6 +76,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     weights, history = base.weights, []
     if settings.mode == "qat":
         with precision("float32"), strategy.scope():
+            model = build_training_form(base.architecture.with_dropout(config.train.dropout), len(base.labels))
             embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
             set_weights(model, base.weights | embeddings)
             model = quantization_aware(model, ranges)
@@ -102,7 +103,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     names = sorted(name for each in kernels.values() for name in each)
     classifier = quantized(base, weights, ranges, names)
     if settings.mode != "qat":
-        with precision("float32"), strategy.scope():
+        with precision("float32"):
             set_weights(model, classifier.weights)
             probe = Probe(model)
             probe.switch_on(classifier.ranges)

@@ -1,8 +1,9 @@
 """Batches for training and evaluation, as tf.data.
 
-Enters: a token table and a plan. Leaves: a dataset with one element per step. The dataset runs over step numbers;
-each is mapped, in parallel and in order, to the examples that the plan gives it, so a dataset can start at any step and
-holds no state worth saving.
+Enters: a token table and a plan. Leaves: a dataset with one element per step and replica. The dataset runs over step
+numbers; each is mapped, in parallel and in order, to the examples that the plan gives it, so a dataset can start at any
+step and holds no state worth saving. The rows of a batch are shared out in their order, replica by replica: every
+worker knows the plan, and reads from the memory-mapped shards only the rows that are its own.
 
 An element is a dictionary:
 
@@ -15,7 +16,6 @@ An element is a dictionary:
 | `cls_index` | `[rows, slots]` | int32 | where in its row each example starts |
 | `labels` | `[rows, slots, num_labels]` | float32 | one-hot or multi-hot |
 | `weights` | `[rows, slots]` | float32 | 1 for an example, 0 for an empty slot |
-| `examples` | `[rows, slots]` | int64 | evaluation only: index in the token table, -1 for an empty slot |
 
 `rows` and `slots` are fixed; `length` too, but for bucketed batches, where it is one of a few.
 """
@@ -23,6 +23,7 @@ An element is a dictionary:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -38,73 +39,120 @@ _DTYPES = {
     "cls_index": tf.int32,
     "labels": tf.float32,
     "weights": tf.float32,
-    "examples": tf.int64,
 }
 
 
-def batches(table: TokenTable, plan: Plan, first_step: int, last_step: int, *, shares: int = 1) -> tf.data.Dataset:
+@dataclass(frozen=True)
+class Share:
+    """Which of the equal parts into which the rows of every batch are cut belong to one worker, a part to a replica."""
+
+    parts: int = 1
+    """of a batch, over all replicas of all workers"""
+    first: int = 0
+    """the worker's first part"""
+    count: int = 1
+    """its parts"""
+
+    @classmethod
+    def of_worker(cls, context: tf.distribute.InputContext) -> Share:
+        """What `tf.distribute` says of a worker; replicas are numbered worker by worker."""
+        count = context.num_replicas_in_sync // context.num_input_pipelines
+        return cls(context.num_replicas_in_sync, context.input_pipeline_id * count, count)
+
+
+WHOLE = Share()
+
+
+def batches(
+    table: TokenTable,
+    plan: Plan,
+    first_step: int,
+    last_step: int,
+    *,
+    share: Share = WHOLE,
+    micro_batches: int = 1,
+) -> tf.data.Dataset:
     """The training batches of the global steps from `first_step` up to, and without, `last_step`.
+
+    The dataset has no end: a distributed iterator of one that ends would ask all workers at every step whether it has.
+    What comes after the last step is empty.
 
     Args:
       table: the training rows.
       plan: made from this table's `lengths`.
       first_step: global number of the first step, from 0.
       last_step: global number of the step after the last one.
-      shares: into how many equal parts a batch is going to be divided; empty rows are added until it can be.
+      share: the parts that are made here; the others' rows are not read.
+      micro_batches: into how many equal parts a replica is going to divide its own; empty rows are added until it can.
 
     Returns:
-      A dataset of `last_step - first_step` elements, described above, without `examples`.
+      A dataset of `share.count` elements for each step, described above.
     """
-    keys = [key for key in _DTYPES if key != "examples"]
-    return _dataset(table, plan.step, range(first_step, last_step), plan.batching, keys, shares)
+    rows = -(-plan.batching.rows // (share.parts * micro_batches)) * micro_batches
+
+    def step(n: int) -> tuple[np.ndarray, int] | None:
+        return plan.step(first_step + n) if first_step + n < last_step else None
+
+    return _dataset(table, step, plan.batching, share, rows)
 
 
-def evaluation_batches(table: TokenTable, batching: Batching) -> tf.data.Dataset:
-    """All rows of a table once.
+def evaluation_batches(
+    table: TokenTable, batching: Batching, *, share: Share = WHOLE
+) -> tuple[tf.data.Dataset, np.ndarray]:
+    """All rows of a table once, a batch for each part at a time; what is missing at the end is empty batches.
 
     Args:
       table: the rows to evaluate.
-      batching: shape of the batches.
+      batching: shape of a batch, which is one part.
+      share: the parts that are made here.
 
     Returns:
-      A dataset whose elements are described above; `examples` says where each answer belongs.
+      A dataset without end whose elements are described above, and the examples of all parts, `[steps, parts * rows,
+      slots] int64`, -1 for an empty slot: where each answer belongs.
     """
     plan = plan_evaluation(table.lengths, batching)
+    steps = -(-len(plan.row_length) // share.parts)
+    missing = steps * share.parts - len(plan.row_length)
+    empty = np.full((missing, *plan.examples.shape[1:]), EMPTY_SLOT, np.int64)
+    examples = np.concatenate([plan.examples, empty]).reshape(steps, -1, batching.slots)
+    length = np.concatenate([plan.row_length, np.zeros(missing, np.int32)]).reshape(steps, share.parts).max(axis=1)
 
-    def step(n: int) -> tuple[np.ndarray, int]:
-        return plan.examples[n], int(plan.row_length[n])
+    def step(n: int) -> tuple[np.ndarray, int] | None:
+        return (examples[n], int(length[n])) if n < steps else None
 
-    return _dataset(table, step, range(len(plan.row_length)), batching, list(_DTYPES), shares=1)
+    return _dataset(table, step, batching, share, batching.rows), examples
 
 
 def _dataset(
     table: TokenTable,
-    step: Callable[[int], tuple[np.ndarray, int]],
-    steps: range,
+    step: Callable[[int], tuple[np.ndarray, int] | None],
     batching: Batching,
-    keys: list[str],
-    shares: int,
+    share: Share,
+    rows: int,
 ) -> tf.data.Dataset:
-    rows = -(-batching.rows // shares) * shares
-    added = np.full((rows - batching.rows, batching.slots), EMPTY_SLOT, np.int64)
+    nothing = np.zeros((0, batching.slots), np.int64), batching.row_lengths[0]
 
     def assemble(n: np.ndarray) -> list[np.ndarray]:
-        examples, length = step(int(n))
-        examples = np.concatenate([examples, added])
-        batch = {**table.batch(examples, length), "examples": examples}
-        return [batch[key] for key in keys]
+        number, part = divmod(int(n), share.count)
+        examples, length = step(number) or nothing
+        first = (share.first + part) * rows
+        own = examples[first : first + rows]
+        if len(own) < rows:
+            own = np.concatenate([own, np.full((rows - len(own), batching.slots), EMPTY_SLOT, np.int64)])
+        batch = table.batch(own, length)
+        return [batch[key] for key in _DTYPES]
 
     length = batching.row_lengths[0] if len(batching.row_lengths) == 1 else None
-    shapes = {key: [rows, batching.slots] for key in ("cls_index", "weights", "examples")}
+    shapes = {key: [rows, batching.slots] for key in ("cls_index", "weights")}
     shapes["labels"] = [rows, batching.slots, table.num_labels]
 
     def load(n: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Stateless: the same step number always gives the same batch.
-        values = tf.numpy_function(assemble, [n], [_DTYPES[key] for key in keys], stateful=False)
-        batch = dict(zip(keys, values, strict=True))
-        for key in keys:
+        # Stateless: the same number always gives the same batch.
+        values = tf.numpy_function(assemble, [n], list(_DTYPES.values()), stateful=False)
+        batch = dict(zip(_DTYPES, values, strict=True))
+        for key in _DTYPES:
             batch[key].set_shape(shapes.get(key, [rows, length]))
         return batch
 
-    dataset = tf.data.Dataset.range(steps.start, steps.stop)
+    dataset = tf.data.Dataset.counter()
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)

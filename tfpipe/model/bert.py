@@ -5,7 +5,7 @@ ranges move between the forms below, files and other libraries by name alone. A 
 before every projection that can be 8 bits wide.
 
 - training form: `input_ids, token_type_ids, segment_ids, position_ids` [rows, length] int32, `cls_index` [rows,
-  slots] int32, `dropout_key` [2] int32 -> logits [rows, slots, labels] float32. A row may hold several examples, each a
+  slots] int32, `dropout_key` [3] int32 -> logits [rows, slots, labels] float32. A row may hold several examples, each a
   segment of its own; the slots say where their `[CLS]` stand.
 - mask form: `input_ids, attention_mask, token_type_ids` [batch, length] int32 -> logits [batch, labels] float32,
   float32 throughout: what is evaluated, exported and served.
@@ -110,7 +110,7 @@ def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in names}
     inputs["cls_index"] = tf_keras.Input((None,), dtype=tf.int32, name="cls_index")
-    inputs["dropout_key"] = tf_keras.Input(batch_shape=(2,), dtype=tf.int32, name="dropout_key")
+    inputs["dropout_key"] = tf_keras.Input(batch_shape=(3,), dtype=tf.int32, name="dropout_key")
     trunk = _TrainingTrunk(architecture, inputs)
     cls = trunk(inputs["input_ids"], inputs["token_type_ids"], inputs["position_ids"])
     return tf_keras.Model(inputs, _head(trunk, cls, num_labels), name="bert_classifier")

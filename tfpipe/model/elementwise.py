@@ -5,16 +5,21 @@ bfloat16 each pass converts there and back. Here XLA compiles a chain to one loo
 written out, so that it too is one chain, which computes again what it needs from the inputs instead of reading it back.
 The products stay with the library that multiplies fastest (oneDNN, cuBLAS); a TPU's whole step is compiled anyway.
 `benchmarks/README.md` has the profile.
+
+A dropout key is [3] int32: two words, and the number within the whole batch of the tensor's first row. An element is
+kept or not by its place in the whole batch, so it does not matter into how many parts a batch is divided.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+
+from tfpipe.console import native_output_hidden
 
 _WORD = tf.uint32
 
@@ -25,40 +30,67 @@ def _one_loop(function: Callable) -> Callable:
 
 def announce_compiler() -> None:
     """Compiles something trivial with standard error closed: TensorFlow announces its first compilation there."""
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    with native_output_hidden():
         tf.function(tf.identity, jit_compile=True)(tf.zeros([]))
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
 
 
-def kept(shape: tf.Tensor, rate: float, key: tf.Tensor) -> tf.Tensor:
-    """Which elements dropout keeps: a pure function of `key` and an element's index, cheap enough to compute twice.
+def _stored(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """A value in the type in which it is kept, in a compiled function.
 
-    The index goes through two rounds of a 32-bit integer hash with low bias (Wellons, 2018, "Prospecting for hash
+    Where a whole step is compiled, XLA would see that it is widened again where it is read, and keep it in float32,
+    twice as many bytes in memory.
+    """
+    return _as_it_is(tf.cast(x, dtype))
+
+
+@tf.custom_gradient
+def _as_it_is(x):
+    (value,) = xla.optimization_barrier(x)
+    return value, lambda upstream: upstream
+
+
+def kept(shape: Sequence[int | tf.Tensor], rate: float, key: tf.Tensor) -> tf.Tensor:
+    """Which elements dropout keeps: a pure function of `key` and an element's place, cheap enough to compute twice.
+
+    The place goes through two rounds of a 32-bit integer hash with low bias (Wellons, 2018, "Prospecting for hash
     functions"), a word of the key before each: a counter-based generator in the sense of Salmon et al. (2011), with a
     tenth of Philox's operations.
 
     Args:
-      shape: [rank] int32; at most 2**31 elements.
+      shape: rows first; the whole batch has at most 2**32 elements.
       rate: probability of False.
-      key: [2] int32.
+      key: [3] int32.
 
     Returns:
       `shape` bool.
     """
-    count = tf.reduce_prod(shape)
-    first, second = tf.unstack(tf.bitcast(key, _WORD))
+    first, second = tf.unstack(tf.bitcast(key[:2], _WORD))
     # Both words must change with either: masks that share the second would be neighbours changing places.
     first = _mixed(first + _mixed(second))
     second = _mixed(tf.bitwise.bitwise_xor(second, first))
-    bits = _mixed(tf.bitwise.bitwise_xor(tf.bitcast(tf.range(count), _WORD), first))
+    bits = _mixed(tf.bitwise.bitwise_xor(tf.bitcast(_places(shape, key[2]), _WORD), first))
     bits = _mixed(tf.bitwise.bitwise_xor(bits, second))
-    return tf.reshape(bits >= tf.constant(round(rate * 2**32), _WORD), shape)
+    return bits >= tf.constant(round(rate * 2**32), _WORD)
+
+
+def _places(shape: Sequence[int | tf.Tensor], first_row: tf.Tensor) -> tf.Tensor:
+    """Number of each element in the whole batch, `shape` int32.
+
+    From the rows inwards, so that every sum depends on `first_row`: TensorFlow would fold one that does not into a
+    constant as large as the tensor.
+    """
+    strides = [1]
+    for size in shape[:0:-1]:
+        strides.insert(0, strides[0] * size)
+    places = first_row * strides[0]
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=False)):
+        places += tf.reshape(tf.range(size) * stride, [-1 if n == axis else 1 for n in range(len(shape))])
+    return places
+
+
+def _shape_of(x: tf.Tensor) -> list[int | tf.Tensor]:
+    dynamic = tf.shape(x)
+    return [dynamic[axis] if size is None else size for axis, size in enumerate(x.shape)]
 
 
 def _mixed(word: tf.Tensor) -> tf.Tensor:
@@ -74,7 +106,7 @@ def dropout(x: tf.Tensor, key: tf.Tensor, rate: float) -> tf.Tensor:
 
     Args:
       x: float tensor of any shape.
-      key: [2] int32, made of (seed, step, micro-batch, replica, layer).
+      key: [3] int32, made of (seed, step, layer) and the first row.
       rate: probability of a zero.
     """
 
@@ -93,7 +125,7 @@ def _dropout(x, key, rate):
 def _dropped(x, key, rate):
     if rate == 0.0:
         return x
-    return tf.where(kept(tf.shape(x), rate, key), x * (1.0 / (1.0 - rate)), 0.0)
+    return tf.where(kept(_shape_of(x), rate, key), x * (1.0 / (1.0 - rate)), 0.0)
 
 
 def gelu(x: tf.Tensor, approximate: bool) -> tf.Tensor:
@@ -107,7 +139,8 @@ def gelu(x: tf.Tensor, approximate: bool) -> tf.Tensor:
         value, slope = _gelu(x, approximate)
         return value, lambda upstream: _scaled(upstream, slope)
 
-    return activated(x)
+    # A matrix, as the products before and after it have it: only then does a compiler join them.
+    return tf.reshape(activated(tf.reshape(x, [-1, x.shape[-1]])), _shape_of(x))
 
 
 _TANH_SCALE, _TANH_CUBE = math.sqrt(2.0 / math.pi), 0.044715
@@ -115,6 +148,7 @@ _TANH_SCALE, _TANH_CUBE = math.sqrt(2.0 / math.pi), 0.044715
 
 @_one_loop
 def _gelu(x, approximate):
+    x = _stored(x, x.dtype)
     wide = tf.cast(x, tf.float32)
     if approximate:
         tanh = tf.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3))
@@ -152,7 +186,7 @@ def add_and_normalize(
       residual: the same.
       gamma: [hidden] float32.
       beta: [hidden] float32.
-      key: [2] int32, of the dropout.
+      key: [3] int32, of the dropout.
       rate: probability of a zero in `x`.
       epsilon: added to the variance.
     """
@@ -172,11 +206,15 @@ def add_and_normalize(
 
 @_one_loop
 def _add_and_normalize(x, residual, gamma, beta, key, rate, epsilon):
+    x = _stored(x, x.dtype)
     total = _dropped(tf.cast(x, tf.float32), key, rate) + tf.cast(residual, tf.float32)
-    centered = total - tf.reduce_mean(total, axis=-1, keepdims=True)
-    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + epsilon)
-    standard = centered * scale
-    return tf.cast(standard * gamma + beta, x.dtype), tf.cast(standard, x.dtype), scale
+    mean = tf.reduce_mean(total, axis=-1, keepdims=True)
+    # Both moments in one pass over memory. Their float32 rounding is the variance's up to means some hundred deviations
+    # off; those of hidden states are within one.
+    variance = tf.maximum(tf.reduce_mean(tf.square(total), axis=-1, keepdims=True) - tf.square(mean), 0.0)
+    scale = tf.math.rsqrt(variance + epsilon)
+    standard = (total - mean) * scale
+    return _stored(standard * gamma + beta, x.dtype), _stored(standard, x.dtype), scale
 
 
 @_one_loop
@@ -212,34 +250,53 @@ def add_bias(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return added(product, bias)
 
 
-def segment_softmax(
-    scores: tf.Tensor,
+def segment_attention(
+    queries: tf.Tensor,
+    keys: tf.Tensor,
+    values: tf.Tensor,
     query_segments: tf.Tensor,
     key_segments: tf.Tensor,
     key: tf.Tensor,
     scale: float,
     rate: float,
 ) -> tf.Tensor:
-    """Attention probabilities of packed rows: a token attends to its own segment alone; softmax in float32, dropout.
+    """Scaled dot-product attention (Vaswani et al., 2017) of packed rows: a token attends to its own segment alone.
+
+    The softmax is computed in float32. Its gradient needs, for each query, the sum over keys of probability times
+    gradient; that is the product of the context and its gradient, which are smaller (Dao et al., 2022, appendix B).
 
     Args:
-      scores: [rows, heads, queries, keys] float.
+      queries: [rows, heads, queries, width] float.
+      keys: [rows, heads, keys, width] float.
+      values: the same.
       query_segments: [rows, queries] int32.
       key_segments: [rows, keys] int32; 0 is padding, which nobody sees.
-      key: [2] int32, of the dropout.
+      key: [3] int32, of the dropout.
       scale: factor of the scores.
-      rate: probability of a zero.
+      rate: probability of a zero among the attention probabilities.
 
     Returns:
-      [rows, heads, queries, keys] in the scores' dtype. A query of segment 0 gets finite values of no meaning.
+      [rows, heads, queries, width]. A query of segment 0 gets finite values of no meaning.
     """
 
     @tf.custom_gradient
-    def probabilities(scores):
+    def attended(queries, keys, values):
+        scores = tf.matmul(queries, keys, transpose_b=True)
         shares, dropped = _segment_softmax(scores, query_segments, key_segments, key, scale, rate)
-        return dropped, lambda upstream: _segment_softmax_gradient(shares, key, upstream, scale, rate)
+        context = tf.matmul(dropped, values)
 
-    return probabilities(scores)
+        def gradient(upstream):
+            down = tf.matmul(upstream, values, transpose_b=True)
+            down = _segment_softmax_gradient(shares, key, down, context, upstream, scale, rate)
+            return (
+                tf.matmul(down, keys),
+                tf.matmul(down, queries, transpose_a=True),
+                tf.matmul(dropped, upstream, transpose_a=True),
+            )
+
+        return context, gradient
+
+    return attended(queries, keys, values)
 
 
 @_one_loop
@@ -250,12 +307,12 @@ def _segment_softmax(scores, query_segments, key_segments, key, scale, rate):
     wide = tf.where(seen, tf.cast(scores, tf.float32) * scale, -1e9)
     exponentials = tf.exp(wide - tf.reduce_max(wide, axis=-1, keepdims=True))
     shares = exponentials / tf.reduce_sum(exponentials, axis=-1, keepdims=True)
-    return tf.cast(shares, scores.dtype), tf.cast(_dropped(shares, key, rate), scores.dtype)
+    shares = _stored(shares, scores.dtype)
+    return shares, tf.cast(_dropped(tf.cast(shares, tf.float32), key, rate), scores.dtype)
 
 
 @_one_loop
-def _segment_softmax_gradient(shares, key, upstream, scale, rate):
-    wide = tf.cast(shares, tf.float32)
-    down = _dropped(tf.cast(upstream, tf.float32), key, rate)
-    down = wide * (down - tf.reduce_sum(wide * down, axis=-1, keepdims=True)) * scale
-    return tf.cast(down, shares.dtype)
+def _segment_softmax_gradient(shares, key, upstream, context, context_upstream, scale, rate):
+    products = tf.cast(context, tf.float32) * tf.cast(context_upstream, tf.float32)
+    down = _dropped(tf.cast(upstream, tf.float32), key, rate) - tf.reduce_sum(products, axis=-1, keepdims=True)
+    return tf.cast(tf.cast(shares, tf.float32) * down * scale, shares.dtype)

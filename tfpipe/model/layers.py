@@ -20,8 +20,8 @@ MASKED = -1e9  # added to a masked score: exp() of it is exactly 0 in float32, a
 
 
 def salted(key: tf.Tensor, salt: int) -> tf.Tensor:
-    """The dropout key of one layer: [2] int32, number of the layer -> [2] int32."""
-    return tf.random.experimental.stateless_fold_in(key, salt)
+    """The dropout key of one layer: [3] int32, number of the layer -> [3] int32; see `elementwise`."""
+    return tf.concat([tf.random.experimental.stateless_fold_in(key[:2], salt), key[2:]], axis=0)
 
 
 class Dropout(tf_keras.layers.Layer):
@@ -32,7 +32,7 @@ class Dropout(tf_keras.layers.Layer):
         self.rate, self.salt = rate, salt
 
     def call(self, inputs, training=False):
-        """`x` [...] float, `key` [2] int32 -> [...] float."""
+        """`x` [...] float, `key` [3] int32 -> [...] float."""
         x, key = inputs
         if not training or self.rate == 0.0:
             return tf.identity(x)
@@ -113,16 +113,17 @@ class PackedAttentionContext(AttentionContext):
     def call(self, inputs, training=False):
         """Queries [rows, queries, hidden], keys and values [rows, length, hidden]; segments int32, 0 is padding."""
         query, key, value, query_segments, key_segments, dropout_key = inputs
-        scores = tf.matmul(self.split(query), self.split(key), transpose_b=True)
-        probabilities = elementwise.segment_softmax(
-            scores,
+        context = elementwise.segment_attention(
+            self.split(query),
+            self.split(key),
+            self.split(value),
             query_segments,
             key_segments,
             salted(dropout_key, self.salt),
             scale=1.0 / math.sqrt(query.shape[-1] // self.num_heads),
             rate=self.rate if training else 0.0,
         )
-        return self.merge(tf.matmul(probabilities, self.split(value)))
+        return self.merge(context)
 
     def get_config(self):
         """Settings, for cloning."""
@@ -173,7 +174,7 @@ class ResidualNormalization(LayerNormalization):
         super().build(input_shape[0])
 
     def call(self, inputs, training=False):
-        """`x` and `residual` [..., hidden] float; `key` [2] int32."""
+        """`x` and `residual` [..., hidden] float; `key` [3] int32."""
         x, residual, key = inputs
         gamma, beta = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta))
         rate = self.rate if training else 0.0

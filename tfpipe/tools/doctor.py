@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe.rundir import package_versions
-from tfpipe.train.devices import choose_precision, choose_strategy, cpu_flags, int8_outlook
+from tfpipe.train.devices import choose_precision, choose_xla, cpu_flags, explain_strategy, int8_outlook
 
 
 def run() -> None:
@@ -20,8 +20,9 @@ def run() -> None:
     table.add_row("processors", f"{os.cpu_count()}, {', '.join(known) or 'no bfloat16 or int8 instructions'}")
     devices = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
     table.add_row("devices", ", ".join(devices))
-    table.add_row("strategy", str(choose_strategy("auto")[1]))
+    table.add_row("strategy", str(explain_strategy("auto")))
     table.add_row("precision", str(choose_precision("auto")))
+    table.add_row("xla", str(choose_xla("auto")))
     table.add_row("int8 in ONNX Runtime", int8_outlook(flags))
     for package, version in package_versions().items():
         table.add_row(package, version)

@@ -1,21 +1,30 @@
-"""Checkpoints of one fit: variables, optimizer, and the number of the step.
+"""Checkpoints of one fit: variables, optimizer, what a compression method tracks, and the number of the step.
 
-A checkpoint is a directory `step-N`; `latest.json` names the newest whole one and is written last, atomically, so a
-kill at any instant leaves either the old checkpoint or the new one.
+A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, atomically, and holds the SHA-256 of every
+file that the checkpoint needs, the best weights so far among them: a kill at any instant leaves the checkpoint before
+whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their path in the object
+graph, as one device has them: what was begun under one strategy goes on under another.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
-import tf_keras
+from safetensors.numpy import load_file, save_file
 
 from tfpipe.console import say
-from tfpipe.rundir import write_json
+from tfpipe.errors import InputError
+from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
+
+KEPT = 2  # the newest, and the one before it
+MARKER = "checkpoint.json"
 
 
 @dataclass
@@ -29,56 +38,121 @@ class Progress:
 
 
 class Checkpoints:
-    """Checkpoints of one fit: `latest.json` names the newest whole one and is written last."""
+    """Checkpoints of one fit; see the top of this module."""
 
-    def __init__(self, directory: Path, checkpoint: tf.train.Checkpoint):
-        self._directory, self._checkpoint = directory, checkpoint
-        self._marker = directory / "latest.json"
+    def __init__(self, stage: StageDirectory, state: dict[str, tf.Module], *, writes: bool = True):
+        """Finds the variables.
+
+        Args:
+          stage: whose checkpoints they are.
+          state: name -> what holds variables: `model`, `optimizer`, …
+          writes: whether this process stores any; with several workers, one does.
+        """
+        self.directory, self._stage, self._writes = stage.checkpoints, stage, writes
+        seen: set[int] = set()
+        self.variables = {
+            f"{name}/{path}": each for name, root in state.items() for path, each in _variables(root, seen)
+        }
 
     def restore(self) -> Progress | None:
-        """Reads the newest checkpoint; None where there is none."""
-        try:
-            progress = Progress(**json.loads(self._marker.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-        status = self._checkpoint.read(str(self._path(progress.step) / "state"))
-        status.assert_existing_objects_matched()
-        return progress
+        """Reads the newest whole checkpoint; None where there is none."""
+        for step in self._steps():
+            try:
+                stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
+                progress = Progress(**{name: stored[name] for name in ("step", "history", "best", "best_step")})
+                for name, expected in stored["files"].items():
+                    if sha256_of_file(self.directory / name) != expected:
+                        raise ValueError(f"{name} has changed")
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
+                continue
+            self._read(self._path(step) / "state.safetensors", self.variables)
+            return progress
+        return None
 
     @property
     def newest(self) -> str:
         """What is stored, in words."""
-        try:
-            step = json.loads(self._marker.read_text(encoding="utf-8"))["step"]
-        except (FileNotFoundError, ValueError, KeyError):
-            return "nothing was stored yet"
-        return f"the checkpoint of step {step}, made before it, is kept"
+        steps = self._steps()
+        return f"the checkpoint of step {steps[0]}, made before it, is kept" if steps else "nothing was stored yet"
 
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint, then removes the ones before it."""
+        """Writes a checkpoint, then removes those that are no longer needed."""
+        if not self._writes:
+            return
         path = self._path(progress.step)
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        self._checkpoint.write(str(path / "state"))
-        write_json(self._marker, vars(progress))
-        for other in self._directory.glob("step-*"):
-            if other != path:
+        files = [self._write(path / "state.safetensors", self.variables)]
+        if progress.best_step is not None:
+            files.append(self._best(progress.best_step))
+        digests = {str(file.relative_to(self.directory)): sha256_of_file(file) for file in files}
+        write_json(path / MARKER, {**vars(progress), "files": digests})
+        kept = self._steps()[:KEPT]
+        needed = {f"step-{step}" for step in kept} | {self._best_of(step) for step in kept}
+        for other in self.directory.iterdir():
+            if other.name not in needed:
                 shutil.rmtree(other)
-        for other in self._directory.glob("best-*"):
-            if other.stem != f"best-{progress.best_step}":
-                other.unlink()
+        self._stage.keep(f"{path.name}/{MARKER}")
 
-    def save_best(self, model: tf_keras.Model, step: int) -> None:
-        """Keeps the weights of a step aside."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        tf.train.Checkpoint(model=model).write(str(self._directory / f"best-{step}"))
+    def save_best(self, step: int) -> None:
+        """Keeps the model's weights of a step aside."""
+        if self._writes:
+            self._write(self._best(step), self._model)
 
-    def load_best(self, model: tf_keras.Model, progress: Progress) -> None:
+    def load_best(self, progress: Progress) -> None:
         """Gives the model the best weights, where they are not its own already."""
         if progress.best_step is not None and progress.best_step != progress.step:
             say(f"  keeping the weights of step {progress.best_step}, the best on validation")
-            path = str(self._directory / f"best-{progress.best_step}")
-            tf.train.Checkpoint(model=model).read(path).assert_existing_objects_matched()
+            if self._writes:
+                self._read(self._best(progress.best_step), self._model)
+
+    @property
+    def _model(self) -> dict[str, tf.Variable]:
+        return {name: each for name, each in self.variables.items() if name.startswith("model/")}
+
+    def _steps(self) -> list[int]:
+        """Of the checkpoints that are marked as whole, the newest first."""
+        return sorted((int(path.parent.name[5:]) for path in self.directory.glob(f"step-*/{MARKER}")), reverse=True)
 
     def _path(self, step: int) -> Path:
-        return self._directory / f"step-{step}"
+        return self.directory / f"step-{step}"
+
+    def _best(self, step: int) -> Path:
+        return self.directory / f"best-{step}" / "model.safetensors"
+
+    def _best_of(self, step: int) -> str:
+        return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
+
+    def _write(self, path: Path, variables: dict[str, tf.Variable]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.asarray(each.numpy()) for name, each in variables.items()}, path)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return path
+
+    def _read(self, path: Path, variables: dict[str, tf.Variable]) -> None:
+        values = load_file(path)
+        shapes = {name: value.shape for name, value in values.items()}
+        if shapes != {name: tuple(each.shape) for name, each in variables.items()}:
+            raise InputError(
+                f"{path}: holds other variables than this version of tfpipe has; start over with --redo "
+                f"{self._stage.name}"
+            )
+        for name, each in variables.items():
+            each.assign(values[name])
+
+
+def _variables(root: tf.Module, seen: set[int]) -> list[tuple[str, tf.Variable]]:
+    """(path, variable) of all variables below an object, by the shortest path; `seen` holds the ids of those before."""
+    found, waiting = [], deque([("", root)])
+    view = tf.train.TrackableView(root)
+    while waiting:
+        path, node = waiting.popleft()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, tf.Variable):
+            found.append((path, node))
+            continue
+        waiting.extend((f"{path}/{name}" if path else name, child) for name, child in view.children(node).items())
+    return found

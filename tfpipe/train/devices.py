@@ -1,4 +1,13 @@
-"""Which strategy and which precision, and why: chosen here, printed by whoever asks."""
+"""Which strategy and which precision, and why: chosen here, printed by whoever asks.
+
+    one_device     what TensorFlow does by itself
+    mirrored       all GPUs of the machine, or all logical CPU devices
+    multi_worker   MultiWorkerMirroredStrategy over the workers of TF_CONFIG: see `cluster` and `workers`
+    tpu            all chips of a TPU VM, or of a pod: see `tpu`
+
+A configuration means the same under each: the rows of a batch are shared out in order (`data.batches`), the gradient is
+that of the whole batch and dropout goes by a row's place in it (`step`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +19,10 @@ from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
+
+from tfpipe.console import native_output_hidden
+from tfpipe.train import tpu
+from tfpipe.train.cluster import Cluster, workers_of
 
 
 @dataclass(frozen=True)
@@ -23,31 +36,68 @@ class Choice:
         return f"{self.value} ({self.reason})"
 
 
-def choose_strategy(requested: str) -> tuple[tf.distribute.Strategy, Choice]:
+def explain_strategy(requested: str) -> Choice:
+    """Which strategy it will be, without making it, which for `multi_worker` waits for the other workers.
+
+    Args:
+      requested: `auto`, `one_device`, `mirrored`, `multi_worker` or `tpu`.
+
+    Raises:
+      InputError: what was requested is not to be had here.
+    """
+    cluster = workers_of(requested)
+    if cluster is not None:
+        return Choice("multi_worker", f"TF_CONFIG: {cluster}")
+    if requested == "multi_worker":
+        return Choice("one_device", "TF_CONFIG names one worker")
+    if requested == "tpu" or (requested == "auto" and tpu.is_here()):
+        return Choice("tpu", tpu.described() + ("" if requested == "auto" else ", as requested"))
+    gpus = tf.config.list_physical_devices("GPU")
+    if requested == "mirrored" or (requested == "auto" and len(gpus) > 1):
+        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
+        reason = f"{len(devices)} {'GPU' if gpus else 'CPU'} device(s)" + (
+            "" if requested == "auto" else ", as requested"
+        )
+        return Choice("mirrored", reason)
+    return Choice("one_device", "as requested" if requested != "auto" else ("one GPU" if gpus else "no GPU"))
+
+
+def choose_strategy(requested: str, worker_timeout: float = 300.0) -> tuple[tf.distribute.Strategy, Choice]:
     """The tf.distribute strategy of this process.
 
     Args:
-      requested: `auto`, `one_device` or `mirrored`.
+      requested: see `explain_strategy`.
+      worker_timeout: seconds that `multi_worker` waits for the other workers.
+
+    Raises:
+      InputError: what was requested is not to be had here.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    cpus = tf.config.list_logical_devices("CPU")
-    if requested == "mirrored" or (requested == "auto" and len(gpus) > 1):
-        devices = [device.name for device in (gpus or cpus)]
-        kind = "GPU" if gpus else "CPU"
-        reason = f"{len(devices)} {kind} device(s)" + ("" if requested == "auto" else ", as requested")
-        return _mirrored(tuple(devices)), Choice("mirrored", reason)
-    reason = "as requested" if requested != "auto" else ("one GPU" if gpus else "no GPU")
-    return tf.distribute.get_strategy(), Choice("one_device", reason)
+    choice = explain_strategy(requested)
+    if choice.value == "mirrored":
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return _mirrored(tuple(device.name for device in devices)), choice
+    if choice.value == "multi_worker":
+        return _multi_worker(worker_timeout), choice
+    if choice.value == "tpu":
+        return tpu.strategy(), choice
+    return tf.distribute.get_strategy(), choice
+
+
+# Each of these is one for the whole process. A strategy numbers its collective operations from the start, and the
+# runtime remembers the shape behind a number: it refuses those of a second strategy.
 
 
 @cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    """One for the whole process.
-
-    Each strategy numbers its collective operations from the start, and the runtime remembers the shape behind a number:
-    it refuses those of a second strategy.
-    """
     return tf.distribute.MirroredStrategy(list(devices))
+
+
+@cache
+def _multi_worker(timeout: float) -> tf.distribute.MultiWorkerMirroredStrategy:
+    Cluster.from_environment().wait_for_all(timeout)
+    with native_output_hidden():
+        return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def choose_precision(requested: str) -> Choice:
@@ -72,6 +122,21 @@ def choose_precision(requested: str) -> Choice:
         if flag in flags:
             return Choice("mixed_bfloat16", f"the processor has {flag}")
     return Choice("float32", "the processor has neither amx_bf16 nor avx512_bf16")
+
+
+def choose_xla(requested: str) -> Choice:
+    """Whether XLA compiles forward and backward pass into one program: `on` or `off`.
+
+    Args:
+      requested: `auto`, `on` or `off`.
+    """
+    if tf.config.list_logical_devices("TPU"):
+        return Choice("off", "a TPU compiles the whole step anyway")
+    if requested != "auto":
+        return Choice(requested, "as requested")
+    if tf.config.list_physical_devices("GPU"):
+        return Choice("on", "joins a GPU's kernels")
+    return Choice("off", "compiled matrix products take twice as long on a CPU; chains between them are compiled")
 
 
 def cpu_flags() -> set[str]:

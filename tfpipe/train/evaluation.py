@@ -1,4 +1,4 @@
-"""Evaluation of a training form over a whole table: every row once, exact."""
+"""Evaluation of a training form over a whole table: every row once, exact, shared out among all replicas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tf_keras
 
 from tfpipe import metrics
 from tfpipe.console import progress_bar
-from tfpipe.data.batches import evaluation_batches
+from tfpipe.data.batches import Share, evaluation_batches
 from tfpipe.data.plan import Batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
@@ -17,31 +17,49 @@ from tfpipe.train.step import MODEL_INPUTS, model_inputs
 class Evaluation:
     """Logits of a model over a table."""
 
-    def __init__(self, model: tf_keras.Model, table: TokenTable, task: str, batching: Batching):
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        table: TokenTable,
+        task: str,
+        batching: Batching,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
         """Traces nothing yet.
 
         Args:
           model: training form.
           table: the rows.
           task: `single_label` or `multi_label`.
-          batching: shape of the batches, as in training: one shape less to compile.
+          batching: shape of a replica's batches, as in training: one shape less to compile.
+          strategy: the strategy under which the model was made; None: one device.
         """
         self._table, self._task = table, task
-        self._batches = evaluation_batches(table, batching)
+        self._strategy = strategy = strategy or tf.distribute.get_strategy()
+        _, self._examples = evaluation_batches(table, batching, share=Share(strategy.num_replicas_in_sync))
 
-        @tf.function(input_signature=[{name: self._batches.element_spec[name] for name in MODEL_INPUTS}])
+        def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return evaluation_batches(table, batching, share=Share.of_worker(context))[0]
+
         def answer(batch):
-            return model(model_inputs(batch), training=False)
+            logits = model(model_inputs({name: batch[name] for name in MODEL_INPUTS}), training=False)
+            if strategy.num_replicas_in_sync == 1:
+                return logits
+            return tf.distribute.get_replica_context().all_gather(logits, axis=0)
 
-        self._answer = answer
+        @tf.function
+        def answers(iterator):
+            return strategy.experimental_local_results(strategy.run(answer, args=(next(iterator),)))[0]
+
+        self._batches, self._answers = strategy.distribute_datasets_from_function(own_batches), answers
 
     def logits(self) -> np.ndarray:
-        """[rows of the table, labels] float32."""
+        """[rows of the table, labels] float32; the same on every worker."""
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
+        batches = iter(self._batches)
         with progress_bar("evaluate", self._table.num_rows) as bar:
-            for batch in self._batches:
-                examples = batch["examples"].numpy()
-                answers = self._answer({name: batch[name] for name in MODEL_INPUTS}).numpy()
+            for examples in self._examples:  # of all replicas, in their order
+                answers = self._answers(batches).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]
                 bar.advance(int((examples >= 0).sum()))
         return logits

@@ -17,17 +17,20 @@ import tf_keras
 
 from tfpipe import metrics
 from tfpipe.console import progress_bar, say
-from tfpipe.data.batches import batches
+from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Plan
 from tfpipe.data.token_table import TokenTable
-from tfpipe.errors import InputError
+from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir import StageDirectory
+from tfpipe.stopping import stop_requests
+from tfpipe.train import workers
 from tfpipe.train.checkpoints import Checkpoints, Progress
+from tfpipe.train.devices import choose_xla
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
 from tfpipe.train.recipe import Recipe, check_division
-from tfpipe.train.step import Hooks, make_train_step, trainable_by_name
+from tfpipe.train.step import Hooks, make_replica_step, make_train_step, trainable_by_name
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def fit(
 
     Raises:
       InputError: the loss or the gradient became NaN or infinite; the rows do not divide.
+      Stopped: this process, or another worker, was asked to stop; a checkpoint was made.
     """
     settings, hooks = recipe.settings, hooks or Hooks()
     micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
@@ -74,33 +78,55 @@ def fit(
     with strategy.scope():
         variables = trainable_by_name(model)
         optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
-    tracked = {} if hooks.tracked is None else {"hooks": hooks.tracked}
-    checkpoints = Checkpoints(stage.checkpoints, tf.train.Checkpoint(model=model, optimizer=optimizer, **tracked))
-    progress = checkpoints.restore() or Progress(0, [], None, None)
+    state = {"model": model, "optimizer": optimizer} | ({} if hooks.tracked is None else {"hooks": hooks.tracked})
+    chief = workers.is_chief(strategy)
+    checkpoints = Checkpoints(stage, state, writes=chief)
+    progress = (checkpoints.restore() if chief else None) or Progress(0, [], None, None)
+    progress = Progress(**workers.from_chief(strategy, vars(progress)))
+    workers.synchronize(strategy, checkpoints.variables.values())
     total_steps = recipe.total_steps(plan)
     if progress.step:
         say(f"  continuing {recipe.description} after step {progress.step} of {total_steps}")
-    train_steps = make_train_step(
+    replica_step = make_replica_step(
         model,
         optimizer,
-        strategy,
+        replicas=replicas,
         loss=recipe.loss,
         seed=recipe.seed,
         micro_batches=micro_batches,
         clip_global_norm=settings.clip_global_norm,
         hooks=hooks,
+        compiled=choose_xla(settings.xla).value == "on",
     )
-    dataset = batches(training, plan, progress.step, total_steps, shares=micro_batches * replicas)
-    iterator = iter(strategy.experimental_distribute_dataset(dataset))
+    train_steps = make_train_step(strategy, replica_step)
+
+    def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        share = Share.of_worker(context)
+        return batches(training, plan, progress.step, total_steps, share=share, micro_batches=micro_batches)
+
+    iterator = iter(strategy.distribute_datasets_from_function(own_batches))
     announce_compiler()
     # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
     micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
-    evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch)
-    writer = tf.summary.create_file_writer(str(stage.logs))
+    evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy)
+    writer = tf.summary.create_file_writer(str(stage.logs)) if chief else tf.summary.create_noop_writer()
 
     rate = _Rate()
-    with progress_bar(recipe.description, total_steps, progress.step) as bar, writer.as_default():
-        while progress.step < total_steps and not recipe.stops_early(progress.history):
+    with (
+        stop_requests() as requests,
+        progress_bar(recipe.description, total_steps, progress.step) as bar,
+        writer.as_default(),
+    ):
+        while True:
+            if workers.any_worker(strategy, requests.reason is not None):
+                # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
+                checkpoints.save(progress)
+                raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
+            if _is_due(progress, plan, recipe):
+                _evaluate(evaluation, progress, plan, recipe, checkpoints)
+                checkpoints.save(progress)
+            if progress.step == total_steps or recipe.stops_early(progress.history):
+                break
             first, count = progress.step, recipe.steps_at_once(plan, progress.step)
             rates = [recipe.rate(plan, step, progress.history) for step in range(first, first + count)]
             rate.begins()
@@ -118,10 +144,8 @@ def fit(
                 tf.summary.scalar("gradient_norm", norm, step + 1)
                 tf.summary.scalar("learning_rate", each, step + 1)
             bar.advance(count, note=f"loss {losses[-1]:.3f}  {rate.recent:.0f} examples/s")
-            if recipe.is_evaluated(plan, progress.step):
-                _evaluate(evaluation, progress, plan, recipe, checkpoints, model)
-                checkpoints.save(progress)
-            elif progress.step // settings.checkpoint_every > first // settings.checkpoint_every:
+            due = progress.step // settings.checkpoint_every > first // settings.checkpoint_every
+            if due and not recipe.is_evaluated(plan, progress.step):
                 checkpoints.save(progress)
     stage.choices["steps"] = progress.step
     if rate.overall:
@@ -130,14 +154,21 @@ def fit(
         say(f"  stopped after step {progress.step} of {total_steps}: {settings.metric} no longer improved")
     step = progress.step
     if recipe.keep == "best":
-        checkpoints.load_best(model, progress)
+        checkpoints.load_best(progress)
+        workers.synchronize(strategy, model.variables)
         step = progress.best_step
     rates = [recipe.rate(plan, n, progress.history) for n in range(step)]
     decay = decay_without_gradient(optimizer, variables.get("bert.embeddings.word_embeddings.weight"), rates)
     return Fitted(progress.history, decay)
 
 
-def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints, model) -> None:
+def _is_due(progress: Progress, plan: Plan, recipe: Recipe) -> bool:
+    """Whether an evaluation comes after the steps so far, and has not been done."""
+    done = progress.history[-1]["step"] if progress.history else 0
+    return done < progress.step and recipe.is_evaluated(plan, progress.step)
+
+
+def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints) -> None:
     with np.errstate(invalid="ignore"):
         result = evaluation.metrics()
     if not np.isfinite(result["loss"]):  # the last update did it: no gradient has seen its weights yet
@@ -153,7 +184,7 @@ def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkp
     metric = recipe.settings.metric
     if recipe.keep == "best" and metrics.is_better(metric, result[metric], progress.best):
         progress.best, progress.best_step = result[metric], progress.step
-        checkpoints.save_best(model, progress.step)
+        checkpoints.save_best(progress.step)
 
 
 def _not_finite(loss, norm, recipe: Recipe, optimizer) -> str | None:

@@ -34,7 +34,7 @@ class VariableSettings:
 def make_optimizer(
     variables: Mapping[str, tf.Variable], settings: Train, *, loss_scaling: bool
 ) -> tf_keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for, its slots made; its learning rate is 0 until a step sets it.
+    """The optimizer that the settings ask for, its slots made; a step gives it the learning rate.
 
     Args:
       variables: transformers' name of the weight -> variable, of those that train.
@@ -115,6 +115,8 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
     """What the optimizers share: settings by variable, in the order in which the variables are built."""
 
     slots: tuple[str, ...]
+    rate: tf.Tensor | None = None
+    """learning rate of the step that is being made; None: `learning_rate`, which a replica can't set"""
 
     def __init__(self, settings: list[VariableSettings]):
         super().__init__(name=type(self).__name__, weight_decay=None, jit_compile=False)
@@ -133,7 +135,7 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
         """[…] float32 gradient and variable: the update of one variable on one device."""
         settings = self.settings_of(variable)
         slots = self.slot_variables[self._index_dict[self._var_key(variable)]]
-        rate = tf.cast(self.learning_rate, tf.float32) * settings.rate_factor
+        rate = tf.cast(self.learning_rate if self.rate is None else self.rate, tf.float32) * settings.rate_factor
         self.update(variable, gradient, slots, rate, settings.weight_decay)
 
     def settings_of(self, variable) -> VariableSettings:

@@ -1,7 +1,7 @@
 """One step of training as a graph: forward, backward, update.
 
 The loss is the sum over examples, each with its weight, divided by the weight of the whole batch over all replicas and
-micro-batches: however a batch is divided, the gradient is that of the whole.
+micro-batches, and dropout goes by a row's place in the whole batch: however a batch is divided, the step is the same.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Loss:
         Args:
           model: training form.
           batch: see `data.batches`.
-          key: [2] int32, of the dropout.
+          key: [3] int32, of the dropout.
         """
         logits = tf.cast(model(model_inputs(batch, key), training=True), tf.float32)
         return tf.reduce_sum(self.per_example(logits, batch["labels"]) * self.weights(batch))
@@ -80,39 +80,47 @@ class Loss:
 
 def model_inputs(batch: Batch, dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
     """The training form's inputs; without a key, for inference."""
-    key = tf.zeros([2], tf.int32) if dropout_key is None else dropout_key
+    key = tf.zeros([3], tf.int32) if dropout_key is None else dropout_key
     return {name: batch[name] for name in MODEL_INPUTS} | {"dropout_key": key}
 
 
-def make_train_step(
+ReplicaStep = Callable[[Batch, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""a replica's rows, the step's number (int64, from 0), the rate -> loss of the whole batch, norm of its gradient"""
+
+
+def make_replica_step(
     model: tf_keras.Model,
     optimizer: tf_keras.optimizers.Optimizer,
-    strategy: tf.distribute.Strategy,
     *,
+    replicas: int,
     loss: Loss,
     seed: int,
     micro_batches: int,
     clip_global_norm: float | None,
     hooks: Hooks,
-) -> Callable:
-    """The compiled function of several steps: (iterator, first step int64, learning rates [steps] float32) -> results.
-
-    It takes a batch from the iterator for each rate. The results are the mean loss of each step over the batch's
-    examples and the norm of its gradient, both [steps] float32.
+    compiled: bool = False,
+) -> ReplicaStep:
+    """One replica's part of a step. With several, it runs in a replica context, and its rows are those of its number.
 
     Args:
-      model: training form, made under `strategy`.
+      model: training form, made under the strategy.
       optimizer: over the model's trainable variables; a LossScaleOptimizer scales the loss.
-      strategy: the strategy.
+      replicas: how many share a batch.
       loss: what is minimized.
       seed: seed of the dropout.
       micro_batches: parts into which a replica divides its rows, one after the other, to save memory.
       clip_global_norm: largest norm of the gradient; None: as it is.
       hooks: what a compression method adds.
+      compiled: whether XLA compiles forward and backward into one program; a TPU's whole step is compiled anyway.
     """
     variables = model.trainable_variables
     objective = hooks.objective or functools.partial(loss.of_batch, model)
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+
+    def summed(values):
+        if replicas == 1:
+            return values
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def gradients_of(batch, example_weight, key):
         with tf.GradientTape() as tape:
@@ -122,25 +130,26 @@ def make_train_step(
         gradients = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in tape.gradient(target, variables)]
         return value, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
 
-    def replica_step(batch, example_weight, step):
-        context = tf.distribute.get_replica_context()
-        key = tf.random.experimental.stateless_fold_in(
-            tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]),
-            tf.cast(context.replica_id_in_sync_group, tf.int32),
-        )
-        rows = batch["input_ids"].shape[0] // micro_batches
+    if compiled:
+        gradients_of = tf.function(gradients_of, jit_compile=True)
+
+    def replica_step(batch, step, rate):
+        getattr(optimizer, "inner_optimizer", optimizer).rate = rate
+        example_weight = summed(tf.reduce_sum(loss.weights(batch)))
+        own_rows = batch["input_ids"].shape[0]
+        first_row = 0 if replicas == 1 else tf.distribute.get_replica_context().replica_id_in_sync_group * own_rows
+        rows = own_rows // micro_batches
         total, sums = 0.0, None
-        for index in range(micro_batches):
-            part = {name: value[index * rows : (index + 1) * rows] for name, value in batch.items()}
-            own_key = tf.random.experimental.stateless_fold_in(key, index) if micro_batches > 1 else key
+        for first in range(0, own_rows, rows):
+            part = {name: value[first : first + rows] for name, value in batch.items()}
             if sums is not None:  # or all of them would run side by side, and save no memory
                 with tf.control_dependencies(sums):
                     part = {name: tf.identity(value) for name, value in part.items()}
-            value, gradients = gradients_of(part, example_weight, own_key)
+            key = tf.stack([seed, tf.cast(step, tf.int32), first_row + first])
+            value, gradients = gradients_of(part, example_weight, key)
             total += value
             sums = gradients if sums is None else [a + b for a, b in zip(sums, gradients, strict=True)]
-        if strategy.num_replicas_in_sync > 1:
-            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        total, sums = summed(total), summed(sums)
         if hooks.on_gradients is not None:
             hooks.on_gradients(sums)
         norm = tf.linalg.global_norm(sums)
@@ -151,13 +160,19 @@ def make_train_step(
             hooks.after_update(step)
         return total, norm
 
+    return replica_step
+
+
+def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep) -> Callable:
+    """The compiled function of several steps: (iterator, first step int64, learning rates [steps] float32) -> results.
+
+    It takes a replica's rows from the iterator for each rate and replica. The results are the mean loss of each step
+    over the batch's examples and the norm of its gradient, both [steps] float32.
+    """
+
     def one_step(batch, step, rate):
-        optimizer.learning_rate.assign(rate)
-        weight = strategy.run(lambda batch: tf.reduce_sum(loss.weights(batch)), args=(batch,))
-        weight = strategy.reduce(tf.distribute.ReduceOp.SUM, weight, axis=None)
-        losses, norms = strategy.run(replica_step, args=(batch, weight, step))
-        mean = strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return mean, strategy.experimental_local_results(norms)[0]
+        results = strategy.run(replica_step, args=(batch, step, rate))
+        return [strategy.experimental_local_results(each)[0] for each in results]
 
     @tf.function  # traced once for each number of rates
     def train_steps(iterator, first_step, rates):

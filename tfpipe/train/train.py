@@ -32,7 +32,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     source = encoder_source.open_source(config.encoder.source, config.encoder.sha256)
     architecture = Architecture.from_dict(source.architecture)
 
-    strategy, chosen_strategy = choose_strategy(settings.strategy)
+    strategy, chosen_strategy = choose_strategy(settings.strategy, settings.worker_timeout)
     policy = choose_precision(settings.precision)
     plan, batching = training_plan(config, training, validation)
     active = ActiveVocabulary([training, validation], architecture.vocab_size, whole=settings.optimizer == "lamb")

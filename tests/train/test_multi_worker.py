@@ -1,0 +1,167 @@
+"""Two real workers over loopback: they train what one device does, and none outlives the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from conftest import tiny_config
+
+from tfpipe import pipeline
+from tfpipe.config import Config
+from tfpipe.config_file import dump_config
+from tfpipe.rundir import RunDirectory
+
+TFPIPE = Path(sys.executable).with_name("tfpipe")
+SECONDS_TO_NOTICE = 60  # stated in the README; a few, as a rule
+
+
+def losses(run: Path) -> list[float]:
+    """Of each step, as TensorBoard shows them; of a step that was done twice, the later."""
+    found = {}
+    for path in sorted((run / "train" / "logs").iterdir(), key=lambda path: path.stat().st_mtime):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == "loss":
+                    found[event.step] = float(tf.make_ndarray(value.tensor))
+    return [found[step] for step in sorted(found)]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Ports that nobody listens at now."""
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in listening]
+    for each in listening:
+        each.close()
+    return addresses
+
+
+class Workers:
+    """Two processes with one command."""
+
+    def __init__(self, directory: Path, config: Config):
+        self.directory, self.run = directory, directory / "run"
+        (directory / "config.yaml").write_text(dump_config(config))
+
+    def start(self, *options: str, count: int = 2, cluster: list[str] | None = None) -> None:
+        """Starts so many of the workers."""
+        addresses = cluster or free_addresses(2)
+        self.processes = []
+        for index in range(count):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            self.processes.append(
+                subprocess.Popen(
+                    [TFPIPE, "train", "config.yaml", "--run-dir", self.run, *options],
+                    cwd=self.directory, env=os.environ | {"TF_CONFIG": json.dumps(config)},
+                    stderr=subprocess.PIPE, text=True,
+                )
+            )  # fmt: skip
+
+    def wait(self, timeout: float = 240) -> tuple[list[int], list[str]]:
+        """Exit codes, and what was said."""
+        said = [process.communicate(timeout=timeout)[1] for process in self.processes]
+        return [process.returncode for process in self.processes], said
+
+    def until_stored(self, steps: int) -> None:
+        """Waits for a checkpoint of so many steps, or a later one."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            stored = self.run.glob("train/checkpoints/step-*/checkpoint.json")
+            if any(int(path.parent.name[5:]) >= steps for path in stored):
+                return
+            assert all(process.poll() is None for process in self.processes), self.wait()
+            time.sleep(0.1)
+        raise AssertionError("no checkpoint")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_reviews, tiny_encoder) -> Config:
+    changes = {"train__batch_size": 24, "train__gradient_accumulation": 2, "train__epochs": 3}
+    return tiny_config(tiny_reviews, tiny_encoder, prune=None, quantize=None, **changes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, config) -> Path:
+    """What two workers make of it."""
+    workers = Workers(tmp_path_factory.mktemp("workers"), config)
+    workers.start()
+    codes, said = workers.wait()
+    assert codes == [0, 0], said
+    assert "worker 0 of 2" in said[0] and "train: as a worker" in said[1]
+    return workers.run
+
+
+def test_two_workers_train_what_one_device_does(config, undisturbed, tmp_path):
+    """Packed, in micro-batches, with dropout, which goes by a row's place in the batch."""
+    pipeline.run(config, RunDirectory(tmp_path / "run"), until="train")
+    expected, found = losses(tmp_path / "run"), losses(undisturbed)
+    assert len(found) == len(expected) > 20
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-5
+    histories = [json.loads((run / "train" / "history.json").read_text()) for run in (undisturbed, tmp_path / "run")]
+    for entry, other in zip(*histories, strict=True):
+        assert entry == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, victim):
+    workers = Workers(tmp_path, config)
+    workers.start()
+    workers.until_stored(7)
+    workers.processes[victim].send_signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    codes, said = workers.wait(timeout=SECONDS_TO_NOTICE + 30)
+    survivor = 1 - victim
+    assert codes[survivor] == 3 and time.monotonic() - killed_at < SECONDS_TO_NOTICE
+    last = said[survivor].splitlines()[-1]
+    assert last.startswith(f"tfpipe: worker {victim} (127.0.0.1:") and "is gone; start all workers again" in last
+    assert "Traceback" not in said[survivor]
+    workers.start()
+    codes, said = workers.wait()
+    assert codes == [0, 0] and all("continuing train after step" in each for each in said)
+    for name in ("model.safetensors", "history.json"):
+        assert (workers.run / "train" / name).read_bytes() == (undisturbed / "train" / name).read_bytes()
+
+
+def test_a_worker_that_is_asked_to_stop_stops_all(config, undisturbed, tmp_path):
+    workers = Workers(tmp_path, config)
+    workers.start()
+    workers.until_stored(7)
+    workers.processes[1].send_signal(signal.SIGTERM)
+    codes, said = workers.wait()
+    assert codes == [143, 143], said
+    assert said[0].splitlines()[-1].startswith("tfpipe: stopped by another worker after step ")
+    workers.start()
+    assert workers.wait()[0] == [0, 0]
+    name = "train/model.safetensors"
+    assert (workers.run / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_worker_that_never_joins(config, tmp_path):
+    workers = Workers(tmp_path, config)
+    workers.start("--set", "train.worker_timeout=3", count=1)
+    codes, (said,) = workers.wait()
+    assert codes == [2] and "did not join within 3 s" in said.splitlines()[-1]
+    assert not (workers.run / "train").exists()
+
+
+def test_another_configuration_than_the_chiefs(config, tmp_path):
+    workers = Workers(tmp_path, config)
+    cluster = free_addresses(2)
+    workers.start(count=1, cluster=cluster)
+    chief = workers.processes[0]
+    environment = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": 1}}
+    other = subprocess.run(
+        [TFPIPE, "train", "config.yaml", "--run-dir", workers.run, "--set", "train.epochs=5"],
+        cwd=tmp_path, env=os.environ | {"TF_CONFIG": json.dumps(environment)},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert other.returncode == 2 and "its configuration is not the chief's" in other.stderr.splitlines()[-1]
+    assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3

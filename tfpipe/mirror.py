@@ -1,0 +1,171 @@
+"""The other side of a run directory that lies on a store such as `gs://`: what is copied, when, in which order.
+
+A run works in a local directory, so that every stage goes on with plain files (memory-mapped tables, safetensors,
+ONNX). What it commits is copied to the store; what was committed there is copied here when a stage reads it. What the
+store holds is the truth, and as nothing larger than a file is atomic there, order is all there is:
+
+    a commit        the files, what the stage published, then `stage.json`; after it, the work is removed
+    a redo          `work.json` and `stage.json` are removed, then all else
+    a checkpoint    its files, the file that names it, `work.json`; after it, what is no longer needed is removed
+    a version       beside its place, then moved into it, `saved_model.pb` last; one that is whole is left alone
+
+So a kill at any instant leaves the old state or the new one. Nothing keeps two machines off one run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfpipe.errors import InputError
+from tfpipe.remote import Remote, files_below
+
+RECORD = "stage.json"
+WORK_RECORD = "work.json"
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+SERVING = "serving"
+SAVED_MODEL = "saved_model.pb"
+
+
+class Mirror:
+    """A run's directory on a store, and the local one that stands for it on this machine."""
+
+    def __init__(self, url: str):
+        if re.search(r"[*?\[\\]", url):
+            raise InputError(f"run directory {url}: * ? [ \\ are patterns there; choose a name without them")
+        self.remote = Remote(url.rstrip("/"))
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = re.sub(r"[^\w.-]+", "-", self.remote.url.rpartition("/")[2])
+        digest = hashlib.sha256(self.remote.url.encode()).hexdigest()[:12]
+        self.path = cache / "tfpipe" / "runs" / f"{name}-{digest}"
+        self._kept: dict[str, dict[str, tuple[int, int]]] = {}  # stage -> its work that was copied: size, time
+
+    def take_record(self, name: str) -> bool:
+        """Makes a stage's record here the one that is committed there; its files follow when they are read.
+
+        Returns:
+          Whether the stage is committed there; if not, nothing is changed here.
+        """
+        source, local = self.remote / name, self.path / name
+        content = (source / RECORD).read_bytes()
+        record = parse_record(content)
+        if record is None:
+            return False
+        if content != _content(local / RECORD):
+            (local / RECORD).unlink(missing_ok=True)
+            for file in files_below(local):
+                hidden = Path(file).name.startswith(".")  # what another reader is just copying
+                if file not in record["files_written"] and not file.startswith(f"{LOGS}/") and not hidden:
+                    (local / file).unlink(missing_ok=True)
+            source.download(local, {RECORD: 0})
+        return True
+
+    def take_files(self, name: str, sizes: Mapping[str, int]) -> None:
+        """Copies files of a committed stage here: relative names, and their sizes in bytes."""
+        (self.remote / name).download(self.path / name, sizes)
+
+    def begun(self, name: str) -> str | None:
+        """The fingerprint under which work on a stage goes on there; None where there is none to go on from."""
+        try:
+            return json.loads((self.remote / name / WORK_RECORD).read_bytes() or "null")["fingerprint"]
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def take_work(self, name: str) -> None:
+        """Makes the work on a stage here, its checkpoints, the one that is kept there; where none is, it stays."""
+        source, local = self.remote / name, self.path / name
+        content = (source / WORK_RECORD).read_bytes()
+        if content is None:
+            return
+        if content != _content(local / WORK_RECORD) or not (source / CHECKPOINTS).holds(local / CHECKPOINTS):
+            (local / WORK_RECORD).unlink(missing_ok=True)
+            (source / CHECKPOINTS).replace(local / CHECKPOINTS)
+            logs = {f"{LOGS}/{file}": size for file, size in (source / LOGS).files().items()}
+            source.download(local, {file: size for file, size in logs.items() if not (local / file).exists()})
+            source.download(local, {WORK_RECORD: 0})
+
+    def take_published(self) -> int:
+        """Brings the newest version of each published model here: what is published next is numbered after it.
+
+        Returns:
+          How many models there are.
+        """
+        found = 0
+        for variant in (self.remote / SERVING).children():
+            versions = self.remote / SERVING / variant
+            numbers = sorted((int(each) for each in versions.children() if each.isdigit()), reverse=True)
+            for number in (each for each in numbers if (versions / each / SAVED_MODEL).exists()):
+                local = self.path / SERVING / variant / str(number)
+                if not (versions / number).holds(local):
+                    (versions / number).replace(local)
+                found += 1
+                break
+        return found
+
+    def begin(self, name: str, *, anew: bool) -> None:
+        """Takes back a stage's commit there, before it is done again; `anew` its work as well."""
+        files = [path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith(".")]
+        self.remote.upload(self.path, files)  # first: whether the store can be written is known before work is lost
+        stage = self.remote / name
+        if anew:
+            self._kept.pop(name, None)
+            (stage / WORK_RECORD).remove()
+        (stage / RECORD).remove()
+        if anew:
+            stage.remove()
+        self.take_published()
+
+    def commit(self, name: str, record: dict[str, Any]) -> None:
+        """Copies a committed stage there, its record last, and what it published before that."""
+        target, local = self.remote / name, self.path / name
+        logs = [f"{LOGS}/{file}" for file in files_below(local / LOGS)]
+        target.upload(local, [*record["files_written"], *logs])
+        published = record.get("choices", {}).get("published", ())
+        for version in published:
+            (self.remote / version).publish(self.path / version, last=SAVED_MODEL)
+        if published:
+            beside = [path.name for path in (self.path / SERVING).iterdir() if path.is_file()]
+            (self.remote / SERVING).upload(self.path / SERVING, beside)
+        target.upload(local, [RECORD])
+        for work in (WORK_RECORD, CHECKPOINTS):
+            (target / work).remove()
+
+    def keep(self, name: str, marker: str) -> None:
+        """Copies a stage's checkpoints and logs there, the file of the checkpoints that names what is whole last."""
+        target, local = self.remote / name, self.path / name
+        now = {
+            f"{part}/{file}": ((local / part / file).stat().st_size, (local / part / file).stat().st_mtime_ns)
+            for part in (CHECKPOINTS, LOGS)
+            for file in files_below(local / part)
+        }
+        before, named = self._kept.get(name, {}), f"{CHECKPOINTS}/{marker}"
+        target.upload(local, [file for file in now if now[file] != before.get(file) and file != named])
+        for last in (named, WORK_RECORD):
+            target.upload(local, [last])
+        self._kept[name] = now
+        checkpoints = target / CHECKPOINTS
+        for child in checkpoints.children():
+            if not (local / CHECKPOINTS / child).exists():
+                (checkpoints / child).remove()
+
+
+def parse_record(content: bytes | None) -> dict[str, Any] | None:
+    """A stage's record from the content of `stage.json`; None where that is not a whole one."""
+    try:
+        record = json.loads(content or "null")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("files_written"), dict) else None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
