@@ -5,7 +5,7 @@
 #   run_on_vm.sh code TOKEN                            its exit code | running | lost | busy | unknown
 #   run_on_vm.sh work CONFIG RUN_DIR OPTIONS…          the process that stays; only `start` calls it
 #
-# It stays by setsid: a session of its own, which no hang-up reaches. systemd-run would want root, or lingering, and a
+# It stays by setsid: a session of its own, which no lost connection ends. systemd-run would want root, or lingering, and a
 # unit's exit code is forgotten with the unit. What is known of the run lies in ~/tfpipe/run:
 #
 #   lock        held exclusively by `work` as long as it lives: the kernel lets go of it, however that ends
@@ -68,8 +68,9 @@ case $1 in
         ;;
     work)
         shift
-        # SIGTERM, when the VM shuts down, is for tfpipe, which saves a checkpoint and ends with 143; this waits for it.
-        trap : TERM
+        # When the VM shuts down, SIGTERM, and from systemd SIGHUP after it, are for tfpipe, which saves a checkpoint and
+        # ends with 143; this waits for it.
+        trap : TERM HUP
         code=0
         PYTHONUNBUFFERED=1 venv/bin/tfpipe run "$1" --run-dir "$2" "${@:3}" 9>&- || code=$?
         echo "$code" > run/exit_code.new

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.errors import InputError
 from tfpipe.train import devices
-from tfpipe.train.devices import Choice, choose_precision, choose_strategy, precision
+from tfpipe.train.devices import (
+    Choice,
+    choose_precision,
+    choose_strategy,
+    choose_xla,
+    explain_strategy,
+    precision,
+)
 
 HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="what is chosen on a machine with a GPU is another thing")
@@ -33,6 +43,37 @@ def test_mirrored_takes_every_device():
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert strategy.num_replicas_in_sync == 2
     assert str(choice) == "mirrored (2 CPU device(s), as requested)"
+
+
+def test_several_workers_come_first(monkeypatch):
+    """Explained, not made: that would wait for the others."""
+    cluster = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
+    config = {"cluster": cluster, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert str(explain_strategy("auto")) == "multi_worker (TF_CONFIG: worker 1 of 2, 10.0.0.2:2222)"
+    assert explain_strategy("one_device").value == "one_device"
+    monkeypatch.setenv("TF_CONFIG", json.dumps({**config, "cluster": {"worker": cluster["worker"][:1]}}))
+    with pytest.raises(InputError, match=r"^TF_CONFIG: has task index 1"):
+        explain_strategy("auto")
+    monkeypatch.delenv("TF_CONFIG")
+    with pytest.raises(InputError, match=r"^train\.strategy: multi_worker needs TF_CONFIG"):
+        explain_strategy("multi_worker")
+
+
+def test_a_tpu_comes_before_gpus(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "imdb")
+    assert str(explain_strategy("auto")) == "tpu (TPU_NAME=imdb)"
+    assert explain_strategy("mirrored").value == "mirrored"
+
+
+def test_xla_by_device(monkeypatch):
+    assert choose_xla("on") == Choice("on", "as requested") and choose_xla("off").value == "off"
+    gpu = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+    for found, value in (([], "off"), (gpu, "on")):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind, found=found: found)
+        assert choose_xla("auto").value == value
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["TPU:0"] if kind == "TPU" else [])
+    assert choose_xla("on") == Choice("off", "a TPU compiles the whole step anyway")
 
 
 @pytest.mark.parametrize("requested", ["float32", "mixed_bfloat16", "mixed_float16"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,8 +48,9 @@ def free_addresses(count: int) -> list[str]:
 class Workers:
     """Two processes with one command."""
 
-    def __init__(self, directory: Path, config: Config):
-        self.directory, self.run = directory, directory / "run"
+    def __init__(self, directory: Path, config: Config, *, remote: bool = False):
+        """Takes a configuration; `remote`: the run lies on a store, and each worker has a copy of its own."""
+        self.directory, self.run, self.remote = directory, directory / "run", remote
         (directory / "config.yaml").write_text(dump_config(config))
 
     def start(self, *options: str, count: int = 2, cluster: list[str] | None = None) -> None:
@@ -57,11 +59,14 @@ class Workers:
         self.processes = []
         for index in range(count):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = {"TF_CONFIG": json.dumps(config)}
+            if self.remote:
+                environment["XDG_CACHE_HOME"] = str(self.directory / f"cache-{index}")
+            run = f"file://{self.run}" if self.remote else self.run
             self.processes.append(
                 subprocess.Popen(
-                    [TFPIPE, "train", "config.yaml", "--run-dir", self.run, *options],
-                    cwd=self.directory, env=os.environ | {"TF_CONFIG": json.dumps(config)},
-                    stderr=subprocess.PIPE, text=True,
+                    [TFPIPE, "train", "config.yaml", "--run-dir", run, *options],
+                    cwd=self.directory, env=os.environ | environment, stderr=subprocess.PIPE, text=True,
                 )
             )  # fmt: skip
 
@@ -130,16 +135,20 @@ def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, victim)
         assert (workers.run / "train" / name).read_bytes() == (undisturbed / "train" / name).read_bytes()
 
 
-def test_a_worker_that_is_asked_to_stop_stops_all(config, undisturbed, tmp_path):
-    workers = Workers(tmp_path, config)
+def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config, undisturbed, tmp_path):
+    """The run lies on a store, as it does on `gs://`; who goes on has nothing of it."""
+    workers = Workers(tmp_path, config, remote=True)
     workers.start()
     workers.until_stored(7)
     workers.processes[1].send_signal(signal.SIGTERM)
     codes, said = workers.wait()
     assert codes == [143, 143], said
     assert said[0].splitlines()[-1].startswith("tfpipe: stopped by another worker after step ")
+    for index in range(2):
+        shutil.rmtree(tmp_path / f"cache-{index}")
     workers.start()
-    assert workers.wait()[0] == [0, 0]
+    codes, said = workers.wait()
+    assert codes == [0, 0] and "continuing train after step" in said[0]
     name = "train/model.safetensors"
     assert (workers.run / name).read_bytes() == (undisturbed / name).read_bytes()
 
