@@ -509,9 +509,9 @@ def wait_for(what):
 
 
 def test_a_run_on_the_vm(vm):
-    config = configuration(vm, 'echo "first line"; echo "$6"; exit 3')
+    config = configuration(vm, 'echo "first line"; echo "$6"; echo "$8"; exit 3')
     run = on_vm(vm, "start", "token", config, "gs://bucket/run", "--set", "name=Ann's run")
-    assert run.communicate(timeout=10)[0] == "first line\nname=Ann's run\n"
+    assert run.communicate(timeout=10)[0] == "first line\ntrain.strategy=tpu\nname=Ann's run\n"
     assert answer(vm, "token") == "3"
     assert answer(vm, "other") == "unknown"
     # gcloud sends a command again when its connection broke at the end: the run is not started again.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,39 +173,45 @@ def run(
       others: runs whose committed stages are taken over where the fingerprint is the same.
     """
     check_feasible(config)
+    names = [stage.name for stage in stages_of(config)]
+    asked = names if until is None else names[: names.index(until) + 1]
     cluster = workers_of(config.train.strategy)
+    if cluster is not None and not any(stage.trains for stage in STAGES if stage.name in asked):
+        if not cluster.is_chief:
+            say(f"{cluster}: nothing to train; the chief does the rest")
+            return
+        cluster = None
     if cluster is None:
-        _bring_up_to_date(config, run, until, redo, others, call=lambda stage: None)
+        _bring_up_to_date(config, run, until, redo, others, training=lambda stage, inputs: nullcontext())
         return
-    from tfpipe.train import devices, workers
+    from tfpipe.train import workers
 
     say(f"{cluster}{': the chief' if cluster.is_chief else ''}")
-    with workers.loss_of_a_worker_said(cluster):
-        strategy, _ = devices.choose_strategy(config.train.strategy, config.train.worker_timeout)
-
-        def call(stage: str | None) -> None:
-            workers.from_chief(strategy, [stage, dump_config(config)])
-
+    with workers.loss_of_a_worker_said(cluster), workers.team(config, cluster) as team:
         if cluster.is_chief:
-            _bring_up_to_date(config, run, until, redo, others, call)
-            call(None)
-            return
-        while True:
-            name, of_chief = workers.from_chief(strategy, None)
-            if name is None:
-                return
-            if of_chief != dump_config(config):
-                raise InputError(f"{cluster}: its configuration is not the chief's; give both the same")
-            _help(config, run, next(stage for stage in STAGES if stage.name == name))
+            with team.released():
+                _bring_up_to_date(config, run, until, redo, others, training=team.training)
+        else:
+            for stage, inputs in team.calls():
+                say(f"{stage}: as a worker")
+                _help(config, stage, {name: _as_the_chief_has_it(run, name, digest) for name, digest in inputs.items()})
 
 
-def _help(config: Config, run: RunDirectory, stage: Stage) -> None:
+def _help(config: Config, name: str, inputs: dict[str, Path]) -> None:
     """Does a worker's part of a stage that trains; what it writes is thrown away."""
-    say(f"{stage.name}: as a worker")
-    names = [each.name for each in stages_of(config)]
+    stage = next(stage for stage in STAGES if stage.name == name)
     with tempfile.TemporaryDirectory(prefix="tfpipe-worker-") as scratch:
-        inputs = {name: run.verified(name) for name in stage.inputs if name in names}
         importlib.import_module(stage.module).run(config, StageDirectory(stage.name, Path(scratch), inputs))
+
+
+def _as_the_chief_has_it(run: RunDirectory, name: str, output: str) -> Path:
+    record = run.record(name)
+    if record is None or record["output"] != output:
+        raise InputError(
+            f"{run.path}: stage {name} is not there as the chief has it; give all workers one --run-dir that each can "
+            "see: on a shared disk, or gs://BUCKET/RUN"
+        )
+    return run.verified(name)
 
 
 def _bring_up_to_date(
@@ -213,7 +220,7 @@ def _bring_up_to_date(
     until: str | None,
     redo: str | None,
     others: Sequence[RunDirectory],
-    call: Callable[[str], None],
+    training: Callable[[str, dict[str, str]], AbstractContextManager[None]],
 ) -> None:
     with run.lock():
         write_text(run.path / "config.yaml", dump_config(config))
@@ -230,9 +237,8 @@ def _bring_up_to_date(
             else:
                 say(f"[{number}/{len(stages)}] {stage.name}: {reason}")
                 work = importlib.import_module(stage.module)
-                with run.stage(stage.name, fingerprint) as directory:
-                    if stage.trains:
-                        call(stage.name)
+                together = training(stage.name, fingerprint.inputs) if stage.trains else nullcontext()
+                with run.stage(stage.name, fingerprint) as directory, together:
                     work.run(config, directory)
                 record = run.record(stage.name)
                 say(f"[{number}/{len(stages)}] {stage.name}: done in {record['seconds']:.0f} s")

@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 
 _RECORDED_PACKAGES = (
-    "tfpipe", "tensorflow", "tf-keras", "tensorflow-text", "tensorflow-model-optimization", "tf2onnx", "onnx",
-    "onnxruntime", "transformers", "keras-nlp", "numpy", "pyarrow",
+    "tfpipe", "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text",
+    "tensorflow-model-optimization", "tf2onnx", "onnx", "onnxruntime", "transformers", "keras-nlp", "numpy", "pyarrow",
 )  # fmt: skip
 
 

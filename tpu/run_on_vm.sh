@@ -72,7 +72,7 @@ case $1 in
         # ends with 143; this waits for it.
         trap : TERM HUP
         code=0
-        PYTHONUNBUFFERED=1 venv/bin/tfpipe run "$1" --run-dir "$2" "${@:3}" 9>&- || code=$?
+        PYTHONUNBUFFERED=1 venv/bin/tfpipe run "$1" --run-dir "$2" --set train.strategy=tpu "${@:3}" 9>&- || code=$?
         echo "$code" > run/exit_code.new
         mv run/exit_code.new run/exit_code
         ;;

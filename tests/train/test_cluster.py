@@ -69,6 +69,9 @@ def test_nobody_to_wait_for(monkeypatch):
         ({"task": ("evaluator", 0)}, "has no task whose type is worker"),
         ({"task": ("worker", 2)}, "has task index 2, but 2 address(es) of type worker"),
         ({"task": ("worker", -1)}, "has task index -1"),
+        ({"task": ("worker", True)}, "has task index True"),
+        ({"task": (["worker"], 0)}, "has no task whose type is worker"),
+        ({"cluster": {"chief": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": ("chief", 0)}, "has more than one chief"),
         ({"task": ("worker", "one")}, "has task index 'one'"),
     ],
 )

@@ -232,18 +232,22 @@ def test_another_seed_ends_elsewhere(fitted, do_fit, tmp_path):
 
 
 def test_a_killed_fit_resumes_and_ends_bit_identical(fitted, do_fit, tmp_path, monkeypatch, capsys):
-    def killed_at(step, original):
-        def maybe(*args):
-            progress = next(arg for arg in args if isinstance(arg, checkpoints.Progress))
-            if progress.step == step:
-                raise Killed
-            return original(*args)
+    # Between two checkpoints: step 5 is done, step 4 is what is stored.
+    def killed_before(step):
+        def made(strategy, replica_step):
+            train_steps = make_train_step(strategy, replica_step)
 
-        return maybe
+            def run(iterator, first, rates):
+                if int(first) == step - 1:
+                    raise Killed
+                return train_steps(iterator, first, rates)
 
-    # Between two checkpoints: step 6 is done, step 4 is what is stored.
+            return run
+
+        return made
+
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_evaluate", killed_at(6, loop._evaluate))
+        patch.setattr(loop, "make_train_step", killed_before(6))
         with pytest.raises(Killed):
             do_fit(tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-3", "step-4"]
@@ -401,7 +405,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(do_fit, tmp_path, damage,
 
 def test_a_checkpoint_of_another_shape_is_refused(do_fit, tmp_path):
     do_fit(tmp_path, replace(RECIPE, epochs=1.0))
-    with pytest.raises(InputError, match=r"holds other variables than this version .* start over with --redo train"):
+    with pytest.raises(InputError, match=r"holds other variables than there are here, .* start over with --redo train"):
         do_fit(tmp_path, with_settings(replace(RECIPE, epochs=1.0), optimizer="sgd"))
 
 

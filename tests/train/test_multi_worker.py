@@ -51,6 +51,7 @@ class Workers:
     def __init__(self, directory: Path, config: Config, *, remote: bool = False):
         """Takes a configuration; `remote`: the run lies on a store, and each worker has a copy of its own."""
         self.directory, self.run, self.remote = directory, directory / "run", remote
+        self.command, self.runs = "train", ["run", "run"]
         (directory / "config.yaml").write_text(dump_config(config))
 
     def start(self, *options: str, count: int = 2, cluster: list[str] | None = None) -> None:
@@ -62,10 +63,10 @@ class Workers:
             environment = {"TF_CONFIG": json.dumps(config)}
             if self.remote:
                 environment["XDG_CACHE_HOME"] = str(self.directory / f"cache-{index}")
-            run = f"file://{self.run}" if self.remote else self.run
+            run = f"file://{self.run}" if self.remote else self.directory / self.runs[index]
             self.processes.append(
                 subprocess.Popen(
-                    [TFPIPE, "train", "config.yaml", "--run-dir", run, *options],
+                    [TFPIPE, self.command, "config.yaml", "--run-dir", run, *options],
                     cwd=self.directory, env=os.environ | environment, stderr=subprocess.PIPE, text=True,
                 )
             )  # fmt: skip
@@ -174,3 +175,30 @@ def test_another_configuration_than_the_chiefs(config, tmp_path):
     )  # fmt: skip
     assert other.returncode == 2 and "its configuration is not the chief's" in other.stderr.splitlines()[-1]
     assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3
+
+
+def test_a_run_directory_that_only_the_chief_sees(config, tmp_path):
+    workers = Workers(tmp_path, config)
+    workers.runs = ["run", "elsewhere"]
+    workers.start()
+    codes, said = workers.wait()
+    assert codes == [3, 2]
+    assert "stage prepare is not there as the chief has it; give all workers one --run-dir" in said[1].splitlines()[-1]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_wrong_at_the_chiefs_ends_all(config, tmp_path):
+    workers = Workers(tmp_path, config)
+    workers.start("--set", "data.text_column=nothing")
+    codes, said = workers.wait()
+    assert codes == [2, 2]
+    last = [each.splitlines()[-1] for each in said]
+    assert last[1] == last[0].replace("tfpipe: ", "tfpipe: the chief: ") and "nothing" in last[0]
+
+
+def test_nothing_to_train_needs_no_one(config, tmp_path):
+    workers = Workers(tmp_path, config)
+    workers.command = "prepare"
+    workers.start()
+    codes, said = workers.wait()
+    assert codes == [0, 0] and "nothing to train; the chief does the rest" in said[1]

@@ -29,6 +29,7 @@ from tfpipe.evaluate.benchmark import full_batch, time_in_turn
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.rundir import RunDirectory, machine, write_json, write_text
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
+from tfpipe.train.cluster import workers_of
 
 TOGETHER = 8  # files timed in turn: all that are loaded at once
 LONGEST_NAME = 120
@@ -55,6 +56,11 @@ def run(config: Path, grid: list[str], directory: Path | None, overrides: list[s
         settings = [f"{name}={as_yaml(value)}" for (name, _), value in zip(axes, values, strict=True)]
         points[" ".join(settings)] = load_config(config, [*overrides, *settings])
     first = next(iter(points.values()))
+    if any(workers_of(point.train.strategy) is not None for point in points.values()):
+        raise InputError(
+            "sweep: runs on one machine, but TF_CONFIG names several workers; unset it, or give --set "
+            "train.strategy=one_device or mirrored"
+        )
     for name in ("budget", "verify"):
         if len({getattr(point, name).model_dump_json() for point in points.values()}) > 1:
             raise InputError(

@@ -49,6 +49,7 @@ class Checkpoints:
           writes: whether this process stores any; with several workers, one does.
         """
         self.directory, self._stage, self._writes = stage.checkpoints, stage, writes
+        self._saved: tuple[int, int] | None = None
         seen: set[int] = set()
         self.variables = {
             f"{name}/{path}": each for name, root in state.items() for path, each in _variables(root, seen)
@@ -65,6 +66,7 @@ class Checkpoints:
                         raise ValueError(f"{name} has changed")
             except (OSError, ValueError, TypeError, KeyError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
+                shutil.rmtree(self._path(step))
                 continue
             self._read(self._path(step) / "state.safetensors", self.variables)
             return progress
@@ -73,12 +75,14 @@ class Checkpoints:
     @property
     def newest(self) -> str:
         """What is stored, in words."""
+        if not self._writes:
+            return "what is stored, the chief says"
         steps = self._steps()
         return f"the checkpoint of step {steps[0]}, made before it, is kept" if steps else "nothing was stored yet"
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, then removes those that are no longer needed."""
-        if not self._writes:
+        if not self._writes or self._saved == (progress.step, len(progress.history)):
             return
         path = self._path(progress.step)
         shutil.rmtree(path, ignore_errors=True)
@@ -92,6 +96,7 @@ class Checkpoints:
         for other in self.directory.iterdir():
             if other.name not in needed:
                 shutil.rmtree(other)
+        self._saved = progress.step, len(progress.history)
         self._stage.keep(f"{path.name}/{MARKER}")
 
     def save_best(self, step: int) -> None:
@@ -135,8 +140,8 @@ class Checkpoints:
         shapes = {name: value.shape for name, value in values.items()}
         if shapes != {name: tuple(each.shape) for name, each in variables.items()}:
             raise InputError(
-                f"{path}: holds other variables than this version of tfpipe has; start over with --redo "
-                f"{self._stage.name}"
+                f"{path}: holds other variables than there are here, as it was made in another precision or by another "
+                f"version of tfpipe; set train.precision as it was, or start over with --redo {self._stage.name}"
             )
         for name, each in variables.items():
             each.assign(values[name])

@@ -52,13 +52,13 @@ class Cluster:
             return None
         addresses = _addresses(jobs)
         task = config.get("task")
-        if not isinstance(task, dict) or task.get("type") not in jobs:
+        if not isinstance(task, dict) or not isinstance(task.get("type"), str) or task["type"] not in jobs:
             raise _wrong(f"has no task whose type is {' or '.join(jobs)}")
         index = task.get("index", 0)
         if isinstance(index, str) and index.isdecimal():  # as some launchers write it
             index = int(index)
         count = len(jobs[task["type"]])
-        if not isinstance(index, int) or not 0 <= index < count:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
             raise _wrong(f"has task index {index!r}, but {count} address(es) of type {task['type']}")
         before = len(jobs.get("chief", ())) if task["type"] == "worker" else 0
         return cls(addresses, before + index)
@@ -93,7 +93,9 @@ class Cluster:
         own = self.addresses[self.index]
         started, said = time.monotonic(), False
         try:
-            listening = socket.create_server(("", _split(own)[1]))
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            listening = socket.create_server(("", _split(own)[1]), family=family, dualstack_ipv6=both)
         except OSError as error:
             raise InputError(
                 f"TF_CONFIG: {own}, this worker's own address: can't listen there ({error.strerror}); end the worker "
@@ -141,6 +143,8 @@ def _addresses(jobs: Any) -> tuple[str, ...]:
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
             raise _wrong(f"has no list of addresses as {job}")
         addresses += entries
+    if len(jobs.get("chief", [])) > 1:
+        raise _wrong("has more than one chief")
     for address in addresses:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:

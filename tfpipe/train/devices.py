@@ -21,6 +21,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.console import native_output_hidden
+from tfpipe.errors import InputError
 from tfpipe.train import tpu
 from tfpipe.train.cluster import Cluster, workers_of
 
@@ -78,7 +79,9 @@ def choose_strategy(requested: str, worker_timeout: float = 300.0) -> tuple[tf.d
         devices = gpus or tf.config.list_logical_devices("CPU")
         return _mirrored(tuple(device.name for device in devices)), choice
     if choice.value == "multi_worker":
-        return _multi_worker(worker_timeout), choice
+        if not _multi_worker.cache_info().currsize:
+            Cluster.from_environment().wait_for_all(worker_timeout)
+        return _multi_worker(), choice
     if choice.value == "tpu":
         return tpu.strategy(), choice
     return tf.distribute.get_strategy(), choice
@@ -94,10 +97,14 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
 
 
 @cache
-def _multi_worker(timeout: float) -> tf.distribute.MultiWorkerMirroredStrategy:
-    Cluster.from_environment().wait_for_all(timeout)
+def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    gpus = tf.config.list_physical_devices("GPU")
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=implementations.NCCL if gpus else implementations.AUTO
+    )
     with native_output_hidden():
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
 def choose_precision(requested: str) -> Choice:
@@ -105,10 +112,16 @@ def choose_precision(requested: str) -> Choice:
 
     Args:
       requested: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
+
+    Raises:
+      InputError: float16 on a TPU.
     """
+    on_tpu = tpu.is_here() or bool(tf.config.list_logical_devices("TPU"))
+    if requested == "mixed_float16" and on_tpu:
+        raise InputError("train.precision: mixed_float16 is for GPUs; for a TPU use auto or mixed_bfloat16")
     if requested != "auto":
         return Choice(requested, "as requested")
-    if tf.config.list_logical_devices("TPU"):
+    if on_tpu:
         return Choice("mixed_bfloat16", "a TPU multiplies nothing else as fast")
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
@@ -130,7 +143,7 @@ def choose_xla(requested: str) -> Choice:
     Args:
       requested: `auto`, `on` or `off`.
     """
-    if tf.config.list_logical_devices("TPU"):
+    if tpu.is_here() or tf.config.list_logical_devices("TPU"):
         return Choice("off", "a TPU compiles the whole step anyway")
     if requested != "auto":
         return Choice(requested, "as requested")

@@ -75,6 +75,8 @@ def fit(
     settings, hooks = recipe.settings, hooks or Hooks()
     micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
     check_division(plan, micro_batches, replicas)
+    if isinstance(strategy, tf.distribute.TPUStrategy) and len(plan.batching.row_lengths) > 1:
+        raise InputError("train.batching: bucketed has rows of several lengths, a TPU wants one: use packed or padded")
     with strategy.scope():
         variables = trainable_by_name(model)
         optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
@@ -123,6 +125,7 @@ def fit(
                 checkpoints.save(progress)
                 raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
             if _is_due(progress, plan, recipe):
+                checkpoints.save(progress)
                 _evaluate(evaluation, progress, plan, recipe, checkpoints)
                 checkpoints.save(progress)
             if progress.step == total_steps or recipe.stops_early(progress.history):

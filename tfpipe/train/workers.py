@@ -1,23 +1,33 @@
 """What the workers of a training tell each other, beside the gradients; with one worker, nothing.
 
-All are collective operations: every worker must call them, in the same order.
+`from_chief`, `any_worker` and `synchronize` are collective operations: every worker must call them, in the same order.
+`Team` is what happens between the stages that train.
 """
 
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.errors import WorkerLost
+from tfpipe.config import Config
+from tfpipe.config_file import dump_config
+from tfpipe.errors import GateError, InputError, WorkerLost
 from tfpipe.train.cluster import Cluster
+from tfpipe.train.devices import choose_precision, choose_strategy, choose_xla
 
 T = TypeVar("T")
+
+WORDS_AT_ONCE = 2**24
+# What TensorFlow says of a collective operation that another worker has left.
+_SIGNS = ("Collective ops is aborted", "stopped sending heartbeats", "oordination service")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -34,15 +44,15 @@ def from_chief(strategy: tf.distribute.Strategy, value: T) -> T:
     if not _several(strategy):
         return value
     text = json.dumps(value).encode() if is_chief(strategy) else b""
-    size = int(_sum(strategy, np.array([len(text)], np.int32))[0])
-    codes = np.zeros(size, np.int32)
+    size = _sum(strategy, np.array(divmod(len(text), 2**16), np.uint16))
+    codes = np.zeros(int(size[0]) * 2**16 + int(size[1]), np.uint16)
     codes[: len(text)] = np.frombuffer(text, np.uint8)
     return json.loads(_sum(strategy, codes).astype(np.uint8).tobytes())
 
 
 def any_worker(strategy: tf.distribute.Strategy, own: bool) -> bool:
     """Whether it is true on any worker."""
-    return bool(_sum(strategy, np.array([own], np.int32))[0]) if _several(strategy) else own
+    return bool(_sum(strategy, np.array([own], np.uint16))[0]) if _several(strategy) else own
 
 
 def synchronize(strategy: tf.distribute.Strategy, variables: Iterable[tf.Variable]) -> None:
@@ -52,12 +62,104 @@ def synchronize(strategy: tf.distribute.Strategy, variables: Iterable[tf.Variabl
     variables = list(variables)
     values = [np.asarray(variable.numpy()) for variable in variables]
     data = b"".join(value.tobytes() for value in values)
-    words = np.frombuffer(data + bytes(-len(data) % 4), np.int32)
-    words = _sum(strategy, words if is_chief(strategy) else np.zeros_like(words)).tobytes()
-    first = 0
+    words = np.frombuffer(data + bytes(-len(data) % 2), np.uint16)
+    words = words if is_chief(strategy) else np.zeros_like(words)
+    parts = [_sum(strategy, words[first : first + WORDS_AT_ONCE]) for first in range(0, len(words), WORDS_AT_ONCE)]
+    received, first = np.concatenate(parts).tobytes(), 0
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(np.frombuffer(words[first : first + value.nbytes], value.dtype).reshape(value.shape))
+        variable.assign(np.frombuffer(received[first : first + value.nbytes], value.dtype).reshape(value.shape))
         first += value.nbytes
+
+
+class Team:
+    """The chief and its helpers between the stages that train: who is called, to what, and how it ends."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster):
+        self._strategy, self._cluster, self._at_work = strategy, cluster, False
+
+    @contextmanager
+    def training(self, stage: str, inputs: dict[str, str]) -> Iterator[None]:
+        """Of the chief: calls the others to a stage.
+
+        Args:
+          stage: its name.
+          inputs: stage that it reads -> digest of its output.
+        """
+        from_chief(self._strategy, {"stage": stage, "inputs": inputs})
+        self._at_work = True
+        yield
+        self._at_work = False
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Of the chief: sends the others home at the end of the block, with the reason where it fails.
+
+        Not out of a stage that trains: there the others are in the middle of other collective operations, and notice.
+        """
+        try:
+            yield
+        except (InputError, GateError) as error:
+            if not self._at_work:
+                self._send_home(2 if isinstance(error, InputError) else 1, str(error))
+            raise
+        self._send_home(0, "")
+
+    def _send_home(self, code: int, said: str) -> None:
+        with suppress(tf.errors.OpError):  # what is done is committed: who is gone is not missed
+            from_chief(self._strategy, {"stage": None, "code": code, "said": said})
+
+    def calls(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Of the others: the stages that the chief calls to, as in `training`, until it sends them home.
+
+        Raises:
+          InputError: the chief's input was wrong.
+          GateError: a gate failed at the chief's.
+        """
+        while True:
+            with _signals_end_at_once():
+                call = from_chief(self._strategy, None)
+            if call["stage"] is not None:
+                yield call["stage"], call["inputs"]
+                continue
+            if call["code"]:
+                raise {1: GateError, 2: InputError}[call["code"]](f"the chief: {call['said']}")
+            return
+
+
+@contextmanager
+def team(config: Config, cluster: Cluster) -> Iterator[Team]:
+    """Joins the workers of a training.
+
+    Raises:
+      InputError: one does not join, or would train something else than the chief.
+    """
+    strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
+    own = {
+        "configuration": dump_config(config),
+        "precision": choose_precision(config.train.precision).value,
+        "xla": choose_xla(config.train.xla).value,
+    }
+    of_chief = from_chief(strategy, own)
+    for name, value in own.items():
+        if value != of_chief[name]:
+            shown = "" if name == "configuration" else f" ({value}, the chief's {of_chief[name]})"
+            raise InputError(f"{cluster}: its {name} is not the chief's{shown}; give all workers the same")
+    yield Team(strategy, cluster)
+
+
+@contextmanager
+def _signals_end_at_once() -> Iterator[None]:
+    """While a collective operation waits, Python runs no handler: a signal does what the system does."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -78,9 +180,10 @@ def loss_of_a_worker_said(cluster: Cluster) -> Iterator[None]:
         tf.errors.InternalError,
         tf.errors.UnknownError,
     ) as error:
-        if not any(sign in str(error) for sign in ("Collective", "collective", "unhealthy", "/job:", "oordination")):
-            raise
-        gone = ", ".join(cluster.silent()) or "another worker"
+        gone = ", ".join(cluster.silent())
+        if not gone and not any(sign in str(error) for sign in _SIGNS):
+            raise  # an error of this worker's own
+        gone = gone or "another worker"
         raise WorkerLost(f"{gone} is gone; start all workers again with the same command") from error
 
 
@@ -94,8 +197,11 @@ def _number_of_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def _sum(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
-    """Sums one array, [size] int32, over the workers: of integers, so that no bit of a float in it is lost."""
-    return _summing(strategy)(tf.constant(own)).numpy()
+    """Sums one array, [size] uint16, over the workers, of which one has other values than zeros.
+
+    As float32, which holds them exactly: GPUs sum no integers.
+    """
+    return _summing(strategy)(tf.constant(own, tf.float32)).numpy().astype(np.uint16)
 
 
 @cache
@@ -107,7 +213,7 @@ def _summing(strategy: tf.distribute.Strategy):
         counts = tf.equal(context.replica_id_in_sync_group % replicas_of_a_worker, 0)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counts, own, tf.zeros_like(own)))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
     def run(own):
         return strategy.experimental_local_results(strategy.run(in_replica, args=(own,)))[0]
 
