@@ -124,8 +124,7 @@ def fit(
                 # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
                 checkpoints.save(progress)
                 raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
-            if _is_due(progress, plan, recipe):
-                checkpoints.save(progress)
+            if _is_due(progress, plan, recipe):  # nothing is stored before it: it may find the weights spoilt
                 _evaluate(evaluation, progress, plan, recipe, checkpoints)
                 checkpoints.save(progress)
             if progress.step == total_steps or recipe.stops_early(progress.history):
