@@ -15,6 +15,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.train.devices import choose_strategy, precision
+from tfpipe.train.feed import Feed
 from tfpipe.train.optimizer import make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, make_train_step, trainable_by_name
 
@@ -47,6 +48,7 @@ def one_step(
     dropout=0.0,
     clip=None,
     compiled=False,
+    from_here=False,
 ):
     """What one step of gradient descent at rate 1 takes off the weights, that is, the gradient; loss and norm."""
     strategy = tf.distribute.get_strategy() if replicas == 1 else choose_strategy("mirrored")[0]
@@ -74,8 +76,8 @@ def one_step(
         plan = Plan(table.lengths, batching, 0)
         return batches(table, plan, 0, 1, share=Share.of_worker(context), micro_batches=micro_batches)
 
-    iterator = iter(strategy.distribute_datasets_from_function(own_batches))
-    losses, norms = step(iterator, tf.constant(0, tf.int64), tf.constant([1.0]))
+    feed = Feed(strategy, own_batches, from_here=from_here)
+    losses, norms = step(feed.next(1), tf.constant(0, tf.int64), tf.constant([1.0]))
     after = get_weights(model)
     return {name: before[name] - after[name] for name in before}, float(losses[0]), float(norms[0])
 
@@ -111,6 +113,13 @@ def test_micro_batches_equal_one_batch(table, whole, batching, replicas, micro_b
     expected, expected_loss, _ = whole[batching.kind]
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     assert largest(found, expected) <= 1e-6
+
+
+def test_batches_that_this_process_sends_to_all(table, whole):
+    """As to the other hosts of a TPU pod, which run no Python."""
+    expected, expected_loss, _ = whole["packed"]
+    found, loss, _ = one_step(table, PACKED, replicas=2, micro_batches=3, from_here=True)
+    assert loss == pytest.approx(expected_loss, abs=1e-6) and largest(found, expected) <= 1e-6
 
 
 def test_micro_batches_in_float16(table):

@@ -11,6 +11,7 @@ from tfpipe.console import progress_bar
 from tfpipe.data.batches import Share, evaluation_batches
 from tfpipe.data.plan import Batching
 from tfpipe.data.token_table import TokenTable
+from tfpipe.train.feed import Feed, batch_of
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
 
 
@@ -48,18 +49,18 @@ class Evaluation:
             return tf.distribute.get_replica_context().all_gather(logits, axis=0)
 
         @tf.function
-        def answers(iterator):
-            return strategy.experimental_local_results(strategy.run(answer, args=(next(iterator),)))[0]
+        def answers(batches):
+            return strategy.experimental_local_results(strategy.run(answer, args=(batch_of(batches, 0),)))[0]
 
-        self._batches, self._answers = strategy.distribute_datasets_from_function(own_batches), answers
+        self._own_batches, self._answers = own_batches, answers
 
     def logits(self) -> np.ndarray:
         """[rows of the table, labels] float32; the same on every worker."""
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        batches = iter(self._batches)
+        feed = Feed(self._strategy, self._own_batches)
         with progress_bar("evaluate", self._table.num_rows) as bar:
             for examples in self._examples:  # of all replicas, in their order
-                answers = self._answers(batches).numpy()
+                answers = self._answers(feed.next(1)).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]
                 bar.advance(int((examples >= 0).sum()))
         return logits

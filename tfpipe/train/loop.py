@@ -28,6 +28,7 @@ from tfpipe.train import workers
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.devices import choose_xla
 from tfpipe.train.evaluation import Evaluation
+from tfpipe.train.feed import Feed
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
 from tfpipe.train.recipe import Recipe, check_division
 from tfpipe.train.step import Hooks, make_replica_step, make_train_step, trainable_by_name
@@ -106,7 +107,7 @@ def fit(
         share = Share.of_worker(context)
         return batches(training, plan, progress.step, total_steps, share=share, micro_batches=micro_batches)
 
-    iterator = iter(strategy.distribute_datasets_from_function(own_batches))
+    feed = Feed(strategy, own_batches)
     announce_compiler()
     # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
     micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
@@ -132,7 +133,7 @@ def fit(
             first, count = progress.step, recipe.steps_at_once(plan, progress.step)
             rates = [recipe.rate(plan, step, progress.history) for step in range(first, first + count)]
             rate.begins()
-            losses, norms = train_steps(iterator, tf.constant(first, tf.int64), tf.constant(rates, tf.float32))
+            losses, norms = train_steps(feed.next(count), tf.constant(first, tf.int64), tf.constant(rates, tf.float32))
             losses, norms = losses.numpy(), norms.numpy()
             progress.step += count
             rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)

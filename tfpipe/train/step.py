@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.model.weights import variables_by_name
+from tfpipe.train.feed import batch_of
 
 MODEL_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "position_ids", "cls_index")
 
@@ -164,9 +165,9 @@ def make_replica_step(
 
 
 def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep) -> Callable:
-    """The compiled function of several steps: (iterator, first step int64, learning rates [steps] float32) -> results.
+    """The compiled function of several steps: (batches, first step int64, learning rates [steps] float32) -> results.
 
-    It takes a replica's rows from the iterator for each rate and replica. The results are the mean loss of each step
+    The batches are those of a `Feed`, one for each rate. The results are the mean loss of each step
     over the batch's examples and the norm of its gradient, both [steps] float32.
     """
 
@@ -175,9 +176,11 @@ def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep)
         return [strategy.experimental_local_results(each)[0] for each in results]
 
     @tf.function  # traced once for each number of rates
-    def train_steps(iterator, first_step, rates):
+    def train_steps(batches, first_step, rates):
         # Unrolled: a loop in the graph would not let pruning merge its replicas.
-        results = [one_step(next(iterator), first_step + index, rates[index]) for index in range(rates.shape[0])]
+        results = [
+            one_step(batch_of(batches, index), first_step + index, rates[index]) for index in range(rates.shape[0])
+        ]
         losses, norms = zip(*results, strict=True)
         return tf.stack(losses), tf.stack(norms)
 

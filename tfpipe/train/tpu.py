@@ -1,8 +1,8 @@
-"""TPUStrategy: the TPU of this machine, and one line for what is wrong with it.
+"""TPUStrategy: the TPU of this machine, or the one that TPU_NAME names, and one line for what is wrong with it.
 
-One process trains, on the TPU VM itself (`TPU_NAME` unset or `local`). Text is tokenized in `prepare`, on the host's
-CPU: what enters the device are integers of fixed shapes. A TPU of several hosts, or one elsewhere (`TPU_NAME`), is
-looked up, and then refused: batches are made by Python, which `tf.data` can't run there.
+One process trains, on the TPU VM itself (`TPU_NAME` unset or `local`) or, for a pod, on its first worker with
+`TPU_NAME` set: see `feed`. Text is tokenized in `prepare`, on the host's CPU: what enters the device are integers of
+fixed shapes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,6 @@ def strategy() -> tf.distribute.TPUStrategy:
         master = resolver.master()
         if master.startswith("grpc://"):
             _check_that_it_answers(master.removeprefix("grpc://"))
-        if name != "local":
-            raise InputError(
-                f"TPU_NAME: {name}: batches are made by Python, beside the data, which another host can't run: train "
-                "on the TPU VM itself, of one host, with TPU_NAME unset"
-            )
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)

@@ -1,0 +1,53 @@
+"""What the replicas of a step get, and from where.
+
+As a rule every worker has a `tf.data` pipeline of its own. The other hosts of a TPU pod run no Python, which assembles
+the rows: there this process makes the batches of all replicas and sends them, a few hundred kilobytes a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tfpipe.train import tpu
+
+
+class Feed:
+    """The batches of all steps, in their order."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        own_batches: Callable[[tf.distribute.InputContext], tf.data.Dataset],
+        *,
+        from_here: bool | None = None,
+    ):
+        """Starts the pipelines.
+
+        Args:
+          strategy: the strategy.
+          own_batches: what one worker makes: an element for each step and replica of its own.
+          from_here: whether this process makes those of all replicas; None: where a TPU has other hosts.
+        """
+        self._strategy = strategy
+        remote = isinstance(strategy, tf.distribute.TPUStrategy) and tpu.pod_name() is not None
+        self._from_here = remote if from_here is None else from_here
+        if self._from_here:
+            context = tf.distribute.InputContext(1, 0, strategy.num_replicas_in_sync)
+            self._batches = iter(own_batches(context))
+        else:
+            self._batches = iter(strategy.distribute_datasets_from_function(own_batches))
+
+    def next(self, steps: int) -> Iterator | list[Any]:
+        """What a compiled function takes so many steps from: see `batch_of`."""
+        if not self._from_here:
+            return self._batches
+        distribute = self._strategy.experimental_distribute_values_from_function
+        return [distribute(lambda context: next(self._batches)) for _ in range(steps)]
+
+
+def batch_of(batches: Iterator | list[Any], index: int) -> Any:
+    """The batch of a call's step, from 0, in a compiled function; the steps must be asked for in their order."""
+    return batches[index] if isinstance(batches, list) else next(batches)
