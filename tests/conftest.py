@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tfpipe import pipeline  # before TensorFlow: the package sets what TensorFlow reads when it is imported
+from tfpipe import pipeline, remote  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config import Config
 from tfpipe.config_file import parse_config
 from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
@@ -213,3 +213,16 @@ def copied_run(tmp_path, tiny_run) -> tuple[Config, RunDirectory]:
     """A copy of the finished run, to change."""
     config, directory = tiny_run
     return config, RunDirectory(shutil.copytree(directory, tmp_path / "run"))
+
+
+@pytest.fixture
+def ram_replaces(monkeypatch):
+    """`ram://` stands in for `gs://`, but appends to a file that is there; every store that counts replaces it."""
+    copy = remote.copy_file
+
+    def replace(source, target):
+        if target.startswith("ram://") and tf.io.gfile.exists(target):
+            tf.io.gfile.remove(target)
+        copy(source, target)
+
+    monkeypatch.setattr(remote, "copy_file", replace)

@@ -15,22 +15,11 @@ from tfpipe.rundir import Fingerprint, RunDirectory, write_json
 
 _numbers = itertools.count()
 
+pytestmark = pytest.mark.usefixtures("ram_replaces")
+
 
 def fingerprint(epochs=1, inputs=None):
     return Fingerprint({"train": {"epochs": epochs}}, {"rows.csv": "aa"}, inputs or {})
-
-
-@pytest.fixture(autouse=True)
-def replaced(monkeypatch):
-    """`ram://` appends to a file that is there; every store that counts replaces it."""
-    copy = remote.copy_file
-
-    def replace(source, target):
-        if target.startswith("ram://") and tf.io.gfile.exists(target):
-            tf.io.gfile.remove(target)
-        copy(source, target)
-
-    monkeypatch.setattr(remote, "copy_file", replace)
 
 
 @pytest.fixture

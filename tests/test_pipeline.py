@@ -236,13 +236,11 @@ def test_a_failed_gate_publishes_nothing(copied_run, capsys):
 
 
 @pytest.fixture
-def copied(monkeypatch):
-    """The files that are copied to and from a store, in order; `ram://` stands in for `gs://`."""
+def copied(monkeypatch, ram_replaces):
+    """The files that are copied to and from a store, in order."""
     found, copy = [], remote.copy_file
 
     def recorded(source, target):
-        if tf.io.gfile.exists(target):
-            tf.io.gfile.remove(target)  # `ram://` would append
         copy(source, target)
         found.append(source)
 

@@ -14,18 +14,7 @@ from tfpipe.remote import Remote, files_below
 
 _numbers = itertools.count()
 
-
-@pytest.fixture(autouse=True)
-def replaced(monkeypatch):
-    """`ram://` appends to a file that is there; every store that counts replaces it."""
-    copy = remote.copy_file
-
-    def replace(source, target):
-        if target.startswith("ram://") and tf.io.gfile.exists(target):
-            tf.io.gfile.remove(target)
-        copy(source, target)
-
-    monkeypatch.setattr(remote, "copy_file", replace)
+pytestmark = pytest.mark.usefixtures("ram_replaces")
 
 
 @pytest.fixture

@@ -187,7 +187,8 @@ def run(
     from tfpipe.train import workers
 
     say(f"{cluster}{': the chief' if cluster.is_chief else ''}")
-    with workers.loss_of_a_worker_said(cluster), workers.team(config, cluster) as team:
+    with workers.loss_of_a_worker_said(cluster):
+        team = workers.join(config, cluster)
         if cluster.is_chief:
             with team.released():
                 _bring_up_to_date(config, run, until, redo, others, training=team.training)

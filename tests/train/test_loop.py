@@ -432,6 +432,22 @@ def test_a_fit_that_is_asked_to_stop_goes_on_bit_identical(fitted, do_fit, tmp_p
     assert resumed.sha256 == fitted.sha256 and resumed.history == fitted.history
 
 
+def test_an_evaluation_that_is_asked_to_stop_is_done_when_the_fit_goes_on(fitted, do_fit, tmp_path, monkeypatch):
+    """Not after it: on a machine that is about to go, the steps since the last checkpoint would be lost."""
+
+    class Asked(Evaluation):
+        def metrics(self, asked_to_stop):
+            signal.raise_signal(signal.SIGTERM)
+            return super().metrics(asked_to_stop)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped by SIGTERM after step 3"):
+        patch.setattr(loop, "Evaluation", Asked)
+        do_fit(tmp_path)
+    assert (tmp_path / "checkpoints" / "step-3" / "checkpoint.json").exists()
+    resumed = do_fit(tmp_path)
+    assert resumed.sha256 == fitted.sha256 and resumed.history == fitted.history
+
+
 def test_what_two_replicas_began_one_device_ends(do_fit, tmp_path):
     """Dropout on: it goes by a row's place in the batch, not by who holds the row."""
     mirrored, recipe = choose_strategy("mirrored")[0], with_settings(schedule="constant", warmup_fraction=0.0)

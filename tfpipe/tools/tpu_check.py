@@ -28,7 +28,7 @@ from tfpipe.tools.tpu_batch import BatchShape, batch_shapes
 from tfpipe.tools.tpu_compile import PINNED, check_installed, compile_for
 from tfpipe.tools.tpu_lower import lower
 from tfpipe.tools.tpu_report import Topology, needed_hbm_bytes, parse_topology, print_table, report, verdict
-from tfpipe.train.devices import precision
+from tfpipe.train.devices import precision, tpu_precision
 from tfpipe.train.optimizer import freeze, make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, trainable_by_name
 
@@ -72,7 +72,7 @@ def run(
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: at least 1")
     config = load_config(config_file, list(overrides))
-    policy = _policy(config)
+    policy = tpu_precision(config.train.precision).value
     check_installed()
     architecture = Architecture.from_dict(encoder_source.shape_of(config.encoder.source)[0])
     directory = RunDirectory(run_dir or Path("runs") / config.name)
@@ -110,14 +110,6 @@ def run(
         advice = "; lower train.batch_size, or raise train.gradient_accumulation" if short else ""
         raise GateError(f"tpu-check: {'; '.join(bad)}{advice}")
     return reports
-
-
-def _policy(config: Config) -> str:
-    """The precision of the step: what `auto` is on a TPU."""
-    requested = config.train.precision
-    if requested == "mixed_float16":
-        raise InputError("train.precision: mixed_float16 is for GPUs; for a TPU use auto or mixed_bfloat16")
-    return "mixed_bfloat16" if requested == "auto" else requested
 
 
 class _Check:

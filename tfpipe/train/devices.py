@@ -116,13 +116,10 @@ def choose_precision(requested: str) -> Choice:
     Raises:
       InputError: float16 on a TPU.
     """
-    on_tpu = tpu.is_here() or bool(tf.config.list_logical_devices("TPU"))
-    if requested == "mixed_float16" and on_tpu:
-        raise InputError("train.precision: mixed_float16 is for GPUs; for a TPU use auto or mixed_bfloat16")
+    if _on_tpu():
+        return tpu_precision(requested)
     if requested != "auto":
         return Choice(requested, "as requested")
-    if on_tpu:
-        return Choice("mixed_bfloat16", "a TPU multiplies nothing else as fast")
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
@@ -137,19 +134,36 @@ def choose_precision(requested: str) -> Choice:
     return Choice("float32", "the processor has neither amx_bf16 nor avx512_bf16")
 
 
+def tpu_precision(requested: str) -> Choice:
+    """The same on a TPU, whether there is one here or not.
+
+    Raises:
+      InputError: float16.
+    """
+    if requested == "mixed_float16":
+        raise InputError("train.precision: mixed_float16 is for GPUs; for a TPU use auto or mixed_bfloat16")
+    if requested != "auto":
+        return Choice(requested, "as requested")
+    return Choice("mixed_bfloat16", "a TPU multiplies nothing else as fast")
+
+
 def choose_xla(requested: str) -> Choice:
     """Whether XLA compiles forward and backward pass into one program: `on` or `off`.
 
     Args:
       requested: `auto`, `on` or `off`.
     """
-    if tpu.is_here() or tf.config.list_logical_devices("TPU"):
+    if _on_tpu():
         return Choice("off", "a TPU compiles the whole step anyway")
     if requested != "auto":
         return Choice(requested, "as requested")
     if tf.config.list_physical_devices("GPU"):
         return Choice("on", "joins a GPU's kernels")
     return Choice("off", "compiled matrix products take twice as long on a CPU; chains between them are compiled")
+
+
+def _on_tpu() -> bool:
+    return tpu.is_here() or bool(tf.config.list_logical_devices("TPU"))
 
 
 def cpu_flags() -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -11,6 +13,7 @@ from tfpipe.console import progress_bar
 from tfpipe.data.batches import Share, evaluation_batches
 from tfpipe.data.plan import Batching
 from tfpipe.data.token_table import TokenTable
+from tfpipe.train import tpu
 from tfpipe.train.feed import Feed, batch_of
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
 
@@ -54,17 +57,27 @@ class Evaluation:
 
         self._own_batches, self._answers = own_batches, answers
 
-    def logits(self) -> np.ndarray:
-        """[rows of the table, labels] float32; the same on every worker."""
+    def logits(self, asked_to_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
+        """[rows of the table, labels] float32; the same on every worker.
+
+        Args:
+          asked_to_stop: looked at between batches; None is returned where it is true.
+        """
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        feed = Feed(self._strategy, self._own_batches)
+        feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
         with progress_bar("evaluate", self._table.num_rows) as bar:
             for examples in self._examples:  # of all replicas, in their order
+                if asked_to_stop():
+                    return None
                 answers = self._answers(feed.next(1)).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]
                 bar.advance(int((examples >= 0).sum()))
         return logits
 
-    def metrics(self) -> dict[str, float]:
-        """See `metrics.evaluate`."""
-        return metrics.evaluate(self.logits(), self._table.labels, self._task)
+    def metrics(self, asked_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """See `metrics.evaluate`, and `logits`."""
+        logits = self.logits(asked_to_stop)
+        if logits is None:
+            return None
+        with np.errstate(invalid="ignore"):  # weights that are spoilt: whoever asked looks at the loss
+            return metrics.evaluate(logits, self._table.labels, self._task)

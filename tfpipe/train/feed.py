@@ -11,8 +11,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpipe.train import tpu
-
 
 class Feed:
     """The batches of all steps, in their order."""
@@ -22,19 +20,17 @@ class Feed:
         strategy: tf.distribute.Strategy,
         own_batches: Callable[[tf.distribute.InputContext], tf.data.Dataset],
         *,
-        from_here: bool | None = None,
+        from_here: bool,
     ):
         """Starts the pipelines.
 
         Args:
           strategy: the strategy.
           own_batches: what one worker makes: an element for each step and replica of its own.
-          from_here: whether this process makes those of all replicas; None: where a TPU has other hosts.
+          from_here: whether this process makes those of all replicas, and sends them.
         """
-        self._strategy = strategy
-        remote = isinstance(strategy, tf.distribute.TPUStrategy) and tpu.pod_name() is not None
-        self._from_here = remote if from_here is None else from_here
-        if self._from_here:
+        self._strategy, self._from_here = strategy, from_here
+        if from_here:
             context = tf.distribute.InputContext(1, 0, strategy.num_replicas_in_sync)
             self._batches = iter(own_batches(context))
         else:

@@ -24,7 +24,7 @@ from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir import StageDirectory
 from tfpipe.stopping import stop_requests
-from tfpipe.train import workers
+from tfpipe.train import tpu, workers
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.devices import choose_xla
 from tfpipe.train.evaluation import Evaluation
@@ -107,7 +107,7 @@ def fit(
         share = Share.of_worker(context)
         return batches(training, plan, progress.step, total_steps, share=share, micro_batches=micro_batches)
 
-    feed = Feed(strategy, own_batches)
+    feed = Feed(strategy, own_batches, from_here=tpu.has_other_hosts(strategy))
     announce_compiler()
     # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
     micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
@@ -120,13 +120,20 @@ def fit(
         progress_bar(recipe.description, total_steps, progress.step) as bar,
         writer.as_default(),
     ):
+
+        def asked_to_stop() -> bool:
+            return workers.any_worker(strategy, requests.reason is not None)
+
         while True:
-            if workers.any_worker(strategy, requests.reason is not None):
+            if asked_to_stop():
                 # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
                 checkpoints.save(progress)
                 raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
             if _is_due(progress, plan, recipe):  # nothing is stored before it: it may find the weights spoilt
-                _evaluate(evaluation, progress, plan, recipe, checkpoints)
+                result = evaluation.metrics(asked_to_stop)
+                if result is None:
+                    continue
+                _take_note(result, progress, plan, recipe, checkpoints)
                 checkpoints.save(progress)
             if progress.step == total_steps or recipe.stops_early(progress.history):
                 break
@@ -171,9 +178,8 @@ def _is_due(progress: Progress, plan: Plan, recipe: Recipe) -> bool:
     return done < progress.step and recipe.is_evaluated(plan, progress.step)
 
 
-def _evaluate(evaluation, progress: Progress, plan: Plan, recipe: Recipe, checkpoints) -> None:
-    with np.errstate(invalid="ignore"):
-        result = evaluation.metrics()
+def _take_note(result: dict[str, float], progress: Progress, plan: Plan, recipe: Recipe, checkpoints) -> None:
+    """Of an evaluation: it is said, logged and remembered, and the weights kept if they are the best so far."""
     if not np.isfinite(result["loss"]):  # the last update did it: no gradient has seen its weights yet
         step = progress.step - 1
         problem = f"the validation loss is {result['loss']}"

@@ -28,6 +28,11 @@ def described() -> str:
     return f"TPU_NAME={pod_name()}" if pod_name() is not None else str(local_device() or "the TPU of this machine")
 
 
+def has_other_hosts(strategy: tf.distribute.Strategy) -> bool:
+    """Whether replicas are on hosts that run no Python of ours."""
+    return isinstance(strategy, tf.distribute.TPUStrategy) and pod_name() is not None
+
+
 @cache
 def strategy() -> tf.distribute.TPUStrategy:
     """The strategy over all chips, once for the process: to initialize a TPU again would forget what it holds.

@@ -27,16 +27,12 @@ T = TypeVar("T")
 
 WORDS_AT_ONCE = 2**24
 # What TensorFlow says of a collective operation that another worker has left.
-_SIGNS = ("Collective ops is aborted", "stopped sending heartbeats", "oordination service")
+_SIGNS = ("collective ops is aborted", "stopped sending heartbeats", "coordination service")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes: the first worker does, or the only one."""
-    if not _several(strategy):
-        return True
-    resolver = strategy.cluster_resolver
-    chief = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
-    return (resolver.task_type, resolver.task_id) == (chief, 0)
+    return not _several(strategy) or Cluster.from_environment().is_chief
 
 
 def from_chief(strategy: tf.distribute.Strategy, value: T) -> T:
@@ -74,8 +70,8 @@ def synchronize(strategy: tf.distribute.Strategy, variables: Iterable[tf.Variabl
 class Team:
     """The chief and its helpers between the stages that train: who is called, to what, and how it ends."""
 
-    def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster):
-        self._strategy, self._cluster, self._at_work = strategy, cluster, False
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy, self._at_work = strategy, False
 
     @contextmanager
     def training(self, stage: str, inputs: dict[str, str]) -> Iterator[None]:
@@ -126,8 +122,7 @@ class Team:
             return
 
 
-@contextmanager
-def team(config: Config, cluster: Cluster) -> Iterator[Team]:
+def join(config: Config, cluster: Cluster) -> Team:
     """Joins the workers of a training.
 
     Raises:
@@ -144,7 +139,7 @@ def team(config: Config, cluster: Cluster) -> Iterator[Team]:
         if value != of_chief[name]:
             shown = "" if name == "configuration" else f" ({value}, the chief's {of_chief[name]})"
             raise InputError(f"{cluster}: its {name} is not the chief's{shown}; give all workers the same")
-    yield Team(strategy, cluster)
+    return Team(strategy)
 
 
 @contextmanager
@@ -181,19 +176,14 @@ def loss_of_a_worker_said(cluster: Cluster) -> Iterator[None]:
         tf.errors.UnknownError,
     ) as error:
         gone = ", ".join(cluster.silent())
-        if not gone and not any(sign in str(error) for sign in _SIGNS):
+        if not gone and not any(sign in str(error).lower() for sign in _SIGNS):
             raise  # an error of this worker's own
         gone = gone or "another worker"
         raise WorkerLost(f"{gone} is gone; start all workers again with the same command") from error
 
 
 def _several(strategy: tf.distribute.Strategy) -> bool:
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and _number_of_workers(strategy) > 1
-
-
-def _number_of_workers(strategy: tf.distribute.Strategy) -> int:
-    spec = strategy.cluster_resolver.cluster_spec()
-    return sum(spec.num_tasks(job) for job in spec.jobs)
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def _sum(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
@@ -206,7 +196,7 @@ def _sum(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
 
 @cache
 def _summing(strategy: tf.distribute.Strategy):
-    replicas_of_a_worker = strategy.num_replicas_in_sync // _number_of_workers(strategy)
+    replicas_of_a_worker = strategy.num_replicas_in_sync // len(Cluster.from_environment().addresses)
 
     def in_replica(own):
         context = tf.distribute.get_replica_context()
