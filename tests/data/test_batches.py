@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import TokenRow, write_token_table
 
-from tfpipe.data.batches import Share, batches, evaluation_batches
+from tfpipe.data.batches import Share, batches, evaluation_batches, evaluation_steps
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, choose_batching
 from tfpipe.data.token_table import TokenTable
 
@@ -61,7 +61,8 @@ def test_element_spec(table, batching, length):
         "weights": tf.TensorSpec([rows, slots], tf.float32),
     }
     assert spec == training
-    assert evaluation_batches(table, batching)[0].element_spec == training
+    steps = evaluation_steps(table, batching)
+    assert evaluation_batches(table, batching, steps).element_spec == training
 
 
 def test_rows_are_added_until_a_batch_can_be_shared(table):
@@ -102,7 +103,8 @@ def test_what_comes_after_the_last_step_is_empty(table, plan):
 def test_evaluation_says_where_each_answer_belongs(table, batching):
     for parts in (1, 3):
         answers = np.full(table.num_rows, -1)
-        dataset, examples = evaluation_batches(table, batching, share=Share(parts, 0, parts))
+        steps = evaluation_steps(table, batching, parts)
+        dataset, examples = evaluation_batches(table, batching, steps, share=Share(parts, 0, parts)), steps.examples
         found = list(dataset.take(parts * len(examples)).as_numpy_iterator())
         for n, belongs in enumerate(examples):
             together = found[n * parts : (n + 1) * parts]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -96,31 +97,51 @@ def batches(
     return _dataset(table, step, plan.batching, share, rows)
 
 
-def evaluation_batches(
-    table: TokenTable, batching: Batching, *, share: Share = WHOLE
-) -> tuple[tf.data.Dataset, np.ndarray]:
-    """All rows of a table once, a batch for each part at a time; what is missing at the end is empty batches.
+class EvaluationSteps(NamedTuple):
+    """All rows of a table once, a batch for each part at a time."""
+
+    examples: np.ndarray
+    """`[steps, parts * rows, slots] int64`, indices in the table: where each answer belongs; -1 is an empty slot"""
+    row_length: np.ndarray
+    """`[steps] int32`, the same for all parts of a step"""
+
+
+def evaluation_steps(table: TokenTable, batching: Batching, parts: int = 1) -> EvaluationSteps:
+    """The steps of an evaluation; what is missing at the end is empty batches.
 
     Args:
       table: the rows to evaluate.
       batching: shape of a batch, which is one part.
+      parts: how many replicas there are.
+    """
+    plan = plan_evaluation(table.lengths, batching)
+    steps = -(-len(plan.row_length) // parts)
+    missing = steps * parts - len(plan.row_length)
+    empty = np.full((missing, *plan.examples.shape[1:]), EMPTY_SLOT, np.int64)
+    examples = np.concatenate([plan.examples, empty]).reshape(steps, -1, batching.slots)
+    lengths = np.concatenate([plan.row_length, np.zeros(missing, np.int32)])
+    return EvaluationSteps(examples, lengths.reshape(steps, parts).max(axis=1))
+
+
+def evaluation_batches(
+    table: TokenTable, batching: Batching, steps: EvaluationSteps, *, share: Share = WHOLE
+) -> tf.data.Dataset:
+    """The batches of an evaluation.
+
+    Args:
+      table: the rows to evaluate.
+      batching: shape of a batch, which is one part.
+      steps: made from both.
       share: the parts that are made here.
 
     Returns:
-      A dataset without end whose elements are described above, and the examples of all parts, `[steps, parts * rows,
-      slots] int64`, -1 for an empty slot: where each answer belongs.
+      A dataset of `share.count` elements for each step, described above; it has no end, and is empty after the last.
     """
-    plan = plan_evaluation(table.lengths, batching)
-    steps = -(-len(plan.row_length) // share.parts)
-    missing = steps * share.parts - len(plan.row_length)
-    empty = np.full((missing, *plan.examples.shape[1:]), EMPTY_SLOT, np.int64)
-    examples = np.concatenate([plan.examples, empty]).reshape(steps, -1, batching.slots)
-    length = np.concatenate([plan.row_length, np.zeros(missing, np.int32)]).reshape(steps, share.parts).max(axis=1)
 
     def step(n: int) -> tuple[np.ndarray, int] | None:
-        return (examples[n], int(length[n])) if n < steps else None
+        return (steps.examples[n], int(steps.row_length[n])) if n < len(steps.row_length) else None
 
-    return _dataset(table, step, batching, share, batching.rows), examples
+    return _dataset(table, step, batching, share, batching.rows)
 
 
 def _dataset(

@@ -10,7 +10,7 @@ import tf_keras
 
 from tfpipe import metrics
 from tfpipe.console import progress_bar
-from tfpipe.data.batches import Share, evaluation_batches
+from tfpipe.data.batches import Share, evaluation_batches, evaluation_steps
 from tfpipe.data.plan import Batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.train import tpu
@@ -40,10 +40,10 @@ class Evaluation:
         """
         self._table, self._task = table, task
         self._strategy = strategy = strategy or tf.distribute.get_strategy()
-        _, self._examples = evaluation_batches(table, batching, share=Share(strategy.num_replicas_in_sync))
+        steps = evaluation_steps(table, batching, strategy.num_replicas_in_sync)
 
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return evaluation_batches(table, batching, share=Share.of_worker(context))[0]
+            return evaluation_batches(table, batching, steps, share=Share.of_worker(context))
 
         def answer(batch):
             logits = model(model_inputs({name: batch[name] for name in MODEL_INPUTS}), training=False)
@@ -55,7 +55,7 @@ class Evaluation:
         def answers(batches):
             return strategy.experimental_local_results(strategy.run(answer, args=(batch_of(batches, 0),)))[0]
 
-        self._own_batches, self._answers = own_batches, answers
+        self._steps, self._own_batches, self._answers = steps, own_batches, answers
 
     def logits(self, asked_to_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
         """[rows of the table, labels] float32; the same on every worker.
@@ -66,7 +66,7 @@ class Evaluation:
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
         feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
         with progress_bar("evaluate", self._table.num_rows) as bar:
-            for examples in self._examples:  # of all replicas, in their order
+            for examples in self._steps.examples:  # of all replicas, in their order
                 if asked_to_stop():
                     return None
                 answers = self._answers(feed.next(1)).numpy()
