@@ -16,6 +16,7 @@ from tfpipe.train.devices import (
     choose_strategy,
     choose_xla,
     explain_strategy,
+    float32_kept,
     precision,
 )
 
@@ -114,6 +115,17 @@ def test_precision_follows_the_gpu(monkeypatch, capability, value, reason):
 def test_a_tpu_multiplies_bfloat16(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["TPU:0"] if kind == "TPU" else [])
     assert choose_precision("auto").value == "mixed_bfloat16"
+
+
+def test_beside_a_tpu_float32_is_computed_on_the_host(monkeypatch):
+    @float32_kept()
+    def product():
+        return tf.matmul([[1.0]], [[2.0]]).device[-len("CPU:0") :]
+
+    with tf.device("/CPU:1"):  # what a TPU takes by itself
+        assert product() == "CPU:1"
+        monkeypatch.setenv("TPU_NAME", "imdb")
+        assert product() == "CPU:0"
 
 
 def test_cpu_flags(monkeypatch, tmp_path):

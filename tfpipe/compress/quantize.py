@@ -32,7 +32,7 @@ from tfpipe.model.bert import build_training_form
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
 from tfpipe.rundir import StageDirectory, write_json
-from tfpipe.train.devices import choose_precision, choose_strategy, precision
+from tfpipe.train.devices import choose_precision, choose_strategy, float32_kept, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import recipe_of, training_plan
@@ -58,7 +58,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
     plan, _ = training_plan(config, training, validation)
     rows = CalibrationRows(training, plan, settings.calibration_rows)
-    with precision("float32"):  # on one device: some hundred rows
+    with precision("float32"), float32_kept():  # some hundred rows
         model = build_training_form(base.architecture.with_dropout(config.train.dropout), len(base.labels))
         set_weights(model, base.weights)
         announce_compiler()
@@ -103,11 +103,11 @@ def run(config: Config, stage: StageDirectory) -> None:
     names = sorted(name for each in kernels.values() for name in each)
     classifier = quantized(base, weights, ranges, names)
     if settings.mode != "qat":
-        with precision("float32"):
+        with precision("float32"), float32_kept():
             set_weights(model, classifier.weights)
             probe = Probe(model)
             probe.switch_on(classifier.ranges)
-        result = Evaluation(probe.model, validation, config.task, plan.batching).metrics()
+            result = Evaluation(probe.model, validation, config.task, plan.batching).metrics()
         say(f"  validation: {'  '.join(f'{name} {value:.4f}' for name, value in result.items())}")
         history.append({"step": 0, "epoch": 0.0, **result})
     scales = sum(name.endswith(".scale") for name in classifier.quantization)

@@ -30,8 +30,10 @@ from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import write_serving_files
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
+from tfpipe.train.devices import float32_kept
 
 
+@float32_kept()
 def run(config: Config, stage: StageDirectory) -> None:
     """Compares, measures, judges, publishes.
 

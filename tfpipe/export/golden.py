@@ -27,6 +27,7 @@ from tfpipe.errors import InputError
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir import machine, write_text
+from tfpipe.train.devices import float32_kept
 
 FILE = "golden.jsonl"
 FORMAT = 1
@@ -127,6 +128,7 @@ def answers_of(path: Path) -> dict[str, Answer]:
     return {"serving_default": by_text, "tokens": by_tokens}
 
 
+@float32_kept()
 def record(artifact: Path, golden: Path, requests: Requests, classifier: Classifier, variant: str) -> None:
     """Asks an artefact, one request at a time, and writes what it answered.
 

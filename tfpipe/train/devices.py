@@ -12,7 +12,7 @@ that of the whole batch and dropout goes by a row's place in it (`step`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -160,6 +160,13 @@ def choose_xla(requested: str) -> Choice:
     if tf.config.list_physical_devices("GPU"):
         return Choice("on", "joins a GPU's kernels")
     return Choice("off", "compiled matrix products take twice as long on a CPU; chains between them are compiled")
+
+
+@contextmanager
+def float32_kept() -> Iterator[None]:
+    """For what is computed outside a strategy: not on a TPU, which rounds what it multiplies, but on its host."""
+    with tf.device("/CPU:0") if _on_tpu() else nullcontext():
+        yield
 
 
 def _on_tpu() -> bool:
