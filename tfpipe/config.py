@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from tfpipe.config_compress import Budget, Distill, Prune, Quantize
 from tfpipe.config_data import Data
-from tfpipe.config_types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.config_types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
 
 
 class Encoder(Section):
@@ -111,7 +111,20 @@ class Train(Section):
     steps_per_execution: PositiveInt = Field(
         1, description="steps per call of the compiled function; more saves the host's time where a step is short"
     )
-    checkpoint_every: PositiveInt = Field(100, description="steps between two checkpoints")
+    checkpoint_every: Interval = Field(
+        "2 min",
+        description="between two checkpoints, and so what a kill costs: steps, or a time such as 90 s or 1 h",
+    )
+    keep_last: PositiveInt = Field(
+        2,
+        description="checkpoints that are kept beside the best weights: where the newest is damaged, the next is used",
+    )
+    nonfinite: Literal["stop", "skip", "rollback"] = Field(
+        "stop",
+        description="where loss or gradient is NaN or infinite; skip: the step is left out; rollback: back to the last "
+        "checkpoint and on at half the learning rate, or left out where examples of the batch are at fault",
+    )
+    nonfinite_limit: PositiveInt = Field(5, description="how often in a fit, before it stops all the same")
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Train:
@@ -121,6 +134,7 @@ class Train(Section):
             ("momentum", "optimizer", ("sgd",)),
             ("weight_decay", "optimizer", ("adamw", "lamb", "sgd")),
             ("schedule_power", "schedule", ("polynomial",)),
+            ("nonfinite_limit", "nonfinite", ("skip", "rollback")),
         )
         for name, other, wanted in needs:
             value, chosen = getattr(self, name), getattr(self, other)

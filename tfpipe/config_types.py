@@ -12,6 +12,18 @@ PositiveFloat = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
+Interval = PositiveInt | Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)? ?(s|min|h)$")]
+"""a number of steps, or a time such as `90 s`, `10 min`, `1 h`"""
+
+
+def steps_or_seconds(interval: int | str) -> int | float:
+    """An `Interval` as a number: steps are int, seconds are float."""
+    if isinstance(interval, int):
+        return interval
+    number = interval.rstrip("sminh ")
+    return float(number) * {"s": 1.0, "min": 60.0, "h": 3600.0}[interval[len(number) :].strip()]
+
+
 def _as_text(value: Any) -> Any:
     """A number that stands for text, such as the label 0: YAML knows no other way to write it without quotes."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -64,8 +64,12 @@ class Bar:
                 say(f"  {self._description}: {self._completed}  {note}")
                 return
             done = self._completed - self._first
-            left = (now - self._started_at) / done * (self._total - self._completed) if done else 0.0
+            left = (now - self._started_at) / done * (self._total - self._completed) if done > 0 else 0.0
             say(f"  {self._description}: {self._completed}/{self._total}, {left:.0f} s left  {note}")
+
+    def back_to(self, completed: int) -> None:
+        """Moves the bar back to where that much is done."""
+        self.advance(completed - self._completed)
 
 
 @contextmanager

@@ -69,12 +69,17 @@ def _student_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(student.encoder, weights=True) if student and student.encoder else {}
 
 
-# The section `train`, but for what changes no result, or its last digits alone; and of it what pruning and quantization
-# take over: the rest trains the dense model, and the student, and reaches them as its output.
+# The section `train`, but for what changes no result, or its last digits alone, or decides whether there is one; and of
+# it what pruning and quantization take over: the rest trains the dense model, and the student, and reaches them as its
+# output.
 _TRAIN = tuple(
     f"train.{name}"
     for name in Train.model_fields
-    if name not in ("strategy", "worker_timeout", "xla", "checkpoint_every", "steps_per_execution")
+    if name
+    not in (
+        *("strategy", "worker_timeout", "xla", "steps_per_execution"),
+        *("checkpoint_every", "keep_last", "nonfinite", "nonfinite_limit"),
+    )
 )
 _DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
 _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tfpipe.errors import InputError, Stopped
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir import StageDirectory
-from tfpipe.train import checkpoints, loop, optimizer
+from tfpipe.train import checkpoints, loop, nonfinite, optimizer
 from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit
@@ -91,7 +92,7 @@ def logged(stage: StageDirectory, tag: str) -> dict[int, float]:
     return found
 
 
-def write_table(directory: Path, rows: int, seed: int, *, turned: bool = False) -> TokenTable:
+def table_rows(rows: int, seed: int, *, turned: bool = False) -> list[TokenRow]:
     """Rows of 4 to 16 tokens that a model learns in a few steps: the first one says the label, or its opposite."""
     random = np.random.default_rng(seed)
     made = []
@@ -101,7 +102,11 @@ def write_table(directory: Path, rows: int, seed: int, *, turned: bool = False) 
         ids[0], ids[-1] = 5 + label, 3
         labels = np.eye(2, dtype=np.float32)[1 - label if turned else label]
         made.append(TokenRow(ids, np.zeros_like(ids), labels, number, line=number))
-    write_token_table(directory, made, num_labels=2)
+    return made
+
+
+def write_table(directory: Path, rows: int, seed: int, *, turned: bool = False) -> TokenTable:
+    write_token_table(directory, table_rows(rows, seed, turned=turned), num_labels=2)
     return TokenTable.open(directory)
 
 
@@ -306,7 +311,12 @@ def test_a_packed_fit_resumes_bit_identical_too(do_fit, training, tmp_path, monk
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
         patch.setattr(checkpoints.Checkpoints, "save", stop_at(7))
         do_fit(tmp_path / "stopped", with_settings(recipe, checkpoint_every=6), batching=small)
-    assert saved == [3, 5, 7]  # after two evaluations, and past the sixth step, which no call ends with
+    assert saved == [
+        0,
+        3,
+        5,
+        7,
+    ]  # the beginning, after two evaluations, and past the sixth step, which no call ends with
     resumed = do_fit(tmp_path / "stopped", recipe, batching=small)
     assert resumed.sha256 == whole.sha256 and resumed.history == whole.history
     assert len(whole.history) > 3  # twice an epoch, and at the end
@@ -464,29 +474,157 @@ def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
         do_fit(tmp_path, recipe)
     message = str(error.value)
     assert "\n" not in message
-    assert "at step 2 (learning rate 6.67e+29; lines " in message and message.endswith(
-        "lower the stage's learning_rate; nothing was stored yet"
+    assert re.fullmatch(
+        r"test: the loss is (nan|inf) at step 2 \(learning rate 6\.67e\+29\); with the weights of step 0, all of the "
+        r"batch's 16 examples \(row \d+ \(.+:\d+\), .*, …\) have a finite loss: training diverged, the loss was "
+        r"0\.66\d 1 step\(s\) before, then 0\.66\d; lower the stage's learning_rate, or set train\.nonfinite: "
+        r"rollback; the checkpoint of step 0, made before it, is kept",
+        message,
     )
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_what_the_last_update_spoils_is_not_stored(do_fit, tmp_path):
     """No step after it has seen its weights: their evaluation does."""
     recipe = replace(RECIPE, learning_rate=1e30, epochs=1 / 3, keep="best")
     with pytest.raises(
-        InputError, match=r"test: the validation loss is nan at step 1 \(learning rate 1e\+30\); lower .*"
+        InputError,
+        match=r"test: the validation loss is nan after step 1 \(learning rate 1e\+30\); training diverged: .*",
     ):
         do_fit(tmp_path, with_settings(recipe, metric="accuracy"))
-    assert not (tmp_path / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0"]
 
 
-def test_a_loss_that_is_not_finite_is_refused_at_once(do_fit, tmp_path):
+def test_weights_that_answer_nothing_are_no_fault_of_the_data(do_fit, tmp_path):
     def spoil(model):
         model.get_layer("classifier").bias.assign([np.inf, 0.0])
 
-    with pytest.raises(InputError, match=r"test: the loss is (nan|inf) at step 1 \(learning rate 0\.01; lines \d+, "):
+    with pytest.raises(InputError, match=r"test: the loss is (nan|inf) at step 1 .* only 0 of the batch's 16 examples"):
         do_fit(tmp_path, prepare=spoil)
-    assert not (tmp_path / "checkpoints").exists()
+
+
+FAULTY = 6
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory) -> TokenTable:
+    """40 rows, of which the seventh has a label that is no number."""
+    directory = tmp_path_factory.mktemp("faulty")
+    rows = table_rows(ROWS, seed=1)
+    rows[FAULTY] = rows[FAULTY]._replace(labels=np.full(2, np.nan, np.float32))
+    write_token_table(directory, rows, num_labels=2)
+    return TokenTable.open(directory)
+
+
+def steps_of(table: TokenTable, row: int, epochs: int = 2) -> list[int]:
+    plan = Plan(table.lengths, BUCKETED, RECIPE.seed)
+    return [step for step in range(epochs * STEPS_PER_EPOCH) if row in plan.step(step)[0]]
+
+
+def test_a_fault_of_the_data_is_told_from_divergence(do_fit, faulty, tmp_path):
+    with pytest.raises(InputError) as error:
+        do_fit(tmp_path, training=faulty)
+    message = str(error.value)
+    assert f"the loss is nan at step {steps_of(faulty, FAULTY)[0] + 1} (learning rate 0.0" in message
+    assert re.search(
+        r"with the weights of step \d, 1 of the batch's \d+ examples have no finite loss, the others have: the fault "
+        rf"is in row {FAULTY} \(.+:{FAULTY}\), or in what only its tokens use; mend the data, or set train.nonfinite: "
+        r"skip; the checkpoint of step \d, made before it, is kept$",
+        message,
+    )
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_step_with_faulty_data_is_left_out(do_fit, faulty, tmp_path, capsys, policy):
+    """Two epochs meet the row twice: neither weights nor moments change then, and the rest is trained."""
+    recipe = with_settings(replace(RECIPE, epochs=2.0), nonfinite=policy, nonfinite_limit=2)
+    result = do_fit(tmp_path / "both", recipe, training=faulty)
+    assert result.stage.choices["steps_left_out"] == steps_of(faulty, FAULTY)
+    assert "steps_slowed" not in result.stage.choices
+    assert capsys.readouterr().err.count("; the step is left out") == 2
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert all(np.isfinite(value).all() for value in get_weights(result.model).values())
+    with pytest.raises(
+        InputError, match=r"train\.nonfinite_limit 1 is reached: mend the data; the checkpoint of step \d"
+    ):
+        do_fit(tmp_path / "once", with_settings(recipe, nonfinite_limit=1), training=faulty)
+
+
+def test_a_guarded_fit_without_trouble_is_the_same(fitted, do_fit, tmp_path):
+    assert do_fit(tmp_path, with_settings(nonfinite="skip")).sha256 == fitted.sha256
+
+
+def test_a_step_that_is_left_out_changes_nothing(do_fit, training, faulty, tmp_path):
+    """Replicas leave it out together; what was done before and after it is what a fit without it does."""
+    recipe = with_settings(replace(RECIPE, epochs=1.0), nonfinite="skip")
+    one = do_fit(tmp_path / "one", recipe, training=faulty, dropout=0.0)
+    two = do_fit(tmp_path / "two", recipe, training=faulty, dropout=0.0, strategy=choose_strategy("mirrored")[0])
+    assert two.stage.choices["steps_left_out"] == one.stage.choices["steps_left_out"] == steps_of(faulty, FAULTY, 1)
+    first, second = get_weights(one.model), get_weights(two.model)
+    compared = [name for name in first if not name.endswith("self.key.bias")]
+    assert max(float(np.abs(first[name] - second[name]).max()) for name in compared) <= 1e-5
+    stopped = steps_of(faulty, FAULTY, 1)[0]
+    before = do_fit(
+        tmp_path / "before", replace(recipe, epochs=stopped / STEPS_PER_EPOCH), training=training, dropout=0.0
+    )
+    assert before.losses == pytest.approx(one.losses[:stopped], abs=1e-6)
+
+
+def diverging(monkeypatch, at: int, above: float):
+    """A step that fails whenever its learning rate is above something, as the edge of stability has it."""
+    real = loop.make_replica_step
+
+    def made(*args, **kwargs):
+        step_of = real(*args, **kwargs)
+
+        def replica_step(batch, step, rate):
+            fails = (step == at) & (rate > above)
+            return step_of(batch | {"labels": tf.where(fails, np.float32("nan"), batch["labels"])}, step, rate)
+
+        return replica_step
+
+    monkeypatch.setattr(loop, "make_replica_step", made)
+
+
+def test_a_rollback_goes_on_at_half_the_rate(do_fit, tmp_path, monkeypatch, capsys):
+    diverging(monkeypatch, at=4, above=0.3 * RECIPE.learning_rate)
+    recipe = with_settings(nonfinite="rollback", nonfinite_limit=4, schedule="constant")
+    result = do_fit(tmp_path / "whole", recipe)
+    printed = capsys.readouterr().err
+    assert "back to the checkpoint of step 4, and on at 0.5 of the learning rate" in printed
+    assert (
+        "back to the checkpoint of step 3, and on at 0.25 of the learning rate" in printed
+    )  # the same one did not help
+    assert result.stage.choices["steps_slowed"] == [4, 3] and "steps_left_out" not in result.stage.choices
+    rates = logged(result.stage, "learning_rate")
+    assert [rates[step] / RECIPE.learning_rate for step in (3, 4, 5, 7)] == pytest.approx([1.0, 0.5, 0.25, 0.25])
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+    with pytest.raises(InputError, match=r"train\.nonfinite_limit 1 is reached: lower the stage's learning_rate"):
+        do_fit(tmp_path / "bounded", with_settings(recipe, nonfinite_limit=1))
+
+    # Killed after the first rollback, a fit does the same again.
+    class Stop(Exception):
+        pass
+
+    def go_back(self, head, progress):
+        if progress.slowed:
+            raise Stop
+        return original(self, head, progress)
+
+    original = nonfinite.NonFinite._go_back
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(nonfinite.NonFinite, "_go_back", go_back)
+        do_fit(tmp_path / "killed", recipe)
+    resumed = do_fit(tmp_path / "killed", recipe)
+    assert resumed.sha256 == result.sha256 and resumed.history == result.history
+
+
+def test_a_rollback_from_an_evaluation(do_fit, tmp_path, capsys):
+    """A rate of 1e30 can't be halved to anything that works: the limit holds."""
+    recipe = with_settings(replace(RECIPE, learning_rate=1e30, epochs=1 / 3), nonfinite="rollback", nonfinite_limit=2)
+    with pytest.raises(InputError, match=r"the validation loss is nan .* train\.nonfinite_limit 2 is reached"):
+        do_fit(tmp_path, recipe)
+    assert capsys.readouterr().err.count("back to the checkpoint of step 0") == 2
 
 
 def test_hooks_run_after_each_update_and_are_stored(training, validation, tmp_path):

@@ -23,7 +23,7 @@ An element is a dictionary:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -106,15 +106,20 @@ class EvaluationSteps(NamedTuple):
     """`[steps] int32`, the same for all parts of a step"""
 
 
-def evaluation_steps(table: TokenTable, batching: Batching, parts: int = 1) -> EvaluationSteps:
+def evaluation_steps(
+    table: TokenTable, batching: Batching, parts: int = 1, *, rows: np.ndarray | None = None
+) -> EvaluationSteps:
     """The steps of an evaluation; what is missing at the end is empty batches.
 
     Args:
       table: the rows to evaluate.
       batching: shape of a batch, which is one part.
       parts: how many replicas there are.
+      rows: `[n] int64`, those of the table that are evaluated; None: all.
     """
-    plan = plan_evaluation(table.lengths, batching)
+    plan = plan_evaluation(table.lengths if rows is None else table.lengths[rows], batching)
+    if rows is not None:
+        plan = replace(plan, examples=np.where(plan.examples == EMPTY_SLOT, EMPTY_SLOT, rows[plan.examples]))
     steps = -(-len(plan.row_length) // parts)
     missing = steps * parts - len(plan.row_length)
     empty = np.full((missing, *plan.examples.shape[1:]), EMPTY_SLOT, np.int64)

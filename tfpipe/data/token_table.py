@@ -170,6 +170,10 @@ class TokenTable:
         """The second text of each row; None for a row without one."""
         return [self._cell("text_pair", row) for row in rows]
 
+    def places(self, rows: Iterable[int]) -> list[str]:
+        """Each row's id and where it stands in its source, for messages."""
+        return [f"{self.row_ids[row]} ({self._cell('source', row)}:{self.lines[row]})" for row in rows]
+
     def batch(self, examples: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """The given rows of the table as one batch: examples side by side in the batch's rows, then padding.
 

@@ -4,15 +4,20 @@ A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, ato
 file that the checkpoint needs, the best weights so far among them: a kill at any instant leaves the checkpoint before
 whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their path in the object
 graph, as one device has them: what was begun under one strategy goes on under another.
+
+A thread of its own writes, while training goes on: what was read of a variable stays as it was when that is updated.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import time
 from collections import deque
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +28,6 @@ from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
-KEPT = 2  # the newest, and the one before it
 MARKER = "checkpoint.json"
 
 
@@ -31,44 +35,87 @@ MARKER = "checkpoint.json"
 class Progress:
     """Where a fit stands; stored with each checkpoint."""
 
-    step: int
-    history: list[dict[str, float]]
-    best: float | None
-    best_step: int | None
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float | None = None
+    best_step: int | None = None
+    left_out: list[int] = field(default_factory=list)
+    """steps whose loss or gradient was not finite, and which updated nothing"""
+    slowed: list[int] = field(default_factory=list)
+    """steps from which on the learning rate is halved, once for each"""
 
 
 class Checkpoints:
     """Checkpoints of one fit; see the top of this module."""
 
-    def __init__(self, stage: StageDirectory, state: dict[str, tf.Module], *, writes: bool = True):
+    def __init__(
+        self,
+        stage: StageDirectory,
+        state: dict[str, tf.Module],
+        *,
+        writes: bool = True,
+        every: int | float = 1,
+        keep_last: int = 2,
+    ):
         """Finds the variables.
 
         Args:
           stage: whose checkpoints they are.
           state: name -> what holds variables: `model`, `optimizer`, …
           writes: whether this process stores any; with several workers, one does.
+          every: between two checkpoints, steps (int) or seconds (float).
+          keep_last: how many are kept: where the newest is damaged, the one before it is used.
         """
         self.directory, self._stage, self._writes = stage.checkpoints, stage, writes
-        self._saved: tuple[int, int] | None = None
+        self._every, self._keep_last = every, keep_last
+        self._saved: Progress | None = None
+        self._saved_at = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._pending: list[Future] = []
         seen: set[int] = set()
         self.variables = {
             f"{name}/{path}": each for name, root in state.items() for path, each in _variables(root, seen)
         }
 
-    def restore(self) -> Progress | None:
-        """Reads the newest whole checkpoint; None where there is none."""
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._writer.shutdown()
+        if exception[0] is None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until all that was saved is stored; raises what went wrong."""
+        while self._pending:
+            self._pending.pop(0).result()
+
+    def restore(self, *, passing_over: int | None = None) -> Progress | None:
+        """Reads the newest whole checkpoint; None where there is none.
+
+        Args:
+          passing_over: step whose checkpoint is removed, if there is another before it.
+        """
+        self.wait()
+        steps = self._steps()
+        if len(steps) > 1 and steps[0] == passing_over:
+            shutil.rmtree(self._path(steps[0]))
         for step in self._steps():
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
-                progress = Progress(**{name: stored[name] for name in ("step", "history", "best", "best_step")})
+                names = [each.name for each in fields(Progress)]
+                progress = Progress(**{name: stored[name] for name in names if name in stored})
+                if progress.step != step:
+                    raise ValueError(f"{MARKER} is that of step {progress.step}")
                 for name, expected in stored["files"].items():
                     if sha256_of_file(self.directory / name) != expected:
                         raise ValueError(f"{name} has changed")
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
                 shutil.rmtree(self._path(step))
                 continue
             self._read(self._path(step) / "state.safetensors", self.variables)
+            self._saved = copy.deepcopy(progress)
             return progress
         return None
 
@@ -77,35 +124,47 @@ class Checkpoints:
         """What is stored, in words."""
         if not self._writes:
             return "what is stored, the chief says"
+        self.wait()
         steps = self._steps()
         return f"the checkpoint of step {steps[0]}, made before it, is kept" if steps else "nothing was stored yet"
 
+    def is_due(self, before: int, after: int) -> bool:
+        """Whether a checkpoint is due between two steps; by time, this process alone decides."""
+        if isinstance(self._every, int):
+            return after // self._every > before // self._every
+        return time.monotonic() - self._saved_at >= self._every
+
     def save(self, progress: Progress) -> None:
-        """Writes a checkpoint, then removes those that are no longer needed."""
-        if not self._writes or self._saved == (progress.step, len(progress.history)):
+        """Stores a checkpoint, then removes those that are no longer needed; returns before it is done."""
+        if not self._writes or self._saved == progress:
             return
+        self.wait()
+        self._saved, self._saved_at = copy.deepcopy(progress), time.monotonic()
+        self._pending.append(self._writer.submit(self._store, self._saved, _values(self.variables)))
+
+    def _store(self, progress: Progress, values: dict[str, np.ndarray]) -> None:
         path = self._path(progress.step)
         shutil.rmtree(path, ignore_errors=True)
-        files = [self._write(path / "state.safetensors", self.variables)]
+        files = [_write(path / "state.safetensors", values)]
         if progress.best_step is not None:
             files.append(self._best(progress.best_step))
         digests = {str(file.relative_to(self.directory)): sha256_of_file(file) for file in files}
         write_json(path / MARKER, {**vars(progress), "files": digests})
-        kept = self._steps()[:KEPT]
+        kept = self._steps()[: self._keep_last]
         needed = {f"step-{step}" for step in kept} | {self._best_of(step) for step in kept}
         for other in self.directory.iterdir():
             if other.name not in needed:
                 shutil.rmtree(other)
-        self._saved = progress.step, len(progress.history)
         self._stage.keep(f"{path.name}/{MARKER}")
 
     def save_best(self, step: int) -> None:
         """Keeps the model's weights of a step aside."""
         if self._writes:
-            self._write(self._best(step), self._model)
+            self._pending.append(self._writer.submit(_write, self._best(step), _values(self._model)))
 
     def load_best(self, progress: Progress) -> None:
         """Gives the model the best weights, where they are not its own already."""
+        self.wait()
         if progress.best_step is not None and progress.best_step != progress.step:
             say(f"  keeping the weights of step {progress.best_step}, the best on validation")
             if self._writes:
@@ -126,14 +185,10 @@ class Checkpoints:
         return self.directory / f"best-{step}" / "model.safetensors"
 
     def _best_of(self, step: int) -> str:
-        return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
-
-    def _write(self, path: Path, variables: dict[str, tf.Variable]) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.asarray(each.numpy()) for name, each in variables.items()}, path)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        return path
+        try:
+            return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
+        except (OSError, ValueError, TypeError, KeyError):
+            return ""  # damaged: whoever wants to go on from it will say so
 
     def _read(self, path: Path, variables: dict[str, tf.Variable]) -> None:
         values = load_file(path)
@@ -145,6 +200,19 @@ class Checkpoints:
             )
         for name, each in variables.items():
             each.assign(values[name])
+
+
+def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:
+    """What the variables hold now, without a copy on a CPU: TensorFlow updates no buffer that somebody has read."""
+    return {name: np.asarray(each.numpy()) for name, each in variables.items()}
+
+
+def _write(path: Path, values: dict[str, np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(values, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return path
 
 
 def _variables(root: tf.Module, seen: set[int]) -> list[tuple[str, tf.Variable]]:

@@ -28,6 +28,7 @@ class Evaluation:
         task: str,
         batching: Batching,
         strategy: tf.distribute.Strategy | None = None,
+        rows: np.ndarray | None = None,
     ):
         """Traces nothing yet.
 
@@ -37,10 +38,11 @@ class Evaluation:
           task: `single_label` or `multi_label`.
           batching: shape of a replica's batches, as in training: one shape less to compile.
           strategy: the strategy under which the model was made; None: one device.
+          rows: [n] int64, those of the table that are evaluated; None: all.
         """
         self._table, self._task = table, task
         self._strategy = strategy = strategy or tf.distribute.get_strategy()
-        steps = evaluation_steps(table, batching, strategy.num_replicas_in_sync)
+        steps = evaluation_steps(table, batching, strategy.num_replicas_in_sync, rows=rows)
 
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             return evaluation_batches(table, batching, steps, share=Share.of_worker(context))
@@ -58,7 +60,7 @@ class Evaluation:
         self._steps, self._own_batches, self._answers = steps, own_batches, answers
 
     def logits(self, asked_to_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
-        """[rows of the table, labels] float32; the same on every worker.
+        """[rows of the table, labels] float32, zeros for rows that are not evaluated; the same on every worker.
 
         Args:
           asked_to_stop: looked at between batches; None is returned where it is true.

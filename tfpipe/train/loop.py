@@ -1,9 +1,9 @@
 """The one training loop: fine-tuning, pruning and quantization-aware training all run here.
 
 Enters: a model in training form, a token table, a plan. Leaves: the trained model, its history, and, while it works,
-checkpoints. A checkpoint holds the variables, the optimizer, the number of the step and the history; the plan, the
-learning rates and the stateless randomness make everything else a function of these, so a resumed run ends
-bit-identical.
+checkpoints. A checkpoint holds the variables, the optimizer, the number of the step, the history and what was done
+about steps that failed; the plan, the learning rates and the stateless randomness make everything else a function of
+these, so a resumed run ends bit-identical.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
+from tfpipe.config_types import steps_or_seconds
 from tfpipe.console import progress_bar, say
 from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Plan
@@ -29,9 +30,13 @@ from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.devices import choose_xla
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.feed import Feed
+from tfpipe.train.nonfinite import NonFinite
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
 from tfpipe.train.recipe import Recipe, check_division
 from tfpipe.train.step import Hooks, make_replica_step, make_train_step, trainable_by_name
+
+LOGGED_STEPS = 2000
+"""points of a curve in TensorBoard, at most about: its files do not grow with the training"""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,17 @@ def fit(
         optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
     state = {"model": model, "optimizer": optimizer} | ({} if hooks.tracked is None else {"hooks": hooks.tracked})
     chief = workers.is_chief(strategy)
-    checkpoints = Checkpoints(stage, state, writes=chief)
-    progress = (checkpoints.restore() if chief else None) or Progress(0, [], None, None)
-    progress = Progress(**workers.from_chief(strategy, vars(progress)))
-    workers.synchronize(strategy, checkpoints.variables.values())
+    every = steps_or_seconds(settings.checkpoint_every)
+    checkpoints = Checkpoints(stage, state, writes=chief, every=every, keep_last=settings.keep_last)
+
+    def restored(passing_over: int | None = None) -> Progress:
+        """What is stored, or the beginning, on every worker."""
+        found = checkpoints.restore(passing_over=passing_over) if chief else None
+        progress = Progress(**workers.from_chief(strategy, vars(found or Progress())))
+        workers.synchronize(strategy, checkpoints.variables.values())
+        return progress
+
+    progress = restored()
     total_steps = recipe.total_steps(plan)
     if progress.step:
         say(f"  continuing {recipe.description} after step {progress.step} of {total_steps}")
@@ -99,65 +111,87 @@ def fit(
         micro_batches=micro_batches,
         clip_global_norm=settings.clip_global_norm,
         hooks=hooks,
+        guarded=settings.nonfinite != "stop",
         compiled=choose_xla(settings.xla).value == "on",
     )
     train_steps = make_train_step(strategy, replica_step)
 
-    def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        share = Share.of_worker(context)
-        return batches(training, plan, progress.step, total_steps, share=share, micro_batches=micro_batches)
+    def feed_from(first: int) -> Feed:
+        def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            share = Share.of_worker(context)
+            return batches(training, plan, first, total_steps, share=share, micro_batches=micro_batches)
 
-    feed = Feed(strategy, own_batches, from_here=tpu.has_other_hosts(strategy))
+        return Feed(strategy, own_batches, from_here=tpu.has_other_hosts(strategy))
+
+    feed = feed_from(progress.step)
     announce_compiler()
     # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
     micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
     evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy)
+    nonfinite = NonFinite(model, training, plan, recipe, strategy, micro_batch, checkpoints, restored)
     writer = tf.summary.create_file_writer(str(stage.logs)) if chief else tf.summary.create_noop_writer()
 
-    rate = _Rate()
+    rate, logged_every = _Rate(), -(-total_steps // LOGGED_STEPS)
     with (
         stop_requests() as requests,
         progress_bar(recipe.description, total_steps, progress.step) as bar,
         writer.as_default(),
+        checkpoints,
     ):
 
         def asked_to_stop() -> bool:
             return workers.any_worker(strategy, requests.reason is not None)
 
+        def back_to(stored: Progress) -> tuple[Progress, Feed]:
+            bar.back_to(stored.step)
+            return stored, feed_from(stored.step)
+
+        checkpoints.save(progress)
         while True:
             if asked_to_stop():
                 # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
                 checkpoints.save(progress)
+                checkpoints.wait()
                 raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
             if _is_due(progress, plan, recipe):  # nothing is stored before it: it may find the weights spoilt
                 result = evaluation.metrics(asked_to_stop)
                 if result is None:
+                    continue
+                if not np.isfinite(result["loss"]):
+                    progress, feed = back_to(nonfinite.evaluation_failed(result["loss"], progress))
                     continue
                 _take_note(result, progress, plan, recipe, checkpoints)
                 checkpoints.save(progress)
             if progress.step == total_steps or recipe.stops_early(progress.history):
                 break
             first, count = progress.step, recipe.steps_at_once(plan, progress.step)
-            rates = [recipe.rate(plan, step, progress.history) for step in range(first, first + count)]
+            rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in range(first, first + count)]
             rate.begins()
             losses, norms = train_steps(feed.next(count), tf.constant(first, tf.int64), tf.constant(rates, tf.float32))
             losses, norms = losses.numpy(), norms.numpy()
             progress.step += count
             rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
+            after = progress
             for step, loss, norm, each in zip(range(first, progress.step), losses, norms, rates, strict=True):
-                problem = _not_finite(loss, norm, recipe, optimizer)
-                if problem is not None:
-                    examples = plan.step(step)[0].ravel()
-                    lines = ", ".join(str(training.lines[row]) for row in examples[:8] if row >= 0)
-                    raise _diverged(problem, step, each, recipe, checkpoints, f"lines {lines}, … of the source")
-                tf.summary.scalar("loss", loss, step + 1)
-                tf.summary.scalar("gradient_norm", norm, step + 1)
-                tf.summary.scalar("learning_rate", each, step + 1)
+                problem = _not_finite(loss, norm, optimizer)
+                if problem is None:
+                    nonfinite.well(loss)
+                elif (after := nonfinite.step_failed(problem, step, progress)) is not progress:
+                    break
+                if step % logged_every == 0 or step + 1 == total_steps:
+                    tf.summary.scalar("loss", loss, step + 1)
+                    tf.summary.scalar("gradient_norm", norm, step + 1)
+                    tf.summary.scalar("learning_rate", each, step + 1)
+            if after is not progress:
+                progress, feed = back_to(after)
+                continue
             bar.advance(count, note=f"loss {losses[-1]:.3f}  {rate.recent:.0f} examples/s")
-            due = progress.step // settings.checkpoint_every > first // settings.checkpoint_every
-            if due and not recipe.is_evaluated(plan, progress.step):
+            if checkpoints.is_due(first, progress.step) and not recipe.is_evaluated(plan, progress.step):
                 checkpoints.save(progress)
     stage.choices["steps"] = progress.step
+    for name in ("left_out", "slowed"):
+        if getattr(progress, name):
+            stage.choices[f"steps_{name}"] = getattr(progress, name)
     if rate.overall:
         stage.choices["examples_per_second"] = round(rate.overall, 1)
     if progress.step < total_steps:
@@ -167,7 +201,8 @@ def fit(
         checkpoints.load_best(progress)
         workers.synchronize(strategy, model.variables)
         step = progress.best_step
-    rates = [recipe.rate(plan, n, progress.history) for n in range(step)]
+    updates = [n for n in range(step) if n not in progress.left_out]
+    rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in updates]
     decay = decay_without_gradient(optimizer, variables.get("bert.embeddings.word_embeddings.weight"), rates)
     return Fitted(progress.history, decay)
 
@@ -180,10 +215,6 @@ def _is_due(progress: Progress, plan: Plan, recipe: Recipe) -> bool:
 
 def _take_note(result: dict[str, float], progress: Progress, plan: Plan, recipe: Recipe, checkpoints) -> None:
     """Of an evaluation: it is said, logged and remembered, and the weights kept if they are the best so far."""
-    if not np.isfinite(result["loss"]):  # the last update did it: no gradient has seen its weights yet
-        step = progress.step - 1
-        problem = f"the validation loss is {result['loss']}"
-        raise _diverged(problem, step, recipe.rate(plan, step, progress.history), recipe, checkpoints)
     epoch = round(progress.step / plan.steps_per_epoch, 3)
     progress.history.append({"step": progress.step, "epoch": epoch, **result})
     shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
@@ -196,7 +227,7 @@ def _take_note(result: dict[str, float], progress: Progress, plan: Plan, recipe:
         checkpoints.save_best(progress.step)
 
 
-def _not_finite(loss, norm, recipe: Recipe, optimizer) -> str | None:
+def _not_finite(loss: float, norm: float, optimizer: tf_keras.optimizers.Optimizer) -> str | None:
     """What is not finite, in words; None where all is well, or loss scaling takes care of it."""
     if np.isfinite(loss) and np.isfinite(norm):
         return None
@@ -204,14 +235,6 @@ def _not_finite(loss, norm, recipe: Recipe, optimizer) -> str | None:
     if scaled and np.isfinite(loss) and float(optimizer.loss_scale) > 1.0:
         return None  # too large a scale; the optimizer left the step out and halved it
     return f"the norm of the gradient is {norm}" if np.isfinite(loss) else f"the loss is {loss}"
-
-
-def _diverged(problem: str, step: int, rate: float, recipe: Recipe, checkpoints, where: str = "") -> InputError:
-    other = "" if recipe.precision == "float32" else ", or set train.precision: float32"
-    return InputError(
-        f"{recipe.description}: {problem} at step {step + 1} (learning rate {rate:.3g}{where and '; '}{where}); lower "
-        f"the stage's learning_rate{other}; {checkpoints.newest}"
-    )
 
 
 class _Rate:

@@ -117,6 +117,8 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
     slots: tuple[str, ...]
     rate: tf.Tensor | None = None
     """learning rate of the step that is being made; None: `learning_rate`, which a replica can't set"""
+    applies: tf.Tensor | None = None
+    """whether the step that is being made updates anything: [] bool, the same in all replicas; None: it does"""
 
     def __init__(self, settings: list[VariableSettings]):
         super().__init__(name=type(self).__name__, weight_decay=None, jit_compile=False)
@@ -130,6 +132,13 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
             self.slot_variables = [
                 [self.add_variable_from_reference(variable, name) for name in self.slots] for variable in var_list
             ]
+
+    def _distributed_apply_gradients_fn(self, distribution, grads_and_vars, **kwargs):
+        # Here, and not around `apply_gradients`: a branch may not leave the replica's context, as that does.
+        def update():
+            return tf.identity(super(_Optimizer, self)._distributed_apply_gradients_fn(distribution, grads_and_vars))
+
+        return update() if self.applies is None else tf.cond(self.applies, update, lambda: tf.identity(self.iterations))
 
     def update_step(self, gradient, variable):
         """[…] float32 gradient and variable: the update of one variable on one device."""

@@ -40,8 +40,11 @@ class Recipe:
         """Steps of all epochs."""
         return plan.steps(self.epochs)
 
-    def rate(self, plan: Plan, step: int, history: Sequence[dict[str, float]]) -> float:
-        """The learning rate of a step, counted from 0: a function of the plan and of the evaluations before it."""
+    def rate(self, plan: Plan, step: int, history: Sequence[dict[str, float]], slowed: Sequence[int] = ()) -> float:
+        """The learning rate of a step, counted from 0: a function of the plan and of the evaluations before it.
+
+        It is halved for each number in `slowed` that it has reached.
+        """
         settings = self.settings
         rate = learning_rate(
             settings.schedule,
@@ -51,7 +54,7 @@ class Recipe:
             total=plan.examples_before(self.total_steps(plan)),
             warmup_fraction=settings.warmup_fraction,
             power=settings.schedule_power,
-        )
+        ) * 0.5 ** sum(step >= first for first in slowed)
         plateau = settings.reduce_on_plateau
         if plateau is None or self.keep != "best":
             return rate

@@ -30,7 +30,7 @@ class Hooks:
 
     on_gradients: Callable[[list[tf.Tensor]], None] | None = None
     """called in the replica with the gradient of the whole batch, one float32 tensor for each trainable variable, in
-    the model's order, before it is clipped"""
+    the model's order, before it is clipped; it may be infinite or NaN"""
     after_update: Callable[[tf.Tensor], None] | None = None
     """called in the replica with the step's number (int64, from 0) after the optimizer's update: keeps zeros zero"""
     tracked: tf.Module | None = None
@@ -99,6 +99,7 @@ def make_replica_step(
     micro_batches: int,
     clip_global_norm: float | None,
     hooks: Hooks,
+    guarded: bool = False,
     compiled: bool = False,
 ) -> ReplicaStep:
     """One replica's part of a step. With several, it runs in a replica context, and its rows are those of its number.
@@ -112,10 +113,12 @@ def make_replica_step(
       micro_batches: parts into which a replica divides its rows, one after the other, to save memory.
       clip_global_norm: largest norm of the gradient; None: as it is.
       hooks: what a compression method adds.
+      guarded: whether the optimizer leaves everything as it is where loss or gradient is not finite; costs a TPU 3 %.
       compiled: whether XLA compiles forward and backward into one program; a TPU's whole step is compiled anyway.
     """
     variables = model.trainable_variables
     objective = hooks.objective or functools.partial(loss.of_batch, model)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
     def summed(values):
@@ -135,7 +138,7 @@ def make_replica_step(
         gradients_of = tf.function(gradients_of, jit_compile=True)
 
     def replica_step(batch, step, rate):
-        getattr(optimizer, "inner_optimizer", optimizer).rate = rate
+        inner.rate = rate
         example_weight = summed(tf.reduce_sum(loss.weights(batch)))
         own_rows = batch["input_ids"].shape[0]
         first_row = 0 if replicas == 1 else tf.distribute.get_replica_context().replica_id_in_sync_group * own_rows
@@ -154,6 +157,7 @@ def make_replica_step(
         if hooks.on_gradients is not None:
             hooks.on_gradients(sums)
         norm = tf.linalg.global_norm(sums)
+        inner.applies = tf.math.is_finite(norm) & tf.math.is_finite(total) if guarded else None
         if clip_global_norm is not None:
             sums, _ = tf.clip_by_global_norm(sums, clip_global_norm, use_norm=norm)
         optimizer.apply_gradients(zip(sums, variables, strict=True), skip_gradients_aggregation=True)
