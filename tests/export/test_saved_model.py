@@ -19,7 +19,7 @@ from tfpipe import metrics
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.export.export import float_model
+from tfpipe.export.export import float_model, served_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier
@@ -252,3 +252,18 @@ def test_weights_are_stored_once_and_in_float32(tiny_run):
         assert len(stored) == len(classifier.weights) - len(classifier.codes)
         assert {types[name] for name in stored} == {tf.float32}
         assert not [name for name in types if "kernel" in name or "optimizer" in name]
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_the_same_model_is_saved_as_the_same_bytes(tiny_run, tmp_path, variant):
+    """Whatever the process has traced before: TensorFlow counts functions on, and adds a random number."""
+    source = tiny_run[1] / STAGES[variant]
+    classifier = load_classifier(source)
+    tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
+    again = tmp_path / "again"
+    save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), again)
+    files = [file.relative_to(again) for file in again.rglob("*") if file.is_file()]
+    assert {"saved_model.pb", "fingerprint.pb"} < {str(file) for file in files}
+    for file in files:
+        assert (again / file).read_bytes() == (path_of(tiny_run[1], variant) / file).read_bytes(), file
+    assert tf.saved_model.experimental.read_fingerprint(str(again)).saved_model_checksum

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.export.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, variables_by_name
 
@@ -68,6 +69,7 @@ class ServedClassifier(tf.Module):
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:
-    """Writes the SavedModel."""
+    """Writes the SavedModel; the same one has the same bytes."""
     signatures = {"serving_default": served.text, "tokens": served.tokens}
     tf.saved_model.save(served, str(directory), signatures=signatures)
+    make_reproducible(directory)

@@ -1,0 +1,98 @@
+"""The same SavedModel for the same model, to the last byte, whatever the process has done before.
+
+TensorFlow names functions by a counter of the process, lists them in the order of a hash table, and adds a random
+number. None of it means anything: its own fingerprints leave it out, and a loader renames every function. Here they
+are counted from 0, in the order in which they were made, and the number is a digest of the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
+
+_COUNTED = re.compile(r"(.+_)([0-9]+)")
+_GRADIENT = "_gradient_op_type"
+"""attribute with the name of a gradient that only the process has that traced the function"""
+_NAME = "_user_specified_name"
+
+
+def make_reproducible(directory: Path) -> None:
+    """Rewrites `saved_model.pb` and `fingerprint.pb` of a SavedModel that nobody reads yet."""
+    path = directory / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta_graph in saved_model.meta_graphs:
+        library = meta_graph.graph_def.library
+        _rename(meta_graph, _numbered([function.signature.name for function in library.function]))
+        functions = sorted(library.function, key=lambda function: function.signature.name)
+        del library.function[:]
+        library.function.extend(functions)
+        for nodes in (meta_graph.graph_def.node, *(function.node_def for function in library.function)):
+            for node in nodes:
+                node.attr.pop(_GRADIENT, None)
+        for function in library.function:
+            for argument in function.arg_attr.values():
+                if argument.attr[_NAME].s.isdigit():  # nobody named it: the number of a tensor
+                    del argument.attr[_NAME]
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString((directory / "fingerprint.pb").read_bytes())
+    again = fingerprint_pb2.FingerprintDef.FromString(fingerprinting.CreateFingerprintDef(str(directory)))
+    fingerprint.saved_model_checksum = again.saved_model_checksum  # of the file; the others are of what it means
+    fingerprint.uuid = ""
+    fingerprint.uuid = hashlib.sha256(fingerprint.SerializeToString(deterministic=True)).hexdigest()
+    (directory / "fingerprint.pb").write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
+def _numbered(names: list[str]) -> dict[str, str]:
+    """Name -> the same with a number of its own, from 0, in the order of the numbers that the process gave."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for name in names:
+        if match := _COUNTED.fullmatch(name):
+            alike[match[1]].append(int(match[2]))
+    return {
+        f"{stem}{number}": f"{stem}{index}"
+        for stem, numbers in alike.items()
+        for index, number in enumerate(sorted(numbers))
+    }
+
+
+def _rename(message: Message, names: dict[str, str]) -> None:
+    """Replaces names wherever they stand as a whole text: operators, attributes, keys of maps."""
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            _rename_map(value, field.message_type.fields_by_name["value"], names)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            if field.label == FieldDescriptor.LABEL_REPEATED:
+                value[:] = [names.get(each, each) for each in value]
+            elif value in names:
+                setattr(message, field.name, names[value])
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for each in value if field.label == FieldDescriptor.LABEL_REPEATED else (value,):
+                _rename(each, names)
+
+
+def _rename_map(value: Any, kind: FieldDescriptor, names: dict[str, str]) -> None:
+    for key in list(value):
+        if kind.type == FieldDescriptor.TYPE_MESSAGE:
+            _rename(value[key], names)
+        elif kind.type == FieldDescriptor.TYPE_STRING:
+            value[key] = names.get(value[key], value[key])
+    renamed = [(key, value[key]) for key in value if key in names]
+    if kind.type == FieldDescriptor.TYPE_MESSAGE:
+        copies = {names[key]: type(each).FromString(each.SerializeToString()) for key, each in renamed}
+        for key, _ in renamed:
+            del value[key]
+        for key, each in copies.items():
+            value[key].CopyFrom(each)
+    else:
+        for key, _ in renamed:
+            del value[key]
+        for key, each in renamed:
+            value[names[key]] = each
