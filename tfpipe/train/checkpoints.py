@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
 KEPT = 2  # the newest, and the one before it
@@ -61,8 +62,11 @@ class Checkpoints:
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
                 progress = Progress(**{name: stored[name] for name in ("step", "history", "best", "best_step")})
+                if type(progress.step) is not int or type(progress.best_step) not in (int, type(None)):
+                    raise ValueError("a step is no number")
                 for name, expected in stored["files"].items():
-                    if sha256_of_file(self.directory / name) != expected:
+                    path = path_inside(self.directory, name, str(self._path(step) / MARKER))
+                    if sha256_of_file(path) != expected:
                         raise ValueError(f"{name} has changed")
             except (OSError, ValueError, TypeError, KeyError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
