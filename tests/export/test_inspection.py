@@ -267,7 +267,7 @@ def test_a_vocabulary_is_an_asset_inside_the_model(with_vocabulary, tmp_path):
 
     for change in (of_an_argument, of_a_constant, called_by_another):
         model = rewritten(with_vocabulary, tmp_path / change.__name__, change)
-        with pytest.raises(InputError, match="operator InitializeTableFromTextFileV2 .* reads files"):
+        with pytest.raises(InputError, match=r"operator InitializeTableFromTextFileV2 .* reads files"):
             inspect_saved_model(model)
 
 

@@ -2,7 +2,8 @@
 
 Enters: `hf:NAME[@REVISION][:CONFIG][#SPLIT]` (Hugging Face datasets: from the hub, or a directory that the library
 can load; scripts of a dataset are not run) or `tfds:NAME[#SPLIT]` (TensorFlow Datasets). Leaves: the libraries' own
-objects, for the readers. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
+objects, for the readers. No code of a dataset is run: scripts of Hugging Face and TensorFlow Datasets' community
+are refused. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
 given splits.
 """
 
@@ -17,6 +18,7 @@ from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 
 HUBS = ("hf", "tfds")
+_TFDS_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d.*]+)?")
 _SPECIFICATION = re.compile(r"hf:(?P<path>[^@:#]+)(?:@(?P<revision>[^:#]+))?(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
 
 
@@ -52,12 +54,18 @@ def load_hugging_face(source: str) -> Any:
 
 def tfds_builder(source: str) -> Any:
     """The `DatasetBuilder` of a dataset, downloaded and prepared."""
+    name = source.removeprefix("tfds:").partition("#")[0]
+    if not _TFDS_NAME.fullmatch(name):
+        raise InputError(
+            f"{source}: expected tfds:NAME[/CONFIG][:VERSION][#SPLIT], a dataset of TensorFlow Datasets itself; "
+            "those of its community (NAMESPACE:NAME) come with code of their own, which is not run"
+        )
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError:
         raise InputError(f"{source}: needs TensorFlow Datasets; install it with: pip install 'tfpipe[tfds]'") from None
     tfds.disable_progress_bar()
-    builder = _asking(source, lambda: tfds.builder(source.removeprefix("tfds:").partition("#")[0]))
+    builder = _asking(source, lambda: tfds.builder(name))
     _asking(source, builder.download_and_prepare)
     return builder
 
