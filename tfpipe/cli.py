@@ -18,6 +18,7 @@ import typer
 
 import tfpipe
 from tfpipe.errors import GateError, InputError, Stopped, WorkerLost
+from tfpipe.escaping import printable
 
 app = typer.Typer(
     help="Labelled text in, a verified and compressed classifier out.",
@@ -309,7 +310,7 @@ def _explain_os_error(error: OSError) -> str | None:
 
 
 def _exit(code: int, message: str) -> None:
-    print(f"tfpipe: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tfpipe: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from tfpipe.errors import InputError
+from tfpipe.escaping import printable
 from tfpipe.rundir import RunDirectory
 
 BATCH = 64
@@ -46,9 +47,9 @@ def run(
     answers = predict(directory, itertools.chain(texts, (line.rstrip("\n") for line in lines)), allowed)
     if output_file is None:
         for answer in answers:
-            text = " ".join(answer["text"].split())
+            text = printable(answer["text"])
             shown = text if len(text) <= 80 else text[:79] + "…"
-            print(f"{answer['label']:<12} {answer['probability']:.4f}  {shown}", flush=True)
+            print(f"{printable(answer['label']):<12} {answer['probability']:.4f}  {shown}", flush=True)
         return
     try:
         target = sys.stdout.fileno() if str(output_file) == "-" else output_file
