@@ -16,6 +16,7 @@ from conftest import tiny_vocabulary, write_encoder
 
 import tfpipe
 from tfpipe.config_data import Data
+from tfpipe.data import hubs
 from tfpipe.data.sources import source_files
 from tfpipe.encoder_source import open_source
 from tfpipe.errors import InputError
@@ -190,6 +191,24 @@ def test_no_code_of_a_dataset_is_run(tmp_path, evil_module):
     with pytest.raises(InputError, match="can't be loaded"):
         source_files(Data(source=f"hf:{directory}"))
     assert not evil_module.exists()
+
+
+def test_a_dataset_names_files_of_its_own(tmp_path):
+    """Its README says which files it has; the library would take any path."""
+    pytest.importorskip("datasets")
+    directory = tmp_path / "reviews"
+    (directory / "data").mkdir(parents=True)
+    for path in (tmp_path / "secret.csv", directory / "data" / "rows.csv"):
+        path.write_text("text,label\ngood,1\n")
+
+    def load(files):
+        (directory / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {files}\n---\n")
+        return hubs.load_hugging_face(f"hf:{directory}#train")
+
+    assert load("data/*.csv")["text"][0] == "good"
+    for files in (tmp_path / "secret.csv", "../secret.csv", f"file://{tmp_path}/secret.csv"):
+        with pytest.raises(InputError, match=r"a file of this machine that is not part of it|can't be loaded"):
+            load(files)
 
 
 @pytest.mark.parametrize("name", ["robotics:push", "evil:reviews/x", "imdb/split=train", "../imdb", "gs://x/imdb", ""])

@@ -9,6 +9,7 @@ given splits.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,10 +47,23 @@ def identity(source: str) -> str:
 
 
 def load_hugging_face(source: str) -> Any:
-    """The `datasets.Dataset` of a split."""
+    """The `datasets.Dataset` of a split.
+
+    Raises:
+      InputError: it can't be had, or its README names files of this machine that are not its own.
+    """
     datasets, asked = _library(source), _parse(source)
-    options = {"revision": asked["revision"], "name": asked["config"], "split": asked["split"]}
-    return _asking(source, lambda: datasets.load_dataset(asked["path"], **options))
+    options = {"revision": asked["revision"], "name": asked["config"]}
+    builder = _asking(source, lambda: datasets.load_dataset_builder(asked["path"], **options))
+    own = os.path.abspath(asked["path"]) if os.path.isdir(asked["path"]) else None
+    for files in (builder.config.data_files or {}).values():
+        for file in map(str, files):
+            place = file.partition("://")[2] if file.startswith(("file://", "local://")) else file
+            inside = own is not None and os.path.commonpath([own, os.path.abspath(place)]) == own
+            if "://" not in place and not inside:
+                raise InputError(f"{source}: names {file}, a file of this machine that is not part of it; don't use it")
+    _asking(source, builder.download_and_prepare)
+    return _asking(source, lambda: builder.as_dataset(split=asked["split"]))
 
 
 def tfds_builder(source: str) -> Any:
