@@ -21,6 +21,7 @@ from tfpipe.compress.masks import is_prunable, sparsity_of
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
 from tfpipe.export.inspection import load_saved_model
+from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.layers import CODES
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
@@ -152,6 +153,7 @@ def onnx_answer(path: Path, threads: int | None) -> Answer:
       path: the file.
       threads: of ONNX Runtime; None: all processors.
     """
+    inspect_onnx(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
