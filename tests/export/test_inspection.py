@@ -293,7 +293,7 @@ def test_the_functions_of_the_saver_serve_nothing_else(with_vocabulary, tmp_path
 
     for change in (called_by_a_signature, called_by_an_object, called_by_the_graph, loaded_as_a_graph):
         model = rewritten(with_vocabulary, tmp_path / change.__name__, change)
-        with pytest.raises(InputError, match=r"operator (SaveV2|MergeV2Checkpoints|RestoreV2) \(node \S+ of function"):
+        with pytest.raises(InputError, match=r"operator \S+ \(node \S+ of function .*(SaveV2|RestoreV2)"):
             inspect_saved_model(model)
 
 

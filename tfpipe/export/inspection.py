@@ -73,6 +73,10 @@ _REFUSED = tuple(
     )
 )
 
+_UNKNOWN = "is not known to TensorFlow here"
+_STATE = "changes more than the model's own state, or is not known not to"
+_WORST_FIRST = [*(why for _, why in _REFUSED), _UNKNOWN, _STATE]
+
 _STATEFUL = frozenset(
     """
     VarHandleOp ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp VarIsInitializedOp VariableShape
@@ -130,12 +134,13 @@ def inspect_saved_model(directory: Path, allowed: Collection[str] = ()) -> int:
             raise InputError(
                 f"--allow-operator {name}: TensorFlow has no such operator; give the name from the message"
             )
-    for found in _links(directory):
-        if not found.resolve().is_relative_to(directory.resolve()):
+    for link in _links(directory):
+        if not link.resolve().is_relative_to(directory.resolve()):
             raise InputError(
-                f"{found}: a link that leads out of the SavedModel; if what it leads to is meant, copy it: cp -rL"
+                f"{link}: a link that leads out of the SavedModel; if what it leads to is meant, copy it: cp -rL"
             )
     saved_model, count = _read(directory / SAVED_MODEL), 0
+    found: list[tuple[int, str, str, str]] = []
     # As TensorFlow decides whether a model is loaded by its objects, which calls no saver, or as a graph of TF 1.
     by_objects = len(saved_model.meta_graphs) == 1 and saved_model.meta_graphs[0].HasField("object_graph_def")
     for meta_graph in saved_model.meta_graphs:
@@ -153,10 +158,15 @@ def inspect_saved_model(directory: Path, allowed: Collection[str] = ()) -> int:
                 continue
             why = _why_refused(node, own)
             if why is not None:
-                raise InputError(
-                    f"{directory}: operator {node.op} ({where}) {why}; a model that needs it: --allow-operator "
-                    f"{node.op}, if you trust where it comes from"
-                )
+                found.append((_WORST_FIRST.index(why), node.op, where, why))
+    if found:
+        _, operator, where, why = min(found)  # the order of functions in the file is by chance
+        others = sorted({other for _, other, *_ in found} - {operator})
+        also = f"refused as well: {', '.join(others)}; " if others else ""
+        raise InputError(
+            f"{directory}: operator {operator} ({where}) {why}; {also}a model that needs it: --allow-operator "
+            f"{operator}, if you trust where it comes from"
+        )
     return count
 
 
@@ -183,14 +193,14 @@ def _why_refused(node: Any, own: set[str]) -> str | None:
     """What is wrong with an operator, None where nothing is; `own` are the functions of the graph."""
     operator = op_def_registry.get(node.op)
     if operator is None:
-        return None if node.op in own else "is not known to TensorFlow here"
+        return None if node.op in own else _UNKNOWN
     if node.op == "PrintV2" and node.attr["output_stream"].s in _CONSOLE:
         return None
     for pattern, why in _REFUSED:
         if pattern.fullmatch(node.op):
             return why
     if operator.is_stateful and node.op not in _STATEFUL:
-        return "changes more than the model's own state, or is not known not to"
+        return _STATE
     return None
 
 
