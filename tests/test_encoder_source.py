@@ -153,7 +153,7 @@ def test_shards(encoder):
     )
     (encoder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
     (encoder.parent / "x.safetensors").touch()
-    fails(r"names \.\./x.safetensors, which is not in its directory", open_source, str(encoder))
+    fails(r"index.json: the path '../x.safetensors' leads out of", open_source, str(encoder))
     (encoder / "model.safetensors.index.json").write_text("{}")
     fails("weight_map is missing", open_source, str(encoder))
 
@@ -348,11 +348,13 @@ def test_package(encoder, tmp_path, monkeypatch):
 
     fails("package no_such_thing is not installed; pip install", open_source, "package:no_such_thing/model")
     fails(
-        "the path leads out of package some_model; give a path inside", open_source, "package:some_model/../../encoder"
+        r"the path '../../encoder' leads out of \S+/some_model; expected",
+        open_source,
+        "package:some_model/../../encoder",
     )
-    fails("the path leads out of package some_model", open_source, f"package:some_model/{encoder}")
+    fails(r"leads out of \S+/some_model", open_source, f"package:some_model/{encoder}")
     (package / "link").symlink_to(encoder)
-    fails("the path leads out of package some_model", open_source, "package:some_model/link")
+    fails(r"leads out of \S+/some_model", open_source, "package:some_model/link")
     fails("there is no files/other in .*some_model; check PATH", open_source, "package:some_model/files/other")
     fails("there is no model in single, which is a single module", open_source, "package:single/model")
     fails("'some.model' is no package name; write package:NAME/PATH", open_source, "package:some.model/x")

@@ -18,6 +18,7 @@ import typer
 
 import tfpipe
 from tfpipe.errors import GateError, InputError, Stopped, WorkerLost
+from tfpipe.escaping import printable
 
 app = typer.Typer(
     help="Labelled text in, a verified and compressed classifier out.",
@@ -40,6 +41,12 @@ Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="las
 ServingVersion = Annotated[
     str | None,
     typer.Option("--serving-version", metavar="VERSION", help="short for --set export.serving_version=VERSION"),
+]
+AllowOperator = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-operator", metavar="NAME", help="operator that the SavedModel may use; trust its origin; repeatable"
+    ),
 ]
 Redo = Annotated[str | None, typer.Option("--redo", metavar="STAGE", help="do this stage again even if it holds")]
 
@@ -116,6 +123,7 @@ def verify(
         Path | None,
         typer.Option(metavar="DIR", help="no run: replay the golden requests of a SavedModel or ONNX file in DIR"),
     ] = None,
+    allow_operator: AllowOperator = None,
 ) -> None:
     """Bring a run up to date as far as `verify`: the parity matrix; publishes what passes. Or replay golden files."""
     if (config is None) == (golden is None):
@@ -123,13 +131,17 @@ def verify(
             "verify: give either CONFIG, to verify a run, or --golden DIR, to replay an artefact's requests"
         )
     if golden is None:
+        if allow_operator:
+            raise InputError("verify --allow-operator: goes with --golden DIR; a run's own artefacts need none")
         _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], "verify", None)
         return
     if run_dir is not None or overrides or serving_version is not None:
-        raise InputError("verify --golden DIR: takes no other option; the file itself says what is allowed")
+        raise InputError(
+            "verify --golden DIR: takes no other option than --allow-operator; the file itself says what is allowed"
+        )
     from tfpipe.tools import replay as tool
 
-    tool.run(golden)
+    tool.run(golden, allow_operator or [])
 
 
 @app.command()
@@ -164,11 +176,12 @@ def predict(
     output_file: Annotated[
         Path | None, typer.Option("--output", help="JSON Lines file; - is standard output; default: a table")
     ] = None,
+    allow_operator: AllowOperator = None,
 ) -> None:
     """Label texts with a published SavedModel."""
     from tfpipe.tools import predict as tool
 
-    tool.run(_here(model), texts or [], variant, input_file, output_file)
+    tool.run(_here(model), texts or [], variant, input_file, output_file, allow_operator or [])
 
 
 def _here(model: str) -> Path:
@@ -297,7 +310,7 @@ def _explain_os_error(error: OSError) -> str | None:
 
 
 def _exit(code: int, message: str) -> None:
-    print(f"tfpipe: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tfpipe: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 

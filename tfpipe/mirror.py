@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.remote import Remote, files_below
 
 RECORD = "stage.json"
@@ -54,7 +55,7 @@ class Mirror:
         """
         source, local = self.remote / name, self.path / name
         content = (source / RECORD).read_bytes()
-        record = parse_record(content)
+        record = parse_record(content, local)
         if record is None:
             return False
         if content != _content(local / RECORD):
@@ -155,13 +156,28 @@ class Mirror:
                 (checkpoints / child).remove()
 
 
-def parse_record(content: bytes | None) -> dict[str, Any] | None:
-    """A stage's record from the content of `stage.json`; None where that is not a whole one."""
+def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
+    """A stage's record from the content of `stage.json`; None where that is not a whole one.
+
+    Args:
+      content: of the file.
+      stage: the stage's directory on this machine.
+
+    Raises:
+      InputError: it names a file outside its directory.
+    """
     try:
         record = json.loads(content or "null")
     except ValueError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("files_written"), dict) else None
+    if not isinstance(record, dict) or not isinstance(record.get("files_written"), dict):
+        return None
+    for name in record["files_written"]:
+        path_inside(stage, name, str(stage / RECORD))
+    choices = record.get("choices")
+    for name in (isinstance(choices, dict) and choices.get("published")) or ():
+        path_inside(stage.parent, name, str(stage / RECORD))
+    return record
 
 
 def _content(path: Path) -> bytes | None:

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from tfpipe.console import progress_bar, say
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Remote:
         By pattern: TensorFlow's functions that list a directory take a store that fails for an empty one.
         """
         found = asking(self.url, _gfile().glob, f"{self.url}/*", may_be_missing=True) or []
-        return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in found} - {"", ".", ".."})
 
     def files(self) -> dict[str, int]:
         """Relative name of each file below, at any depth -> its size in bytes."""
@@ -102,10 +103,13 @@ class Remote:
         Args:
           directory: where they go; made where it is not there.
           sizes: relative names -> sizes in bytes, for the progress shown.
+
+        Raises:
+          InputError: a name that leads out of the directory; a store has names such as `../x`.
         """
 
         def copy(name: str) -> None:
-            source, target = self / name, directory / name
+            source, target = self / name, path_inside(directory, name, self.url)
             partial = target.with_name(f".{target.name}.{os.getpid()}.partial")  # others may read the same run
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

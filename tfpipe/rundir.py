@@ -252,7 +252,7 @@ class RunDirectory:
 
     def _local_record(self, name: str) -> dict[str, Any] | None:
         try:
-            return parse_record((self.path / name / RECORD).read_bytes())
+            return parse_record((self.path / name / RECORD).read_bytes(), self.path / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
 

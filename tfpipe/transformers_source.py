@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.rundir import sha256_of_file
 
 CONFIG = "config.json"
@@ -138,7 +139,7 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
         raise InputError(f"{index}: weight_map is missing; expected tensor name -> file; get the file again")
     shards = sorted({str(name) for name in weight_map.values()})
     for name in shards:
-        if Path(name).name != name or not (directory / name).is_file():
+        if not path_inside(directory, name, str(index)).is_file():
             raise InputError(f"{index}: names {name}, which is not in its directory; get the missing file")
     return [index, *(directory / name for name in shards)]
 

@@ -179,5 +179,5 @@ def test_resolve_malformed(source):
 
 @pytest.mark.parametrize("inside", ["../x", "a/../../x", "/etc/passwd"])
 def test_resolve_stays_in_the_package(inside):
-    with pytest.raises(InputError, match="leaves the package"):
+    with pytest.raises(InputError, match=r"leads out of \S*numpy; expected a relative path"):
         resolve(f"package:numpy/{inside}")

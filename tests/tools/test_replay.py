@@ -6,7 +6,10 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import GateError, InputError
 from tfpipe.tools import replay as tool
@@ -62,7 +65,11 @@ def three_labels(file):
     ("place", "spoil", "said"),
     [
         ("export/dense", lambda copy: cut(copy / "model.onnx"), r"model\.onnx: can't be loaded or asked"),
-        ("serving/dense/1", lambda copy: cut(copy / "saved_model.pb"), "can't be loaded or asked"),
+        (
+            "serving/dense/1",
+            lambda copy: cut(copy / "saved_model.pb"),
+            r"saved_model\.pb: the SavedModel can't be loaded",
+        ),
         ("serving/dense/1", lambda copy: shutil.rmtree(copy / "variables"), "can't be loaded or asked"),
         ("export/dense", lambda copy: three_labels(copy / "golden.jsonl"), "answers of 3 labels, .* has 2"),
     ],
@@ -74,3 +81,62 @@ def test_what_is_damaged_is_refused_in_one_line(tiny_run, tmp_path, place, spoil
     with pytest.raises(InputError, match=said) as error:
         tool.run(copy)
     assert "\n" not in str(error.value)
+
+
+def external(location):
+    def change(copy):
+        model = onnx.load(str(copy / "model.onnx"))
+        tensor = max(model.graph.initializer, key=lambda each: each.ByteSize())
+        onnx.external_data_helper.set_external_data(tensor, location)
+        tensor.ClearField("raw_data")
+        (copy / "model.onnx").write_bytes(model.SerializeToString())
+
+    return change
+
+
+def foreign(domain, operator):
+    def change(copy):
+        model = onnx.load(str(copy / "model.onnx"))
+        branch = onnx.helper.make_graph(
+            [onnx.helper.make_node(operator, [], ["y"], "evil", domain=domain)], "g", [], []
+        )
+        model.graph.node.add(op_type="If", name="branch").attribute.append(onnx.helper.make_attribute("then", branch))
+        (copy / "model.onnx").write_bytes(model.SerializeToString())
+
+    return change
+
+
+def calls(copy):
+    """An operator of a SavedModel that reads, and whose result nobody uses."""
+    model = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
+    function = model.meta_graphs[0].graph_def.library.function[0]
+    path = function.node_def.add(name="path", op="Const")
+    path.attr["dtype"].type = tf.string.as_datatype_enum
+    path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto("/etc/passwd"))
+    function.node_def.add(name="x", op="ReadFile", input=["path:output:0"])
+    (copy / "saved_model.pb").write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil", "said"),
+    [
+        ("export/dense", external("../../../etc/passwd"), "tensor .*: the path .* leads out of"),
+        ("export/dense", external("/etc/passwd"), "tensor .*: the path '/etc/passwd' leads out of"),
+        ("export/dense", external("linked"), "tensor .*: the path 'linked' leads out of"),
+        ("export/dense", foreign("evil.org", "Run"), r"operator evil\.org::Run \(node evil\) is not one of ONNX's own"),
+        ("export/dense", foreign("com.microsoft", "PythonOp"), "PythonOp .*is not one of ONNX's own"),
+        ("serving/dense/1", calls, r"operator ReadFile \(node x of function \S+\) reads files"),
+    ],
+    ids="above absolute link domain python operator".split(),
+)
+def test_what_reaches_beyond_the_artefact_is_refused(tiny_run, tmp_path, place, spoil, said):
+    copy = shutil.copytree(tiny_run[1] / place, tmp_path / "copy")
+    (copy / "linked").symlink_to("/etc/passwd")
+    if place.startswith("serving"):
+        (copy / "linked").unlink()
+    spoil(copy)
+    with pytest.raises(InputError, match=said) as error:
+        tool.run(copy)
+    assert "\n" not in str(error.value)
+    if spoil is calls:
+        tool.run(copy, ["ReadFile"])

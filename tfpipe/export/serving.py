@@ -15,6 +15,7 @@ import jinja2
 import tensorflow as tf
 
 from tfpipe.export import warmup
+from tfpipe.export.inspection import load_saved_model
 from tfpipe.rundir import machine, write_text
 
 GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little
@@ -44,7 +45,7 @@ def write_serving_files(
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     ).from_string((Path(__file__).parent / "serving_readme.md.jinja").read_text(encoding="utf-8"))
-    loaded = tf.saved_model.load(str(published["dense"]))
+    loaded = load_saved_model(published["dense"])
     by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
     text = template.render(
         name=name,

@@ -49,7 +49,7 @@ def check_saved_model(directory: Path, serving_version: str) -> int:
     for meta_graph in saved_model.meta_graphs:
         library = meta_graph.graph_def.library
         own = {function.signature.name for function in library.function}
-        for where, node in _nodes(meta_graph.graph_def):
+        for where, node in nodes_of(meta_graph.graph_def):
             seen.add(node.op)
             if node.op not in linked and node.op not in own:
                 raise InputError(
@@ -67,7 +67,8 @@ def check_saved_model(directory: Path, serving_version: str) -> int:
     return len(seen)
 
 
-def _nodes(graph_def) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
+def nodes_of(graph_def) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
+    """Every node of a graph and of its functions, with the words that say where it is."""
     for node in graph_def.node:
         yield f"node {node.name}", node
     for function in graph_def.library.function:

@@ -8,9 +8,12 @@ from typing import Any
 
 import matplotlib
 import rich.box
+import rich.markup
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from tfpipe import escaping
 
 _HEADINGS = ("point", "variant", "validation %", "test %", "against dense", "MB", "ms", "times as fast", "front")
 
@@ -56,7 +59,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for heading in _HEADINGS:
         table.add_column(heading, no_wrap=heading != "point", justify="left" if heading in _LEFT else "right")
     for row in rows:
-        table.add_row(*cells(row, rows))
+        table.add_row(*map(rich.markup.escape, cells(row, rows)))
     Console(highlight=False, width=max(Console().width, 140)).print(table)
 
 
@@ -65,7 +68,7 @@ _LEFT = ("point", "variant", "front")
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     """The same as Markdown."""
-    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(cells(row, rows) for row in rows)]
+    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(map(escaping.markdown, cells(row, rows)) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -123,7 +126,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     left.set_ylabel("accuracy on validation rows, %")
     right.legend()
     key = "\n".join(f"{number}  {label}" for label, number in numbers.items())
-    figure.text(0.0, -0.02, key, va="top", fontsize=8, family="monospace")
+    figure.text(0.0, -0.02, key, va="top", fontsize=8, family="monospace", parse_math=False)
     partial = path.with_name(f".{path.name}.partial")
     # Text as text, and the same file for the same rows.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tfpipe"}):

@@ -11,17 +11,25 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from tfpipe.errors import InputError
+from tfpipe.escaping import printable
 from tfpipe.rundir import RunDirectory
 
 BATCH = 64
 
 
-def run(model: Path, texts: list[str], variant: str, input_file: Path | None, output_file: Path | None) -> None:
+def run(
+    model: Path,
+    texts: list[str],
+    variant: str,
+    input_file: Path | None,
+    output_file: Path | None,
+    allowed: Collection[str] = (),
+) -> None:
     """Answers each text with its label and that label's probability.
 
     Raises:
@@ -36,12 +44,12 @@ def run(model: Path, texts: list[str], variant: str, input_file: Path | None, ou
         except UnicodeEncodeError:
             raise InputError(f"predict: the text {text!a} is not UTF-8; convert it") from None
     lines = _open_input(input_file) if input_file is not None else ()
-    answers = predict(directory, itertools.chain(texts, (line.rstrip("\n") for line in lines)))
+    answers = predict(directory, itertools.chain(texts, (line.rstrip("\n") for line in lines)), allowed)
     if output_file is None:
         for answer in answers:
-            text = " ".join(answer["text"].split())
+            text = printable(answer["text"])
             shown = text if len(text) <= 80 else text[:79] + "…"
-            print(f"{answer['label']:<12} {answer['probability']:.4f}  {shown}", flush=True)
+            print(f"{printable(answer['label']):<12} {answer['probability']:.4f}  {shown}", flush=True)
         return
     try:
         target = sys.stdout.fileno() if str(output_file) == "-" else output_file
@@ -75,13 +83,25 @@ def find_saved_model(path: Path, variant: str) -> Path:
     raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")
 
 
-def predict(directory: Path, texts: Iterable[str]) -> Iterator[dict]:
-    """Texts -> `{"text", "label", "probability", "probabilities"}`, in order, a batch at a time."""
+def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()) -> Iterator[dict]:
+    """Texts -> `{"text", "label", "probability", "probabilities"}`, in order, a batch at a time.
+
+    Args:
+      directory: of a SavedModel.
+      texts: read as they come.
+      allowed: operators that it may have although they reach beyond the model.
+
+    Raises:
+      InputError: the model is refused, can't be loaded, or has other signatures.
+    """
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401  registers the tokenizer's operators
+
+    from tfpipe.export.inspection import load_saved_model
 
     try:
-        loaded = tf.saved_model.load(str(directory))
+        loaded = load_saved_model(directory, allowed)
+    except InputError:
+        raise
     except Exception as error:  # TensorFlow raises whatever it stumbled over, an IndexError for a truncated file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{directory}: the SavedModel can't be loaded ({reason}); export it again") from error

@@ -5,6 +5,7 @@ Enters: a directory with `golden.jsonl` and a SavedModel or `model.onnx`. Leaves
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,15 @@ from tfpipe.export import golden
 BATCH_SIZES = (1, 16)
 
 
-def run(directory: Path) -> None:
+def run(directory: Path, allowed: Collection[str] = ()) -> None:
     """Replays every request by every signature, one at a time and in batches, and judges the answers.
 
+    Args:
+      directory: of a SavedModel, or of `model.onnx`.
+      allowed: operators that a SavedModel may have although they reach beyond the model.
+
     Raises:
-      InputError: no artefact or no golden file there.
+      InputError: no artefact or no golden file there, or an artefact that is refused.
       GateError: an answer moved further than the golden file allows.
     """
     if (directory / "saved_model.pb").is_file():
@@ -34,7 +39,7 @@ def run(directory: Path) -> None:
     head, requests, expected = golden.read(file)
     table = Table("signature", "batch", "requests", "Δlogit", "agreement", "Δprobability", box=None)
     failures = []
-    for signature, by_size in _answers(artifact, requests).items():
+    for signature, by_size in _answers(artifact, requests, allowed).items():
         for size, logits in by_size.items():
             if logits.shape != expected.shape:
                 raise InputError(
@@ -57,7 +62,7 @@ def run(directory: Path) -> None:
     print(f"{artifact}: answers as recorded by tfpipe {head['tfpipe']} on {head['recorded_on']}")
 
 
-def _answers(artifact: Path, requests: golden.Requests) -> dict[str, dict[int, np.ndarray]]:
+def _answers(artifact: Path, requests: golden.Requests, allowed: Collection[str]) -> dict[str, dict[int, np.ndarray]]:
     """Signature -> batch size -> logits."""
     try:
         return {
@@ -67,8 +72,10 @@ def _answers(artifact: Path, requests: golden.Requests) -> dict[str, dict[int, n
                 )
                 for size in BATCH_SIZES
             }
-            for signature, answer in golden.answers_of(artifact).items()
+            for signature, answer in golden.answers_of(artifact, allowed).items()
         }
+    except InputError:
+        raise
     except Exception as error:  # the runtimes raise whatever they stumbled over
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{artifact}: can't be loaded or asked ({reason}); export it again") from error

@@ -24,6 +24,7 @@ from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.config_file import load_config, read_yaml
 from tfpipe.console import say
 from tfpipe.errors import GateError, InputError
+from tfpipe.escaping import code, markdown
 from tfpipe.evaluate.artifacts import Answer, onnx_answer, saved_model_answers
 from tfpipe.evaluate.benchmark import full_batch, time_in_turn
 from tfpipe.export.export import STAGE_OF_VARIANT
@@ -193,7 +194,7 @@ def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _write(directory: Path, rows: list[dict[str, Any]], failures: dict[str, str]) -> None:
     shown = marked(_once(rows))
     write_json(directory / "sweep.json", {"machine": machine(), "rows": shown, "failures": failures})
-    told = "".join(f"\n`{label}` is not published: {failure}\n" for label, failure in failures.items())
+    told = "".join(f"\n{code(label)} is not published: {markdown(failure)}\n" for label, failure in failures.items())
     write_text(directory / "sweep.md", f"{markdown_table(shown)}\nLatencies of {machine()}.\n{told}")
     plot(shown, directory / "pareto.svg")
 

@@ -1,9 +1,9 @@
 """Checkpoints of one fit: variables, optimizer, what a compression method tracks, and the number of the step.
 
-A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, atomically, and holds the SHA-256 of every
-file that the checkpoint needs, the best weights so far among them: a kill at any instant leaves the checkpoint before
-whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their path in the object
-graph, as one device has them: what was begun under one strategy goes on under another.
+A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, atomically, and holds the SHA-256 of itself
+and of every file that the checkpoint needs, the best weights so far among them: a kill at any instant leaves the
+checkpoint before whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their
+path in the object graph, as one device has them: what was begun under one strategy goes on under another.
 
 A thread of its own writes, while training goes on: what was read of a variable stays as it was when that is updated.
 """
@@ -11,14 +11,16 @@ A thread of its own writes, while training goes on: what was read of a variable 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.paths import path_inside
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
 MARKER = "checkpoint.json"
@@ -103,12 +106,17 @@ class Checkpoints:
         for step in self._steps():
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
-                names = [each.name for each in fields(Progress)]
-                progress = Progress(**{name: stored[name] for name in names if name in stored})
+                if stored.pop("sha256") != digest_of(stored):
+                    raise ValueError(f"{MARKER} has changed")
+                files = stored.pop("files")
+                progress = Progress(**stored)
                 if progress.step != step:
                     raise ValueError(f"{MARKER} is that of step {progress.step}")
-                for name, expected in stored["files"].items():
-                    if sha256_of_file(self.directory / name) != expected:
+                if type(progress.best_step) not in (int, type(None)):
+                    raise ValueError("the step of the best weights is no number")
+                for name, expected in files.items():
+                    path = path_inside(self.directory, name, str(self._path(step) / MARKER))
+                    if sha256_of_file(path) != expected:
                         raise ValueError(f"{name} has changed")
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
@@ -149,7 +157,8 @@ class Checkpoints:
         if progress.best_step is not None:
             files.append(self._best(progress.best_step))
         digests = {str(file.relative_to(self.directory)): sha256_of_file(file) for file in files}
-        write_json(path / MARKER, {**vars(progress), "files": digests})
+        marker = {**vars(progress), "files": digests}
+        write_json(path / MARKER, {**marker, "sha256": digest_of(marker)})
         kept = self._steps()[: self._keep_last]
         needed = {f"step-{step}" for step in kept} | {self._best_of(step) for step in kept}
         for other in self.directory.iterdir():
@@ -200,6 +209,11 @@ class Checkpoints:
             )
         for name, each in variables.items():
             each.assign(values[name])
+
+
+def digest_of(marker: dict[str, Any]) -> str:
+    """SHA-256 of what a marker says."""
+    return hashlib.sha256(json.dumps(marker, sort_keys=True).encode()).hexdigest()
 
 
 def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:

@@ -1,0 +1,73 @@
+"""What is sent between machines arrives as it was, and can't be made to run anything."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tfpipe.data.block import Rejection
+from tfpipe.data.counts import Counts
+from tfpipe.data.duplicates import Verdict
+from tfpipe.data.survey import RECORD, BlockSurvey
+from tfpipe.data.transport import from_bytes, to_bytes
+
+
+def survey():
+    records = np.zeros(3, RECORD)
+    records["digest"], records["place"] = 2**64 - 1, 0.1
+    values = Counter({"good": 2, "b\udcff": 1})
+    return BlockSurvey(records, 3, {0, 2}, 1, {"lang": ["en"]}, [Rejection("f", 7, "why", "…")], values, 99)
+
+
+def test_a_survey_arrives_as_it_was():
+    sent, found = survey(), from_bytes(to_bytes(survey()))
+    assert found.records.dtype == RECORD and np.array_equal(found.records, sent.records)
+    for name in ("accepted", "given", "filtered", "filter_values", "rejections", "label_values", "size_bytes"):
+        assert getattr(found, name) == getattr(sent, name), name
+    assert type(found.label_values) is Counter
+
+
+def test_tables_and_verdicts_arrive_as_they_were():
+    batch = pa.record_batch({"input_ids": [[1, 2], [3]], "text": ["a", None]})
+    counts = Counts(rows=Counter(train=2), near=[[1, 2, 0.875]])
+    tables, found = from_bytes(to_bytes(({"train": batch}, counts)))
+    assert tables["train"].equals(batch) and found == counts
+    verdict = Verdict(np.empty((0, 2), np.int64), np.array([[1, 2]]), [[1, 2]], 1)
+    again, labels = from_bytes(to_bytes((verdict, Counter({2**63 + 1: 4}))))
+    assert np.array_equal(again.twins, verdict.twins) and again.identical.shape == (0, 2)
+    assert labels == Counter({2**63 + 1: 4})
+    assert from_bytes(to_bytes({3: (0.1, 1 / 3)})) == {3: (0.1, 1 / 3)}
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    marker = tmp_path / "ran"
+    arrays = io.BytesIO()
+    np.savez(arrays, tree=np.array([Evil(marker)], object))
+    for content in (pickle.dumps(Evil(marker)), arrays.getvalue()):
+        with pytest.raises(ValueError, match=r"allow_pickle|pickle"):
+            from_bytes(content)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Evil(marker)))
+    assert marker.exists()
+
+
+def test_what_is_not_expected_is_neither_sent_nor_made(tmp_path):
+    with pytest.raises(TypeError, match="Evil can't be sent"):
+        to_bytes([Evil(tmp_path)])
+    forged = io.BytesIO()
+    np.savez(forged, tree=np.frombuffer(b'{"Popen": []}', np.uint8))
+    with pytest.raises(ValueError, match="'Popen' is no kind"):
+        from_bytes(forged.getvalue())

@@ -1,0 +1,39 @@
+"""Text of unknown origin in Markdown and on a terminal: shown as it is, whatever it holds.
+
+Labels, sources and versions end up in model cards and tables, which sites render as HTML: none of them may become a
+tag, a link, a column or the end of a block. Texts and labels end up on terminals, which some characters command.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+
+def markdown(value: object) -> str:
+    """Running text, or a cell of a table: on one line, without markup."""
+    escaped = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~#!$]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)  # within a word, _ is no markup
+
+
+def code(value: object) -> str:
+    """A span of code, on one line."""
+    shown = " ".join(str(value).split())
+    ticks = "`" * (_longest_ticks(shown) + 1)
+    space = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{ticks}{space}{shown}{space}{ticks}"
+
+
+def block(content: str, language: str) -> str:
+    """A block of code."""
+    ticks = "`" * max(3, _longest_ticks(content) + 1)
+    return f"{ticks}{language}\n{content}\n{ticks}"
+
+
+def printable(value: str) -> str:
+    """One line for a terminal: no control characters, and none that turn the direction of what follows."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", " ".join(value.split()))
+
+
+def _longest_ticks(content: str) -> int:
+    return max(map(len, re.findall("`+", content)), default=0)
