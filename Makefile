@@ -7,7 +7,7 @@ CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 AUDIT := .venv-audit
 
-.PHONY: help install quickstart run batch tpu-train lint format test test-slow lock audit clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow chaos lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
+	@echo "make chaos                        50 kills in all stages, then other faults; a quarter of an hour"
 	@echo "make lock                         resolve requirements.lock again"
 	@echo "make audit                        known vulnerabilities of what requirements.lock pins (asks pypi.org)"
 
@@ -66,6 +67,10 @@ format: install
 
 test: install
 	$(BIN)/python -m pytest -q --durations=10
+
+chaos: install
+	$(BIN)/python tests/chaos/kills.py --kills 50 --json benchmarks/results/chaos.json
+	$(BIN)/python tests/chaos/faults.py
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow --durations=10

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from tfpipe import pipeline, remote  # before TensorFlow: the package sets what TensorFlow reads when it is imported
+from tfpipe import (
+    cli,
+    pipeline,
+    remote,
+)  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config import Config
-from tfpipe.config_file import parse_config
+from tfpipe.config_file import dump_config, parse_config
 from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
 from tfpipe.rundir import RunDirectory
 
@@ -226,3 +233,55 @@ def ram_replaces(monkeypatch):
         copy(source, target)
 
     monkeypatch.setattr(remote, "copy_file", replace)
+
+
+@pytest.fixture
+def tfpipe_command(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process: arguments -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        monkeypatch.setattr(sys, "argv", ["tfpipe", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def tiny_file(tmp_path, tiny_reviews, tiny_encoder):
+    """The tiny configuration as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_config(tiny_reviews, tiny_encoder)), encoding="utf-8")
+    return path
+
+
+def last_line(answer):
+    """The message of a command that ended with exit code 2: one line, after whatever the stages said."""
+    code, out, error = answer
+    lines = error.splitlines()
+    assert code == 2 and out == "" and "Traceback" not in error
+    assert [line for line in lines if line.startswith("tfpipe: ")] == lines[-1:]
+    return lines[-1]
+
+
+@pytest.fixture
+def fault():
+    """Notes a fault, what became of it and the exit code: `make chaos` prints them as a table."""
+
+    def note(what: str, happened: str, code: int | str) -> None:
+        if path := os.environ.get("FAULT_TABLE"):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"fault": what, "happened": happened, "code": code}) + "\n")
+
+    return note

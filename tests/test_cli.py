@@ -1,64 +1,20 @@
 import json
 import os
 import re
-import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import tiny_config
+from conftest import last_line
 
 import tfpipe
-from tfpipe import cli
 from tfpipe.config import Config
-from tfpipe.config_file import dump_config, load_config
+from tfpipe.config_file import load_config
 from tfpipe.errors import Stopped, StopReason
-from tfpipe.rundir import RunDirectory, sha256_of_file
-
-
-@pytest.fixture
-def tfpipe_command(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process: arguments -> exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        monkeypatch.setattr(sys, "argv", ["tfpipe", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return command
-
-
-@pytest.fixture
-def tiny_file(tmp_path, tiny_reviews, tiny_encoder):
-    """The tiny configuration as a file."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(dump_config(tiny_config(tiny_reviews, tiny_encoder)), encoding="utf-8")
-    return path
-
-
-def last_line(answer):
-    """The message of a command that ended with exit code 2: one line, after whatever the stages said."""
-    code, out, error = answer
-    lines = error.splitlines()
-    assert code == 2 and out == "" and "Traceback" not in error
-    assert [line for line in lines if line.startswith("tfpipe: ")] == lines[-1:]
-    return lines[-1]
+from tfpipe.rundir import RunDirectory
 
 
 @pytest.mark.parametrize(
@@ -151,48 +107,6 @@ def test_a_failed_gate_is_exit_code_1(tfpipe_command, tiny_file, copied_run):
 def test_a_run_that_holds_is_exit_code_0(tfpipe_command, tiny_file, copied_run):
     code, out, error = tfpipe_command("run", tiny_file, "--run-dir", copied_run[1].path)
     assert code == 0 and out == "" and error.count("up to date") == 7
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 400 kB, and a function that makes it large."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]).returncode:
-        pytest.skip("no right to mount a small disk here")
-    try:
-        yield disk, lambda: subprocess.run([mount, "-o", "remount,size=100m", disk], check=True)
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-@pytest.fixture
-def small_files(tmp_path):
-    """A directory in which no file may pass 100 kB, and a function that lifts the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize(
-    ("room", "said"), [("small_disk", "no space left on device"), ("small_files", "file too large")]
-)
-def test_no_room_loses_nothing_that_was_committed(request, tfpipe_command, tiny_file, tiny_run, room, said):
-    directory, make_room = request.getfixturevalue(room)
-    command = ("train", tiny_file, "--run-dir", directory / "run")
-    message = last_line(tfpipe_command(*command))
-    assert f"{said}; make room and run the same command again" in message
-    run = RunDirectory(directory / "run")
-    assert run.record("prepare") is not None and run.record("train") is None
-    make_room()
-    code, _, error = tfpipe_command(*command)
-    assert code == 0 and "[1/7] prepare: up to date" in error
-    expected = sha256_of_file(tiny_run[1] / "train" / "model.safetensors")
-    assert sha256_of_file(run.path / "train" / "model.safetensors") == expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -321,28 +235,6 @@ def test_a_stopped_training_is_said_in_one_line(tfpipe_command, tiny_file, monke
     monkeypatch.setattr("tfpipe.pipeline.run", stop)
     line = f"tfpipe: stopped by {said} after step 120; the same command goes on\n"
     assert tfpipe_command("run", tiny_file) == (code, "", line)
-
-
-def test_a_terminated_run_resumes_to_the_same_weights(tfpipe_command, tiny_file, tiny_run, tmp_path):
-    command = ("train", tiny_file, "--run-dir", tmp_path / "run")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfpipe.cli", *map(str, command)], stderr=subprocess.PIPE, text=True
-    )
-    stored, give_up = tmp_path / "run" / "train" / "checkpoints", time.monotonic() + 120
-    while not list(stored.glob("step-*/checkpoint.json")) and process.poll() is None and time.monotonic() < give_up:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 143 and "Traceback" not in error
-    assert "XLA" not in error and "absl" not in error  # what TensorFlow says of its compiler
-    assert re.fullmatch(r"tfpipe: stopped by SIGTERM after step \d+; the same command goes on", error.splitlines()[-1])
-    assert RunDirectory(tmp_path / "run").record("train") is None
-
-    code, _, error = tfpipe_command(*command)
-    assert code == 0 and "[1/7] prepare: up to date" in error
-    assert re.search(r"continuing train after step \d+ of \d+", error)
-    for file in ("model.safetensors", "history.json"):
-        assert sha256_of_file(tmp_path / "run" / "train" / file) == sha256_of_file(tiny_run[1] / "train" / file)
 
 
 WAIT = """

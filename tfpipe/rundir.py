@@ -217,7 +217,7 @@ class RunDirectory:
             write_json(path / WORK_RECORD, {"fingerprint": fingerprint.digest})
         stage = StageDirectory(name, path, inputs, mirror=self._mirror)
         stage.clear_output()
-        started = time.time()
+        started = time.monotonic()
         yield stage
         _remove(stage.checkpoints)
         output = [
@@ -237,7 +237,7 @@ class RunDirectory:
             "settings": fingerprint.settings,
             "files": fingerprint.files,
             "inputs": fingerprint.inputs,
-            "seconds": round(time.time() - started, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "machine": machine(),
             "versions": package_versions(),
@@ -283,6 +283,12 @@ class RunDirectory:
             mirror.take_work(name)
         self._settled.add(name)
         return True
+
+
+def sha256_of_directory(path: Path) -> str:
+    """SHA-256 of the files in a directory, their names and content, in hexadecimal."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return _digest_of({str(file.relative_to(path)): {"sha256": sha256_of_file(file)} for file in files})
 
 
 def sha256_of_file(path: Path, sync: bool = False) -> str:

@@ -117,7 +117,7 @@ def test_two_workers_train_what_one_device_does(config, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, victim):
+def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, fault, victim):
     workers = Workers(tmp_path, config)
     workers.start()
     workers.until_stored(7)
@@ -134,6 +134,8 @@ def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, victim)
     assert codes == [0, 0] and all("continuing train after step" in each for each in said)
     for name in ("model.safetensors", "history.json"):
         assert (workers.run / "train" / name).read_bytes() == (undisturbed / "train" / name).read_bytes()
+    lost = "the chief" if victim == 0 else "a worker"
+    fault(f"{lost} lost in training on two", "the other ends within a minute; given again, the same bytes", 3)
 
 
 def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config, undisturbed, tmp_path):

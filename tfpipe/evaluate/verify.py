@@ -29,7 +29,7 @@ from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import write_serving_files
 from tfpipe.model.weights import load_classifier
-from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
+from tfpipe.rundir import StageDirectory, sha256_of_directory, write_json
 from tfpipe.train.devices import float32_kept
 
 
@@ -89,7 +89,8 @@ def run(config: Config, stage: StageDirectory) -> None:
         variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
         for variant in dict.fromkeys(("dense", *within))
     }
-    stage.choices["published"] = [str(path.relative_to(stage.path.parent)) for path in published.values()]
+    versions = {str(path.relative_to(stage.path.parent)): sha256_of_directory(path) for path in published.values()}
+    stage.choices |= {"published": list(versions), "published_sha256": versions}
     write_serving_files(serving, config.name, config.export.serving_version, published, texts, curve)
 
 
@@ -170,7 +171,7 @@ def publish(saved_model: Path, directory: Path) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     newest = max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
-    if newest and _contents(directory / str(newest)) == _contents(saved_model):
+    if newest and sha256_of_directory(directory / str(newest)) == sha256_of_directory(saved_model):
         say(f"  published already: {directory / str(newest)}")
         return directory / str(newest)
     target = directory / str(newest + 1)
@@ -180,7 +181,3 @@ def publish(saved_model: Path, directory: Path) -> Path:
     temporary.rename(target)
     say(f"  published {target}")
     return target
-
-
-def _contents(directory: Path) -> dict[str, str]:
-    return {str(file.relative_to(directory)): sha256_of_file(file) for file in directory.rglob("*") if file.is_file()}

@@ -1,8 +1,9 @@
 """The same SavedModel for the same model, to the last byte, whatever the process has done before.
 
-TensorFlow names functions by a counter of the process, lists them in the order of a hash table, and adds a random
-number. None of it means anything: its own fingerprints leave it out, and a loader renames every function. Here they
-are counted from 0, in the order in which they were made, and the number is a digest of the rest.
+TensorFlow names functions by a counter of the process, lists them in the order of a hash table, notes how many devices
+there were, and adds a random number. None of it means anything: its own fingerprints leave it out, and a loader renames
+every function. Here they are counted from 0, in the order in which they were made, and the number is a digest of the
+rest.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 _COUNTED = re.compile(r"(.+_)([0-9]+)")
 _GRADIENT = "_gradient_op_type"
 """attribute with the name of a gradient that only the process has that traced the function"""
 _NAME = "_user_specified_name"
+_OPTIONS = "config_proto"
+"""attribute of a call; it counts the devices of the machine that traced it"""
 
 
 def make_reproducible(directory: Path) -> None:
@@ -37,6 +40,10 @@ def make_reproducible(directory: Path) -> None:
         for nodes in (meta_graph.graph_def.node, *(function.node_def for function in library.function)):
             for node in nodes:
                 node.attr.pop(_GRADIENT, None)
+                if _OPTIONS in node.attr:
+                    options = config_pb2.ConfigProto.FromString(node.attr[_OPTIONS].s)
+                    options.ClearField("device_count")
+                    node.attr[_OPTIONS].s = options.SerializeToString(deterministic=True)
         for function in library.function:
             for argument in function.arg_attr.values():
                 if argument.attr[_NAME].s.isdigit():  # nobody named it: the number of a tensor

@@ -17,7 +17,7 @@ from typing import IO
 
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir import RunDirectory, sha256_of_directory
 
 BATCH = 64
 
@@ -75,7 +75,13 @@ def find_saved_model(path: Path, variant: str) -> Path:
             f"{', '.join(newest)}; give the directory of a version to use it all the same"
         )
     if versions:
-        return published / str(max(versions))
+        version = published / str(max(versions))
+        expected = (
+            (record["choices"].get("published_sha256") or {}).get(str(version.relative_to(path))) if record else None
+        )
+        if expected is not None and sha256_of_directory(version) != expected:
+            raise InputError(f"{version}: its content is not what was published; publish it again with --redo verify")
+        return version
     if (path / "config.yaml").is_file():
         others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if child.name.isdigit()})
         found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
