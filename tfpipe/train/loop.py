@@ -9,6 +9,7 @@ these, so a resumed run ends bit-identical.
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -241,7 +242,8 @@ class _Rate:
     """Examples per second of the steps themselves: tracing, evaluation and checkpoints are left out."""
 
     def __init__(self):
-        self._steps: list[tuple[float, int]] = []
+        self._last: deque[tuple[float, int]] = deque(maxlen=20)
+        self._seconds, self._examples = 0.0, 0
         self._traced: set[int] = set()
         self._began = 0.0
 
@@ -250,18 +252,16 @@ class _Rate:
 
     def ends(self, examples: int, steps: int) -> None:
         if steps in self._traced:
-            self._steps.append((time.monotonic() - self._began, examples))
+            seconds = time.monotonic() - self._began
+            self._last.append((seconds, examples))
+            self._seconds, self._examples = self._seconds + seconds, self._examples + examples
         self._traced.add(steps)  # the first of each number traces
 
     @property
     def recent(self) -> float:
-        return self._rate(self._steps[-20:])
+        seconds = sum(each for each, _ in self._last)
+        return sum(examples for _, examples in self._last) / seconds if seconds else 0.0
 
     @property
     def overall(self) -> float:
-        return self._rate(self._steps)
-
-    @staticmethod
-    def _rate(steps: list[tuple[float, int]]) -> float:
-        seconds = sum(each for each, _ in steps)
-        return sum(examples for _, examples in steps) / seconds if seconds else 0.0
+        return self._examples / self._seconds if self._seconds else 0.0
