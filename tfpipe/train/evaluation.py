@@ -58,6 +58,7 @@ class Evaluation:
             return strategy.experimental_local_results(strategy.run(answer, args=(batch_of(batches, 0),)))[0]
 
         self._steps, self._own_batches, self._answers = steps, own_batches, answers
+        self._feed: Feed | None = None
 
     def logits(self, asked_to_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
         """[rows of the table, labels] float32, zeros for rows that are not evaluated; the same on every worker.
@@ -66,12 +67,15 @@ class Evaluation:
           asked_to_stop: looked at between batches; None is returned where it is true.
         """
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
+        if self._feed is None:
+            self._feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
+        else:
+            self._feed.restart()
         with progress_bar("evaluate", self._table.num_rows) as bar:
             for examples in self._steps.examples:  # of all replicas, in their order
                 if asked_to_stop():
                     return None
-                answers = self._answers(feed.next(1)).numpy()
+                answers = self._answers(self._feed.next(1)).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]
                 bar.advance(int((examples >= 0).sum()))
         return logits
