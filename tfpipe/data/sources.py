@@ -122,7 +122,8 @@ def open_bytes(path: str) -> BinaryIO:
             return stream
         import pyarrow
 
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression)
+        # Arrow's stream alone has no readline().
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression))
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("tensorflow", "pyarrow"):
             raise

@@ -151,6 +151,13 @@ def test_compressed_and_cut_short(tmp_path):
         read(tmp_path, content[: len(content) // 2], name="data.csv.gz")
 
 
+@pytest.mark.parametrize("count", [1, 5000, 100_000])
+def test_compressed_files_are_read_whatever_their_size_and_their_end(tmp_path, count):
+    content = "text,label\n" + "\n".join(f"row {n} of many,a" for n in range(count))
+    usable, rejected, _ = read(tmp_path, gzip.compress(content.encode(), 1), name="data.csv.gz")
+    assert len(usable) == count and not rejected and usable[-1][:2] == (count + 1, f"row {count - 1} of many")
+
+
 def test_excerpt_is_short_and_on_one_line():
     assert excerpt("a\n b") == "a b"
     assert len(excerpt("x" * 1000)) == 80 and excerpt("x" * 1000).endswith("…")
