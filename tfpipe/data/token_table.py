@@ -142,7 +142,11 @@ class TokenTable:
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
             num_labels, pad_id, names = (manifest[name] for name in ("num_labels", "pad_id", "shards"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not all(type(number) is int for number in (num_labels, pad_id)):
+                raise TypeError("num_labels and pad_id must be numbers")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError("shards must be names")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{directory}: no token table; make it again with --redo prepare") from error
         shards = [_open_shard(directory / name, num_labels) for name in names]
         return TokenTable(shards, num_labels=num_labels, pad_id=pad_id)

@@ -39,6 +39,12 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert read(tmp_path, "\ufefftext,label\r\nnaïve,a\r\n")[0] == [(2, "naïve", None, "a")]
 
 
+def test_a_quote_after_a_byte_order_mark_is_a_quote(tmp_path):
+    columns = {"text_column": "te\nxt"}
+    assert read(tmp_path, '\ufeff"te\nxt",label\none,a\n', **columns)[0] == [(3, "one", None, "a")]
+    assert "line 1: not a CSV header" in error(tmp_path, '\ufeff"text,label\none,a\n')
+
+
 def test_columns_are_found_by_name(tmp_path):
     columns = {"text_column": "first", "text_pair_column": "second", "label_column": "y"}
     assert read(tmp_path, "y,second,first\na,B,A\n", **columns)[0] == [(2, "A", "B", "a")]
