@@ -74,7 +74,7 @@ class Mirror:
         """The fingerprint under which work on a stage goes on there; None where there is none to go on from."""
         try:
             return json.loads((self.remote / name / WORK_RECORD).read_bytes() or "null")["fingerprint"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def take_work(self, name: str) -> None:
@@ -99,7 +99,7 @@ class Mirror:
         found = 0
         for variant in (self.remote / SERVING).children():
             versions = self.remote / SERVING / variant
-            numbers = sorted((int(each) for each in versions.children() if each.isdigit()), reverse=True)
+            numbers = sorted((int(each) for each in versions.children() if re.fullmatch("[0-9]+", each)), reverse=True)
             for number in (each for each in numbers if (versions / each / SAVED_MODEL).exists()):
                 local = self.path / SERVING / variant / str(number)
                 if not (versions / number).holds(local):
@@ -159,9 +159,25 @@ def parse_record(content: bytes | None) -> dict[str, Any] | None:
     """A stage's record from the content of `stage.json`; None where that is not a whole one."""
     try:
         record = json.loads(content or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("files_written"), dict) else None
+    return record if _is_whole(record) else None
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether a record has what is read of it, each of its kind."""
+    kinds = {"fingerprint": str, "output": str} | dict.fromkeys(("settings", "files", "inputs", "choices"), dict)
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return False
+    texts = [*record["files"].values(), *record["inputs"].values()]
+    written, published = record.get("files_written"), record["choices"].get("published", [])
+    if not isinstance(written, dict) or not isinstance(published, list):
+        return False
+    for entry in written.values():
+        if not isinstance(entry, dict) or type(entry.get("size_bytes")) is not int:
+            return False
+        texts.append(entry.get("sha256"))
+    return all(isinstance(text, str) for text in [*texts, *published])
 
 
 def _content(path: Path) -> bytes | None:

@@ -139,7 +139,7 @@ class RunDirectory:
             return None  # what is missing here is brought when it is read
         for relative, entry in record["files_written"].items():
             path = self.path / name / relative
-            if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
+            if not os.path.isfile(path) or path.stat().st_size != entry["size_bytes"]:
                 return f"{relative} is missing or has another size"
         return None
 
@@ -207,7 +207,7 @@ class RunDirectory:
         (path / RECORD).unlink(missing_ok=True)
         try:
             begun = json.loads((path / WORK_RECORD).read_text(encoding="utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             begun = None
         if self._mirror is not None:
             self._mirror.begin(name, anew=begun != fingerprint.digest)
@@ -262,7 +262,7 @@ class RunDirectory:
         return {
             relative: entry
             for relative, entry in files.items()
-            if not paths[relative].is_file() or sha256_of_file(paths[relative]) != entry["sha256"]
+            if not os.path.isfile(paths[relative]) or sha256_of_file(paths[relative]) != entry["sha256"]
         }
 
     def _is_settled(self, name: str, mirror: Mirror) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import deque
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfpipe.console import say
@@ -61,10 +63,14 @@ class Checkpoints:
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
                 progress = Progress(**{name: stored[name] for name in ("step", "history", "best", "best_step")})
+                if type(progress.step) is not int or type(progress.best_step) not in (int, type(None)):
+                    raise ValueError("a step is no number")
+                if not isinstance(progress.history, list) or f"step-{step}/state.safetensors" not in stored["files"]:
+                    raise ValueError("history, or the file of the weights, is missing")
                 for name, expected in stored["files"].items():
                     if sha256_of_file(self.directory / name) != expected:
                         raise ValueError(f"{name} has changed")
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
                 shutil.rmtree(self._path(step))
                 continue
@@ -117,7 +123,8 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Of the checkpoints that are marked as whole, the newest first."""
-        return sorted((int(path.parent.name[5:]) for path in self.directory.glob(f"step-*/{MARKER}")), reverse=True)
+        names = (path.parent.name[5:] for path in self.directory.glob(f"step-*/{MARKER}"))
+        return sorted((int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)), reverse=True)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step}"
@@ -126,7 +133,10 @@ class Checkpoints:
         return self.directory / f"best-{step}" / "model.safetensors"
 
     def _best_of(self, step: int) -> str:
-        return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
+        try:
+            return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return ""  # `restore` will say that it is not whole
 
     def _write(self, path: Path, variables: dict[str, tf.Variable]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +146,12 @@ class Checkpoints:
         return path
 
     def _read(self, path: Path, variables: dict[str, tf.Variable]) -> None:
-        values = load_file(path)
-        shapes = {name: value.shape for name, value in values.items()}
-        if shapes != {name: tuple(each.shape) for name, each in variables.items()}:
+        try:
+            values = load_file(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise InputError(f"{path}: can't be read ({error}); start over with --redo {self._stage.name}") from error
+        found = {name: (value.shape, value.dtype) for name, value in values.items()}
+        if found != {name: (tuple(each.shape), each.dtype.as_numpy_dtype) for name, each in variables.items()}:
             raise InputError(
                 f"{path}: holds other variables than there are here, as it was made in another precision or by another "
                 f"version of tfpipe; set train.precision as it was, or start over with --redo {self._stage.name}"
