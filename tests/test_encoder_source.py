@@ -689,11 +689,14 @@ def test_keras_nlp_errors(preset, encoder, tmp_path):
     fails("no such preset or directory; did you mean bert_tiny_en_uncased", open_source, "keras-nlp:bert_tiny_uncased")
     fails("no such preset or directory; known are bert_tiny_en_uncased", open_source, "keras-nlp:zzz")
     for call in (open_source, identity):
-        fails("no such directory; give a preset's name or a preset directory", call, "keras-nlp:./nowhere")
+        for nowhere in ("./nowhere", "~nobody/x", "./" + "x" * 5000):
+            fails("no such directory; give a preset's name or a preset directory", call, f"keras-nlp:{nowhere}")
         fails("is in the transformers layout; drop the prefix: encoder.source: ", call, f"keras-nlp:{encoder}")
         fails(
             "config.json: not the configuration of a KerasNLP preset .*; save it again", call, f"keras-nlp:{tmp_path}"
         )
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    fails("config.json: not the configuration of a KerasNLP preset", identity, f"keras-nlp:{tmp_path}")
     fails("is a KerasNLP preset; set encoder.source to keras-nlp:", open_source, str(preset))
 
     def copy(name: str) -> Path:
