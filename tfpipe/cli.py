@@ -297,7 +297,8 @@ def _explain_os_error(error: OSError) -> str | None:
 
 
 def _exit(code: int, message: str) -> None:
-    print(f"tfpipe: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())  # it may quote anything, and a terminal obeys what can't be printed
+    print("tfpipe:", "".join(each if each.isprintable() else repr(each)[1:-1] for each in line), file=sys.stderr)
     sys.exit(code)
 
 

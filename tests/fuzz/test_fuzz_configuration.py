@@ -6,9 +6,12 @@ import contextlib
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import yaml
 from fuzz.harness import CASES, VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
@@ -224,3 +227,25 @@ def test_tf_config():
 
 def test_there_are_enough_cases():
     assert sum(CASES.values()) >= 10_000
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "place"),
+    [
+        (LAUGHS, [], "run.yaml"),
+        (MERGES, [], "run.yaml"),
+        (b"name: \xff", [], "run.yaml"),
+        (SMALL + b'? "a\\x1b[2J\\u2028\\ud800b"\n: 1\n', [], "run.yaml"),
+        (SMALL, ["--set", os.fsdecode(b"name=\xff\x1b[A\nx")], "--set name="),
+        (SMALL, ["--set", "train.epochs=" + "9" * 100_000], "--set train.epochs="),
+        (SMALL, ["--set", "a." * 20_000 + "b=1"], "run.yaml"),
+    ],
+    ids="laughs merges encoding key bytes digits dots".split(),
+)
+def test_the_command_line_ends_with_one_printable_line(tmp_path, content, arguments, place):
+    (tmp_path / "run.yaml").write_bytes(content)
+    command = [sys.executable, "-m", "tfpipe.cli", "config", "show", tmp_path / "run.yaml", *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    line = done.stderr.decode().removesuffix("\n")
+    assert done.returncode == 2 and not done.stdout
+    assert line.startswith("tfpipe: ") and line.isprintable() and place in line and len(line) < 2500
