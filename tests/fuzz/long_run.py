@@ -1,6 +1,7 @@
 """`make fuzz`: a million cases, other ones each time, by two processes; a table, and what failed, at the end.
 
 FUZZ_CASES: cases in all. FUZZ_SEED: seed of an earlier run, to see it again. FUZZ_ONLY: a part of the modules' names.
+FUZZ_PROCESSES: how many at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROCESSES = 2
+PROCESSES = int(os.environ.get("FUZZ_PROCESSES", "2"))
 
 
 def run(module: Path, scratch: Path, environment: dict[str, str]) -> tuple[int, str, dict[str, dict[str, float]]]:
