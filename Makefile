@@ -15,7 +15,7 @@ help:
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
-	@echo "make fuzz                         a million damaged inputs, two processes, about an hour; FUZZ_CASES=10000 for fewer"
+	@echo "make fuzz                         a million damaged inputs, two processes, about half an hour; FUZZ_CASES=… for fewer"
 	@echo "make lock                         resolve requirements.lock again"
 
 # The stamp is written last: an interrupted installation is done again.

@@ -31,7 +31,7 @@ def checkpoints(tmp_path):
         {"history": 3},
         {"best_step": [1]}, "[" * 100_000, "null",
     ],
-    ids=repr,
+    ids=lambda changes: repr(changes)[:30],
 )  # fmt: skip
 def test_a_damaged_marker_gives_way_to_the_checkpoint_before(checkpoints, changes, capsys):
     marker = checkpoints.directory / "step-7" / "checkpoint.json"
