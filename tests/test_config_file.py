@@ -106,6 +106,13 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
             {True: "yes"},
             "[key]: expected text; put it in quotes (received True)",
         ),
+        ("train.batch_size", True, "train.batch_size: expected a number, not true or false; yes, no, on and off are"),
+        ("train.epochs", False, "expected a number, not true or false"),
+        ("verify.batch_sizes", [True, 32], "expected a number, not true or false"),
+        ("distill", {"hidden_weight": 1, "layer_map": {True: 1}}, "expected a number, not true or false"),
+        ("data.label_names", {1.5: "yes"}, "[key]: expected text; put it in quotes (received 1.5)"),
+        ("data.filter", {"year": [2.5]}, "data.filter.year.0: expected text; put it in quotes (received 2.5)"),
+        ("name", [[["x"] * 9] * 9] * 9, "name: Input should be a valid string (received [[[...], [...]"),
         ("data.filter", {"year": [None]}, "data.filter.year.0: Input should be a valid string (received None)"),
         ("data.max_length", 3, "greater than or equal to 4"),
         ("data.max_length", 4097, "less than or equal to 4096"),
@@ -240,6 +247,10 @@ def test_an_override_of_an_unknown_setting_is_refused(write, override):
         ("name: !!bool x", "not valid YAML"),
         ("name: !!timestamp x", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
+        ("name: x\nname: y", "not valid YAML: the key name stands twice"),
+        ("seed: 010", "not valid YAML: 010 counts in octal"),
+        ("seed: 0x" + "f" * 5000, "not valid YAML: a number of 5002 characters"),
+        ("x" * (2 << 20), "not valid YAML: more than 1 MB of text"),
         ("", "expected a mapping of settings, found NoneType"),
         ("- a\n- b", "expected a mapping of settings, found list"),
         ("just text", "expected a mapping of settings, found str"),
@@ -251,6 +262,20 @@ def test_a_file_that_holds_no_settings_is_refused(write, content, said):
     path = write(content)
     message = error_of(load_config, path)
     assert message.startswith(f"{path}: ") and said in message
+
+
+def test_an_override_changes_one_place_whatever_has_an_alias(write):
+    path = write(b"""name: x
+data: {source: a}
+encoder: {source: e}
+train: {early_stopping: &patient {patience: 4}, reduce_on_plateau: *patient}
+""")
+    train = load_config(path, ["train.early_stopping.patience=7"]).train
+    assert (train.early_stopping.patience, train.reduce_on_plateau.patience) == (7, 4)
+
+
+def test_a_file_without_an_end_is_refused():
+    assert "more than 1 MB" in error_of(load_config, "/dev/zero")
 
 
 def test_a_path_that_is_no_file_is_named(tmp_path):

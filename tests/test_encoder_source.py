@@ -21,7 +21,7 @@ from huggingface_hub.utils import reset_sessions
 from safetensors.numpy import load_file, save_file
 
 from tfpipe import encoder_files
-from tfpipe.encoder_source import identity, open_source
+from tfpipe.encoder_source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
 from tfpipe.rundir import sha256_of_file
 
@@ -209,9 +209,11 @@ def test_tensors_that_do_not_fit(encoder):
         ({"hidden_act": "silu"}, 'hidden_act is "silu"; supported are gelu, gelu_python, gelu_new, .*, relu'),
         ({"hidden_act": ["gelu"]}, r'hidden_act is \["gelu"\]; supported are'),
         ({"hidden_act": ...}, "hidden_act is missing"),
-        ({"hidden_size": ...}, "hidden_size is missing; expected a whole number of at least 1"),
+        ({"hidden_size": ...}, "hidden_size is missing; expected a whole number from 1 to 16777216"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; expected a whole number"),
         ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0; expected a whole number"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected a whole number from 1 to 1000"),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps is 1000.*; expected a number from 1e-15 to 0.01"),
         ({"vocab_size": "99"}, 'vocab_size is "99"; expected a whole number'),
         ({"type_vocab_size": True}, "type_vocab_size is true; expected a whole number"),
         ({"num_attention_heads": 5}, r"hidden_size is 32; expected a multiple of num_attention_heads \(5\)"),
@@ -253,7 +255,11 @@ def test_first_published_configurations_have_fewer_keys(encoder):
 
 def test_unreadable_text_files(encoder):
     config = (encoder / "config.json").read_bytes()
-    for content, message in ((config[:-3], "not a readable JSON file"), (b"[]", "expected a JSON object, found list")):
+    for content, message in (
+        (config[:-3], "not a readable JSON file"),
+        (b"[" * 100_000, "not a readable JSON file"),
+        (b"[]", "expected a JSON object, found list"),
+    ):
         (encoder / "config.json").write_bytes(content)
         fails(f"^{encoder}/config.json: {message}.*; get the file again", open_source, str(encoder))
     (encoder / "config.json").write_bytes(config)
@@ -685,11 +691,14 @@ def test_keras_nlp_errors(preset, encoder, tmp_path):
     fails("no such preset or directory; did you mean bert_tiny_en_uncased", open_source, "keras-nlp:bert_tiny_uncased")
     fails("no such preset or directory; known are bert_tiny_en_uncased", open_source, "keras-nlp:zzz")
     for call in (open_source, identity):
-        fails("no such directory; give a preset's name or a preset directory", call, "keras-nlp:./nowhere")
+        for nowhere in ("./nowhere", "~nobody/x", "./" + "x" * 5000):
+            fails("no such directory; give a preset's name or a preset directory", call, f"keras-nlp:{nowhere}")
         fails("is in the transformers layout; drop the prefix: encoder.source: ", call, f"keras-nlp:{encoder}")
         fails(
             "config.json: not the configuration of a KerasNLP preset .*; save it again", call, f"keras-nlp:{tmp_path}"
         )
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    fails("config.json: not the configuration of a KerasNLP preset", identity, f"keras-nlp:{tmp_path}")
     fails("is a KerasNLP preset; set encoder.source to keras-nlp:", open_source, str(preset))
 
     def copy(name: str) -> Path:
@@ -724,3 +733,22 @@ def test_a_loaded_module_without_a_specification(monkeypatch):
     module = type(sys)("made_by_hand")
     monkeypatch.setitem(sys.modules, "made_by_hand", module)
     fails("package made_by_hand is not installed", encoder_files.path_in_package, "package:made_by_hand/x")
+
+
+@pytest.mark.parametrize(
+    "source", ["x" * 5000, "~nobody/x", "a\0b", "~\0", "\ud800", "package:json/\0", "package:json/" + "x" * 5000]
+)
+def test_a_name_that_nothing_can_have_is_refused(source):
+    fails("^(encoder.source|x|~nobody|package)", open_source, source)
+
+
+def test_an_index_of_weights_with_a_name_that_no_file_can_have(encoder):
+    (encoder / "model.safetensors").unlink()
+    (encoder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    fails("index.json: names xxx", open_source, str(encoder))
+
+
+def test_pieces_that_look_like_line_ends_are_pieces(encoder):
+    pieces = ["a", "\u2028", "\x85", "\x1c", "\v", "", "b"]
+    (encoder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    assert vocabulary_of(encoder) == pieces

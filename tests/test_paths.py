@@ -12,10 +12,11 @@ from conftest import TokenRow, write_token_table
 
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import sealed
 from tfpipe.paths import path_inside
 from tfpipe.remote import Remote
 from tfpipe.rundir import RunDirectory, StageDirectory
-from tfpipe.train.checkpoints import Checkpoints, Progress, digest_of
+from tfpipe.train.checkpoints import Checkpoints, Progress
 
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "..", "", ".", "a\0b", None, 3]
 _numbers = itertools.count()
@@ -38,6 +39,17 @@ def test_what_stays_inside_is_taken(tmp_path):
         path_inside(tmp_path, "outside/passwd", "x", through_links=False)
 
 
+EMPTY = {
+    "fingerprint": "f",
+    "output": "o",
+    "settings": {},
+    "files": {},
+    "inputs": {},
+    "choices": {},
+    "files_written": {},
+}
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -48,7 +60,7 @@ def test_what_stays_inside_is_taken(tmp_path):
 )
 def test_a_record_names_files_of_its_stage(tmp_path, record):
     (tmp_path / "verify").mkdir()
-    (tmp_path / "verify" / "stage.json").write_text(json.dumps(record))
+    (tmp_path / "verify" / "stage.json").write_text(json.dumps(sealed(EMPTY | record)))
     with pytest.raises(InputError, match=r"verify/stage\.json: the path .* leads out of"):
         RunDirectory(tmp_path).record("verify")
 
@@ -59,7 +71,7 @@ def test_a_record_on_a_store_writes_nothing_outside(tmp_path, monkeypatch):
     url = f"ram://test-paths-{next(_numbers)}/run"
     run = RunDirectory(url)
     victim = run.path.parent / "victim"
-    record = {"fingerprint": "f", "files_written": {"../../victim": {"sha256": "0" * 64, "size_bytes": 4}}}
+    record = sealed(EMPTY | {"files_written": {"../../victim": {"sha256": "0" * 64, "size_bytes": 4}}})
     for name, content in (("run/train/stage.json", json.dumps(record)), ("victim", "evil")):
         with tf.io.gfile.GFile(f"{url.removesuffix('/run')}/{name}", "w") as file:
             file.write(content)
@@ -82,8 +94,7 @@ def test_a_checkpoint_that_names_other_files_does_not_count(tmp_path, capsys, ch
     marker = stage.checkpoints / "step-7" / "checkpoint.json"
     assert Checkpoints(stage, {"model": module}).restore().step == 7
     stored = json.loads(marker.read_text()) | change
-    stored["sha256"] = digest_of({name: value for name, value in stored.items() if name != "sha256"})
-    marker.write_text(json.dumps(stored))
+    marker.write_text(json.dumps(sealed(stored)))
     assert Checkpoints(stage, {"model": module}).restore() is None
     assert "the checkpoint of step 7 is not whole" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import sealed
 from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_file, write_json, write_text
 
 
@@ -115,12 +116,53 @@ def test_a_record_that_is_not_whole_is_not_trusted(run, content):
     assert run.why_redo("train", fingerprint()) is not None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files_written": {"model": 1}}, {"files_written": {"model": {"sha256": 3, "size_bytes": 7}}},
+        {"files_written": {"model": {"sha256": "x", "size_bytes": "7"}}}, {"settings": []}, {"files": {"a": 1}},
+        {"inputs": None},
+        {"choices": None}, {"choices": {"published": 1}}, {"choices": {"published": [1]}}, {"output": 3},
+        {"fingerprint": None}, "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_record_with_something_of_another_kind_is_no_commit(run, changes):
+    record = commit(run).path / "stage.json"
+    whole = json.loads(record.read_text())
+    record.write_text(changes if isinstance(changes, str) else json.dumps(sealed(whole | changes)))
+    assert run.record("train") is None and run.why_redo("train", fingerprint()) == "its stage.json is damaged"
+
+
+def test_a_record_of_which_a_byte_was_changed_is_no_commit(run):
+    record = commit(run).path / "stage.json"
+    text = record.read_text()
+    record.write_text(text.replace('"seconds": 0', '"seconds": 1'))
+    assert record.read_text() != text and run.why_redo("train", fingerprint()) == "its stage.json is damaged"
+
+
+def test_a_recorded_file_with_a_name_that_none_can_have_is_missing(run):
+    record = commit(run).path / "stage.json"
+    whole = json.loads(record.read_text())
+    whole["files_written"]["x" * 5000] = whole["files_written"]["model"]
+    record.write_text(json.dumps(sealed(whole)))
+    assert "is missing" in run.why_redo("train", fingerprint())
+    with pytest.raises(InputError, match="its content is not what stage train wrote"):
+        run.verified("train")
+
+
+def test_a_damaged_record_of_work_starts_it_anew(run):
+    stage = begin(run, fingerprint())
+    (stage.path / "work.json").write_text("[" * 100_000)
+    with run.stage("train", fingerprint()) as again:
+        assert not again.checkpoints.exists()
+
+
 def test_a_truncated_record_is_not_a_commit(run):
     stage = commit(run)
     text = (stage.path / "stage.json").read_text()
     for length in (1, len(text) // 2, len(text) - 3):
         (stage.path / "stage.json").write_text(text[:length])
-        assert run.why_redo("train", fingerprint()) == "not done yet"
+        assert run.why_redo("train", fingerprint()) == "its stage.json is damaged"
 
 
 def test_a_file_that_is_missing_or_shorter_means_redo(run):

@@ -6,14 +6,19 @@ Enters: one YAML file and `--set a.b=VALUE` overrides. Leaves: a `Config`. An un
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tfpipe import strict_yaml
 from tfpipe.config import Config
 from tfpipe.errors import InputError
+
+_received = reprlib.Repr()  # of what may be large, or hold large things many times over
+_received.maxlevel, _received.maxstring, _received.maxother, _received.maxlong = 2, 200, 200, 200
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -23,7 +28,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
       InputError: the file can't be read, is not YAML, or a setting is unknown or out of range.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            text = file.read(strict_yaml.MOST_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: can't read the configuration ({_reason(error)}); give the path of a YAML file"
@@ -67,9 +73,8 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 def read_yaml(text: str, where: str) -> Any:
     """A value from YAML; `where` stands before an error."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets through whatever its conversions raise: ValueError for 2024-13-45, KeyError for !!bool x, …
+        return strict_yaml.read(text)
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where}not valid YAML: {reason}") from error
 
@@ -112,7 +117,7 @@ def _explain(problem: dict[str, Any]) -> str:
         message = "expected a section, that is, a mapping of settings"
     elif problem["type"] == "string_type" and not isinstance(problem["input"], (dict, list, type(None))):
         message = "expected text; put it in quotes"
-    received = "" if isinstance(problem["input"], dict) else f" (received {problem['input']!r})"
+    received = "" if isinstance(problem["input"], dict) else f" (received {_received.repr(problem['input'])})"
     return f"{location}: {message}{received}" if location else message
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -12,7 +13,16 @@ PositiveFloat = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
-Interval = PositiveInt | Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)? ?(s|min|h)$")]
+def _as_interval(value: Any) -> Any:
+    """Steps from 1 on, or a time above 0."""
+    steps = type(value) is int and value > 0
+    if steps or (isinstance(value, str) and _TIME.fullmatch(value) and steps_or_seconds(value) > 0.0):
+        return value
+    raise ValueError("expected a number of steps, or a time such as 90 s, 10 min or 1 h")
+
+
+_TIME = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})? ?(s|min|h)")
+Interval = Annotated[int | str, BeforeValidator(_as_interval)]
 """a number of steps, or a time such as `90 s`, `10 min`, `1 h`"""
 
 
@@ -25,8 +35,8 @@ def steps_or_seconds(interval: int | str) -> int | float:
 
 
 def _as_text(value: Any) -> Any:
-    """A number that stands for text, such as the label 0: YAML knows no other way to write it without quotes."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """A number that stands for text, such as the label 0; not 1.50, of which YAML leaves 1.5."""
+    return str(value) if type(value) is int else value
 
 
 def as_list(value: Any) -> Any:
@@ -42,3 +52,21 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        types = _types(cls.model_fields[info.field_name].annotation)
+        if bool not in types and types & {int, float} and _holds_bool(value):
+            raise ValueError("expected a number, not true or false; yes, no, on and off are these in YAML")
+        return value
+
+
+def _types(annotation: Any) -> set[Any]:
+    return {annotation}.union(*map(_types, get_args(annotation))) if get_args(annotation) else {annotation}
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(isinstance(each, bool) for each in (*value, *value.values()))
+    return any(isinstance(each, bool) for each in as_list(value))

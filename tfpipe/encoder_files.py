@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def path_in_package(source: str) -> Path:
     roots = [Path(root).resolve() for root in specification.submodule_search_locations or []]
     for root in roots:
         path = path_inside(root, relative, source, through_links=False) if relative else root
-        if path.exists():
+        if os.path.exists(path):
             return path.resolve()
     places = " or ".join(map(str, roots)) or f"{name}, which is a single module"
     raise InputError(f"{source}: there is no {relative or 'path'} in {places}; check PATH in package:NAME/PATH")
@@ -48,6 +49,8 @@ def parse(source: str) -> tuple[str, str]:
     kind, separator, reference = source.partition(":")
     if not separator or kind not in ("package", "hf", "keras-nlp"):
         kind, reference = "directory", source
+    if re.search("[\0\ud800-\udfff]", source):
+        raise InputError(f"encoder.source {source!r}: nothing can have this name; see `tfpipe config schema`")
     if not reference.strip():
         raise InputError(f"encoder.source {source!r}: nothing behind the prefix; see `tfpipe config schema`")
     return kind, reference
@@ -67,10 +70,10 @@ def directory_of(source: str, weights: bool) -> Path:
     if kind == "hf":
         directory = _hub_snapshot(source, weights)
     else:
-        directory = path_in_package(source) if kind == "package" else Path(reference).expanduser()
-    if directory.is_file():
+        directory = path_in_package(source) if kind == "package" else Path(os.path.expanduser(reference))
+    if os.path.isfile(directory):  # not Path's own, which raises for a name that is too long
         raise InputError(f"{source}: is a file; encoder.source is the directory that holds {CONFIG} and {WEIGHTS}")
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise InputError(
             f"{source}: no such directory; expected package:NAME/PATH, hf:ORGANISATION/NAME, keras-nlp:PRESET, or a "
             "local directory in the transformers layout"

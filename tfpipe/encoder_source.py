@@ -159,7 +159,8 @@ def shape_of(source: str) -> tuple[dict[str, Any], Path]:
 
 def vocabulary_of(directory: Path) -> list[str]:
     """The word pieces of a tokenizer's directory, in their order."""
-    return (directory / VOCABULARY).read_text(encoding="utf-8").splitlines()
+    with open(directory / VOCABULARY, encoding="utf-8") as file:  # not splitlines(): a piece may be U+0085 or U+2028
+        return [line.rstrip("\n") for line in file]
 
 
 def check_reads(architecture: dict[str, Any], setting: str, source: str, max_length: int, *, pairs: bool) -> None:

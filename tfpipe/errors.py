@@ -5,9 +5,16 @@ Anything else that is raised is a bug and shows its traceback.
 
 from typing import NamedTuple
 
+_LONGEST_MESSAGE = 2000
+
 
 class InputError(ValueError):
     """The user's input is wrong: exit code 2, one line that says what, where, what was expected and what to do."""
+
+    def __init__(self, message: str):
+        if len(message) > _LONGEST_MESSAGE:  # it quotes what was given, which may be anything
+            message = f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 2 :]}"
+        super().__init__(message)
 
 
 class GateError(RuntimeError):

@@ -1,4 +1,4 @@
-"""What decides the output of a stage, as one digest; and what differs from it, in words.
+"""What decides the output of a stage, as one digest; what differs from it, in words; a seal for what is recorded.
 
 Enters: settings, files from outside the run, outputs of earlier stages. Leaves: the digest under which a stage is
 committed and its work goes on.
@@ -11,6 +11,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of what it says, so that a changed byte is noticed."""
+    return record | {"sha256": _digest({name: value for name, value in record.items() if name != "sha256"})}
+
+
+def is_sealed(record: Any) -> bool:
+    """Whether a record says what was sealed."""
+    return isinstance(record, dict) and record.get("sha256") == sealed(record)["sha256"]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Fingerprint:
     def digest(self) -> str:
         """SHA-256 over the three parts. Where a file lies does not matter, only what it holds."""
         parts = {"settings": self.settings, "files": sorted(self.files.values()), "inputs": self.inputs}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return _digest(parts)
 
     def difference(self, record: dict[str, Any]) -> str:
         """Says in one line how a stage's record differs from this fingerprint."""

@@ -117,16 +117,16 @@ def open_preset(preset: str) -> Preset:
 def preset_files(preset: str, weights: bool) -> list[Path]:
     """The files of a local preset directory, without importing Keras; empty for a name or a hub address."""
     _check_directory(preset)
-    directory = Path(preset).expanduser()
-    if not directory.is_dir():
+    directory = Path(os.path.expanduser(preset))
+    if not os.path.isdir(directory):
         return []
     patterns = [_CONFIG, "tokenizer.json", "assets/tokenizer/*", *(["model*.weights.*"] if weights else [])]
     return sorted({path for pattern in patterns for path in directory.glob(pattern) if path.is_file()})
 
 
 def _check_directory(preset: str) -> None:
-    directory = Path(preset).expanduser()
-    if not directory.is_dir():
+    directory = Path(os.path.expanduser(preset))
+    if not os.path.isdir(directory):  # not Path's own, which raises for a name that is too long
         if "://" not in preset and ("/" in preset or preset.startswith((".", "~"))):
             raise InputError(f"keras-nlp:{preset}: no such directory; give a preset's name or a preset directory")
         return
@@ -147,7 +147,7 @@ def _json_of(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not the configuration of a KerasNLP preset ({error}); save it again") from error
     return content
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import is_sealed
 from tfpipe.paths import path_inside
 from tfpipe.remote import Remote, files_below
 
@@ -75,7 +76,7 @@ class Mirror:
         """The fingerprint under which work on a stage goes on there; None where there is none to go on from."""
         try:
             return json.loads((self.remote / name / WORK_RECORD).read_bytes() or "null")["fingerprint"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def take_work(self, name: str) -> None:
@@ -100,7 +101,7 @@ class Mirror:
         found = 0
         for variant in (self.remote / SERVING).children():
             versions = self.remote / SERVING / variant
-            numbers = sorted((int(each) for each in versions.children() if each.isdigit()), reverse=True)
+            numbers = sorted((int(each) for each in versions.children() if re.fullmatch("[0-9]+", each)), reverse=True)
             for number in (each for each in numbers if (versions / each / SAVED_MODEL).exists()):
                 local = self.path / SERVING / variant / str(number)
                 if not (versions / number).holds(local):
@@ -168,16 +169,32 @@ def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
     """
     try:
         record = json.loads(content or "null")
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get("files_written"), dict):
+        if not is_sealed(record) or not _is_whole(record):
+            return None
+    except (ValueError, RecursionError):
         return None
     for name in record["files_written"]:
         path_inside(stage, name, str(stage / RECORD))
-    choices = record.get("choices")
-    for name in (isinstance(choices, dict) and choices.get("published")) or ():
+    for name in record["choices"].get("published", ()):
         path_inside(stage.parent, name, str(stage / RECORD))
     return record
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record has what is read of it, each of its kind."""
+    kinds = {"fingerprint": str, "output": str} | dict.fromkeys(("settings", "files", "inputs", "choices"), dict)
+    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return False
+    texts = [*record["files"].values(), *record["inputs"].values()]
+    written, published = record.get("files_written"), record["choices"].get("published", [])
+    digests = record["choices"].get("published_sha256", {})
+    if not isinstance(written, dict) or not isinstance(published, list) or not isinstance(digests, dict):
+        return False
+    for entry in written.values():
+        if not isinstance(entry, dict) or type(entry.get("size_bytes")) is not int:
+            return False
+        texts.append(entry.get("sha256"))
+    return all(isinstance(text, str) for text in [*texts, *published])
 
 
 def _content(path: Path) -> bytes | None:

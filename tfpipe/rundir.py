@@ -29,7 +29,7 @@ from typing import Any
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
-from tfpipe.fingerprint import Fingerprint
+from tfpipe.fingerprint import Fingerprint, sealed
 from tfpipe.mirror import CHECKPOINTS, LOGS, RECORD, WORK_RECORD, Mirror, parse_record
 from tfpipe.provenance import machine, package_versions
 
@@ -132,14 +132,15 @@ class RunDirectory:
         """None when the committed stage still holds, else the reason why it must be done."""
         record = self.record(name)
         if record is None:
-            return "not done yet"
+            damaged = self._mirror is None and (self.path / name / RECORD).exists()
+            return f"its {RECORD} is damaged" if damaged else "not done yet"
         if record.get("fingerprint") != fingerprint.digest:
             return fingerprint.difference(record)
         if self._mirror is not None:
             return None  # what is missing here is brought when it is read
         for relative, entry in record["files_written"].items():
             path = self.path / name / relative
-            if not path.is_file() or path.stat().st_size != entry["size_bytes"]:
+            if not os.path.isfile(path) or path.stat().st_size != entry["size_bytes"]:
                 return f"{relative} is missing or has another size"
         return None
 
@@ -207,7 +208,7 @@ class RunDirectory:
         (path / RECORD).unlink(missing_ok=True)
         try:
             begun = json.loads((path / WORK_RECORD).read_text(encoding="utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             begun = None
         if self._mirror is not None:
             self._mirror.begin(name, anew=begun != fingerprint.digest)
@@ -245,6 +246,7 @@ class RunDirectory:
             "files_written": files,
             "output": _digest_of(files),
         }
+        record = sealed(json.loads(json.dumps(record)))  # as it will be read
         write_json(path / RECORD, record)
         (path / WORK_RECORD).unlink(missing_ok=True)
         if self._mirror is not None:
@@ -262,7 +264,7 @@ class RunDirectory:
         return {
             relative: entry
             for relative, entry in files.items()
-            if not paths[relative].is_file() or sha256_of_file(paths[relative]) != entry["sha256"]
+            if not os.path.isfile(paths[relative]) or sha256_of_file(paths[relative]) != entry["sha256"]
         }
 
     def _is_settled(self, name: str, mirror: Mirror) -> bool:

@@ -7,7 +7,7 @@ under the names of `BertModel`, one at a time. Wrong content is an `InputError` 
 from __future__ import annotations
 
 import json
-import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +41,7 @@ _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "type_vocab_size",
 )  # fmt: skip
+_MOST, _MOST_OTHERWISE = {"num_hidden_layers": 1000}, 1 << 24  # beyond, a file is damaged and would cost hours
 
 Tensors = Iterator[tuple[str, Callable[[], np.ndarray]]]
 """name as stored, and a function that loads the tensor"""
@@ -63,13 +64,13 @@ def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
 
     def whole(key: str) -> int:
         value = config.get(key)
-        if type(value) is not int or value < 1:
-            raise fail(key, "expected a whole number of at least 1")
+        if type(value) is not int or not 1 <= value <= _MOST.get(key, _MOST_OTHERWISE):
+            raise fail(key, f"expected a whole number from 1 to {_MOST.get(key, _MOST_OTHERWISE)}")
         return value
 
     def real(key: str, default: float | None, low: float, high: float) -> float:
         value = config.get(key, default)
-        if type(value) not in (int, float) or not (math.isfinite(value) and low <= value < high):
+        if type(value) not in (int, float) or not low <= value < high:
             raise fail(key, f"expected a number from {low:g} to {high:g}")
         return float(value)
 
@@ -122,7 +123,7 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
     Raises:
       InputError: there is none, or the index names a file that is not there.
     """
-    if (directory / WEIGHTS).is_file():
+    if os.path.isfile(directory / WEIGHTS):
         return [directory / WEIGHTS]
     index = directory / WEIGHTS_INDEX
     if not index.is_file():
@@ -139,7 +140,7 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
         raise InputError(f"{index}: weight_map is missing; expected tensor name -> file; get the file again")
     shards = sorted({str(name) for name in weight_map.values()})
     for name in shards:
-        if not path_inside(directory, name, str(index)).is_file():
+        if not os.path.isfile(path_inside(directory, name, str(index))):
             raise InputError(f"{index}: names {name}, which is not in its directory; get the missing file")
     return [index, *(directory / name for name in shards)]
 
@@ -240,7 +241,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or an `InputError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error}); get the file again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}; get the file again")

@@ -181,3 +181,17 @@ def test_resolve_malformed(source):
 def test_resolve_stays_in_the_package(inside):
     with pytest.raises(InputError, match=r"leads out of \S*numpy; expected a relative path"):
         resolve(f"package:numpy/{inside}")
+
+
+@pytest.mark.parametrize(
+    "source", ["~\0x", "a\0", "*\0/*", "\ud800", "~\udcff", "package:json/" + "x" * 5000, "x" * 5000]
+)
+def test_a_name_that_no_file_can_have(source):
+    with pytest.raises(InputError, match=r"^(data\.source|package:json|xxx)"):
+        source_files(data(source))
+
+
+def test_a_pattern_that_matches_a_name_that_is_not_utf8(elsewhere):
+    open(b"\xff.csv", "w").close()
+    with pytest.raises(InputError, match=r"'\\udcff.csv': its name is not UTF-8; rename it"):
+        source_files(data("*.csv"))

@@ -204,3 +204,15 @@ def test_short_rows_are_assembled_fast(tmp_path):
 
     rate = 4000 / min(seconds(order) for order in orders)
     assert rate > 30_000, f"{rate:.0f} rows/s"  # several times this on an idle machine; a loop over rows is far below
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[" * 100_000, '{"num_labels": "2", "pad_id": 0, "shards": []}', '{"num_labels": 2, "pad_id": 0, "shards": 3}',
+     '{"num_labels": 2, "pad_id": -1, "shards": []}', '{"num_labels": 2, "pad_id": 2147483648, "shards": []}',
+     '{"num_labels": 0, "pad_id": 0, "shards": []}', '{"num_labels": 2, "pad_id": 0, "shards": [3]}',
+     '{"num_labels": 2, "pad_id": null, "shards": []}'],
+)  # fmt: skip
+def test_a_damaged_manifest(tmp_path, table, manifest):
+    (tmp_path / "table" / "table.json").write_text(manifest)
+    assert "no token table" in error(tmp_path / "table")

@@ -253,9 +253,26 @@ def test_invalid_utf8_is_dropped(alphabet):
 
 def test_pieces_no_word_can_match_keep_their_ids(reference):
     tokenizer_settings = TokenizerSettings(
-        (*SPECIAL, "", "##", "a", "two words", "x" * 500, "\u0085", "\u2028", "##b", "é", "#", "\ue000", "[unused1]")
+        (
+            *SPECIAL,
+            "",
+            "##",
+            "a",
+            "two words",
+            "x" * 500,
+            "\u0085",
+            "\u2028",
+            "##b",
+            "é",
+            "#",
+            "\ue000",
+            "[unused1]",
+            "\0",
+            "a\0",
+        )
     )
     texts = [
+        "a\0 \0 a",
         "a ab abb é e ## # two words",
         "x" * 500,
         "[unused1]",
@@ -374,6 +391,22 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
         ({"tokenizer_config.json": '{"sep_token": "[CLS]"}'}, "must not overlap"),
         ({"tokenizer_config.json": '{"added_tokens_decoder": {"6": {"content": "<x>"}}}'}, "added token '<x>' is not"),
         ({"special_tokens_map.json": '{"additional_special_tokens": ["<x>"]}'}, "added token '<x>' is not supported"),
+        ({"tokenizer_config.json": "[" * 100_000}, "tokenizer_config.json: can't read it as JSON"),
+        (
+            {"vocab.txt": VOCABULARY + "[S\0]\n", "tokenizer_config.json": '{"sep_token": "[S\\u0000]"}'},
+            "must not have a space or a NUL character",
+        ),
+        ({"cleaning.json": '{"stop_words": 5}'}, "cleaning.json: not as tfpipe wrote it; prepare the data again"),
+        ({"cleaning.json": '{"nonsense": 1}'}, "cleaning.json: not as tfpipe wrote it"),
+        ({"cleaning.json": '{"unicode": "nfc"}'}, "cleaning.json: not as tfpipe wrote it"),
+        (
+            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"\ud800": 0}}})},
+            r"vocabulary: piece 0, '\\ud800', is not Unicode text",
+        ),
+        (
+            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"a": False}}})},
+            "the ids 0, 1",
+        ),
         ({"special_tokens_map.json": "3"}, "special_tokens_map.json: expected a JSON object"),
         ({"tokenizer.json": '{"added_tokens": [{"content": "<x>"}]}'}, "tokenizer.json: added token '<x>'"),
         ({"tokenizer.json": '{"added_tokens": 3}'}, "tokenizer.json: special token 3 must be a string"),

@@ -14,6 +14,9 @@ from tfpipe.errors import InputError
 from tfpipe.export import golden
 from tfpipe.export.golden import HARD_TEXTS, Requests
 
+HEAD = '{"format": 1, "task": "single_label", "limits": {"label_agreement": 0.9}, "recorded_on": "", "tfpipe": ""}\n'
+LINE = '{"text": "a", "input_ids": [7], "token_type_ids": [0], "logits": [0, 1]}\n'
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_run):
@@ -83,13 +86,28 @@ def test_what_is_written_is_read_back(tmp_path, tiny_run, tokenizer):
         "not json\n",
         '{"format": 2}\n{"text": ""}\n',
         '{"format": 1, "task": "single_label"}\n{"text": "", "input_ids": [1], "token_type_ids": [0], "logits": [0]}\n',
-        '{"format": 1, "task": "", "limits": {}, "recorded_on": "", "tfpipe": ""}\n',
-        '{"format": 1, "task": "", "limits": {}, "recorded_on": "", "tfpipe": ""}\n{"text": "a"}\n',
+        HEAD,
+        HEAD + '{"text": "a"}\n',
+        HEAD.replace('{"label_agreement": 0.9}', "{}") + LINE,
+        HEAD.replace("0.9", "Infinity") + LINE,
+        HEAD.replace("0.9", '"0.9"') + LINE,
+        HEAD.replace("single_label", "") + LINE,
+        HEAD + LINE.replace("[0, 1]", "0"),
+        HEAD + LINE.replace("[0, 1]", "[1%s, 0]" % ("0" * 400)),
+        HEAD + LINE.replace("[7]", f"[{2**40}]"),
+        HEAD + LINE.replace("[7]", "[-1]"),
+        HEAD + "[" * 100_000,
+        HEAD + "3\n",
     ],
-    ids="absent empty json format head requests line".split(),
+    ids=(
+        "absent empty json format head requests line unlimited infinite text task number huge id negative deep other"
+    ).split(),
 )
 def test_another_file_is_refused_in_one_line(tmp_path, content):
     file = tmp_path / golden.FILE
+    file.write_text(HEAD + LINE)
+    assert golden.read(file)[2].tolist() == [[0.0, 1.0]]
+    file.unlink()
     if content is not None:
         file.write_text(content)
     with pytest.raises(InputError, match="not a golden file of tfpipe") as error:

@@ -286,6 +286,18 @@ def spoil_key(directory):
     (directory / "config.json").write_text(json.dumps(config))
 
 
+def spoil_with(**changes):
+    def spoil(directory):
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        (directory / "config.json").write_text(json.dumps(config | changes))
+
+    return spoil
+
+
+def spoil_dtype(directory):
+    save_file({"bert.pooler.dense.bias": np.zeros(3, np.int64)}, directory / WEIGHTS_FILE)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -297,11 +309,20 @@ def spoil_key(directory):
         spoil_task,
         spoil_labels,
         spoil_key,
+        spoil_dtype,
+        spoil_with(problem_type="regression"),
+        spoil_with(max_length="32"),
+        spoil_with(num_hidden_layers=10**9),
+        spoil_with(id2label={"0": 1, "1": 2}),
+        lambda directory: (directory / "config.json").write_text("[" * 100_000),
         lambda directory: (directory / "config.json").unlink(),
         lambda directory: (directory / WEIGHTS_FILE).unlink(),
         shutil.rmtree,
     ],
-    ids="truncated header quantization json type task labels key no_config no_weights nothing".split(),
+    ids=(
+        "truncated header quantization json type task labels key dtype other length layers numbers deep no_config "
+        "no_weights nothing"
+    ).split(),
 )
 def test_load_says_in_one_line_what_is_broken(tmp_path, classifier, tokenizer, spoil):
     directory = tmp_path / "stored"

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import sealed
 from tfpipe.tools import predict as tool
 
 TEXTS = ["this film is very good and lovely", "this film is very bad and awful", "", "ünknown Wörds 汉字"]
@@ -27,12 +28,25 @@ def test_a_run_gives_its_newest_published_version(tiny_run, tmp_path):
     assert tool.find_saved_model(tmp_path, "dense") == published / "10"
 
 
+def test_only_numbers_are_versions(tmp_path):
+    for name in ("2", "²", "٣", "03"):
+        (tmp_path / "serving" / "dense" / name).mkdir(parents=True)
+    assert tool.find_saved_model(tmp_path, "dense").name == "2"
+
+
+def test_a_damaged_record_of_what_was_published_says_nothing(copied_run):
+    _, run = copied_run
+    for content in ("[" * 100_000, '{"files_written": {}}', '{"files_written": {}, "choices": {"published": [1]}}'):
+        (run.path / "verify" / "stage.json").write_text(content)
+        assert tool.find_saved_model(run.path, "int8").name == "1"
+
+
 def test_what_the_last_run_did_not_publish_is_refused(copied_run):
     """Its newest version is of an earlier run."""
     _, run = copied_run
     record = run.record("verify")
     record["choices"]["published"] = ["serving/dense/1", "serving/int8/1"]
-    (run.path / "verify" / "stage.json").write_text(json.dumps(record))
+    (run.path / "verify" / "stage.json").write_text(json.dumps(sealed(record)))
     assert tool.find_saved_model(run.path, "int8").name == "1"
     with pytest.raises(InputError, match=r"did not publish pruned, what is in serving/pruned/ is older"):
         tool.find_saved_model(run.path, "pruned")
@@ -49,6 +63,8 @@ def test_what_is_no_model_is_refused_with_what_to_do(tiny_run, tmp_path):
         tool.find_saved_model(directory, "tiny")
     with pytest.raises(InputError, match="neither a run nor a SavedModel"):
         tool.find_saved_model(tmp_path / "absent", "dense")
+    with pytest.raises(InputError, match="neither a run nor a SavedModel"):
+        tool.find_saved_model(Path("x" * 5000), "dense")
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(InputError, match="nothing is published yet: finish `tfpipe run`"):
         tool.find_saved_model(tmp_path, "dense")
@@ -136,8 +152,17 @@ def test_input_files_that_cannot_be_read(served, tmp_path):
     with pytest.raises(InputError, match=r"can't be read \(Is a directory"):
         tool.run(served, [], "dense", tmp_path, None)
     (tmp_path / "latin").write_bytes(b"good\nbad \xff\n")
-    with pytest.raises(InputError, match=r"latin: not UTF-8 .*convert the file"):
+    with pytest.raises(InputError, match=r"latin, line 2: not UTF-8 .*convert it"):
         tool.run(served, [], "dense", tmp_path / "latin", None)
+    with pytest.raises(InputError, match=r"--input /dev/zero, line 1: more than 1 MB; expected one text a line"):
+        tool.run(served, [], "dense", Path("/dev/zero"), None)
+
+
+def test_each_line_has_one_answer(served, tmp_path):
+    (tmp_path / "texts").write_bytes("\ufeffgood\r\na\rb\n\nc\u2028d\x85e\x0c\n".encode())
+    tool.run(served, [], "dense", tmp_path / "texts", tmp_path / "answers")
+    answers = [json.loads(line)["text"] for line in (tmp_path / "answers").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert answers == ["good", "a\rb", "", "c\u2028d\x85e\x0c"]
 
 
 def test_standard_input_is_read_as_utf8(served, tmp_path, monkeypatch, capsys):

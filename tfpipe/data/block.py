@@ -117,7 +117,7 @@ def cells_of_records(
             continue
         missing = next((column for column in wanted if column not in fields), None)
         if missing is not None:
-            there = ", ".join(map(repr, list(fields)[:10])) or "none"
+            there = ", ".join(repr(excerpt(name)) for name in list(fields)[:10]) or "none"
             reason = f"no field {missing!r} ({wanted[missing]}); fields: {there}"
             cells.rejections.append(Rejection(file.name, number, reason, excerpt(raw)))
             continue

@@ -39,8 +39,8 @@ class Labels:
         if unknown is None:
             return None
         expected = list(self.index)
-        listed = ", ".join(expected[:_LISTED_VALUES]) + (", …" if len(expected) > _LISTED_VALUES else "")
-        return f"unknown label {unknown!r} (expected one of {listed})"
+        listed = ", ".join(map(_short, expected[:_LISTED_VALUES])) + (", …" if len(expected) > _LISTED_VALUES else "")
+        return f"unknown label {_short(unknown)!r} (expected one of {listed})"
 
     def encode(self, cell: str) -> np.ndarray:
         """The label vector of one cell.
@@ -54,6 +54,10 @@ class Labels:
         vector = np.zeros(len(self.names), np.float32)
         vector[[self.index[value] for value in self.split(cell)]] = 1.0
         return vector
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 80 else f"{value[:79]}…"
 
 
 def separator_of(config: Config) -> str | None:

@@ -6,7 +6,6 @@ file, line and reason. A pure function over one block.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +16,13 @@ from tfpipe.config_data import SPLITS
 from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
+from tfpipe.data.sources import SURROGATES
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 
 LISTED_VALUES = 10
+_NO_LABEL = (bytes, dict, list, tuple)
 FILE_SHIFT = 40  # bits of a row's number in its file
-# Undecodable bytes, as errors="surrogateescape" marks them, and what JSON writes as \\ud800.
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -98,10 +97,10 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
             reason = verdicts[label]
         if reason is None and split_cells is not None and (value := _as_text(split_cells[at])):
             found = split_name(value)
-            reason = None if found else f"unknown split {value!r} (expected train, validation or test)"
+            reason = None if found else f"unknown split {excerpt(value)!r} (expected train, validation or test)"
             split = SPLITS.index(found) if found else -1
         group = None if group_cells is None else _as_text(group_cells[at])
-        if reason is None and group_cells is not None and (not group or _SURROGATES.search(group)):
+        if reason is None and group_cells is not None and (not group or SURROGATES.search(group)):
             reason = "undecodable bytes in the group (not UTF-8)" if group else "empty group"
         record_name = name if cells.names is None else cells.names[at]
         if reason is not None:
@@ -168,16 +167,20 @@ def _as_text(value: Any) -> str:
 
 def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
     """The label cell as text, and why it can't be one."""
-    if isinstance(value, list | tuple):
-        if separator is None and len(value) == 1:
-            return _as_text(value[0]), None
-        if separator is None:
+    if isinstance(value, list | tuple) and separator is None:
+        if len(value) != 1:
             return "", f"{len(value)} labels (task: single_label expects one)"
+        (value,) = value
+    elif isinstance(value, list | tuple):
+        if any(isinstance(one, _NO_LABEL) for one in value):
+            return "", "a label in the list is not text or a number"
         parts = [_as_text(one) for one in value]
         holding = next((part for part in parts if separator in part), None)
         if holding is not None:
-            return "", f"label {holding!r} holds data.label_separator {separator!r}; set another one"
+            return "", f"label {excerpt(holding)!r} holds data.label_separator {separator!r}; set another one"
         return separator.join(parts), None
+    if isinstance(value, _NO_LABEL):
+        return "", f"the label is not text or a number but {type(value).__name__}"
     return _as_text(value), None
 
 
@@ -186,7 +189,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
         if value is not None and not isinstance(value, str):
             return f"the {part} is not text but {type(value).__name__}"
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
-        if value and not value.isascii() and _SURROGATES.search(value):
+        if value and not value.isascii() and SURROGATES.search(value):
             return f"undecodable bytes in the {part} (not UTF-8)"
         if not value or value.isspace():
             return f"empty {part}"
@@ -194,7 +197,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
 
 
 def _reason_to_reject_label(label: str, labels: Labels | None, task: str) -> str | None:
-    if _SURROGATES.search(label):
+    if SURROGATES.search(label):
         return "undecodable bytes in the label (not UTF-8)"
     if not label and task == "single_label":
         return "empty label"

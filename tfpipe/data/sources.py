@@ -46,6 +46,8 @@ _FORMATS = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
 }
+# Undecodable bytes, as errors="surrogateescape" marks them, and what JSON writes as \\ud800.
+SURROGATES = re.compile("[\ud800-\udfff]")
 _SHARD_OF_MANY = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -123,7 +125,8 @@ def open_bytes(path: str) -> BinaryIO:
             return stream
         import pyarrow
 
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression)
+        # Arrow's stream alone has no readline().
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression))
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("tensorflow", "pyarrow"):
             raise
@@ -165,13 +168,22 @@ def folder_files(file: SourceFile) -> list[str]:
     if is_remote(file.path):
         gfile = _gfile()
         return sorted(path for path in gfile.glob(f"{file.path}/*/*") if not gfile.isdir(path))
-    return sorted(
+    found = sorted(
         os.path.join(file.path, label.name, entry.name)
         for label in os.scandir(file.path)
-        if label.is_dir() and not label.name.startswith(".")
+        if os.path.isdir(label.path) and not label.name.startswith(".")
         for entry in os.scandir(label.path)
-        if entry.is_file() and not entry.name.startswith(".")
+        if os.path.isfile(entry.path) and not entry.name.startswith(".")
     )
+    for path in found:
+        _check_name(path)
+    return found
+
+
+def _check_name(path: str) -> None:
+    # A row's file is recorded with it, and so is its folder, as its label.
+    if not path.isascii() and SURROGATES.search(path):
+        raise InputError(f"{path!r}: its name is not UTF-8; rename it")
 
 
 def size_bytes(file: SourceFile) -> int | None:
@@ -188,6 +200,8 @@ def is_remote(path: str) -> bool:
 
 def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, SplitName | None]]:
     """Name, path, format and split of each file that one entry of `data.source` names."""
+    if "\0" in source or SURROGATES.search(source):
+        raise InputError(f"data.source {source!r}: no file can have this name; give the path of an existing file")
     hub = source.partition(":")[0]
     if hub in hubs.HUBS and not is_remote(source):
         yield from ((name, name, hub, split) for name, split in hubs.splits(source))
@@ -217,6 +231,7 @@ def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, Spli
         else:
             raise InputError(f"{source}: no such file in {Path.cwd()}; give the path of an existing file")
     for name, path in paths:
+        _check_name(path)
         directory = _gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
         yield name, path, "folder" if directory else _format_of(name, format_name), None
         if directory and format_name not in ("auto", "folder"):
@@ -255,7 +270,7 @@ def _in_package(source: str) -> Path:
     for directory in directories:
         # Through links, as some installers link a package's files to a cache that lies elsewhere.
         path = path_inside(directory, inside, source)
-        if path.exists():
+        if os.path.exists(path):
             return path
     where = ", ".join(str(directory) for directory in directories) or f"{name}, which is a single module"
     raise InputError(f"{source}: no {inside} in {where}; check the path, or install the version that holds it")

@@ -143,7 +143,13 @@ class TokenTable:
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
             num_labels, pad_id, names = (manifest[name] for name in ("num_labels", "pad_id", "shards"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not all(type(number) is int for number in (num_labels, pad_id)):
+                raise TypeError("num_labels and pad_id must be numbers")
+            if num_labels < 1 or not 0 <= pad_id < 2**31:
+                raise ValueError("num_labels or pad_id out of range")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError("shards must be names")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{directory}: no token table; make it again with --redo prepare") from error
         paths = [path_inside(directory, name, str(directory / MANIFEST)) for name in names]
         shards = [_open_shard(path, num_labels) for path in paths]

@@ -263,8 +263,8 @@ def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:
     marks = dict(zip(settings.special_tokens.values(), _MARKS, strict=True))
     pieces = []
     for index, piece in enumerate(settings.vocabulary):
-        # A piece that no word can match keeps its id under a name that no text can have, should it be refused or be a
-        # private-use character, which the normalizer drops from every text.
-        unusable = piece in ("", "##") or len(piece.encode()) > MAX_PIECE_BYTES or re.search("[\ue000-\uf8ff]", piece)
+        # A piece that no word can match keeps its id under a name that no text can have, should it be refused or hold a
+        # NUL or private-use character, which the normalizer drops from every text.
+        unusable = piece in ("", "##") or len(piece.encode()) > MAX_PIECE_BYTES or re.search("[\0\ue000-\uf8ff]", piece)
         pieces.append(f"\ue100{index}" if unusable else marks.get(piece, piece))
     return pieces

@@ -48,14 +48,16 @@ class TokenizerSettings:
                 raise InputError(
                     f"vocabulary: {piece!r} has two ids, {ids[piece]} and {index}; every piece must be there once"
                 )
+            if re.search("[\ud800-\udfff]", piece):
+                raise InputError(f"vocabulary: piece {index}, {piece!r}, is not Unicode text; take the piece out")
             if "\n" in piece or "\r" in piece:
                 raise InputError(f"vocabulary: piece {index}, {piece!r}, has a line break; pieces are one line each")
         for name, token in self.special_tokens.items():
             if token not in ids:
                 raise InputError(f"vocabulary: {name} {token!r} is missing; add it, or name the token that is used")
             # Then the token is never one word of normalized text, and its id comes from the written token alone.
-            if " " in token:  # words are looked up one by one
-                raise InputError(f"{name}: {token!r} must not have a space")
+            if " " in token or "\0" in token:  # words are looked up one by one
+                raise InputError(f"{name}: {token!r} must not have a space or a NUL character")
             if len(token) < 2 or not re.search(r"[!-/:-@\[-`{-~]", token):
                 raise InputError(f"{name}: {token!r} must have an ASCII punctuation character and one more character")
         if self.fast and (self.strip_accents not in (None, self.do_lower_case) or not self.tokenize_chinese_chars):
@@ -92,8 +94,7 @@ class TokenizerSettings:
                 raise InputError(f"{path}: {name} is {values[name]!r}; it must be true or false")
 
         if (directory / CLEANING).exists():
-            cleaning = _read_json(directory / CLEANING)
-            values |= cleaning | {"stop_words": tuple(cleaning.get("stop_words", ()))}
+            values |= _read_cleaning(directory / CLEANING)
         vocabulary_path = directory / "vocab.txt"
         if vocabulary_path.exists():
             vocabulary = _read_vocabulary(vocabulary_path)
@@ -186,11 +187,25 @@ class TokenizerSettings:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't read it as JSON ({error}); fetch the encoder's files again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object; fetch the encoder's files again")
     return content
+
+
+def _read_cleaning(path: Path) -> dict[str, Any]:
+    """What `write` put into `cleaning.json`."""
+    given = {"html": False, "unicode": None, "stop_words": [], "fast": False} | _read_json(path)
+    words = given["stop_words"]
+    if (
+        len(given) != 4
+        or not all(isinstance(given[name], bool) for name in ("html", "fast"))
+        or given["unicode"] not in (None, "NFC", "NFD", "NFKC", "NFKD")
+        or not (isinstance(words, list) and all(isinstance(word, str) and word for word in words))
+    ):
+        raise InputError(f"{path}: not as tfpipe wrote it; prepare the data again")
+    return given | {"stop_words": tuple(words)}
 
 
 def _read_vocabulary(path: Path) -> tuple[str, ...]:
@@ -209,7 +224,7 @@ def _wordpiece_vocabulary(rust: dict[str, Any], path: Path) -> tuple[str, ...]:
         if model.get(key) != value:
             raise InputError(f"{path}: model.{key} is {model.get(key)!r}, not {value!r}; give a BERT WordPiece encoder")
     vocabulary = model.get("vocab") if isinstance(model.get("vocab"), dict) else {}
-    by_id = {index: piece for piece, index in vocabulary.items() if isinstance(index, int)}
+    by_id = {index: piece for piece, index in vocabulary.items() if type(index) is int}
     if not by_id or by_id.keys() != set(range(len(vocabulary))):
         raise InputError(f"{path}: model.vocab must map pieces to the ids 0, 1, 2, ...; give a vocab.txt instead")
     return tuple(by_id[index] for index in range(len(by_id)))

@@ -7,6 +7,7 @@ each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving an
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,8 @@ def publish(saved_model: Path, directory: Path) -> Path:
     A newest version that holds the same files already is left as it is.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    newest = max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
+    names = (child.name for child in directory.iterdir())
+    newest = max((int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)), default=0)
     if newest and sha256_of_directory(directory / str(newest)) == sha256_of_directory(saved_model):
         say(f"  published already: {directory / str(newest)}")
         return directory / str(newest)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 import tfpipe
 from tfpipe import metrics
-from tfpipe.config import Verify
+from tfpipe.config import Config, Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError
@@ -193,22 +194,32 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, {FORMAT} expected")
-        if not isinstance(head["limits"], dict) or not LIMITS.issuperset(head["limits"]):
-            raise ValueError(f"limits {head['limits']}, any of {', '.join(sorted(LIMITS))} expected")
+        limits = head["limits"]
+        if not isinstance(limits, dict) or not limits or not LIMITS.issuperset(limits):
+            raise ValueError(f"limits {limits}, any of {', '.join(sorted(LIMITS))} expected")
+        if not all(type(limit) in (int, float) and math.isfinite(limit) for limit in limits.values()):
+            raise ValueError(f"limits {limits}, finite numbers expected")
         missing = {"task", "recorded_on", "tfpipe"} - head.keys()
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} in its first line")
         longest = max(len(line["input_ids"]) for line in lines)
         tokens = {name: np.zeros((len(lines), longest), np.int32) for name in MASK_FORM_INPUTS}
         for row, line in enumerate(lines):
-            length = len(line["input_ids"])
+            length, ids = len(line["input_ids"]), [*line["input_ids"], *line["token_type_ids"]]
+            if len(ids) != 2 * length or not all(type(each) is int and each >= 0 for each in ids):
+                raise ValueError(f"token ids of request {row + 1}")
             tokens["input_ids"][row, :length] = line["input_ids"]
             tokens["token_type_ids"][row, :length] = line["token_type_ids"]
             tokens["attention_mask"][row, :length] = 1
         pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
         requests = Requests([_bytes(line["text"]) for line in lines], pairs, tokens)
-        return head, requests, np.array([line["logits"] for line in lines], np.float32)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        logits = np.array([line["logits"] for line in lines], np.float32)
+        if head["task"] not in get_args(Config.model_fields["task"].annotation):
+            raise ValueError(f"task {head['task']}")
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise ValueError("logits of fewer than two labels")
+        return head, requests, logits
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: not a golden file of tfpipe ({' '.join(str(reason).split())}); "

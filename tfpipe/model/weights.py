@@ -10,6 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import tensorflow as tf
@@ -17,13 +18,16 @@ import tf_keras
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from tfpipe.config import Config
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
 from tfpipe.model.layers import CodedDense, LayerNormalization
 from tfpipe.rundir import write_json
+from tfpipe.transformers_source import CONFIG as CONFIG_FILE
 from tfpipe.transformers_source import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.transformers_source import WEIGHTS as WEIGHTS_FILE
+from tfpipe.transformers_source import check_architecture
 
 
 @dataclass(frozen=True)
@@ -201,15 +205,25 @@ def load_classifier(directory: Path) -> Classifier:
     """
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(directory / WEIGHTS_FILE)
+        architecture = check_architecture(config, CONFIG_FILE)
+        labels = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
+        task, max_length = config["problem_type"].removesuffix("_classification"), config["max_length"]
+        if task not in get_args(Config.model_fields["task"].annotation) or type(max_length) is not int:
+            raise ValueError("task or max_length in config.json")
+        if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+            raise ValueError("id2label in config.json")
         quantization = directory / QUANTIZATION_FILE
-        return Classifier(
-            architecture=Architecture.from_dict(config),
-            labels=tuple(config["id2label"][str(index)] for index in range(len(config["id2label"]))),
-            task=config["problem_type"].removesuffix("_classification"),
-            max_length=config["max_length"],
-            weights=weights,
+        classifier = Classifier(
+            architecture=Architecture.from_dict(architecture),
+            labels=labels,
+            task=task,
+            max_length=max_length,
+            weights=load_file(directory / WEIGHTS_FILE),
             quantization=load_file(quantization) if quantization.exists() else {},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        for name, value in (classifier.weights | classifier.quantization).items():
+            if value.dtype != np.float32:
+                raise ValueError(f"{name} is {value.dtype}, not float32")
+        return classifier
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"{directory}: not a classifier written by tfpipe ({error!r}); make it again") from error

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.rundir import RunDirectory, sha256_of_directory
 
 BATCH = 64
+LONGEST_LINE_BYTES = 1 << 20
 
 
 def run(
@@ -44,7 +47,7 @@ def run(
         except UnicodeEncodeError:
             raise InputError(f"predict: the text {text!a} is not UTF-8; convert it") from None
     lines = _open_input(input_file) if input_file is not None else ()
-    answers = predict(directory, itertools.chain(texts, (line.rstrip("\n") for line in lines)), allowed)
+    answers = predict(directory, itertools.chain(texts, lines), allowed)
     if output_file is None:
         for answer in answers:
             text = printable(answer["text"])
@@ -63,10 +66,11 @@ def run(
 
 def find_saved_model(path: Path, variant: str) -> Path:
     """The SavedModel at a path, or the newest published one of a run."""
-    if (path / "saved_model.pb").is_file():
+    if os.path.isfile(path / "saved_model.pb"):
         return path
     published = path / "serving" / variant
-    versions = [int(child.name) for child in published.glob("*") if child.name.isdigit()] if published.is_dir() else []
+    names = os.listdir(published) if os.path.isdir(published) else []
+    versions = [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]
     record = RunDirectory(path).record("verify") if versions else None
     newest = record["choices"].get("published") if record else None
     if newest is not None and not any(each.startswith(f"serving/{variant}/") for each in newest):
@@ -76,13 +80,11 @@ def find_saved_model(path: Path, variant: str) -> Path:
         )
     if versions:
         version = published / str(max(versions))
-        expected = (
-            (record["choices"].get("published_sha256") or {}).get(str(version.relative_to(path))) if record else None
-        )
+        expected = record and record["choices"].get("published_sha256", {}).get(f"serving/{variant}/{version.name}")
         if expected is not None and sha256_of_directory(version) != expected:
             raise InputError(f"{version}: its content is not what was published; publish it again with --redo verify")
         return version
-    if (path / "config.yaml").is_file():
+    if os.path.isfile(path / "config.yaml"):
         others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if child.name.isdigit()})
         found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
         raise InputError(f"{path}: no published variant {variant}; {found}")
@@ -157,11 +159,10 @@ def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _open_input(path: Path) -> Iterator[str]:
-    """The lines of a file, which is opened at once, before any model is loaded."""
+    """The texts of a file, which is opened at once, before any model is loaded."""
     try:
-        # Standard input as well is read as UTF-8, whatever the locale is.
         source = sys.stdin.fileno() if str(path) == "-" else path
-        file = open(source, encoding="utf-8", closefd=source is path)  # noqa: SIM115
+        file = open(source, "rb", closefd=source is path)  # noqa: SIM115
     except OSError as error:
         raise InputError(
             f"--input {path}: can't be read ({error.strerror}); give a file with one text a line"
@@ -169,9 +170,17 @@ def _open_input(path: Path) -> Iterator[str]:
     return _lines(file, path)
 
 
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
+def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
+    """Lines end with LF or CR LF, as other tools count them: a CR alone is a character of a text."""
     with file:
-        try:
-            yield from file
-        except UnicodeDecodeError as error:
-            raise InputError(f"--input {path}: not UTF-8 ({error.reason}); convert the file") from None
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE_BYTES + 1)
+            if not line:
+                return
+            if len(line) > LONGEST_LINE_BYTES:
+                raise InputError(f"--input {path}, line {number}: more than 1 MB; expected one text a line")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"--input {path}, line {number}: not UTF-8 ({error.reason}); convert it") from None
+            yield text.removesuffix("\n").removesuffix("\r")

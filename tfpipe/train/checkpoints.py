@@ -11,23 +11,24 @@ A thread of its own writes, while training goes on: what was read of a variable 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.fingerprint import is_sealed, sealed
 from tfpipe.paths import path_inside
 from tfpipe.rundir import StageDirectory, sha256_of_file, write_json
 
@@ -106,19 +107,21 @@ class Checkpoints:
         for step in self._steps():
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
-                if stored.pop("sha256") != digest_of(stored):
+                if not is_sealed(stored):
                     raise ValueError(f"{MARKER} has changed")
-                files = stored.pop("files")
-                progress = Progress(**stored)
+                files = stored["files"]
+                progress = Progress(**{name: stored[name] for name in stored if name not in ("files", "sha256")})
                 if progress.step != step:
                     raise ValueError(f"{MARKER} is that of step {progress.step}")
                 if type(progress.best_step) not in (int, type(None)):
                     raise ValueError("the step of the best weights is no number")
+                if not isinstance(progress.history, list) or f"step-{step}/state.safetensors" not in files:
+                    raise ValueError("history, or the file of the weights, is missing")
                 for name, expected in files.items():
                     path = path_inside(self.directory, name, str(self._path(step) / MARKER))
                     if sha256_of_file(path) != expected:
                         raise ValueError(f"{name} has changed")
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
                 shutil.rmtree(self._path(step))
                 continue
@@ -157,8 +160,7 @@ class Checkpoints:
         if progress.best_step is not None:
             files.append(self._best(progress.best_step))
         digests = {str(file.relative_to(self.directory)): sha256_of_file(file) for file in files}
-        marker = {**vars(progress), "files": digests}
-        write_json(path / MARKER, {**marker, "sha256": digest_of(marker)})
+        write_json(path / MARKER, sealed({**vars(progress), "files": digests}))
         kept = self._steps()[: self._keep_last]
         needed = {f"step-{step}" for step in kept} | {self._best_of(step) for step in kept}
         for other in self.directory.iterdir():
@@ -185,7 +187,8 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Of the checkpoints that are marked as whole, the newest first."""
-        return sorted((int(path.parent.name[5:]) for path in self.directory.glob(f"step-*/{MARKER}")), reverse=True)
+        names = (path.parent.name[5:] for path in self.directory.glob(f"step-*/{MARKER}"))
+        return sorted((int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)), reverse=True)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step}"
@@ -196,24 +199,22 @@ class Checkpoints:
     def _best_of(self, step: int) -> str:
         try:
             return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
-        except (OSError, ValueError, TypeError, KeyError):
-            return ""  # damaged: whoever wants to go on from it will say so
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return ""  # `restore` will say that it is not whole
 
     def _read(self, path: Path, variables: dict[str, tf.Variable]) -> None:
-        values = load_file(path)
-        shapes = {name: value.shape for name, value in values.items()}
-        if shapes != {name: tuple(each.shape) for name, each in variables.items()}:
+        try:
+            values = load_file(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise InputError(f"{path}: can't be read ({error}); start over with --redo {self._stage.name}") from error
+        found = {name: (value.shape, value.dtype) for name, value in values.items()}
+        if found != {name: (tuple(each.shape), each.dtype.as_numpy_dtype) for name, each in variables.items()}:
             raise InputError(
                 f"{path}: holds other variables than there are here, as it was made in another precision or by another "
                 f"version of tfpipe; set train.precision as it was, or start over with --redo {self._stage.name}"
             )
         for name, each in variables.items():
             each.assign(values[name])
-
-
-def digest_of(marker: dict[str, Any]) -> str:
-    """SHA-256 of what a marker says."""
-    return hashlib.sha256(json.dumps(marker, sort_keys=True).encode()).hexdigest()
 
 
 def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Cluster:
             return None
         try:
             config = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _wrong(f"is not JSON ({error})") from None
         if not isinstance(config, dict):
             raise _wrong("is not an object")
@@ -55,7 +56,7 @@ class Cluster:
         if not isinstance(task, dict) or not isinstance(task.get("type"), str) or task["type"] not in jobs:
             raise _wrong(f"has no task whose type is {' or '.join(jobs)}")
         index = task.get("index", 0)
-        if isinstance(index, str) and index.isdecimal():  # as some launchers write it
+        if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):  # as some launchers write it
             index = int(index)
         count = len(jobs[task["type"]])
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
@@ -147,7 +148,7 @@ def _addresses(jobs: Any) -> tuple[str, ...]:
         raise _wrong("has more than one chief")
     for address in addresses:
         host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
             raise _wrong(f"has the address {address!r}, which is no HOST:PORT")
     if len(set(addresses)) < len(addresses):
         raise _wrong("names an address twice")

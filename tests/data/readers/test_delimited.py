@@ -39,6 +39,12 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert read(tmp_path, "\ufefftext,label\r\nnaïve,a\r\n")[0] == [(2, "naïve", None, "a")]
 
 
+def test_a_quote_after_a_byte_order_mark_is_a_quote(tmp_path):
+    columns = {"text_column": "te\nxt"}
+    assert read(tmp_path, '\ufeff"te\nxt",label\none,a\n', **columns)[0] == [(3, "one", None, "a")]
+    assert "line 1: not a CSV header" in error(tmp_path, '\ufeff"text,label\none,a\n')
+
+
 def test_columns_are_found_by_name(tmp_path):
     columns = {"text_column": "first", "text_pair_column": "second", "label_column": "y"}
     assert read(tmp_path, "y,second,first\na,B,A\n", **columns)[0] == [(2, "A", "B", "a")]
@@ -149,6 +155,13 @@ def test_compressed_and_cut_short(tmp_path):
     assert len(read(tmp_path, content, name="data.csv.gz")[0]) == 5000
     with pytest.raises(InputError, match=r"data\.csv\.gz: can't read it to its end \(.*\); fetch the file again"):
         read(tmp_path, content[: len(content) // 2], name="data.csv.gz")
+
+
+@pytest.mark.parametrize("count", [1, 5000, 100_000])
+def test_compressed_files_are_read_whatever_their_size_and_their_end(tmp_path, count):
+    content = "text,label\n" + "\n".join(f"row {n} of many,a" for n in range(count))
+    usable, rejected, _ = read(tmp_path, gzip.compress(content.encode(), 1), name="data.csv.gz")
+    assert len(usable) == count and not rejected and usable[-1][:2] == (count + 1, f"row {count - 1} of many")
 
 
 def test_excerpt_is_short_and_on_one_line():

@@ -1,7 +1,11 @@
+import os
+
 import pytest
 from data.row_reading import rows_of
 
+from tfpipe.config_file import parse_config
 from tfpipe.data import block as block_module
+from tfpipe.data.sources import identity
 from tfpipe.errors import InputError
 
 
@@ -37,3 +41,22 @@ def test_wrong_settings(reviews, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no file in a folder of it; expected .*/CLASS/FILE, a text a file"):
         rows_of(str(tmp_path / "empty"))
+
+
+def test_links_that_lead_nowhere_are_no_files(reviews):
+    (reviews / "pos" / "loop").symlink_to(reviews / "pos" / "loop")
+    (reviews / "pos" / "broken").symlink_to(reviews / "absent")
+    (reviews / "round").symlink_to(reviews / "round")
+    assert len(rows_of(str(reviews))[0]) == 15
+
+
+@pytest.mark.parametrize("name", [b"pos/\xff.txt", b"\xfe/1.txt"])
+def test_a_name_that_is_not_utf8_is_refused(reviews, name):
+    path = os.path.join(os.fsencode(reviews), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("text")
+    with pytest.raises(InputError, match=r"\\udcf[ef].*: its name is not UTF-8; rename it"):
+        rows_of(str(reviews))
+    with pytest.raises(InputError, match="its name is not UTF-8"):
+        identity(parse_config({"name": "x", "data": {"source": str(reviews)}, "encoder": {"source": "x"}}, "test").data)

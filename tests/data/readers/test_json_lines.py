@@ -87,3 +87,24 @@ def test_what_json_writes_is_read_back_however_it_is_cut(tmp_path_factory, texts
         usable, rejected, _ = rows_of(str(path))
     assert not rejected
     assert [(line, text) for line, text, _, _ in usable] == [(n + 1, f"x{text}") for n, text in enumerate(texts)]
+
+
+def test_a_label_is_text_or_a_number(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(
+        '{"text": "x", "label": {"a": 1}}\n{"text": "x", "label": [["a"]]}\n{"text": "x", "label": ["a"]}\n'
+    )
+    usable, rejected, _ = rows_of(str(path))
+    assert usable == [(3, "x", None, "a")]
+    assert [reason for _, reason, _ in rejected] == [
+        "the label is not text or a number but dict",
+        "the label is not text or a number but list",
+    ]
+
+
+def test_reasons_are_short_whatever_the_row_holds(tmp_path):
+    path = tmp_path / "x.jsonl"
+    long = "y" * 100_000
+    path.write_text(json.dumps({long: 1}) + "\n" + json.dumps({"text": "x", "label": "a", "split": long}) + "\n")
+    rejected = rows_of(str(path))[1] + rows_of(str(path), split={"column": "split"})[1]
+    assert len(rejected) == 3 and all(len(reason) < 300 for _, reason, _ in rejected)

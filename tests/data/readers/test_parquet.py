@@ -38,6 +38,28 @@ def test_wrong_files(tmp_path):
     with pytest.raises(InputError, match=r"y\.parquet: no row"):
         rows_of(path)
     content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "w.parquet").write_bytes(content.replace(b"tag", b"\xect\xff"))
+    with pytest.raises(InputError, match=r"w\.parquet: not a whole Parquet file"):
+        rows_of(str(tmp_path / "w.parquet"))
     (tmp_path / "z.parquet").write_bytes(content[:-20])
     with pytest.raises(InputError, match=r"z\.parquet: not a whole Parquet file \(.*\); fetch or write it again"):
         rows_of(str(tmp_path / "z.parquet"))
+
+
+def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
+    texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"one", b"\xff\xfe", b"three"]).buffers())
+    path = write(tmp_path / "x.parquet", text=texts, label=["a", "b", "c"])
+    usable, rejected, _ = rows_of(path)
+    assert [(line, text) for line, text, *_ in usable] == [(1, "one"), (3, "three")]
+    assert [line for line, *_ in rejected] == [2] and "unreadable value in 'text'" in rejected[0][1]
+    path = write(tmp_path / "y.parquet", text=["x", "y"], label=pa.array([1, 10**9], pa.date32()))
+    usable, rejected, _ = rows_of(path)
+    assert [label for *_, label in usable] == ["1970-01-02"] and "unreadable value in 'label'" in rejected[0][1]
+
+
+def test_a_label_is_text_or_a_number(tmp_path):
+    for labels, kind in (([b"a"], "bytes"), ([{"a": 1}], "dict"), ([[["a"]]], "list"), ([[{"a": 1}]], "dict")):
+        path = write(tmp_path / "x.parquet", text=["x"], label=labels)
+        assert rows_of(path)[1] == [(1, f"the label is not text or a number but {kind}", "x")]
+    path = write(tmp_path / "x.parquet", text=["x"], label=[[b"a", b"b"]])
+    assert rows_of(path, task="multi_label")[1] == [(1, "a label in the list is not text or a number", "x")]

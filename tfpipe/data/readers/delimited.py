@@ -6,6 +6,7 @@ runs twice: over bytes taken one by one as characters, to find where records end
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -67,7 +68,8 @@ class _Lines:
 
     def __init__(self, stream: BinaryIO, file: SourceFile):
         self._stream, self._file = stream, file
-        self._ahead = b""  # read, not taken
+        start = self._read(len(codecs.BOM_UTF8))  # it would hide a quote that follows it
+        self._ahead = b"" if start == codecs.BOM_UTF8 else start  # read, not taken
         self._lines: Iterator[str] = iter(())  # of what was last read, some of it taken
         self._taken: list[str] = []
         self.size_bytes = 0
@@ -216,7 +218,7 @@ def _delimiter(file: SourceFile) -> str:
 
 
 def _columns(line: bytes, file: SourceFile, data: Data) -> tuple[str, ...]:
-    header = line.decode("utf-8-sig", "surrogateescape")
+    header = line.decode("utf-8", "surrogateescape")
     columns = next(_reader(io.StringIO(header, newline=""), file, data), [])
     if any(_UNDECODABLE.search(name) or "\0" in name for name in columns):
         raise InputError(f"{file.name}, line 1: not UTF-8 text; convert it, for example with iconv -t UTF-8")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from tfpipe.config_data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.sources import SourceFile, open_bytes
 from tfpipe.errors import InputError
+
+# Text that is not UTF-8; dates and times that Python has not.
+_UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -23,7 +27,28 @@ def cells(block: Block, data: Data) -> Cells:
     """The rows of a block."""
     batch = block.payload
     numbers = list(range(block.first, block.first + batch.num_rows))
-    return Cells({column: batch.column(column).to_pylist() for column in wanted_columns(data)}, numbers, [])
+    columns = {column: batch.column(column) for column in wanted_columns(data)}
+    try:
+        return Cells({column: values.to_pylist() for column, values in columns.items()}, numbers, [])
+    except _UNREADABLE:
+        return _one_by_one(columns, numbers, block.file)
+
+
+def _one_by_one(columns: dict[str, pa.Array], numbers: list[int], file: SourceFile) -> Cells:
+    cells = Cells({column: [] for column in columns}, [], [])
+    for at, number in enumerate(numbers):
+        row: dict[str, Any] = {}
+        for column, values in columns.items():
+            try:
+                row[column] = values[at].as_py()
+            except _UNREADABLE as error:
+                cells.rejections.append(Rejection(file.name, number, f"unreadable value in {column!r} ({error})", ""))
+                break
+        else:
+            cells.numbers.append(number)
+            for column, value in row.items():
+                cells.columns[column].append(value)
+    return cells
 
 
 def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
@@ -43,6 +68,6 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             columns = list(wanted_columns(data))
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
                 yield from slices(batch)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         reason = " ".join(str(error).split())
         raise InputError(f"{file.name}: not a whole Parquet file ({reason}); fetch or write it again") from error

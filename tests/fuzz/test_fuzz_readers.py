@@ -1,0 +1,403 @@
+"""Data files and the names of data: rows as another reader finds them, a reason for each other row, or one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import tensorflow as tf
+from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated
+from hypothesis import strategies as st
+
+from tfpipe import encoder_source
+from tfpipe.config_data import Data
+from tfpipe.config_file import parse_config
+from tfpipe.data import block as block_module
+from tfpipe.data import readers
+from tfpipe.data.rows import read_rows
+from tfpipe.data.sources import identity, source_files
+
+LONGEST_REASON = 600
+
+
+def rows_of(path, task="single_label", **data):
+    """What `prepare` reads of a file: usable rows as (line, text, label), the others as (line, reason)."""
+    tree = {"name": "x", "task": task, "data": {"source": str(path), **data}, "encoder": {"source": "x"}}
+    config = parse_config(tree, where="test")
+    usable, rejected = [], []
+    for file in source_files(config.data):
+        for block in readers.blocks(file, config.data):
+            rows = read_rows(block, config, None)
+            usable += zip(rows.lines, rows.texts, rows.labels, strict=True)
+            rejected += [(each.line, each.reason) for each in rows.rejections]
+            for value in (
+                *rows.texts,
+                *rows.labels,
+                *rows.names,
+                *(part for r in rows.rejections for part in vars_of(r)),
+            ):
+                value.encode()  # as it is written to the tables and to rejected.jsonl
+                assert value in rows.texts or value in rows.labels or len(value) <= LONGEST_REASON, value[:100]
+            assert all(text.strip() for text in rows.texts) and all(label == label.strip() for label in rows.labels)
+    return usable, rejected
+
+
+def vars_of(rejection):
+    return rejection.name, rejection.reason, rejection.excerpt
+
+
+def usable(text, label) -> bool:
+    return bool(text.strip()) and bool(label.strip()) and not surrogate(text) and not surrogate(label)
+
+
+def surrogate(text) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", 40)
+    monkeypatch.setattr(block_module, "BLOCK_RECORDS", 3)
+
+
+def csv_of(content: bytes, delimiter: str, quoting: int):
+    """Rows, lines that have none, and whether a quote stays open, by csv alone, over the whole file."""
+    text = content.decode("utf-8-sig", "surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    header = next(reader)
+    place = {name: number for number, name in enumerate(header)}
+    rows, lost = [], []
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                return rows, lost, True
+            lost += range(line, reader.line_num + 1)
+            continue
+        if row is None:
+            return rows, lost, False
+        if len(row) == len(header) and usable(row[place["text"]], row[place["label"]]):
+            rows.append((line, row[place["text"]], row[place["label"]].strip()))
+        elif row:
+            lost.append(line)
+
+
+def test_csv(tmp_path, small_blocks):
+    contents = [
+        b"text,label\none,a\ntwo,b\nthree,a\n" * 1 + b"four,b\n" * 8,
+        'label,"text",more\r\na,"x ""y"" z",1\r\nb,"über\r\nzwei",2\r\n,,\r\n'.encode(),
+        b'text\tlabel\nwith, comma\ta\n"two\nlines"\tb\n\nx\ty\n',
+        "\ufefftext,label\nnaïve,a\n汉,b\n".encode(),
+    ]
+    tokens = (
+        b'"',
+        b'""',
+        b",",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b'","',
+        b'"\n',
+        b"text,label\n",
+        b'"a',
+        b"x,a\n",
+        b"\n\n",
+        b'\n"',
+        b"\t",
+    )
+    below = mutated([content.partition(b"\n")[2] for content in contents], tokens * 3)
+    contents = mutated(contents, tokens * 3) | below.map(lambda content: b"text,label\n" + content)
+    cases = st.tuples(contents, st.sampled_from(["data.csv", "data.csv", "data.tsv", "data.csv.gz"]), st.booleans())
+
+    def check(case) -> bool:
+        content, name, quoting = case
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+        delimiter = "\t" if name.endswith("tsv") else ","
+        found, refused = attempt(lambda: rows_of(path, quoting=quoting), name)
+        if refused is None:
+            rows, lost, _ = csv_of(content, delimiter, csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
+            assert found[0] == rows and [line for line, _ in found[1]] == lost
+        elif "never closed" in refused:
+            assert csv_of(content, delimiter, csv.QUOTE_MINIMAL)[2]
+        return refused is not None
+
+    always = [
+        (content, "data.csv", True) for content in (b"", b"\n", b"\xff\xfe", b"text,label", b'"', b'text,label\n"')
+    ]
+    always += [("text,label\nx,a\n".encode(code), "data.csv", True) for code in ("utf-16", "utf-32", "utf-7", "cp037")]
+    always += [(b"text,label\n" + b"x" * (17 << 20) + b",a\n", "data.csv", True)]
+    always += [
+        (b"text,label" + b",x" * 100_000 + b"\nx,a", "data.csv", True),
+        (b",".join([b"text"] * 2), "data.csv", True),
+    ]
+    fuzz("CSV", cases, check, always)
+
+
+def test_json_lines(tmp_path, small_blocks):
+    path = tmp_path / "data.jsonl"
+    lines = [
+        {"text": "one", "label": 1}, {"text": "two", "label": "b", "more": [1, {"x": None}]}, {"text": "drei ü",
+        "label": True},
+        {"text": "v", "label": 2.0}, {"text": "x", "label": ["a"]}, {"label": "c", "text": "\u2028"}, {"text": "y",
+        "label": {"a": 1}},
+    ]  # fmt: skip
+    content = b"\n".join(json.dumps(line, ensure_ascii=False).encode() for line in lines)
+    values = [{"text": "x", "label": value} for value in VALUES] + [{"text": value, "label": "a"} for value in VALUES]
+    contents = [content, content.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + content]
+    contents += [content + b"\n" + json_text(value).encode() + b"\n" + content for value in values]
+    deep = [b'{"text": "x", "label": %s1%s}' % (b"[" * n, b"]" * n) for n in (900, 950, 980, 985, 990, 1000)]
+
+    def check(content: bytes) -> bool:
+        path.write_bytes(content)
+        found, refused = attempt(lambda: rows_of(path), path.name)
+        if refused is None:
+            lines = {line: (text, label) for line, text, label in found[0]}
+            lost = {line for line, _ in found[1]}
+            for number, raw in enumerate(content.split(b"\n"), start=1):
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
+                assert (number in lines) + (number in lost) == bool(text), number
+                if number in lines:
+                    record = json.loads(text)
+                    assert lines[number] == (record["text"], as_label(record["label"]))
+                elif text:
+                    assert not plain_row(text), text
+        return refused is not None
+
+    fuzz(
+        "JSON Lines",
+        mutated(contents, (b"\n", b"\r", b'{"text": "x", "label": "a"}\n', *deep)),
+        check,
+        [b"", b"\n", *deep],
+    )
+
+
+def as_label(value) -> str:
+    if isinstance(value, list):
+        (value,) = value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    assert isinstance(value, str | int | float)
+    return str(value).strip()
+
+
+def plain_row(text: str) -> bool:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("text", "label")):
+        return False
+    return usable(record["text"], record["label"])
+
+
+def parquet_files() -> list[bytes]:
+    texts = ["one", "two", "drei ü", "x" * 50, None, "汉字"] * 3
+    columns = {
+        "strings": pa.array(["a", "b", "a", None, "b", "c"] * 3),
+        "numbers": pa.array([1, 2, None, 4, 5, 6] * 3),
+        "floats": pa.array([1.0, 2.5, float("nan"), float("inf"), 5, 6] * 3),
+        "lists": pa.array([["a"], ["b", "c"], [], None, ["a"], ["b"]] * 3),
+        "bytes": pa.array([b"a", b"\xff", b"", None, b"b", b"c"] * 3),
+        "days": pa.array([0, 10**9, -(10**9), None, 1, 2] * 3, pa.date32()),
+        "times": pa.array([0, 2**62, -(2**62), None, 1, 2] * 3, pa.timestamp("ns", "UTC")),
+        "struct": pa.array([{"a": 1}, {"a": 2}, None, {"a": 3}, {"a": 4}, {"a": 5}] * 3),
+        "decimals": pa.array([1, 2, 3, None, 5, 6] * 3, pa.decimal128(10, 2)),
+        "categories": pa.array(["a", "b", "a", None, "b", "c"] * 3).dictionary_encode(),
+        "durations": pa.array([0, 2**62, -(2**62), None, 1, 2] * 3, pa.duration("s")),
+    }
+    files = []
+    for label in columns.values():
+        for options in ({"compression": "none", "use_dictionary": False}, {"compression": "snappy"}):
+            sink = io.BytesIO()
+            parquet.write_table(pa.table({"text": texts, "label": label}), sink, row_group_size=7, **options)
+            files.append(sink.getvalue())
+    return files
+
+
+def test_parquet(tmp_path, small_blocks):
+    path = tmp_path / "data.parquet"
+
+    def check(content: bytes) -> bool:
+        path.write_bytes(content)
+        found, refused = attempt(lambda: rows_of(path), path.name)
+        if refused is None:
+            try:
+                table = parquet.read_table(pa.BufferReader(content), columns=["text", "label"], use_threads=False)
+                rows = list(zip(*(table.column(name).to_pylist() for name in ("text", "label")), strict=True))
+            except (ValueError, OverflowError, pa.ArrowException, OSError):
+                return False  # a value that can't be had: the reader rejects its row, pyarrow the table
+            lines = {line: (text, label) for line, text, label in found[0]}
+            assert len(lines) + len(found[1]) == len(rows)
+            for number, (text, label) in enumerate(rows, start=1):
+                if number in lines:
+                    assert lines[number][0] == text
+                    if isinstance(label, str | int | float | list):
+                        assert lines[number][1] == as_label(label)
+                    assert not isinstance(label, bytes | dict)
+                elif isinstance(text, str) and isinstance(label, str):
+                    assert not usable(text, label)
+        return refused is not None
+
+    fuzz("Parquet", mutated(parquet_files(), most=3), check, [b"", b"PAR1", b"PAR1PAR1", *parquet_files()])
+
+
+def test_tfrecord(tmp_path, small_blocks):
+    path = tmp_path / "data.tfrecord"
+
+    def example(**features) -> bytes:
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    def of(**kinds):
+        return tf.train.Feature(**kinds)
+
+    text = of(bytes_list=tf.train.BytesList(value=["ü".encode()]))
+    labels = [
+        of(bytes_list=tf.train.BytesList(value=[b"a"])), of(int64_list=tf.train.Int64List(value=[1])),
+        of(float_list=tf.train.FloatList(value=[0.5, 1.0])), of(bytes_list=tf.train.BytesList(value=[b"\xff"])), of(),
+    ]  # fmt: skip
+    records = [example(text=text, label=label) for label in labels]
+
+    def write(records: list[bytes]) -> bytes:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+        return path.read_bytes()
+
+    whole = write(records)
+    broken = st.lists(mutated(records), max_size=4).map(write)
+
+    def check(content: bytes) -> bool:
+        path.write_bytes(content)
+        found, refused = attempt(lambda: rows_of(path), path.name)
+        if refused is None:
+            count = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+            assert len(found[0]) + len(found[1]) == count
+        return refused is not None
+
+    fuzz("TFRecord", mutated([whole], most=2) | broken, check, [b"", whole, whole[:-1]])
+
+
+NAMES = [
+    b"a",
+    b"b",
+    b"label",
+    b".hidden",
+    b"\xff",
+    b"x\ny",
+    "ü".encode(),
+    b"a b",
+    b"x" * 200,
+    b"..a",
+    b"a.csv",
+    b"\xed\xa0\x80",
+    b"[a]",
+    b"*",
+]
+
+
+def test_folders(tmp_path, small_blocks):
+    names = st.sampled_from(NAMES)
+    contents = st.sampled_from(
+        [b"text", b"", b" ", b"\xff", b"\0", b"\xef\xbb\xbfx", b"x\ny", b"x" * 3000]
+    ) | st.binary(max_size=5)
+    kinds = st.sampled_from(["file", "file", "file", "link", "loop", "pipe", "directory"])
+    entries = st.lists(st.tuples(names, names, contents, kinds), max_size=6)
+    root = tmp_path / "data"
+
+    def check(entries) -> bool:
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        wanted = {}
+        for label, name, content, kind in entries:
+            folder = os.path.join(os.fsencode(root), label)
+            path = os.path.join(folder, name)
+            if os.path.lexists(path):
+                continue
+            os.makedirs(folder, exist_ok=True)
+            if kind == "file":
+                with open(path, "wb") as file:
+                    file.write(content)
+            elif kind == "directory":
+                os.mkdir(path)
+            elif kind == "pipe":
+                os.mkfifo(path)
+            else:
+                os.symlink(b"/dev/null" if kind == "link" else path, path)
+            if kind == "file" and not label.startswith(b".") and not name.startswith(b"."):
+                wanted[path] = content
+        found, refused = attempt(lambda: (rows_of(root), identity(Data(source=str(root)))), str(root))
+        if refused is None:
+            rows = sorted(wanted)
+            assert len(found[0][0]) + len(found[0][1]) == len(rows)
+            texts = [
+                (wanted[path].decode("utf-8-sig", "replace"), os.path.basename(os.path.dirname(path))) for path in rows
+            ]
+            texts = [(text, label.decode()) for text, label in texts if text.strip() and "\ufffd" not in text]
+            assert [(text, label) for _, text, label in found[0][0]] == [(text, label.strip()) for text, label in texts]
+        return refused is not None
+
+    fuzz("folders", entries, check)
+
+
+def test_names_of_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "a.csv").write_text("text,label\nx,a\n")
+    parts = st.sampled_from(
+        ["package:", "keras-nlp:", "keras-nlp:./", "package:json", "package:tfpipe/", "package:tfpipe", "/", "..",
+        ".", "~", "~nobody", "*", "**",
+        "[", "a.csv", "x" * 300,
+         "\0", "\ud800", "\udcff", "://", "ram", "foo", "ram://", "gs", ":", "@", "#", "\n", " ", "", "a.csv.gz",
+         "-00000-of-00001", ".parquet",
+         "C:\\", "?", "{a}", "%s", "json/decoder.py", "/dev/null", "/proc/self/mem"]
+    )  # fmt: skip
+    sources = st.lists(parts | st.text(max_size=3), min_size=1, max_size=5).map("".join)
+    sources = sources.filter(lambda source: "**" not in source or not source.startswith(("/", "~", "..")))
+
+    def check(source: str) -> bool:
+        place = source.replace("\n", " ").strip()[:20]
+        places = (place, repr(source)[:20], "data.source", " ".join(source.split())[:20])
+        places += ("/",) if set("*?[") & set(source) else ()  # then what was found is named
+        if source.partition(":")[0] in ("hf", "tfds", "gs"):
+            return False
+        _, first = attempt(lambda: source_files(Data(source=source)), *places)
+        _, second = attempt(
+            lambda: encoder_source.identity(source),
+            *places,
+            "encoder.source",
+            "/json",
+            "/tfpipe",
+            "config.json",
+        )
+        return first is not None and second is not None
+
+    always = [
+        "~\0",
+        "x" * 5000,
+        "package:json/" + "x" * 5000,
+        "~nobody/x",
+        "/dev/null",
+        "package:" + "a." * 1000,
+        "ram://\ud800",
+    ]
+    fuzz("data.source, encoder.source", sources, check, always)
+
+
+def test_compressed_files_that_are_damaged(tmp_path):
+    content = gzip.compress(b"text,label\n" + b"row,a\n" * 200)
+    for number in range(len(content)):
+        for damaged in (content[:number], content[:number] + bytes([content[number] ^ 255]) + content[number + 1 :]):
+            (tmp_path / "data.csv.gz").write_bytes(damaged)
+            attempt(lambda: rows_of(tmp_path / "data.csv.gz"), "data.csv.gz")

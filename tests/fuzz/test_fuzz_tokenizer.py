@@ -1,0 +1,173 @@
+"""Vocabularies and tokenizer settings: the ids of transformers, or a line that names the file."""
+
+from __future__ import annotations
+
+from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
+from hypothesis import strategies as st
+from transformers import BertTokenizerFast
+
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import SPECIAL_TOKENS, TokenizerSettings
+from tfpipe.encoder_source import vocabulary_of
+
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "b",
+    "##a",
+    "##b",
+    "the",
+    "##s",
+    "é",
+    "汉",
+    ".",
+    "the.",
+    "İ",
+    "ß",
+]
+CONFIG = {
+    "do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True, "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": {"content": "[PAD]", "lstrip": False, "__type": "AddedToken"}, "tokenizer_class": "BertTokenizer",
+    "added_tokens_decoder": {"0": {"content": "[PAD]", "special": True}},
+}  # fmt: skip
+RUST = {
+    "model": {
+        "type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": {piece: number for number, piece in enumerate(PIECES)},
+    },
+    "added_tokens": [{"content": "[PAD]", "id": 0, "lstrip": False}],
+}  # fmt: skip
+MAP = {"cls_token": "[CLS]", "additional_special_tokens": []}
+CLEANING = {"html": True, "unicode": "NFC", "stop_words": ["the"], "fast": False}
+FILES = {
+    "tokenizer_config.json": CONFIG,
+    "tokenizer.json": RUST,
+    "special_tokens_map.json": MAP,
+    "cleaning.json": CLEANING,
+}
+VOCABULARY = "\n".join(PIECES).encode() + b"\n"
+
+
+@st.composite
+def directories(draw):
+    """Name of a file -> its content; one or two are damaged."""
+    contents = {name: json_text(tree).encode() for name, tree in FILES.items()} | {"vocab.txt": VOCABULARY}
+    for _ in range(draw(st.integers(0, 2))):
+        name = draw(st.sampled_from(sorted(contents)))
+        if name == "vocab.txt" or draw(st.integers(0, 3)) == 0:
+            contents[name] = draw(mutated([contents[name]], (b"\n", b"[PAD]\n", b"##", b"\n\n")))
+        else:
+            contents[name] = json_text(draw(mutated_tree([FILES[name]], (*VALUES, "[MASK]", "[X]", ["[X]"])))).encode()
+    absent = draw(st.sets(st.sampled_from(sorted(contents)), max_size=2))
+    return {name: content for name, content in contents.items() if name not in absent}
+
+
+def test_tokenizer_files(tmp_path):
+    written = tmp_path / "written"
+
+    def check(contents) -> bool:
+        for name in (*FILES, "vocab.txt"):
+            (tmp_path / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        found, refused = attempt(lambda: TokenizerSettings.read(tmp_path), *FILES, "vocab.txt")
+        if refused is None:
+            assert all(isinstance(getattr(found, name), str) for name in SPECIAL_TOKENS)
+            assert all(isinstance(getattr(found, name), bool) for name in ("do_lower_case", "html", "fast"))
+            found.write(written)
+            assert TokenizerSettings.read(written) == found
+            assert vocabulary_of(written) == list(found.vocabulary)  # as near duplicates and the report read it
+        return refused is not None
+
+    deep = b"[" * 100_000
+    always = [{"vocab.txt": VOCABULARY, name: deep} for name in FILES]
+    always += [
+        {"vocab.txt": content}
+        for content in (b"", b"\n", VOCABULARY * 2, b"\xff\xfe", VOCABULARY.decode().encode("utf-16"))
+    ]
+    always += [
+        {"vocab.txt": VOCABULARY + piece.encode() + b"\n"} for piece in ("\x1c", "\x85", "\u2028", "\0", "\v", "\ufeff")
+    ]
+    always += [
+        {
+            "tokenizer.json": json_text(
+                {"model": RUST["model"] | {"vocab": RUST["model"]["vocab"] | {"\ud800": 17}}}
+            ).encode()
+        }
+    ]
+    fuzz("tokenizer files", directories(), check, always)
+
+
+TEXT = st.lists(
+    st.sampled_from([*PIECES, " ", "  ", "the", "thes", "ab", "É", "e\u0301", "[MASK]", "[SEP", "\0", "\u2028", "½",
+    "ﬁ", "\ufffd", "x" * 101, "a" * 100])
+    | st.text(max_size=3),
+    max_size=8,
+).map("".join)  # fmt: skip
+
+
+def same_ids(tokenizer: Tokenizer, reference: BertTokenizerFast, texts: list[str]) -> None:
+    ids = tokenizer.encode(texts)[0].to_list()
+    assert ids == reference(texts, truncation=True, max_length=tokenizer.max_length)["input_ids"]
+
+
+def test_vocabularies(tmp_path):
+    alphabet = st.sampled_from(
+        [*"ab.#é汉ßſıİ¼\u0301\u00a0\u2028\ufeff\ue000\ufffdΣ", "##", "[", "]", "the", "\x85"]
+    ) | st.characters(exclude_categories=("Cs",), exclude_characters="\r\n")
+    pieces = st.lists(st.lists(alphabet, max_size=3).map("".join), max_size=12, unique=True)
+    marks = st.sampled_from([{}, {}, {"unk_token": "<unk>"}, {"mask_token": "##m"}, {"pad_token": "p!"}])
+    cases = st.tuples(pieces, marks, st.lists(TEXT, min_size=1, max_size=4), st.booleans())
+
+    def check(case) -> bool:
+        pieces, marks, texts, lower = case
+        special = dict(zip(SPECIAL_TOKENS, ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"), strict=True)) | marks
+        vocabulary = tuple(dict.fromkeys([*special.values(), *pieces]))
+        settings, refused = attempt(
+            lambda: TokenizerSettings(vocabulary, do_lower_case=lower, **special), "vocabulary", "_token"
+        )
+        if refused is None:
+            settings.write(tmp_path)
+            tokenizer = Tokenizer(settings, 64)
+            same_ids(
+                tokenizer, BertTokenizerFast.from_pretrained(tmp_path), [*texts, "".join(pieces), " ".join(pieces)]
+            )
+        return refused is not None
+
+    fuzz("tokenizer, vocabularies", cases, check)
+
+
+def test_texts(tmp_path):
+    tokenizers = []
+    for lower in (True, False):
+        directory = tmp_path / str(lower)
+        settings = TokenizerSettings(tuple(PIECES), do_lower_case=lower)
+        settings.write(directory)
+        tokenizers.append((Tokenizer(settings, 32), BertTokenizerFast.from_pretrained(directory)))
+    # Nothing but text reaches the tokenizer; what a mark that is not in its canonical order becomes, see tokenizer.py.
+    texts = st.lists(
+        TEXT | mutated([t.encode() for t in ("the [MASK] a\u0301b", "b" * 90, "汉字 é")]).map(decoded),
+        min_size=1,
+        max_size=5,
+    )
+
+    def check(texts: list[str]) -> bool:
+        for tokenizer, reference in tokenizers:
+            same_ids(tokenizer, reference, texts)
+        return False
+
+    fuzz(
+        "tokenizer, texts",
+        texts,
+        check,
+        [["a" * 300_000], [" " * 300_000], ["a " * 100_000], ["\0" * 1000], ["[MASK]" * 10_000]],
+    )
+
+
+def decoded(content: bytes) -> str:
+    return content.decode("utf-8", "ignore")

@@ -1,0 +1,89 @@
+"""YAML that can be read in one way only, and in a moment.
+
+Enters: text. Leaves: dictionaries, lists and scalars, of which no two places share one. What YAML 1.1 takes without a
+word and its author did not mean is refused: a key that stands twice, 010 for 8 and 1:30 for 90. So is what grows when
+it is read: aliases of aliases, merges of merges.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+MOST_BYTES = 1 << 20  # PyYAML reads about 100 KB a second
+_MOST_VALUES = 200_000  # with every alias written out
+_MOST_DIGITS = 1000
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def read(text: str) -> Any:
+    """The value that a document holds.
+
+    Raises:
+      yaml.YAMLError, ValueError: it is malformed, ambiguous, or too large; the message says where.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES >> 20} MB of text")
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _values(loader, root, {}) > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES:,} values, with aliases written out")
+        return _unshared(loader.construct_document(root))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (LookupError, AttributeError, TypeError, OverflowError) as error:  # KeyError for !!bool x, …
+        raise ValueError(f"{type(error).__name__} {error}") from error
+    finally:
+        loader.dispose()
+
+
+def _values(loader: yaml.SafeLoader, node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node is with every alias in it written out; each node is checked, once."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.MarkedYAMLError(problem="an alias of what it stands in", problem_mark=node.start_mark)
+        return known[id(node)]
+    known[id(node)] = 0
+    if node.tag not in _TAGS:
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} has no meaning here", problem_mark=node.start_mark)
+    count = 1
+    if isinstance(node, yaml.MappingNode):
+        keys = set()
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                count += _values(loader, key, known)
+                if isinstance(key, yaml.ScalarNode) and (name := loader.construct_object(key)) in keys:
+                    raise yaml.MarkedYAMLError(problem=f"the key {name} stands twice", problem_mark=key.start_mark)
+                keys.add(name if isinstance(key, yaml.ScalarNode) else id(key))
+            count += _values(loader, value, known)
+    elif isinstance(node, yaml.SequenceNode):
+        count += sum(_values(loader, value, known) for value in node.value)
+    else:
+        _check_number(node)
+    known[id(node)] = count
+    return count
+
+
+def _check_number(node: yaml.ScalarNode) -> None:
+    kind, text = node.tag.rpartition(":")[2], node.value
+    if kind not in ("int", "float"):
+        return
+    if len(text) > _MOST_DIGITS:
+        raise yaml.MarkedYAMLError(problem=f"a number of {len(text)} characters", problem_mark=node.start_mark)
+    if ":" in text or (kind == "int" and re.match(r"[-+]?0[\d_]", text)):
+        counts = "by sixties" if ":" in text else "in octal"
+        problem = f"{text} counts {counts} in YAML 1.1; put it in quotes, or write the number in decimal"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which what had an alias stands at each place by itself, so that one can be changed."""
+    if isinstance(value, dict):
+        return {key: _unshared(each) for key, each in value.items()}
+    return [_unshared(each) for each in value] if isinstance(value, list) else value
