@@ -208,6 +208,15 @@ def test_a_flipped_byte_in_a_checkpoint(tfpipe_command, tiny_file, tiny_run, pre
         fault(f"a flipped byte in {which} checkpoint", f"said, then {goes_on}: the same bytes", code)
 
 
+def test_a_flipped_byte_in_a_record(tfpipe_command, tiny_file, tiny_run, copied_run, fault):
+    _, run = copied_run
+    flip(run.path / "prepare" / "stage.json")
+    code, _, error = tfpipe_command("train", tiny_file, "--run-dir", run.path)
+    assert code == 0 and "prepare: its stage.json is damaged" in error and "train: up to date" in error
+    assert_as_undisturbed(run, tiny_run, ["prepare/train/table.json"])
+    fault("a flipped byte in a stage.json", "said; the stage is done again", code)
+
+
 def test_a_flipped_byte_in_the_weights_of_the_encoder(tfpipe_command, tiny_file, tiny_encoder, tmp_path, fault):
     encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
     expected = sha256_of_file(encoder / "model.safetensors")

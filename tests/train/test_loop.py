@@ -236,21 +236,24 @@ def test_another_seed_ends_elsewhere(fitted, do_fit, tmp_path):
     assert other.sha256 != fitted.sha256
 
 
+def killed_before(step):
+    """In place of `make_train_step`: the process ends when this step, counted from 1, is to begin."""
+
+    def made(strategy, replica_step):
+        train_steps = make_train_step(strategy, replica_step)
+
+        def run(iterator, first, rates):
+            if int(first) == step - 1:
+                raise Killed
+            return train_steps(iterator, first, rates)
+
+        return run
+
+    return made
+
+
 def test_a_killed_fit_resumes_and_ends_bit_identical(fitted, do_fit, tmp_path, monkeypatch, capsys):
     # Between two checkpoints: step 5 is done, step 4 is what is stored.
-    def killed_before(step):
-        def made(strategy, replica_step):
-            train_steps = make_train_step(strategy, replica_step)
-
-            def run(iterator, first, rates):
-                if int(first) == step - 1:
-                    raise Killed
-                return train_steps(iterator, first, rates)
-
-            return run
-
-        return made
-
     with monkeypatch.context() as patch:
         patch.setattr(loop, "make_train_step", killed_before(6))
         with pytest.raises(Killed):
@@ -684,6 +687,22 @@ def test_float16_scales_its_loss(do_fit, tmp_path, monkeypatch):
     assert np.isfinite(result.losses).all()
     assert result.history[-1]["loss"] < 0.8 * result.history[0]["loss"]
     assert all(np.isfinite(value).all() for value in get_weights(result.model).values())
+
+
+def test_the_loss_scale_is_part_of_a_checkpoint(do_fit, tmp_path, monkeypatch):
+    """Killed while it is still being halved."""
+    monkeypatch.setattr(optimizer, "INITIAL_LOSS_SCALE", 2.0**26)
+    recipe = replace(RECIPE, precision="mixed_float16", epochs=6.0)
+    whole = do_fit(tmp_path / "whole", recipe, batching=PACKED)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "make_train_step", killed_before(4))
+        do_fit(tmp_path / "killed", recipe, batching=PACKED)
+    monkeypatch.setattr(optimizer, "INITIAL_LOSS_SCALE", 1.0)  # what it starts with is not what it goes on with
+    resumed = do_fit(tmp_path / "killed", recipe, batching=PACKED)
+    assert resumed.sha256 == whole.sha256 and resumed.history == whole.history
+    norms = [logged(each.stage, "gradient_norm") for each in (whole, resumed)]
+    left_out = [[step for step, norm in each.items() if not np.isfinite(norm)] for each in norms]
+    assert left_out[0] == left_out[1] and max(left_out[0]) > 4
 
 
 def test_early_stopping_and_plateau(do_fit, tmp_path, tmp_path_factory, capsys):
