@@ -20,6 +20,7 @@ from conftest import last_line
 from test_stopping import MetadataServer
 
 from tfpipe.rundir import RunDirectory, sha256_of_file
+from tfpipe.train.checkpoints import Checkpoints
 
 WEIGHTS = ("train/model.safetensors", "train/history.json")
 
@@ -46,23 +47,20 @@ def flip(path: Path, at: float = 0.5) -> None:
 
 
 @contextmanager
-def at_a_checkpoint(run: RunDirectory, action):
-    """Does something as soon as a training has stored a step."""
-    ended = threading.Event()
+def at_a_checkpoint(action):
+    """Does something as soon as a training has a checkpoint after its first step."""
+    save, done = Checkpoints.save, []
 
-    def watch():
-        while not ended.wait(0.005):
-            if any(path.parent.name != "step-0" for path in run.path.glob("train/checkpoints/step-*/checkpoint.json")):
-                action()
-                return
+    def save_and_act(self, progress):
+        save(self, progress)
+        if progress.step and not done:
+            done.append(progress.step)
+            action()
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_act)
         yield
-    finally:
-        ended.set()
-        watcher.join()
+    assert done
 
 
 @pytest.fixture
@@ -73,20 +71,23 @@ def notice(monkeypatch):
         thread.start()
         monkeypatch.setenv("GCE_METADATA_HOST", server.host)
         monkeypatch.setattr("tfpipe.stopping.POLL_SECONDS", 0.02)
-        yield lambda: server.answers.update(preempted="TRUE")
+
+        def announce() -> None:
+            server.answers["preempted"] = "TRUE"
+            time.sleep(0.5)  # of a training that would be over before it is asked for
+
+        yield announce
         server.shutdown()
         thread.join()
 
 
-@pytest.mark.parametrize(
-    ("who", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 143), ("a preemption notice", 143)]
-)
+@pytest.mark.parametrize(("who", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("a preemption notice", 143)])
 def test_asked_to_stop(request, tfpipe_command, tiny_file, tiny_run, prepared, fault, who, code):
     action = lambda: os.kill(os.getpid(), signal.Signals[who])  # noqa: E731
     if who == "a preemption notice":
         action = request.getfixturevalue("notice")
     command = ("train", tiny_file, "--run-dir", prepared.path)
-    with at_a_checkpoint(prepared, action):
+    with at_a_checkpoint(action):
         found, _, error = tfpipe_command(*command)
     assert found == code and error.splitlines()[-1].startswith(f"tfpipe: stopped by {who} after step ")
     assert "Traceback" not in error and prepared.record("train") is None
@@ -188,12 +189,11 @@ def test_a_flipped_byte_in_the_output_of_a_stage(
     )
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "checkpoint.json"])
-@pytest.mark.parametrize("which", ["newest", "every"])
+@pytest.mark.parametrize(("which", "file"), [("the newest", "state.safetensors"), ("every", "checkpoint.json")])
 def test_a_flipped_byte_in_a_checkpoint(tfpipe_command, tiny_file, tiny_run, prepared, fault, file, which):
     command = ("train", tiny_file, "--run-dir", prepared.path)
     stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    with at_a_checkpoint(prepared, stop):
+    with at_a_checkpoint(stop):
         assert tfpipe_command(*command)[0] == 143
     stored = sorted(prepared.path.glob("train/checkpoints/step-*"), key=lambda path: int(path.name[5:]))
     assert len(stored) == 2
@@ -203,9 +203,8 @@ def test_a_flipped_byte_in_a_checkpoint(tfpipe_command, tiny_file, tiny_run, pre
     assert code == 0 and f"the checkpoint of {stored[-1].name.replace('-', ' ')} is not whole" in error
     assert error.count("is not whole") == (2 if which == "every" else 1)
     assert_as_undisturbed(prepared, tiny_run)
-    if file == "state.safetensors":
-        goes_on = "from the beginning" if which == "every" else "from the one before it"
-        fault(f"a flipped byte in {which} checkpoint", f"said, then {goes_on}: the same bytes", code)
+    goes_on = "from the beginning" if which == "every" else "from the one before it"
+    fault(f"a flipped byte in {file} of {which} checkpoint", f"said, then {goes_on}: the same bytes", code)
 
 
 def test_a_flipped_byte_in_a_record(tfpipe_command, tiny_file, tiny_run, copied_run, fault):
@@ -238,7 +237,7 @@ def test_a_flipped_byte_in_a_published_model(tfpipe_command, copied_run, fault, 
 
 def test_a_clock_that_jumps_back(tfpipe_command, tiny_file, tiny_run, prepared, monkeypatch, fault):
     real, started = time.time, time.time()
-    with at_a_checkpoint(prepared, lambda: monkeypatch.setattr(time, "time", lambda: 2 * started - real() - 86400.0)):
+    with at_a_checkpoint(lambda: monkeypatch.setattr(time, "time", lambda: 2 * started - real() - 86400.0)):
         code, _, _ = tfpipe_command("train", tiny_file, "--run-dir", prepared.path)
     assert code == 0 and time.time() < started - 86000.0 and prepared.record("train")["seconds"] > 0.0
     assert_as_undisturbed(prepared, tiny_run)
