@@ -77,6 +77,7 @@ def test_nobody_to_wait_for(monkeypatch):
         ({"task": ("worker", "9" * 5000)}, "has task index '999"),
         ({"cluster": {"worker": ["127.0.0.1:" + "9" * 5000, "10.0.0.2:2223"]}}, "has the address '127.0.0.1:999"),
         ({"text": "[" * 100_000}, "is not JSON"),
+        ({"text": "\u2028{}"}, "is not JSON"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, setting, said):

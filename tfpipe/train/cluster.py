@@ -39,7 +39,7 @@ class Cluster:
         Raises:
           InputError: it is no JSON, or not what TensorFlow expects.
         """
-        text = os.environ.get("TF_CONFIG", "").strip()
+        text = os.environ.get("TF_CONFIG", "").strip(" \t\r\n")  # no other white space is JSON's, or TensorFlow's
         if not text:
             return None
         try:
