@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import tensorflow as tf
+import tf_keras
 from tensorflow.core.framework import node_def_pb2, op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
@@ -291,10 +292,85 @@ def test_the_functions_of_the_saver_serve_nothing_else(with_vocabulary, tmp_path
     def loaded_as_a_graph(meta_graph):
         meta_graph.ClearField("object_graph_def")
 
-    for change in (called_by_a_signature, called_by_an_object, called_by_the_graph, loaded_as_a_graph):
+    def named_by_a_text(meta_graph):
+        serve = saver_of(meta_graph, "serve")
+        serve.attr["forward_function_name"].s = saver_of(meta_graph, "traced_save").signature.name.encode()
+
+    def named_by_a_text_of_the_graph(meta_graph):
+        node = meta_graph.graph_def.node.add(name="x", op="NoOp")
+        texts = node.attr["f"].func.attr["names"].list.s
+        texts.extend([b"\xff", saver_of(meta_graph, "traced_restore").signature.name.encode()])
+
+    def in_place_of_another(meta_graph):
+        saver_of(meta_graph, "traced_save").attr["api_implements"].s = b"x"
+
+    for change in (
+        called_by_a_signature, called_by_an_object, called_by_the_graph, loaded_as_a_graph, named_by_a_text,
+        named_by_a_text_of_the_graph, in_place_of_another,
+    ):  # fmt: skip
         model = rewritten(with_vocabulary, tmp_path / change.__name__, change)
         with pytest.raises(InputError, match=r"operator \S+ \(node \S+ of function .*(SaveV2|RestoreV2)"):
             inspect_saved_model(model)
+
+
+def test_what_takes_the_place_of_a_function_by_its_device_is_found(tmp_path):
+    """Grappler calls the function for the CPU where the other is called, whatever the graph says."""
+    marker = tmp_path / "marker"
+
+    def of_device(device, work):
+        attributes = {"api_implements": "same", "api_preferred_device": device}
+        signature = [tf.TensorSpec([None], tf.string)]
+        return tf.function(work, input_signature=signature, experimental_attributes=attributes)
+
+    called, hidden = of_device("GPU", tf.identity), of_device("CPU", checkpointing(marker))
+
+    def work(text):
+        with tf.device("/device:CPU:0"):
+            found = called(text)
+        hidden.get_concrete_function().add_to_graph(tf.compat.v1.get_default_graph())
+        return found
+
+    def hide_in_the_saver(meta_graph):
+        (name,) = (
+            function.signature.name
+            for function in meta_graph.graph_def.library.function
+            if function.attr["api_preferred_device"].s == b"CPU"
+        )
+        saver = meta_graph.saver_def.save_tensor_name.partition(":")[0]
+        next(node for node in meta_graph.graph_def.node if node.name == saver).attr["x"].func.name = name
+
+    model = rewritten(save(Served(work), tmp_path / "model"), tmp_path / "evil", hide_in_the_saver)
+    with pytest.raises(InputError, match=r"evil: operator SaveV2 \(node \S+ of function \S+\) writes files"):
+        list(predict.predict(model, ["a"]))
+    assert not list(tmp_path.glob("marker*"))
+    answer(model)
+    assert list(tmp_path.glob("marker*"))
+
+
+def test_a_recurrent_model_is_taken(tmp_path):
+    """Keras makes functions of it that stand for one another."""
+    layer = tf_keras.layers.LSTM(2)
+
+    def work(text):
+        layer(tf.zeros([tf.size(text), 3, 4]))
+        return tf.identity(text)
+
+    module = Served(work)
+    module.layer = layer
+    layer.build((None, 3, 4))
+    model = save(module, tmp_path / "model")
+    assert b"api_implements" in (model / "saved_model.pb").read_bytes()
+    assert inspect_saved_model(model) > 100
+
+
+def test_what_ends_the_process_is_refused(with_vocabulary, tmp_path):
+    for operator, why in (("Abort", "ends the process"), ("TestStringOutput", "is for TensorFlow's own tests")):
+
+        def add(meta_graph, operator=operator):
+            meta_graph.graph_def.node.add(name="x", op=operator)
+
+        with pytest.raises(InputError, match=rf"operator {operator} \(node x\) {why}; a model"):
+            inspect_saved_model(rewritten(with_vocabulary, tmp_path / operator, add))
 
 
 def test_what_is_not_known_is_refused(with_vocabulary, tmp_path):

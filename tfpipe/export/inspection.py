@@ -11,9 +11,10 @@ loaded, before anything is asked of it. So every node is looked at, of every gra
 
 Some operators depend on where they stand. RestoreV2, SaveV2 and MergeV2Checkpoints are in every SavedModel, in two
 functions of its saver, which loading does not call (it reads the variables itself): taken there, refused in what a
-signature, an object or another function can call. InitializeTableFromTextFile reads a vocabulary: taken where its path
-is an asset of the SavedModel. PrintV2 can print to a file: taken where it prints to the console. A SavedModel of
-TensorFlow 1, which has no objects, is restored by operators of its own: refused, or allowed by name.
+signature, an object or another function can call, or TensorFlow in place of another: what any attribute names counts.
+InitializeTableFromTextFile reads a vocabulary: taken where its path is an asset of the SavedModel. PrintV2 can print to
+a file: taken where it prints to the console. A SavedModel of TensorFlow 1, which has no objects, is restored by
+operators of its own: refused, or allowed by name.
 
 Assets are named relative to the directory, and no link in it may lead out of it. What this is no protection against:
 mistakes in TensorFlow's kernels and parsers, and models that take all memory and time.
@@ -68,6 +69,8 @@ _REFUSED = tuple(
             r"\w*(Configure|Initialize|Shutdown|WaitFor|Disconnect)\w*(Distributed|TPU)\w*",
             "reaches other processes or machines",
         ),
+        (r"Abort|\w*(Crash|Kill)\w*", "ends the process"),
+        (r"(\w+>)?Test\w*|ConstructionFails", "is for TensorFlow's own tests"),
         (r"_?TPU\w*|_?Xla\w*|\w*TPUEmbedding\w*|(In|Out)feed\w*", "is for accelerators alone"),
         (r"_.*", "is internal to TensorFlow"),
     )
@@ -91,12 +94,15 @@ _STATEFUL = frozenset(
     StackCloseV2 RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal RandomShuffle RandomGamma
     RandomPoissonV2 Multinomial StatefulUniform StatefulUniformInt StatefulUniformFullInt StatefulStandardNormalV2
     StatefulTruncatedNormal RngSkip RngReadAndSkip StatelessRandomGetAlg
+    CudnnRNN CudnnRNNV2 CudnnRNNV3 CudnnRNNBackprop CudnnRNNBackpropV2 CudnnRNNBackpropV3
     WordpieceTokenizeWithOffsets SentencepieceOp SentencepieceTokenizeOp SentencepieceTokenizeWithOffsetsOp
     SentencepieceDetokenizeOp SentencepieceIdToStringOp SentencepieceStringToIdOp SentencepieceVocabSizeOp
     """.split()
 )
 
 _SAVER = ("RestoreV2", "SaveV2", "MergeV2Checkpoints")
+_INTERCHANGEABLE = "api_implements"
+"""attribute of a function that TensorFlow may call in place of another with the same value, by their devices"""
 _TEXT_FILE = ("InitializeTableFromTextFile", "InitializeTableFromTextFileV2")
 _CONSOLE = {b"", b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)"}
 
@@ -208,9 +214,16 @@ def _expected(meta_graph: Any) -> Iterator[tuple[str, str]]:
     """Nodes, as places and operators, that a SavedModel has in the functions of its saver and of its vocabularies."""
     graph, objects = meta_graph.graph_def, meta_graph.object_graph_def
     called = {each.gradient_func for each in (*graph.library.gradient, *graph.library.registered_gradients)}
+    for node in graph.node:
+        called.update(_texts_in(node.attr))
     for function in graph.library.function:
+        if _INTERCHANGEABLE in function.attr:
+            called.add(function.signature.name)
+        called.update([*_functions_in(function.attr), *_texts_in(function.attr)])
+        for argument in function.arg_attr.values():
+            called.update([*_functions_in(argument.attr), *_texts_in(argument.attr)])
         for node in function.node_def:
-            called.update([node.op, *_functions_in(node.attr)])
+            called.update([node.op, *_functions_in(node.attr), *_texts_in(node.attr)])
     reachable = {name for node in objects.nodes for name in _functions_of_object(node)} | set(
         objects.concrete_functions
     )
@@ -246,6 +259,15 @@ def _functions_in(attributes: Mapping[str, Any]) -> Iterator[str]:
         for function in (attribute.func, *attribute.list.func):
             yield function.name
             yield from _functions_in(function.attr)
+
+
+def _texts_in(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Every text of attributes: some name functions, such as `forward_function_name`."""
+    for attribute in attributes.values():
+        for text in (attribute.s, *attribute.list.s):
+            yield text.decode(errors="replace")  # what is not UTF-8 names no function
+        for function in (attribute.func, *attribute.list.func):
+            yield from _texts_in(function.attr)
 
 
 def _reads_asset(function: Any, node: Any, objects: Any) -> bool:
