@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import GateError, InputError
+from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.tools import replay as tool
 
 
@@ -106,6 +107,19 @@ def foreign(domain, operator):
     return change
 
 
+def local_function(domain, operator):
+    """It has a runtime's name: which of the two is called is the runtime's choice."""
+
+    def change(copy):
+        foreign(domain, operator)(copy)
+        model = onnx.load(str(copy / "model.onnx"))
+        same = onnx.helper.make_node("Identity", ["x"], ["y"])
+        model.functions.append(onnx.helper.make_function(domain, operator, ["x"], ["y"], [same], model.opset_import))
+        (copy / "model.onnx").write_bytes(model.SerializeToString())
+
+    return change
+
+
 def calls(copy):
     """An operator of a SavedModel that reads, and whose result nobody uses."""
     model = saved_model_pb2.SavedModel.FromString((copy / "saved_model.pb").read_bytes())
@@ -117,6 +131,13 @@ def calls(copy):
     (copy / "saved_model.pb").write_bytes(model.SerializeToString())
 
 
+def test_a_function_of_another_domain_is_taken(tiny_run, tmp_path):
+    path = shutil.copytree(tiny_run[1] / "export" / "dense", tmp_path / "copy") / "model.onnx"
+    count = inspect_onnx(path)
+    local_function("evil.org", "PyOp")(path.parent)
+    assert inspect_onnx(path) == count + 3
+
+
 @pytest.mark.parametrize(
     ("place", "spoil", "said"),
     [
@@ -125,9 +146,13 @@ def calls(copy):
         ("export/dense", external("linked"), "tensor .*: the path 'linked' leads out of"),
         ("export/dense", foreign("evil.org", "Run"), r"operator evil\.org::Run \(node evil\) is not one of ONNX's own"),
         ("export/dense", foreign("com.microsoft", "PythonOp"), "PythonOp .*is not one of ONNX's own"),
+        ("export/dense", local_function("com.microsoft", "EPContext"), "EPContext .*is not one of ONNX's own"),
+        ("export/dense", local_function("org.pytorch.aten", "ATen"), "ATen .*is not one of ONNX's own"),
+        ("export/dense", external("*/_ORT_MEM_ADDR_/*"), "tensor .*: its data would be read from memory"),
+        ("export/dense", external("_ORT_MEM_ADDR_"), "tensor .*: its data would be read from memory"),
         ("serving/dense/1", calls, r"operator ReadFile \(node x of function \S+\) reads files"),
     ],
-    ids="above absolute link domain python operator".split(),
+    ids="above absolute link domain python function aten memory address operator".split(),
 )
 def test_what_reaches_beyond_the_artefact_is_refused(tiny_run, tmp_path, place, spoil, said):
     copy = shutil.copytree(tiny_run[1] / place, tmp_path / "copy")

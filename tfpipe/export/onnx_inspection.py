@@ -6,6 +6,7 @@ beside the model, and operators of other domains, for which ONNX Runtime needs a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from tfpipe.paths import path_inside
 MOST_BYTES = 2**31 - 1  # of a protocol buffer
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_RUNTIMES = re.compile(r"(ai\.onnx|com\.microsoft|com\.ms|org\.pytorch)?(\..*)?")
+"""domains in which a runtime's own operator may go before a function of the file"""
+# Not files: what ONNX Runtime takes for an address in its memory.
+_ADDRESS = re.compile(r"\*/.*|.*_ORT_\w*ADDR_.*", re.DOTALL)
 # Of ONNX Runtime's own: they call Python, or read a file that an attribute names.
 _REFUSED = {"ATen", "PythonOp", "PythonOpGrad", "PyOp", "EPContext"}
 
@@ -32,7 +37,8 @@ def inspect_onnx(path: Path) -> int:
       How many nodes there are.
 
     Raises:
-      InputError: not an ONNX file, an operator of another domain, or a path that leads out of the file's directory.
+      InputError: not an ONNX file, an operator of another domain, an address in memory for the data of a
+        tensor, or a path that leads out of the file's directory.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -40,7 +46,7 @@ def inspect_onnx(path: Path) -> int:
         model = onnx.load(str(path), load_external_data=False)
     except (OSError, DecodeError) as error:
         raise InputError(f"{path}: can't be loaded or asked (not an ONNX file: {error}); export it again") from error
-    count, own = 0, {(function.domain, function.name) for function in model.functions}
+    count, own = 0, {(each.domain, each.name) for each in model.functions if not _RUNTIMES.fullmatch(each.domain)}
     waiting: list[Any] = [model.graph, *model.functions]
     while waiting:
         part = waiting.pop()
@@ -61,5 +67,10 @@ def inspect_onnx(path: Path) -> int:
         for tensor in (*tensors, *(each for pair in sparse for each in (pair.values, pair.indices))):
             for entry in tensor.external_data:
                 if entry.key == "location":
+                    if _ADDRESS.fullmatch(entry.value):
+                        raise InputError(
+                            f"{path}: tensor {tensor.name}: its data would be read from memory ({entry.value!r}), "
+                            "expected a file; export the model again"
+                        )
                     path_inside(path.parent, entry.value, f"{path}: tensor {tensor.name}", through_links=False)
     return count
