@@ -34,11 +34,14 @@ def test_only_numbers_are_versions(tmp_path):
     assert tool.find_saved_model(tmp_path, "dense").name == "2"
 
 
-def test_a_damaged_record_of_what_was_published_says_nothing(copied_run):
+def test_a_damaged_record_of_what_was_published_is_said(copied_run):
     _, run = copied_run
     for content in ("[" * 100_000, '{"files_written": {}}', '{"files_written": {}, "choices": {"published": [1]}}'):
         (run.path / "verify" / "stage.json").write_text(content)
-        assert tool.find_saved_model(run.path, "int8").name == "1"
+        with pytest.raises(InputError, match=r"verify/stage\.json: damaged, .* --redo verify"):
+            tool.find_saved_model(run.path, "int8")
+    version = run.path / "serving" / "int8" / "1"
+    assert tool.find_saved_model(version, "int8") == version
 
 
 def test_what_the_last_run_did_not_publish_is_refused(copied_run):
@@ -135,6 +138,44 @@ def test_a_model_without_the_text_signature_is_refused(tmp_path):
     tf.saved_model.save(other, str(tmp_path), signatures={"serving_default": other.serve})
     with pytest.raises(InputError, match="no signature serving_default that takes text"):
         list(tool.predict(tmp_path, ["a"]))
+
+
+def two(text):
+    return tf.ones([tf.size(text), 2])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda text: {"x": text}, r"serving_default gives no label \(string\)"),
+        (lambda text: {"label": text}, r"serving_default gives no probabilities \(float32\)"),
+        (lambda text: {"label": two(text), "probabilities": two(text)}, r"gives no label \(string\)"),
+        (lambda text: {"label": text, "probabilities": text}, r"gives no probabilities \(float32\)"),
+        (
+            lambda text: {"label": tf.fill(tf.shape(text), b"\xff"), "probabilities": two(text)},
+            "asked .'utf-8' ",
+        ),
+        (lambda text: {"label": text, "probabilities": two(text)[:, :0]}, r"probabilities \(1, 0\) for 1 texts"),
+        (lambda text: {"label": text, "probabilities": two(text)[0, 0]}, r"probabilities \(\) for 1 texts"),
+        (lambda text: {"label": text[:0], "probabilities": two(text)}, r"labels \(0,\), probabilities \(1, 2\) for 1"),
+        (
+            lambda text: {"label": tf.as_string(tf.strings.to_number(text)), "probabilities": two(text)},
+            "asked .StringToNumberOp could not correctly convert string: good",
+        ),
+    ],
+    ids="outputs probabilities floats strings encoding width scalar fewer failure".split(),
+)
+def test_a_model_that_answers_otherwise_is_refused_in_one_line(tmp_path, answer, said):
+    class Foreign(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def serve(self, text):
+            return answer(text)
+
+    module = Foreign()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    with pytest.raises(InputError, match=said) as error:
+        list(tool.predict(tmp_path, ["good"]))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

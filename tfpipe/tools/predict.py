@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
-from tfpipe.rundir import RunDirectory, sha256_of_directory
+from tfpipe.rundir import RECORD, RunDirectory, sha256_of_directory
 
 BATCH = 64
 LONGEST_LINE_BYTES = 1 << 20
@@ -72,6 +72,11 @@ def find_saved_model(path: Path, variant: str) -> Path:
     names = os.listdir(published) if os.path.isdir(published) else []
     versions = [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]
     record = RunDirectory(path).record("verify") if versions else None
+    if versions and record is None and os.path.exists(path / "verify" / RECORD):
+        raise InputError(
+            f"{path / 'verify' / RECORD}: damaged, it no longer says what was published; publish again with "
+            "--redo verify, or give the directory of a version"
+        )
     newest = record["choices"].get("published") if record else None
     if newest is not None and not any(each.startswith(f"serving/{variant}/") for each in newest):
         raise InputError(
@@ -100,7 +105,7 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
       allowed: operators that it may have although they reach beyond the model.
 
     Raises:
-      InputError: the model is refused, can't be loaded, or has other signatures.
+      InputError: the model is refused, can't be loaded, has other signatures, or fails at a text.
     """
     import tensorflow as tf
 
@@ -118,16 +123,34 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
         raise InputError(f"{directory}: no signature serving_default that takes text; export it with tfpipe")
     if "text_pair" in serve.structured_input_signature[1]:
         raise InputError(f"{directory}: a model of text pairs; predict takes single texts")
+    given = serve.structured_outputs
+    for name, kind in (("label", "string"), ("probabilities", "float32")):
+        if name not in given or given[name].dtype.name != kind:
+            raise InputError(f"{directory}: signature serving_default gives no {name} ({kind}); export it with tfpipe")
     for batch in _as_they_come(texts):
-        answers = serve(text=tf.constant(batch))
-        rows = zip(batch, answers["label"].numpy(), answers["probabilities"].numpy(), strict=True)
-        for text, label, probabilities in rows:
+        try:
+            answers = serve(text=tf.constant(batch))
+            labels, probabilities = answers["label"].numpy(), answers["probabilities"].numpy()
+            if labels.shape != (len(batch),) or probabilities.shape[:-1] != labels.shape or not probabilities.size:
+                raise ValueError(f"labels {labels.shape}, probabilities {probabilities.shape} for {len(batch)} texts")
+            names = [label.decode() for label in labels]
+        except Exception as error:  # a model of unknown origin raises whatever it stumbles over
+            raise InputError(f"{directory}: can't be asked ({_reason(error)}); export it again") from error
+        for text, name, row in zip(batch, names, probabilities, strict=True):
             yield {
                 "text": text,
-                "label": label.decode(),
-                "probability": float(probabilities.max()),
-                "probabilities": [float(value) for value in probabilities],
+                "label": name,
+                "probability": float(row.max()),
+                "probabilities": [float(value) for value in row],
             }
+
+
+def _reason(error: Exception) -> str:
+    """What TensorFlow says, without where in the graph it says so."""
+    told = [line for line in str(error).splitlines() if line.strip() and not line.startswith((" ", "\t", "<"))]
+    return next(
+        (line for line in told if not line.startswith(("Graph execution error", "Detected at"))), type(error).__name__
+    )
 
 
 def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
