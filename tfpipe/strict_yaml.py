@@ -1,8 +1,8 @@
 """YAML that can be read in one way only, and in a moment.
 
 Enters: text. Leaves: dictionaries, lists and scalars, of which no two places share one. What YAML 1.1 takes without a
-word and its author did not mean is refused: a key that stands twice, 010 for 8 and 1:30 for 90. So is what grows when
-it is read: aliases of aliases, merges of merges.
+word and its author did not mean is refused: a key that stands twice, 010 for 8, 1:30 for 90, 0b11 for 3, 1_0 for 10. So
+is what grows when it is read: aliases of aliases, merges of merges.
 """
 
 from __future__ import annotations
@@ -76,10 +76,19 @@ def _check_number(node: yaml.ScalarNode) -> None:
         return
     if len(text) > _MOST_DIGITS:
         raise yaml.MarkedYAMLError(problem=f"a number of {len(text)} characters", problem_mark=node.start_mark)
-    if ":" in text or (kind == "int" and re.match(r"[-+]?0[\d_]", text)):
-        counts = "by sixties" if ":" in text else "in octal"
-        problem = f"{text} counts {counts} in YAML 1.1; put it in quotes, or write the number in decimal"
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    digits = text.lstrip("+-")
+    if ":" in text:
+        counts = "counts by sixties"
+    elif "_" in text:
+        counts = "is read without _"
+    elif kind == "int" and digits.startswith("0b"):
+        counts = "counts in binary"
+    elif kind == "int" and re.match(r"0\d", digits):
+        counts = "counts in octal"
+    else:
+        return
+    problem = f"{text} {counts} in YAML 1.1; put it in quotes, or write the number in decimal"
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _unshared(value: Any) -> Any:
