@@ -28,6 +28,11 @@ def test_say_writes_one_plain_line_to_standard_error(capsys):
     assert captured.err == "[bold]100%[/bold] " + "x" * 300 + "\n" and captured.out == ""
 
 
+def test_what_say_tells_of_commands_no_terminal(capsys):
+    console.say("label \x1b]0;title\x07 \x9b2J \r\u202e\n  as   it is\b")
+    assert capsys.readouterr().err == "label \ufffd]0;title\ufffd \ufffd2J \ufffd\ufffd\n  as   it is\ufffd\n"
+
+
 def test_without_a_terminal_a_line_every_fifteen_seconds_with_the_time_left(capsys, clock):
     with console.progress_bar("train", 100) as bar:
         for _ in range(100):

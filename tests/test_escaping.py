@@ -10,6 +10,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 import tensorflow as tf
+from markdown_it import MarkdownIt
 
 from tfpipe.config_file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
@@ -35,6 +36,21 @@ def test_markdown_shows_what_is_written():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
+    [
+        ("see HTTPS://evil.org", "see HTTPS:<!-- -->//evil.org"), ("ftp://e.org", "ftp:<!-- -->//e.org"),
+        ("(www.evil.org)", "(www<!-- -->.evil.org)"), ("a_@b.co", r"a\_<!-- -->@b.co"),
+        ("mailto:a.b@c.d.co", "mailto:a.b<!-- -->@c.d.co"), ("hf:name@1234abc", "hf:name@1234abc"),
+        ("gs://bucket/x", "gs://bucket/x"), ("@ a.b", "@ a.b"), ("http: //a", "http: //a"),
+    ],
+)  # fmt: skip
+def test_no_address_in_markdown_becomes_a_link(value, shown):
+    assert markdown(value) == shown
+    html = MarkdownIt().render(markdown(value))
+    assert html.replace("<!-- -->", "").strip() == f"<p>{value}</p>"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
     [("a/b", "`a/b`"), ("a`b", "``a`b``"), ("`a``", "``` `a`` ```"), ("a\n```\nb", "````a ``` b````")],
 )
 def test_code_ends_where_it_should(value, shown):
@@ -48,6 +64,7 @@ def test_a_block_ends_after_its_content():
 
 def test_a_terminal_gets_no_commands():
     assert printable("a\x1b[2J\x9b1m\u202eb\n c") == "a\ufffd[2J\ufffd1m\ufffdb c"
+    assert printable("a\u200eb\u200fc\u061cd") == "a\ufffdb\ufffdc\ufffdd"
     assert printable("👨‍👩‍👧 ünd") == "👨‍👩‍👧 ünd"
 
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tfpipe.escaping import without_commands
+
 T = TypeVar("T")
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -22,8 +24,8 @@ SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line
 
 
 def say(message: str) -> None:
-    """Prints one line to standard error; standard output is for results."""
-    console.print(message, markup=False)
+    """Prints one line to standard error, whatever data it tells of; standard output is for results."""
+    console.print(without_commands(message), markup=False)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Text of unknown origin in Markdown and on a terminal: shown as it is, whatever it holds.
 
 Labels, sources and versions end up in model cards and tables, which sites render as HTML: none of them may become a
-tag, a link, a column or the end of a block. Texts and labels end up on terminals, which some characters command.
+tag, a link (GitHub makes links of bare addresses too), a column or the end of a block. Texts and labels end up on
+terminals, which some characters command.
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ from __future__ import annotations
 import html
 import re
 
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""what a terminal obeys, or turns the direction of what follows; tabs and line breaks apart"""
+
+# Where GitHub finds a link in running text: after a scheme, www, or the name of a mailbox.
+_LINK = re.compile(r"((?:https?|ftp):)(?=//)|(www)(?=\.)|(?<=[\w.+-])(?=@[\w.-]*\.)", re.IGNORECASE)
+
 
 def markdown(value: object) -> str:
     """Running text, or a cell of a table: on one line, without markup."""
     escaped = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*\[\]|~#!$]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)  # within a word, _ is no markup
+    escaped = re.sub(r"([\\`*\[\]|~#!$]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)  # within a word, _ is no markup
+    return _LINK.sub(lambda match: f"{match[0]}<!-- -->", escaped)  # mail is found behind \ and entities
 
 
 def code(value: object) -> str:
@@ -32,7 +40,12 @@ def block(content: str, language: str) -> str:
 
 def printable(value: str) -> str:
     """One line for a terminal: no control characters, and none that turn the direction of what follows."""
-    return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", " ".join(value.split()))
+    return without_commands(" ".join(value.split()))
+
+
+def without_commands(value: str) -> str:
+    """Text for a terminal, its lines and spaces as they are: no control characters, none that turn the direction."""
+    return _COMMANDS.sub("\ufffd", value)
 
 
 def _longest_ticks(content: str) -> int:
