@@ -8,6 +8,7 @@ rest.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections import defaultdict
@@ -25,6 +26,16 @@ _GRADIENT = "_gradient_op_type"
 _NAME = "_user_specified_name"
 _OPTIONS = "config_proto"
 """attribute of a call; it counts the devices of the machine that traced it"""
+_NAME_FUNCTIONS = frozenset(
+    f"tensorflow.{field}"
+    for field in (
+        *("OpDef.name", "NodeDef.op", "NameAttrList.name", "GradientDef.function_name", "GradientDef.gradient_func"),
+        *("RegisteredGradient.gradient_func", "MetaGraphDef.MetaInfoDef.function_aliases"),
+        *("SavedObjectGraph.concrete_functions", "SavedFunction.concrete_functions"),
+        *("SavedBareConcreteFunction.concrete_function_name", "CapturedTensor.concrete_function"),
+    )
+)
+"""fields, and maps by their keys, that hold names of functions"""
 
 
 def make_reproducible(directory: Path) -> None:
@@ -71,35 +82,30 @@ def _numbered(names: list[str]) -> dict[str, str]:
 
 
 def _rename(message: Message, names: dict[str, str]) -> None:
-    """Replaces names wherever they stand as a whole text: operators, attributes, keys of maps."""
+    """Replaces names of functions where a field is for them; nodes and arguments may be called alike."""
     for field, value in message.ListFields():
+        named, repeated = field.full_name in _NAME_FUNCTIONS, field.label == FieldDescriptor.LABEL_REPEATED
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            _rename_map(value, field.message_type.fields_by_name["value"], names)
-        elif field.type == FieldDescriptor.TYPE_STRING:
-            if field.label == FieldDescriptor.LABEL_REPEATED:
-                value[:] = [names.get(each, each) for each in value]
-            elif value in names:
-                setattr(message, field.name, names[value])
+            if field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_MESSAGE:
+                for each in value.values():
+                    _rename(each, names)
+            if named:
+                _rename_keys(value, names)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            for each in value if field.label == FieldDescriptor.LABEL_REPEATED else (value,):
+            for each in value if repeated else (value,):
                 _rename(each, names)
+        elif named and repeated:
+            value[:] = [names.get(each, each) for each in value]
+        elif named:
+            setattr(message, field.name, names.get(value, value))
 
 
-def _rename_map(value: Any, kind: FieldDescriptor, names: dict[str, str]) -> None:
-    for key in list(value):
-        if kind.type == FieldDescriptor.TYPE_MESSAGE:
-            _rename(value[key], names)
-        elif kind.type == FieldDescriptor.TYPE_STRING:
-            value[key] = names.get(value[key], value[key])
-    renamed = [(key, value[key]) for key in value if key in names]
-    if kind.type == FieldDescriptor.TYPE_MESSAGE:
-        copies = {names[key]: type(each).FromString(each.SerializeToString()) for key, each in renamed}
-        for key, _ in renamed:
-            del value[key]
-        for key, each in copies.items():
+def _rename_keys(value: Any, names: dict[str, str]) -> None:
+    kept = {names[key]: copy.deepcopy(each) for key, each in value.items() if key in names}
+    for key in [key for key in value if key in names]:
+        del value[key]
+    for key, each in kept.items():
+        if isinstance(each, Message):
             value[key].CopyFrom(each)
-    else:
-        for key, _ in renamed:
-            del value[key]
-        for key, each in renamed:
-            value[names[key]] = each
+        else:
+            value[key] = each
