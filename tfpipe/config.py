@@ -122,7 +122,7 @@ class Train(Section):
     nonfinite: Literal["stop", "skip", "rollback"] = Field(
         "stop",
         description="where loss or gradient is NaN or infinite; skip: the step is left out; rollback: back to the last "
-        "checkpoint and on at half the learning rate, or left out where examples of the batch are at fault",
+        "evaluation and on at half the learning rate, or left out where examples of the batch are at fault",
     )
     nonfinite_limit: PositiveInt = Field(5, description="how often in a fit, before it stops all the same")
 

@@ -112,6 +112,14 @@ def survivors(session: int, seconds: float = 20.0) -> list[str]:
         time.sleep(0.05)
 
 
+def went_on(log: Path, committed: list[str] | None, mismatches: list[str]) -> bool:
+    """Whether a start that followed a kill went on from there: nothing that was committed was done again."""
+    said = dict(_STAGE.findall(log.read_text(encoding="utf-8")))
+    again = [name for name in committed or () if said.get(name) != "up to date"]
+    mismatches += [f"{name} was committed before a kill, and done again" for name in again]
+    return committed is not None and not again
+
+
 def finish(arguments: list[str], log: Path) -> None:
     """Runs a command to its end."""
     log.unlink(missing_ok=True)
@@ -165,20 +173,23 @@ def _measured_apart(path: Path) -> str:
 
     value = kept(value)
     if path.name == RECORD:  # the rest are digests, of files that hold measurements among them
-        value = {name: value[name] for name in ("stage", "settings", "files", "choices")}
+        measured = ("output", "inputs", "fingerprint") if value["stage"] in ("verify", "report") else ()
+        whole = {"stage", "fingerprint", "settings", "files", "inputs", "choices", "files_written", "output"}
+        value = {name: value[name] for name in whole - {*measured, *(["files_written"] if measured else [])}}
     return json.dumps(value, sort_keys=True)
 
 
-def intact(run: Path) -> list[str]:
-    """What is wrong with what a run has committed so far."""
-    directory, wrong = RunDirectory(run), []
+def intact(run: Path) -> tuple[list[str], list[str]]:
+    """The stages that a run has committed so far, and what is wrong with them."""
+    directory, committed, wrong = RunDirectory(run), [], []
     for stage in pipeline.STAGES:
         if directory.record(stage.name) is not None:
+            committed.append(stage.name)
             try:
                 directory.verified(stage.name)
             except ValueError as error:
                 wrong.append(str(error))
-    return wrong
+    return committed, wrong
 
 
 def main() -> None:
@@ -220,20 +231,24 @@ def torment(options: argparse.Namespace, scratch: Path) -> dict:
     draw, kills, mismatches, runs, recoveries = random.Random(options.seed), Counter(), [], 0, 0
     while (left := options.kills - sum(kills.values())) > 0:
         runs += 1
-        run = scratch / f"run-{runs}"
+        assert runs <= options.kills, "the runs are over before they are killed"
+        run, committed = scratch / f"run-{runs}", None
         arguments = ["run", str(config_file), "--run-dir", str(run)]
+
         # Each stage once, in their order, or those that have had the fewest.
         chosen = sorted(stages, key=lambda name: (kills[name], draw.random()))[: min(left, len(stages))]
         for stage in sorted(chosen, key=stages.index):
             killed_in = kill_in(stage, arguments, log, draw.random() * seconds[stage])
+            recoveries += went_on(log, committed, mismatches)
             if killed_in is None:
-                break  # it was over before its instant came
+                committed = None  # it was over before its instant came
+                break
             kills[killed_in] += 1
-            wrong = intact(run)
+            committed, wrong = intact(run)
             mismatches += [f"run {runs}, killed in {killed_in or 'between two stages'}: {each}" for each in wrong]
             print(f"run {runs}: killed in {killed_in or 'between two stages'}", flush=True)
         finish(arguments, log)
-        recoveries = sum(kills.values())
+        recoveries += went_on(log, committed, mismatches)
         mismatches += [f"run {runs}: {each} differs" for each in differences(undisturbed, run, config)]
         print(f"run {runs}: finished, {len(mismatches)} mismatches so far", flush=True)
     return {

@@ -23,4 +23,4 @@ def test_a_run_that_is_killed_in_its_stages_ends_with_the_same_bytes(tiny_run, t
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads((tmp_path / "kills.json").read_text())
     assert sum(found["kills"].values()) == found["recoveries"] == 4 and found["mismatches"] == []
-    assert sum(count > 0 for count in found["kills"].values()) >= 3
+    assert sum(count > 0 for count in found["kills"].values()) >= 2

@@ -123,7 +123,48 @@ def test_what_a_write_failed_of_is_said_at_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr("tfpipe.train.checkpoints.write_json", full)
     checkpoints = Checkpoints(StageDirectory("train", tmp_path, {}), {"model": module})
     checkpoints.save(Progress(1))
+    assert checkpoints._pending[0].exception() is not None
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(Progress(2))
     with pytest.raises(OSError, match="No space left"), checkpoints:
         checkpoints.save(Progress(3))
+
+
+def test_a_step_that_is_stored_again_is_never_without_a_checkpoint(tmp_path, monkeypatch):
+    """A stop between a step and its evaluation, then the evaluation, then a kill while the step is stored again."""
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.zeros([2, 3]))
+    stage = StageDirectory("train", tmp_path, {})
+    checkpoints = Checkpoints(stage, {"model": module}, keep_last=1)
+    checkpoints.save(Progress(7))
+    checkpoints.wait()
+
+    def die(values, path):
+        path.write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfpipe.train.checkpoints.save_file", die)
+        checkpoints.save(Progress(7, [{"step": 7, "loss": 1.0}]))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.wait()
+    assert Checkpoints(stage, {"model": module}).restore() == Progress(7)
+
+
+def test_landmarks_are_kept_beside_the_last(tmp_path):
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.zeros([2, 3]))
+    with Checkpoints(StageDirectory("train", tmp_path, {}), {"model": module}, landmarks=2) as checkpoints:
+        history = []
+        for step in range(9):
+            if step in (2, 5):
+                history.append({"step": step, "loss": 1.0})
+            checkpoints.save(Progress(step, history))
+        checkpoints.wait()
+        assert {path.name for path in checkpoints.directory.iterdir()} == {"step-2", "step-5", "step-7", "step-8"}
+        checkpoints.go_back()
+        assert checkpoints.restore().step == 5
+        checkpoints.go_back(passing_over=5)
+        assert checkpoints.restore().step == 2
+        checkpoints.go_back(passing_over=2)  # the last there is
+        assert checkpoints.restore().step == 2

@@ -422,11 +422,10 @@ def test_a_checkpoint_of_another_shape_is_refused(do_fit, tmp_path):
         do_fit(tmp_path, with_settings(replace(RECIPE, epochs=1.0), optimizer="sgd"))
 
 
-@pytest.mark.parametrize("at", [2, 3])
-def test_a_fit_that_is_asked_to_stop_goes_on_bit_identical(fitted, do_fit, tmp_path, monkeypatch, at):
-    """After step 3 comes an evaluation: a machine that is about to go leaves it to whoever goes on."""
+def asked_to_stop_at(at):
+    """In place of `make_train_step`: SIGTERM comes in this step, counted from 1."""
 
-    def asked(strategy, replica_step):
+    def made(strategy, replica_step):
         train_steps = make_train_step(strategy, replica_step)
 
         def run(iterator, first, rates):
@@ -436,8 +435,15 @@ def test_a_fit_that_is_asked_to_stop_goes_on_bit_identical(fitted, do_fit, tmp_p
 
         return run
 
+    return made
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_fit_that_is_asked_to_stop_goes_on_bit_identical(fitted, do_fit, tmp_path, monkeypatch, at):
+    """After step 3 comes an evaluation: a machine that is about to go leaves it to whoever goes on."""
+
     with monkeypatch.context() as patch, pytest.raises(Stopped) as error:
-        patch.setattr(loop, "make_train_step", asked)
+        patch.setattr(loop, "make_train_step", asked_to_stop_at(at))
         do_fit(tmp_path)
     assert error.value.reason.code == 143 and str(error.value) == f"stopped by SIGTERM after step {at}"
     assert (tmp_path / "checkpoints" / f"step-{at}" / "checkpoint.json").exists()
@@ -481,7 +487,7 @@ def test_a_learning_rate_that_diverges_stops_the_fit(do_fit, tmp_path):
         r"test: the loss is (nan|inf) at step 2 \(learning rate 6\.67e\+29\); with the weights of step 0, all of the "
         r"batch's 16 examples \(row \d+ \(.+:\d+\), .*, …\) have a finite loss: training diverged, the loss was "
         r"0\.66\d 1 step\(s\) before, then 0\.66\d; lower the stage's learning_rate, or set train\.nonfinite: "
-        r"rollback; the checkpoint of step 0, made before it, is kept",
+        r"rollback; the checkpoint of step 0 is kept",
         message,
     )
 
@@ -531,7 +537,7 @@ def test_a_fault_of_the_data_is_told_from_divergence(do_fit, faulty, tmp_path):
     assert re.search(
         r"with the weights of step \d, 1 of the batch's \d+ examples have no finite loss, the others have: the fault "
         rf"is in row {FAULTY} \(.+:{FAULTY}\), or in what only its tokens use; mend the data, or set train.nonfinite: "
-        r"skip; the checkpoint of step \d, made before it, is kept$",
+        r"skip; the checkpoint of step \d is kept$",
         message,
     )
 
@@ -593,17 +599,24 @@ def test_a_rollback_goes_on_at_half_the_rate(do_fit, tmp_path, monkeypatch, caps
     recipe = with_settings(nonfinite="rollback", nonfinite_limit=4, schedule="constant")
     result = do_fit(tmp_path / "whole", recipe)
     printed = capsys.readouterr().err
-    assert "back to the checkpoint of step 4, and on at 0.5 of the learning rate" in printed
-    assert (
-        "back to the checkpoint of step 3, and on at 0.25 of the learning rate" in printed
-    )  # the same one did not help
-    assert result.stage.choices["steps_slowed"] == [4, 3] and "steps_left_out" not in result.stage.choices
+    assert "back to the checkpoint of step 3, and on at 0.5 of the learning rate" in printed  # the last evaluation
+    assert "back to the checkpoint of step 0, and on at 0.25 of the learning rate" in printed  # that did not help
+    assert result.stage.choices["steps_slowed"] == [3, 0] and "steps_left_out" not in result.stage.choices
     rates = logged(result.stage, "learning_rate")
-    assert [rates[step] / RECIPE.learning_rate for step in (3, 4, 5, 7)] == pytest.approx([1.0, 0.5, 0.25, 0.25])
+    assert [rates[step] / RECIPE.learning_rate for step in (1, 3, 4, 7)] == pytest.approx([0.5, 0.5, 0.25, 0.25])
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
     with pytest.raises(InputError, match=r"train\.nonfinite_limit 1 is reached: lower the stage's learning_rate"):
         do_fit(tmp_path / "bounded", with_settings(recipe, nonfinite_limit=1))
+
+    # However often something was stored, and stopped before the trouble: it goes back to the same step.
+    often = do_fit(tmp_path / "often", with_settings(recipe, checkpoint_every=1, keep_last=1))
+    assert often.sha256 == result.sha256 and often.history == result.history
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "make_train_step", killed_before(5))
+        do_fit(tmp_path / "early", with_settings(recipe, checkpoint_every=1))
+    early = do_fit(tmp_path / "early", recipe)
+    assert early.sha256 == result.sha256 and early.history == result.history
 
     # Killed after the first rollback, a fit does the same again.
     class Stop(Exception):
@@ -620,6 +633,23 @@ def test_a_rollback_goes_on_at_half_the_rate(do_fit, tmp_path, monkeypatch, caps
         do_fit(tmp_path / "killed", recipe)
     resumed = do_fit(tmp_path / "killed", recipe)
     assert resumed.sha256 == result.sha256 and resumed.history == result.history
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+def test_weights_that_were_stored_before_an_evaluation_found_them_spoilt(do_fit, tmp_path, monkeypatch, policy):
+    """Asked to stop between the last step and its evaluation, it had stored them; what is left is the one before."""
+    recipe = with_settings(
+        replace(RECIPE, learning_rate=1e30, epochs=1 / 3), nonfinite=policy, nonfinite_limit=1, keep_last=2
+    )
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop, "make_train_step", asked_to_stop_at(1))
+        do_fit(tmp_path, recipe)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-0", "step-1"}
+    with pytest.raises(InputError) as error:
+        do_fit(tmp_path, recipe)
+    assert str(error.value).endswith("; the checkpoint of step 0 is kept")
+    way = {"stop": "or set train.nonfinite: rollback", "rollback": "train.nonfinite_limit 1 is reached"}
+    assert way.get(policy, "or set train.nonfinite: rollback") in str(error.value)
 
 
 def test_a_rollback_from_an_evaluation(do_fit, tmp_path, capsys):
@@ -671,7 +701,7 @@ def test_a_gradient_that_is_not_finite_keeps_the_last_good_checkpoint(do_fit, tm
     monkeypatch.setattr(loop, "make_train_step", spoiled)
     with pytest.raises(
         InputError,
-        match=r"the norm of the gradient is inf at step 4 .* the checkpoint of step 3, made before it, is kept",
+        match=r"the norm of the gradient is inf at step 4 .* the checkpoint of step 3 is kept",
     ):
         do_fit(tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").glob("step-*")} == {"step-2", "step-3"}

@@ -136,8 +136,9 @@ class UnitMasks(tf.Module):
             for kernel, index in zip(self.kernels.values(), self._gradient_of, strict=True)
         ]
         now = self.units.importance(changes)
-        now = tf.where(tf.math.is_finite(now), now, 0.0)  # a step that loss scaling is going to leave out
-        self.importance.assign(SMOOTHING * self.importance + (1.0 - SMOOTHING) * now)
+        after = SMOOTHING * self.importance + (1.0 - SMOOTHING) * now
+        usable = tf.reduce_all(tf.math.is_finite(now))  # else the step is going to be left out
+        self.importance.assign(tf.where(usable, after, self.importance))
 
     def update(self, step: tf.Tensor) -> None:
         """After the update of a step (int64, from 0): new masks when the schedule says so, then weights times masks."""

@@ -5,7 +5,11 @@ and of every file that the checkpoint needs, the best weights so far among them:
 checkpoint before whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their
 path in the object graph, as one device has them: what was begun under one strategy goes on under another.
 
-A thread of its own writes, while training goes on: what was read of a variable stays as it was when that is updated.
+A thread of its own writes, from a copy, while training goes on.
+
+Which checkpoints there are depends on the clock and on who asked to stop. Those of evaluations and of the beginning do
+not: they are the landmarks that `train.nonfinite: rollback` goes back to, so that it ends the same however often a run
+was stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -60,6 +65,7 @@ class Checkpoints:
         writes: bool = True,
         every: int | float = 1,
         keep_last: int = 2,
+        landmarks: int = 0,
     ):
         """Finds the variables.
 
@@ -69,9 +75,10 @@ class Checkpoints:
           writes: whether this process stores any; with several workers, one does.
           every: between two checkpoints, steps (int) or seconds (float).
           keep_last: how many are kept: where the newest is damaged, the one before it is used.
+          landmarks: how many landmarks are kept beside them.
         """
-        self.directory, self._stage, self._writes = stage.checkpoints, stage, writes
-        self._every, self._keep_last = every, keep_last
+        self.directory, self._stage, self.writes = stage.checkpoints, stage, writes
+        self._every, self._keep_last, self._landmarks = every, keep_last, landmarks
         self._saved: Progress | None = None
         self._saved_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
@@ -91,19 +98,15 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until all that was saved is stored; raises what went wrong."""
-        while self._pending:
+        self._wait_for_all_but(0)
+
+    def _wait_for_all_but(self, most: int) -> None:
+        while self._pending and (len(self._pending) > most or self._pending[0].done()):
             self._pending.pop(0).result()
 
-    def restore(self, *, passing_over: int | None = None) -> Progress | None:
-        """Reads the newest whole checkpoint; None where there is none.
-
-        Args:
-          passing_over: step whose checkpoint is removed, if there is another before it.
-        """
+    def restore(self) -> Progress | None:
+        """Reads the newest whole checkpoint; None where there is none."""
         self.wait()
-        steps = self._steps()
-        if len(steps) > 1 and steps[0] == passing_over:
-            shutil.rmtree(self._path(steps[0]))
         for step in self._steps():
             try:
                 stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
@@ -123,21 +126,35 @@ class Checkpoints:
                         raise ValueError(f"{name} has changed")
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 say(f"  the checkpoint of step {step} is not whole ({error}): trying the one before it")
-                shutil.rmtree(self._path(step))
+                if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):  # a disk may only be away
+                    shutil.rmtree(self._path(step))
                 continue
             self._read(self._path(step) / "state.safetensors", self.variables)
             self._saved = copy.deepcopy(progress)
             return progress
         return None
 
-    @property
-    def newest(self) -> str:
-        """What is stored, in words."""
-        if not self._writes:
+    def go_back(self, passing_over: int | None = None) -> None:
+        """Removes what is newer than the newest landmark.
+
+        Args:
+          passing_over: the landmark of this step too, if there is another before it.
+        """
+        self.wait()
+        landmarks = [step for step in self._steps() if self._is_landmark(step)]
+        if len(landmarks) > 1 and landmarks[0] == passing_over:
+            landmarks.pop(0)
+        for step in self._steps():
+            if landmarks and step > landmarks[0]:
+                shutil.rmtree(self._path(step))
+
+    def newest_until(self, step: int) -> str:
+        """What is stored of up to so many steps, in words."""
+        if not self.writes:
             return "what is stored, the chief says"
         self.wait()
-        steps = self._steps()
-        return f"the checkpoint of step {steps[0]}, made before it, is kept" if steps else "nothing was stored yet"
+        found = next((each for each in self._steps() if each <= step), None)
+        return "no checkpoint before it is left" if found is None else f"the checkpoint of step {found} is kept"
 
     def is_due(self, before: int, after: int) -> bool:
         """Whether a checkpoint is due between two steps; by time, this process alone decides."""
@@ -147,30 +164,31 @@ class Checkpoints:
 
     def save(self, progress: Progress) -> None:
         """Stores a checkpoint, then removes those that are no longer needed; returns before it is done."""
-        if not self._writes or self._saved == progress:
+        if not self.writes or self._saved == progress:
             return
-        self.wait()
+        self._wait_for_all_but(1)  # such as the best weights
         self._saved, self._saved_at = copy.deepcopy(progress), time.monotonic()
         self._pending.append(self._writer.submit(self._store, self._saved, _values(self.variables)))
 
     def _store(self, progress: Progress, values: dict[str, np.ndarray]) -> None:
         path = self._path(progress.step)
-        shutil.rmtree(path, ignore_errors=True)
         files = [_write(path / "state.safetensors", values)]
         if progress.best_step is not None:
             files.append(self._best(progress.best_step))
         digests = {str(file.relative_to(self.directory)): sha256_of_file(file) for file in files}
         write_json(path / MARKER, sealed({**vars(progress), "files": digests}))
-        kept = self._steps()[: self._keep_last]
-        needed = {f"step-{step}" for step in kept} | {self._best_of(step) for step in kept}
-        for other in self.directory.iterdir():
-            if other.name not in needed:
+        steps = self._steps()
+        landmarks = [step for step in steps if self._landmarks and self._is_landmark(step)]
+        kept = {*steps[: self._keep_last], *landmarks[: self._landmarks]}
+        needed = {f"step-{step}" for step in kept} | {f"best-{self._marker(step).get('best_step')}" for step in kept}
+        for other in (*self.directory.glob("step-*"), *self.directory.glob("best-*")):
+            if other.name not in needed and other.is_dir():
                 shutil.rmtree(other)
         self._stage.keep(f"{path.name}/{MARKER}")
 
     def save_best(self, step: int) -> None:
         """Keeps the model's weights of a step aside."""
-        if self._writes:
+        if self.writes:
             self._pending.append(self._writer.submit(_write, self._best(step), _values(self._model)))
 
     def load_best(self, progress: Progress) -> None:
@@ -178,7 +196,7 @@ class Checkpoints:
         self.wait()
         if progress.best_step is not None and progress.best_step != progress.step:
             say(f"  keeping the weights of step {progress.best_step}, the best on validation")
-            if self._writes:
+            if self.writes:
                 self._read(self._best(progress.best_step), self._model)
 
     @property
@@ -196,11 +214,17 @@ class Checkpoints:
     def _best(self, step: int) -> Path:
         return self.directory / f"best-{step}" / "model.safetensors"
 
-    def _best_of(self, step: int) -> str:
+    def _marker(self, step: int) -> dict[str, Any]:
+        """What the marker of a step says; nothing where it is damaged, which `restore` will say."""
         try:
-            return f"best-{json.loads((self._path(step) / MARKER).read_text(encoding='utf-8'))['best_step']}"
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return ""  # `restore` will say that it is not whole
+            stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
+            return stored if is_sealed(stored) else {}
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+
+    def _is_landmark(self, step: int) -> bool:
+        history = self._marker(step).get("history")
+        return step == 0 or (bool(history) and history[-1]["step"] == step)
 
     def _read(self, path: Path, variables: dict[str, tf.Variable]) -> None:
         try:
@@ -218,15 +242,18 @@ class Checkpoints:
 
 
 def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:
-    """What the variables hold now, without a copy on a CPU: TensorFlow updates no buffer that somebody has read."""
+    """A copy of what the variables hold now."""
     return {name: np.asarray(each.numpy()) for name, each in variables.items()}
 
 
 def _write(path: Path, values: dict[str, np.ndarray]) -> Path:
+    """Writes a file; one that is there, such as that of a step which is stored again, stays whole until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(values, path)
-    with open(path, "rb") as file:
+    temporary = path.with_name(f".{path.name}.partial")
+    save_file(values, temporary)
+    with open(temporary, "rb") as file:
         os.fsync(file.fileno())
+    os.replace(temporary, path)
     return path
 
 

@@ -90,11 +90,14 @@ def fit(
     state = {"model": model, "optimizer": optimizer} | ({} if hooks.tracked is None else {"hooks": hooks.tracked})
     chief = workers.is_chief(strategy)
     every = steps_or_seconds(settings.checkpoint_every)
-    checkpoints = Checkpoints(stage, state, writes=chief, every=every, keep_last=settings.keep_last)
+    landmarks = 2 if settings.nonfinite == "rollback" else 0
+    checkpoints = Checkpoints(
+        stage, state, writes=chief, every=every, keep_last=settings.keep_last, landmarks=landmarks
+    )
 
-    def restored(passing_over: int | None = None) -> Progress:
+    def restored() -> Progress:
         """What is stored, or the beginning, on every worker."""
-        found = checkpoints.restore(passing_over=passing_over) if chief else None
+        found = checkpoints.restore() if chief else None
         progress = Progress(**workers.from_chief(strategy, vars(found or Progress())))
         workers.synchronize(strategy, checkpoints.variables.values())
         return progress

@@ -44,7 +44,7 @@ class NonFinite:
         strategy: tf.distribute.Strategy,
         batching: Batching,
         checkpoints: Checkpoints,
-        restore: Callable[..., Progress],
+        restore: Callable[[], Progress],
     ):
         """Asks nothing yet.
 
@@ -56,7 +56,7 @@ class NonFinite:
           strategy: the strategy under which the model was made.
           batching: shape of a replica's batches for evaluation.
           checkpoints: of the fit.
-          restore: gives the variables what the newest checkpoint holds, on every worker; `passing_over` as there.
+          restore: gives the variables what the newest checkpoint holds, on every worker.
         """
         self._model, self._training, self._plan, self._recipe = model, training, plan, recipe
         self._strategy, self._batching, self._checkpoints, self._restore = strategy, batching, checkpoints, restore
@@ -82,18 +82,19 @@ class NonFinite:
         """
         if step in progress.left_out:
             return progress  # gone back to before it: known already
-        settings, kept = self._recipe.settings, "before it"
+        settings = self._recipe.settings
+        kept = "before it" if progress.step == step + 1 else f"after step {progress.step}"  # of several steps a call
         if settings.nonfinite == "stop":  # the step spoilt the weights
             kept = f"of step {self._restore().step}"
         fault, cause = self._cause(step, kept)
         head = f"{self._recipe.description}: {problem} at step {step + 1} ({self._rate(step, progress)}); {cause}"
-        if settings.nonfinite == "stop" or len(progress.left_out) + len(progress.slowed) >= settings.nonfinite_limit:
-            raise self._stop(head, fault)
+        if settings.nonfinite == "stop" or self._is_enough(progress):
+            raise self._stop(head, step, fault, self._is_enough(progress))
         if settings.nonfinite == "rollback" and not fault:
             return self._go_back(head, progress)
         spoilt = self._spoilt()
         if spoilt is not None:
-            raise self._stop(f"{head}; it can't be left out, since it has spoilt {spoilt}", fault)
+            raise self._stop(f"{head}; it can't be left out, since it has spoilt {spoilt}", step, fault, False)
         say(f"  {head}; the step is left out")
         progress.left_out.append(step)
         return progress
@@ -105,14 +106,22 @@ class NonFinite:
             f"{self._recipe.description}: the validation loss is {loss} after step {step + 1} "
             f"({self._rate(step, progress)}); training diverged: {self._course()}"
         )
-        going_back = settings.nonfinite == "rollback"
-        if not going_back or len(progress.left_out) + len(progress.slowed) >= settings.nonfinite_limit:
-            raise self._stop(head, fault=False)
+        if settings.nonfinite != "rollback" or self._is_enough(progress):
+            raise self._stop(head, step, False, settings.nonfinite == "rollback")
         return self._go_back(head, progress)
+
+    def _is_enough(self, progress: Progress) -> bool:
+        """Whether a training has been helped as often as it may be."""
+        settings = self._recipe.settings
+        return (
+            settings.nonfinite != "stop" and len(progress.left_out) + len(progress.slowed) >= settings.nonfinite_limit
+        )
 
     def _go_back(self, head: str, progress: Progress) -> Progress:
         # A second time to the same one would end as the first did: to the one before it, where there is one.
-        back = self._restore(passing_over=progress.slowed[-1] if progress.slowed else None)
+        if self._checkpoints.writes:
+            self._checkpoints.go_back(passing_over=progress.slowed[-1] if progress.slowed else None)
+        back = self._restore()
         back.left_out = sorted({*back.left_out, *progress.left_out})
         back.slowed = [*progress.slowed, back.step]
         share = 0.5 ** len(back.slowed)
@@ -157,14 +166,14 @@ class NonFinite:
     def _rate(self, step: int, progress: Progress) -> str:
         return f"learning rate {self._recipe.rate(self._plan, step, progress.history, progress.slowed):.3g}"
 
-    def _stop(self, head: str, fault: bool) -> InputError:
+    def _stop(self, head: str, step: int, fault: bool, enough: bool) -> InputError:
         settings = self._recipe.settings
         other = "" if self._recipe.precision == "float32" else ", or set train.precision: float32"
-        if settings.nonfinite != "stop":
-            way = f"train.nonfinite_limit {settings.nonfinite_limit} is reached: "
-            way += "mend the data" if fault else f"lower the stage's learning_rate{other}"
-        elif fault:
-            way = "mend the data, or set train.nonfinite: skip"
-        else:
-            way = f"lower the stage's learning_rate{other}, or set train.nonfinite: rollback"
-        return InputError(f"{head}; {way}; {self._checkpoints.newest}")
+        way = "mend the data" if fault else f"lower the stage's learning_rate{other}"
+        if enough:
+            way = f"train.nonfinite_limit {settings.nonfinite_limit} is reached: {way}"
+        elif fault and settings.nonfinite == "stop":
+            way += ", or set train.nonfinite: skip"
+        elif settings.nonfinite != "rollback":
+            way += ", or set train.nonfinite: rollback"
+        return InputError(f"{head}; {way}; {self._checkpoints.newest_until(step)}")
