@@ -87,6 +87,8 @@ def test_asked_to_stop(request, tfpipe_command, tiny_file, tiny_run, prepared, f
     if who == "a preemption notice":
         action = request.getfixturevalue("notice")
     command = ("train", tiny_file, "--run-dir", prepared.path)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a background job, where it stays so
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ignored))
     with at_a_checkpoint(action):
         found, _, error = tfpipe_command(*command)
     assert found == code and error.splitlines()[-1].startswith(f"tfpipe: stopped by {who} after step ")
