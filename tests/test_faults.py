@@ -10,14 +10,13 @@ import resource
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import last_line
-from test_stopping import MetadataServer
+from test_stopping import metadata_server
 
 from tfpipe.rundir import RunDirectory, sha256_of_file
 from tfpipe.train.checkpoints import Checkpoints
@@ -66,19 +65,14 @@ def at_a_checkpoint(action):
 @pytest.fixture
 def notice(monkeypatch):
     """A metadata server that can announce the end of the machine."""
-    with MetadataServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("GCE_METADATA_HOST", server.host)
-        monkeypatch.setattr("tfpipe.stopping.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("tfpipe.stopping.POLL_SECONDS", 0.02)
+    with metadata_server(monkeypatch) as server:
 
         def announce() -> None:
             server.answers["preempted"] = "TRUE"
             time.sleep(0.5)  # of a training that would be over before it is asked for
 
         yield announce
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(("who", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("a preemption notice", 143)])

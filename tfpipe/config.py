@@ -14,6 +14,8 @@ from tfpipe.config_compress import Budget, Distill, Prune, Quantize
 from tfpipe.config_data import Data
 from tfpipe.config_types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
 
+Task = Literal["single_label", "multi_label"]
+
 
 class Encoder(Section):
     """The pretrained encoder."""
@@ -183,7 +185,7 @@ class Config(Section):
     """One run: `tfpipe run CONFIG`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run: runs/NAME by default")
-    task: Literal["single_label", "multi_label"] = Field("single_label", description="one label a text, or any number")
+    task: Task = Field("single_label", description="one label a text, or any number")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything random")
     data: Data
     encoder: Encoder

@@ -15,13 +15,13 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 def _as_interval(value: Any) -> Any:
     """Steps from 1 on, or a time above 0."""
-    steps = type(value) is int and value > 0
-    if steps or (isinstance(value, str) and _TIME.fullmatch(value) and steps_or_seconds(value) > 0.0):
+    known = type(value) is int or (isinstance(value, str) and _TIME.fullmatch(value) is not None)
+    if known and steps_or_seconds(value) > 0:
         return value
     raise ValueError("expected a number of steps, or a time such as 90 s, 10 min or 1 h")
 
 
-_TIME = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})? ?(s|min|h)")
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)")
 Interval = Annotated[int | str, BeforeValidator(_as_interval)]
 """a number of steps, or a time such as `90 s`, `10 min`, `1 h`"""
 
@@ -30,8 +30,8 @@ def steps_or_seconds(interval: int | str) -> int | float:
     """An `Interval` as a number: steps are int, seconds are float."""
     if isinstance(interval, int):
         return interval
-    number = interval.rstrip("sminh ")
-    return float(number) * {"s": 1.0, "min": 60.0, "h": 3600.0}[interval[len(number) :].strip()]
+    number, unit = _TIME.fullmatch(interval).groups()
+    return float(number) * {"s": 1.0, "min": 60.0, "h": 3600.0}[unit]
 
 
 def _as_text(value: Any) -> Any:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from tfpipe.errors import InputError
+from tfpipe.escaping import SURROGATES
 from tfpipe.paths import path_inside
 from tfpipe.transformers_source import CONFIG, QUANTIZATION, VOCABULARY, WEIGHTS, WEIGHTS_INDEX, read_json, weight_files
 
@@ -49,7 +50,7 @@ def parse(source: str) -> tuple[str, str]:
     kind, separator, reference = source.partition(":")
     if not separator or kind not in ("package", "hf", "keras-nlp"):
         kind, reference = "directory", source
-    if re.search("[\0\ud800-\udfff]", source):
+    if "\0" in source or SURROGATES.search(source):
         raise InputError(f"encoder.source {source!r}: nothing can have this name; see `tfpipe config schema`")
     if not reference.strip():
         raise InputError(f"encoder.source {source!r}: nothing behind the prefix; see `tfpipe config schema`")

@@ -43,3 +43,10 @@ class Stopped(Exception):
 
 class WorkerLost(RuntimeError):
     """Another worker of a training is gone: exit code 3; all are to be started again, and go on."""
+
+
+def told_by(error: Exception) -> str:
+    """One line of what a library raised: of TensorFlow, what went wrong, not where in the graph."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith((" ", "\t", "<"))]
+    said = (line for line in lines if not line.startswith(("Graph execution error", "Detected at")))
+    return next(said, type(error).__name__)

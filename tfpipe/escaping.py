@@ -13,6 +13,9 @@ import re
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """what a terminal obeys, or turns the direction of what follows; tabs and line breaks apart"""
 
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""what is no character: bytes that are not UTF-8, as errors="surrogateescape" marks them, and what JSON writes so"""
+
 # Where GitHub finds a link in running text: after a scheme, www, or the name of a mailbox.
 _LINK = re.compile(r"((?:https?|ftp):)(?=//)|(www)(?=\.)|(?<=[\w.+-])(?=@[\w.-]*\.)", re.IGNORECASE)
 

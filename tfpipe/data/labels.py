@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfpipe.config import Config
+from tfpipe.data.block import excerpt
 from tfpipe.errors import InputError
 
 MOST_LABELS_FOUND = 1000  # as found in the file; more than these must be meant, and so be listed in data.label_names
@@ -39,8 +40,8 @@ class Labels:
         if unknown is None:
             return None
         expected = list(self.index)
-        listed = ", ".join(map(_short, expected[:_LISTED_VALUES])) + (", …" if len(expected) > _LISTED_VALUES else "")
-        return f"unknown label {_short(unknown)!r} (expected one of {listed})"
+        listed = ", ".join(map(excerpt, expected[:_LISTED_VALUES])) + (", …" if len(expected) > _LISTED_VALUES else "")
+        return f"unknown label {excerpt(unknown)!r} (expected one of {listed})"
 
     def encode(self, cell: str) -> np.ndarray:
         """The label vector of one cell.
@@ -54,10 +55,6 @@ class Labels:
         vector = np.zeros(len(self.names), np.float32)
         vector[[self.index[value] for value in self.split(cell)]] = 1.0
         return vector
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= 80 else f"{value[:79]}…"
 
 
 def separator_of(config: Config) -> str | None:

@@ -16,9 +16,9 @@ from tfpipe.config_data import SPLITS
 from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
-from tfpipe.data.sources import SURROGATES
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
+from tfpipe.escaping import SURROGATES
 
 LISTED_VALUES = 10
 _NO_LABEL = (bytes, dict, list, tuple)

@@ -29,6 +29,7 @@ from typing import BinaryIO
 from tfpipe.config_data import SPLITS, Data, SplitName
 from tfpipe.data import hubs
 from tfpipe.errors import InputError
+from tfpipe.escaping import SURROGATES
 from tfpipe.paths import path_inside
 from tfpipe.rundir import sha256_of_file
 
@@ -46,8 +47,6 @@ _FORMATS = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
 }
-# Undecodable bytes, as errors="surrogateescape" marks them, and what JSON writes as \\ud800.
-SURROGATES = re.compile("[\ud800-\udfff]")
 _SHARD_OF_MANY = re.compile(r"-\d{5}-of-\d{5}$")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from tfpipe.config_data import Cleaning
 from tfpipe.errors import InputError
+from tfpipe.escaping import SURROGATES
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CLEANING = "cleaning.json"
@@ -48,7 +49,7 @@ class TokenizerSettings:
                 raise InputError(
                     f"vocabulary: {piece!r} has two ids, {ids[piece]} and {index}; every piece must be there once"
                 )
-            if re.search("[\ud800-\udfff]", piece):
+            if SURROGATES.search(piece):
                 raise InputError(f"vocabulary: piece {index}, {piece!r}, is not Unicode text; take the piece out")
             if "\n" in piece or "\r" in piece:
                 raise InputError(f"vocabulary: piece {index}, {piece!r}, has a line break; pieces are one line each")

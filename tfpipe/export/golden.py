@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import tfpipe
 from tfpipe import metrics
-from tfpipe.config import Config, Verify
+from tfpipe.config import Task, Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError
@@ -214,7 +214,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
         requests = Requests([_bytes(line["text"]) for line in lines], pairs, tokens)
         logits = np.array([line["logits"] for line in lines], np.float32)
-        if head["task"] not in get_args(Config.model_fields["task"].annotation):
+        if head["task"] not in get_args(Task):
             raise ValueError(f"task {head['task']}")
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError("logits of fewer than two labels")

@@ -18,7 +18,7 @@ import tf_keras
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from tfpipe.config import Config
+from tfpipe.config import Task
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
@@ -208,7 +208,7 @@ def load_classifier(directory: Path) -> Classifier:
         architecture = check_architecture(config, CONFIG_FILE)
         labels = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
         task, max_length = config["problem_type"].removesuffix("_classification"), config["max_length"]
-        if task not in get_args(Config.model_fields["task"].annotation) or type(max_length) is not int:
+        if task not in get_args(Task) or type(max_length) is not int:
             raise ValueError("task or max_length in config.json")
         if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
             raise ValueError("id2label in config.json")

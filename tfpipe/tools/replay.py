@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe import metrics
-from tfpipe.errors import GateError, InputError
+from tfpipe.errors import GateError, InputError, told_by
 from tfpipe.export import golden
 
 BATCH_SIZES = (1, 16)
@@ -77,5 +77,4 @@ def _answers(artifact: Path, requests: golden.Requests, allowed: Collection[str]
     except InputError:
         raise
     except Exception as error:  # the runtimes raise whatever they stumbled over
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{artifact}: can't be loaded or asked ({reason}); export it again") from error
+        raise InputError(f"{artifact}: can't be loaded or asked ({told_by(error)}); export it again") from error

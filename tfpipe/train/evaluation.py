@@ -71,7 +71,7 @@ class Evaluation:
             self._feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
         else:
             self._feed.restart()
-        with progress_bar("evaluate", self._table.num_rows) as bar:
+        with progress_bar("evaluate", int((self._steps.examples >= 0).sum())) as bar:
             for examples in self._steps.examples:  # of all replicas, in their order
                 if asked_to_stop():
                     return None
