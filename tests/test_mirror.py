@@ -318,7 +318,7 @@ def test_what_was_committed_here_alone_is_copied_at_the_start(machine, there, ca
 @pytest.mark.parametrize("what", ["changed", "published", "begun elsewhere"])
 def test_what_was_committed_here_alone_is_done_again_if_it_may_not_hold(machine, there, what):
     run = machine("a")
-    commit_here_alone(run, there, **({"published": []} if what == "published" else {}))
+    commit_here_alone(run, there, **({"published": {}} if what == "published" else {}))
     if what == "changed":
         (run.path / "train" / "model").write_text("weightz")
     if what == "begun elsewhere":
@@ -458,7 +458,7 @@ def publish(run, content, number=None):
             (newest / "variables" / "variables.index").write_text(content)
         (run.path / "serving" / "models.config").write_text(content)
         (stage.path / "parity.json").write_text("{}")
-        stage.choices["published"] = [f"serving/dense/{newest.name}"]
+        stage.choices["published"] = {f"serving/dense/{newest.name}": content}
     return newest.name
 
 
@@ -506,7 +506,7 @@ def test_a_kill_while_publishing_ends_with_one_whole_version(machine, there, wri
         versions = there / "serving" / "dense"
         assert versions.children() == ["1"]
         assert (versions / 1).files() == {"saved_model.pb": 5, "variables/variables.index": 5}
-        assert run.record("verify")["choices"]["published"] == ["serving/dense/1"]
+        assert run.record("verify")["choices"]["published"] == {"serving/dense/1": "first"}
 
 
 def test_a_version_of_another_machine_takes_the_place_of_ours(machine, there):

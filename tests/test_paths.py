@@ -55,7 +55,7 @@ EMPTY = {
     [
         {"files_written": {"../../victim": {"sha256": "00", "size_bytes": 1}}},
         {"files_written": {"/etc/passwd": {"sha256": "00", "size_bytes": 1}}},
-        {"files_written": {}, "choices": {"published": ["../../victim"]}},
+        {"files_written": {}, "choices": {"published": {"../../victim": "00"}}},
     ],
 )
 def test_a_record_names_files_of_its_stage(tmp_path, record):

@@ -24,7 +24,7 @@ from typing import Any
 
 from tfpipe.errors import InputError
 from tfpipe.fingerprint import is_sealed
-from tfpipe.paths import path_inside
+from tfpipe.paths import path_inside, versions
 from tfpipe.remote import Remote, files_below
 
 RECORD = "stage.json"
@@ -100,12 +100,12 @@ class Mirror:
         """
         found = 0
         for variant in (self.remote / SERVING).children():
-            versions = self.remote / SERVING / variant
-            numbers = sorted((int(each) for each in versions.children() if re.fullmatch("[0-9]+", each)), reverse=True)
-            for number in (each for each in numbers if (versions / each / SAVED_MODEL).exists()):
+            there = self.remote / SERVING / variant
+            numbers = versions(there.children())[::-1]
+            for number in (each for each in numbers if (there / each / SAVED_MODEL).exists()):
                 local = self.path / SERVING / variant / str(number)
-                if not (versions / number).holds(local):
-                    (versions / number).replace(local)
+                if not (there / number).holds(local):
+                    (there / number).replace(local)
                 found += 1
                 break
         return found
@@ -186,15 +186,14 @@ def _is_whole(record: dict[str, Any]) -> bool:
     if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
         return False
     texts = [*record["files"].values(), *record["inputs"].values()]
-    written, published = record.get("files_written"), record["choices"].get("published", [])
-    digests = record["choices"].get("published_sha256", {})
-    if not isinstance(written, dict) or not isinstance(published, list) or not isinstance(digests, dict):
+    written, published = record.get("files_written"), record["choices"].get("published", {})
+    if not isinstance(written, dict) or not isinstance(published, dict):
         return False
     for entry in written.values():
         if not isinstance(entry, dict) or type(entry.get("size_bytes")) is not int:
             return False
         texts.append(entry.get("sha256"))
-    return all(isinstance(text, str) for text in [*texts, *published])
+    return all(isinstance(text, str) for text in [*texts, *published.values()])
 
 
 def _content(path: Path) -> bytes | None:

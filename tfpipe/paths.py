@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tfpipe.errors import InputError
@@ -30,3 +32,8 @@ def path_inside(directory: Path, name: str, where: str, *, through_links: bool =
     ):
         raise InputError(f"{where}: the path {name!r} leads out of {directory}; expected a relative path inside it")
     return path
+
+
+def versions(names: Iterable[str]) -> list[int]:
+    """The numbers among the names in a directory of published versions, rising: 1, 2, … as TF Serving counts them."""
+    return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))

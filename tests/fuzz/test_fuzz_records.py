@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
 from tfpipe.fingerprint import sealed
-from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, sha256_of_file
+from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, sha256_of_directory, sha256_of_file
 from tfpipe.tools.predict import find_saved_model
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
@@ -23,9 +23,10 @@ from tfpipe.train.checkpoints import Checkpoints, Progress
 FINGERPRINT = Fingerprint({"seed": 0, "train": {"epochs": 1}}, {"rows.csv": "0" * 64}, {})
 RECORD_VALUES = (
     *VALUES,
+    {"serving/dense/1": "00"},
+    {"serving/int8/1": "00"},
+    {"serving/dense/2": 1},
     ["serving/dense/1"],
-    ["serving/int8/1"],
-    [1],
     "serving/dense/1",
     {"sha256": "x", "size_bytes": 7},
 )
@@ -49,7 +50,7 @@ def committed(tmp_path):
         (stage.path / "below").mkdir()
         (stage.path / "below" / "table").write_text("numbers")
         (stage.path / "model").write_text("weights")
-        stage.choices["published"] = ["serving/dense/2"]
+        stage.choices["published"] = {"serving/dense/2": sha256_of_directory(run.path / "serving" / "dense" / "2")}
     (run.path / "serving" / "dense" / "2").mkdir(parents=True)
     (run.path / "serving" / "dense" / "²").mkdir()
     (run.path / "config.yaml").write_text("")

@@ -48,7 +48,7 @@ def test_what_the_last_run_did_not_publish_is_refused(copied_run):
     """Its newest version is of an earlier run."""
     _, run = copied_run
     record = run.record("verify")
-    record["choices"]["published"] = ["serving/dense/1", "serving/int8/1"]
+    del record["choices"]["published"]["serving/pruned/1"]
     (run.path / "verify" / "stage.json").write_text(json.dumps(sealed(record)))
     assert tool.find_saved_model(run.path, "int8").name == "1"
     with pytest.raises(InputError, match=r"did not publish pruned, what is in serving/pruned/ is older"):

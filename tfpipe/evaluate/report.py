@@ -7,6 +7,7 @@ table.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     Console(highlight=False, width=max(Console().width, 132)).print(table)
 
 
-def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: list[str]) -> None:
+def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: Iterable[str]) -> None:
     files = dict.fromkeys(str(stage.path.parent / row["path"]) for row in rows)
     for title, paths in (
         ("files", files),

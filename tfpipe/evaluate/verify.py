@@ -7,7 +7,6 @@ each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving an
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import write_serving_files
 from tfpipe.model.weights import load_classifier
+from tfpipe.paths import versions
 from tfpipe.rundir import StageDirectory, sha256_of_directory, write_json
 from tfpipe.train.devices import float32_kept
 
@@ -90,9 +90,11 @@ def run(config: Config, stage: StageDirectory) -> None:
         variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
         for variant in dict.fromkeys(("dense", *within))
     }
-    versions = {str(path.relative_to(stage.path.parent)): sha256_of_directory(path) for path in published.values()}
-    stage.choices |= {"published": list(versions), "published_sha256": versions}
-    write_serving_files(serving, config.name, config.export.serving_version, published, texts, curve)
+    stage.choices["published"] = {
+        str(path.relative_to(stage.path.parent)): sha256 for path, sha256 in published.values()
+    }
+    paths = {variant: path for variant, (path, _) in published.items()}
+    write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
 
 
 def measured_rows(
@@ -165,21 +167,24 @@ def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: C
     ]
 
 
-def publish(saved_model: Path, directory: Path) -> Path:
+def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
     """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
 
     A newest version that holds the same files already is left as it is.
+
+    Returns:
+      The version's directory, and the SHA-256 of what it holds.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    names = (child.name for child in directory.iterdir())
-    newest = max((int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)), default=0)
-    if newest and sha256_of_directory(directory / str(newest)) == sha256_of_directory(saved_model):
+    sha256 = sha256_of_directory(saved_model)
+    newest = max(versions(child.name for child in directory.iterdir()), default=0)
+    if newest and sha256_of_directory(directory / str(newest)) == sha256:
         say(f"  published already: {directory / str(newest)}")
-        return directory / str(newest)
+        return directory / str(newest), sha256
     target = directory / str(newest + 1)
     temporary = directory / f".{target.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(saved_model, temporary)
     temporary.rename(target)
     say(f"  published {target}")
-    return target
+    return target, sha256

@@ -10,15 +10,15 @@ import itertools
 import json
 import os
 import queue
-import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tfpipe.errors import InputError
+from tfpipe.errors import InputError, told_by
 from tfpipe.escaping import printable
+from tfpipe.paths import versions
 from tfpipe.rundir import RECORD, RunDirectory, sha256_of_directory
 
 BATCH = 64
@@ -69,10 +69,9 @@ def find_saved_model(path: Path, variant: str) -> Path:
     if os.path.isfile(path / "saved_model.pb"):
         return path
     published = path / "serving" / variant
-    names = os.listdir(published) if os.path.isdir(published) else []
-    versions = [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]
-    record = RunDirectory(path).record("verify") if versions else None
-    if versions and record is None and os.path.exists(path / "verify" / RECORD):
+    numbers = versions(os.listdir(published)) if os.path.isdir(published) else []
+    record = RunDirectory(path).record("verify") if numbers else None
+    if numbers and record is None and os.path.exists(path / "verify" / RECORD):
         raise InputError(
             f"{path / 'verify' / RECORD}: damaged, it no longer says what was published; publish again with "
             "--redo verify, or give the directory of a version"
@@ -83,14 +82,14 @@ def find_saved_model(path: Path, variant: str) -> Path:
             f"{path}: the last run did not publish {variant}, what is in serving/{variant}/ is older; it published "
             f"{', '.join(newest)}; give the directory of a version to use it all the same"
         )
-    if versions:
-        version = published / str(max(versions))
-        expected = record and record["choices"].get("published_sha256", {}).get(f"serving/{variant}/{version.name}")
+    if numbers:
+        version = published / str(numbers[-1])
+        expected = newest and newest.get(f"serving/{variant}/{version.name}")
         if expected is not None and sha256_of_directory(version) != expected:
             raise InputError(f"{version}: its content is not what was published; publish it again with --redo verify")
         return version
     if os.path.isfile(path / "config.yaml"):
-        others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if child.name.isdigit()})
+        others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if versions([child.name])})
         found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
         raise InputError(f"{path}: no published variant {variant}; {found}")
     raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")
@@ -116,8 +115,7 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
     except InputError:
         raise
     except Exception as error:  # TensorFlow raises whatever it stumbled over, an IndexError for a truncated file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{directory}: the SavedModel can't be loaded ({reason}); export it again") from error
+        raise InputError(f"{directory}: the SavedModel can't be loaded ({told_by(error)}); export it again") from error
     serve = loaded.signatures.get("serving_default")
     if serve is None or "text" not in serve.structured_input_signature[1]:
         raise InputError(f"{directory}: no signature serving_default that takes text; export it with tfpipe")
@@ -135,7 +133,7 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
                 raise ValueError(f"labels {labels.shape}, probabilities {probabilities.shape} for {len(batch)} texts")
             names = [label.decode() for label in labels]
         except Exception as error:  # a model of unknown origin raises whatever it stumbles over
-            raise InputError(f"{directory}: can't be asked ({_reason(error)}); export it again") from error
+            raise InputError(f"{directory}: can't be asked ({told_by(error)}); export it again") from error
         for text, name, row in zip(batch, names, probabilities, strict=True):
             yield {
                 "text": text,
@@ -143,14 +141,6 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
                 "probability": float(row.max()),
                 "probabilities": [float(value) for value in row],
             }
-
-
-def _reason(error: Exception) -> str:
-    """What TensorFlow says, without where in the graph it says so."""
-    told = [line for line in str(error).splitlines() if line.strip() and not line.startswith((" ", "\t", "<"))]
-    return next(
-        (line for line in told if not line.startswith(("Graph execution error", "Detected at"))), type(error).__name__
-    )
 
 
 def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
