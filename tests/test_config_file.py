@@ -249,6 +249,8 @@ def test_an_override_of_an_unknown_setting_is_refused(write, override):
         ("[" * 5000, "not valid YAML"),
         ("name: x\nname: y", "not valid YAML: the key name stands twice"),
         ("seed: 010", "not valid YAML: 010 counts in octal"),
+        ('name: "\\ud83d\\ude00"', r"not valid YAML: \ud83d is half a character"),
+        ('? "\\ud800"\n: 1', r"not valid YAML: \ud800 is half a character"),
         ("seed: 0x" + "f" * 5000, "not valid YAML: a number of 5002 characters"),
         ("x" * (2 << 20), "not valid YAML: more than 1 MB of text"),
         ("", "expected a mapping of settings, found NoneType"),

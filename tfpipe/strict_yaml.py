@@ -1,8 +1,8 @@
 """YAML that can be read in one way only, and in a moment.
 
 Enters: text. Leaves: dictionaries, lists and scalars, of which no two places share one. What YAML 1.1 takes without a
-word and its author did not mean is refused: a key that stands twice, 010 for 8, 1:30 for 90, 0b11 for 3, 1_0 for 10. So
-is what grows when it is read: aliases of aliases, merges of merges.
+word and its author did not mean is refused: a key that stands twice, 010 for 8, 1:30 for 90, 0b11 for 3, 1_0 for 10,
+half a character. So is what grows when it is read: aliases of aliases, merges of merges.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from typing import Any
 
 import yaml
+
+from tfpipe.escaping import SURROGATES
 
 MOST_BYTES = 1 << 20  # PyYAML reads about 100 KB a second
 _MOST_VALUES = 200_000  # with every alias written out
@@ -65,13 +67,16 @@ def _values(loader: yaml.SafeLoader, node: yaml.Node, known: dict[int, int]) -> 
     elif isinstance(node, yaml.SequenceNode):
         count += sum(_values(loader, value, known) for value in node.value)
     else:
-        _check_number(node)
+        _check_scalar(node)
     known[id(node)] = count
     return count
 
 
-def _check_number(node: yaml.ScalarNode) -> None:
+def _check_scalar(node: yaml.ScalarNode) -> None:
     kind, text = node.tag.rpartition(":")[2], node.value
+    if half := SURROGATES.search(text):
+        problem = f"\\u{ord(half[0]):04x} is half a character; write the character itself, or its number as \\UXXXXXXXX"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     if kind not in ("int", "float"):
         return
     if len(text) > _MOST_DIGITS:

@@ -397,6 +397,7 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
             "must not have a space or a NUL character",
         ),
         ({"cleaning.json": '{"stop_words": 5}'}, "cleaning.json: not as tfpipe wrote it; prepare the data again"),
+        ({"cleaning.json": '{"stop_words": ["\\ud800"]}'}, "cleaning.json: not as tfpipe wrote it"),
         ({"cleaning.json": '{"nonsense": 1}'}, "cleaning.json: not as tfpipe wrote it"),
         ({"cleaning.json": '{"unicode": "nfc"}'}, "cleaning.json: not as tfpipe wrote it"),
         (

@@ -24,7 +24,7 @@ from tfpipe.train.cluster import Cluster
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
 SMALL = b"""name: x
-data: {source: [a.csv, b.csv], filter: {year: [2001, "2002"]}, label_names: {"0": no, 1: good}}
+data: {source: [a.csv, b.csv], filter: {year: [2001, "2002"]}, label_names: {"0": bad, 1: good}}
 encoder: {source: package:a/b}
 train: {epochs: 2, batch_size: 32, learning_rate: 5.0e-5, early_stopping: {patience: 3}, class_weights: {a: 1.5}}
 prune: null
@@ -68,6 +68,7 @@ def check_loaded(path: Path, overrides=()) -> bool:
     if refused is None:
         assert same(config, yaml.safe_load(path.read_text(encoding="utf-8")))
         assert parse_config(yaml.safe_load(dump_config(config)), where="dumped") == config
+        config.model_dump_json()  # no text of it is such that no file could hold it
     return refused is not None
 
 
@@ -82,6 +83,7 @@ def test_configuration_bytes(tmp_path, monkeypatch):
         assert not (tmp_path / "PWNED").exists()
         return refused
 
+    assert not any(map(check, files))
     always = (
         LAUGHS, MERGES, b"name: &a [*a]\n", b"a: &a {<<: *a}", b"name: " + b"[" * 10_000, b"- " * 10_000, b"? " * 5000,
         SMALL.replace(b"name: x", b"name: 0x" + b"f" * 5000), SMALL + b"seed: 0x" + b"f" * 5000,
@@ -89,7 +91,7 @@ def test_configuration_bytes(tmp_path, monkeypatch):
         LAUGHS.replace(b"name: x", b"data: {source: *a11}").replace(b"data: {source: *a11}\n",
         b"") + b"\nname: *a11\n" + SMALL[8:],
         "name: x".encode("utf-16"), b"", b"\0" * 100, b"a: " + b"x" * (2 << 20), b"a: [" + b"x, " * 60_000 + b"]",
-        b"%TAG ! !!python/\n--- !name:os.system {}",
+        b"%TAG ! !!python/\n--- !name:os.system {}", SMALL.replace(b"good", b'"\\ud800"'),
     )  # fmt: skip
     fuzz("configuration, bytes", mutated(files, TOKENS, most=2), check, always)
 
@@ -168,7 +170,7 @@ def test_overrides(tmp_path):
         "1", "0.5", "null", "true", "[1, 2]", "{}", "{a: 1}", "x", "", "[", "2024-13-45", "010", "1:30", "1_000",
         "0x" + "f" * 5000,
         "9" * 5000, "[" * 5000, "&a [*a]", "!!python/name:os.system", "!!set {a, b}", "{a: 1, a: 2}", "1e999", ".nan",
-        "\ud800", "x" * 5000,
+        "\ud800", '"\\ud800"', "x" * 5000,
         "&a [" + "x," * 50 + "]", "'\\0'", '"\\0"', "yes", "\0",
     ]  # fmt: skip
     part = st.sampled_from(values) | st.text(max_size=6) | st.text("[]{}&*!|>'\"%@`,?:- \n\t0159.exn_#", max_size=12)
@@ -198,9 +200,11 @@ def test_overrides(tmp_path):
                     node = node[key]
                 node[last] = yaml.safe_load(raw)
             assert same(config, tree)
+            config.model_dump_json()
         return refused is not None
 
-    fuzz("--set", st.lists(override, min_size=1, max_size=2), check)
+    always = [["data.filter.\ud800=x"], ['name="\\ud800"'], ["data.source=\ud800"]]
+    fuzz("--set", st.lists(override, min_size=1, max_size=2), check, always)
 
 
 def test_tf_config():

@@ -93,6 +93,7 @@ def test_tokenizer_files(tmp_path):
     always += [
         {"vocab.txt": VOCABULARY + piece.encode() + b"\n"} for piece in ("\x1c", "\x85", "\u2028", "\0", "\v", "\ufeff")
     ]
+    always += [{"vocab.txt": VOCABULARY, "cleaning.json": b'{"stop_words": ["\\ud800"]}'}]
     always += [
         {
             "tokenizer.json": json_text(

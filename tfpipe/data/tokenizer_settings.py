@@ -204,6 +204,7 @@ def _read_cleaning(path: Path) -> dict[str, Any]:
         or not all(isinstance(given[name], bool) for name in ("html", "fast"))
         or given["unicode"] not in (None, "NFC", "NFD", "NFKC", "NFKD")
         or not (isinstance(words, list) and all(isinstance(word, str) and word for word in words))
+        or SURROGATES.search("".join(words))
     ):
         raise InputError(f"{path}: not as tfpipe wrote it; prepare the data again")
     return given | {"stop_words": tuple(words)}
