@@ -211,7 +211,8 @@ def test_short_rows_are_assembled_fast(tmp_path):
     ["[" * 100_000, '{"num_labels": "2", "pad_id": 0, "shards": []}', '{"num_labels": 2, "pad_id": 0, "shards": 3}',
      '{"num_labels": 2, "pad_id": -1, "shards": []}', '{"num_labels": 2, "pad_id": 2147483648, "shards": []}',
      '{"num_labels": 0, "pad_id": 0, "shards": []}', '{"num_labels": 2, "pad_id": 0, "shards": [3]}',
-     '{"num_labels": 2, "pad_id": null, "shards": []}'],
+     '{"num_labels": 2, "pad_id": null, "shards": []}',
+     '{"num_labels": 9223372036854775808, "pad_id": 0, "shards": []}'],
 )  # fmt: skip
 def test_a_damaged_manifest(tmp_path, table, manifest):
     (tmp_path / "table" / "table.json").write_text(manifest)

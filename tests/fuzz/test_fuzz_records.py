@@ -177,9 +177,9 @@ def test_token_tables(tmp_path):
             table.distinct_ids()
         return refused is not None
 
-    fuzz(
-        "table.json and its shards", manifests | shards, check, [(MANIFEST, b"[" * 100_000), ("part-00001.arrow", b"")]
-    )
+    always = [(MANIFEST, b'{"num_labels": %d, "pad_id": 0, "shards": []}' % (1 << n)) for n in (31, 63, 64)]
+    always += [(MANIFEST, b"[" * 100_000), ("part-00001.arrow", b"")]
+    fuzz("table.json and its shards", manifests | shards, check, always)
 
 
 def test_model_configurations(tmp_path):

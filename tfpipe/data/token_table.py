@@ -145,7 +145,7 @@ class TokenTable:
             num_labels, pad_id, names = (manifest[name] for name in ("num_labels", "pad_id", "shards"))
             if not all(type(number) is int for number in (num_labels, pad_id)):
                 raise TypeError("num_labels and pad_id must be numbers")
-            if num_labels < 1 or not 0 <= pad_id < 2**31:
+            if not 1 <= num_labels < 2**31 or not 0 <= pad_id < 2**31:
                 raise ValueError("num_labels or pad_id out of range")
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise TypeError("shards must be names")

@@ -46,6 +46,17 @@ def test_wrong_files(tmp_path):
         rows_of(str(tmp_path / "z.parquet"))
 
 
+def test_row_groups_that_do_not_add_up(tmp_path):
+    """The first of three says that it has no row: without a word, its seven would be left out."""
+    path = write(tmp_path / "x.parquet", text=["x"] * 18, label=["a", "b"] * 9)
+    content = (tmp_path / "x.parquet").read_bytes()
+    seven, none = b"\x16\x0e&\x08", b"\x16\x00&\x08"  # Thrift's compact form: a number, then where the group begins
+    assert content.count(seven) == 1
+    (tmp_path / "x.parquet").write_bytes(content.replace(seven, none))
+    with pytest.raises(InputError, match=r"x\.parquet: 11 rows in a file that has 18; fetch or write it again"):
+        rows_of(path)
+
+
 def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
     texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"one", b"\xff\xfe", b"three"]).buffers())
     path = write(tmp_path / "x.parquet", text=texts, label=["a", "b", "c"])

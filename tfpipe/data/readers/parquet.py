@@ -63,11 +63,15 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
             check_columns(reader.schema_arrow.names, data, file.name)
-            if not reader.metadata.num_rows:
+            expected, read = reader.metadata.num_rows, 0
+            if not expected:
                 raise InputError(f"{file.name}: no row; expected at least one row of each label")
             columns = list(wanted_columns(data))
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
                 yield from slices(batch)
+                read += batch.num_rows
+            if read != expected:  # what its row groups say need not add up to what the file says
+                raise InputError(f"{file.name}: {read} rows in a file that has {expected}; fetch or write it again")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last for names of columns
         reason = " ".join(str(error).split())
         raise InputError(f"{file.name}: not a whole Parquet file ({reason}); fetch or write it again") from error
