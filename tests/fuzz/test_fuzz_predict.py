@@ -13,14 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.export import golden
+from tfpipe.export import golden, inspection
 from tfpipe.export.export import float_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.model.bert import Architecture
@@ -44,7 +43,7 @@ def served(tmp_path_factory) -> Path:
 
 
 def test_input(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(tf.saved_model, "load", functools.cache(tf.saved_model.load))
+    monkeypatch.setattr(inspection, "load_saved_model", functools.cache(inspection.load_saved_model))
     source, target = tmp_path / "texts.txt", tmp_path / "answers.jsonl"
     contents = [
         b"this film is good\nthat story is bad\n" * 3, "naïve\r\n汉字 [MASK]\r\n\r\n½ ﬁ".encode(),
