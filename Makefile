@@ -17,7 +17,7 @@ help:
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
 	@echo "make chaos                        50 kills in all stages, then other faults; a quarter of an hour"
-	@echo "make fuzz                         a million damaged inputs, two processes, about half an hour; FUZZ_CASES=… for fewer"
+	@echo "make fuzz                         a million damaged inputs, two processes, about twenty minutes; FUZZ_CASES=… for fewer"
 	@echo "make lock                         resolve requirements.lock again"
 	@echo "make audit                        known vulnerabilities of what requirements.lock pins (asks pypi.org)"
 

@@ -75,7 +75,7 @@ def _values(loader: yaml.SafeLoader, node: yaml.Node, known: dict[int, int]) -> 
 def _check_scalar(node: yaml.ScalarNode) -> None:
     kind, text = node.tag.rpartition(":")[2], node.value
     if half := SURROGATES.search(text):
-        problem = f"\\u{ord(half[0]):04x} is half a character; write the character itself, or its number as \\UXXXXXXXX"
+        problem = f"\\u{ord(half[0]):04x} is half a character; write the character, or its number, such as \\U0001f600"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     if kind not in ("int", "float"):
         return

@@ -171,9 +171,8 @@ def fit(
             first, count = progress.step, recipe.steps_at_once(plan, progress.step)
             rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in range(first, first + count)]
             rate.begins()
-            # Of NumPy's numbers: TensorFlow keeps a tensor for each of Python's that it ever saw.
-            start, rates = tf.constant(np.int64(first)), np.asarray(rates, np.float32)
-            losses, norms = train_steps(feed.next(count), start, tf.constant(rates))
+            start = tf.constant(np.int64(first))  # of each of Python's numbers, TensorFlow would keep a tensor for ever
+            losses, norms = train_steps(feed.next(count), start, tf.constant(rates, tf.float32))
             losses, norms = losses.numpy(), norms.numpy()
             progress.step += count
             rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
