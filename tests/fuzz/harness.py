@@ -1,7 +1,7 @@
 """What the fuzz tests share: cases, counted and bounded; mutations of valid input; what a good answer is.
 
 `CASES` says how many cases each target has by default. `FUZZ_CASES` asks for another total, spread in the same
-proportions, and `FUZZ_SEED` for other cases than the ones of the default run, which are always the same.
+proportions, and `FUZZ_SEED` for other cases than the ones of the default run, whose seed is fixed.
 """
 
 from __future__ import annotations
