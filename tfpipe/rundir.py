@@ -47,6 +47,9 @@ class StageDirectory:
     """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
     mirror: Mirror | None = None
     """where the run lies, if not on this machine"""
+    listings: set[str] = field(default_factory=set)
+    """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
+    them, so the digest of the output leaves them out"""
 
     @property
     def checkpoints(self) -> Path:
@@ -244,7 +247,7 @@ class RunDirectory:
             "versions": package_versions(),
             "choices": stage.choices,
             "files_written": files,
-            "output": _digest_of(files),
+            "output": _digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
         }
         record = sealed(json.loads(json.dumps(record)))  # as it will be read
         write_json(path / RECORD, record)

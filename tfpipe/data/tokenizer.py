@@ -27,7 +27,7 @@ import tensorflow_text
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tfpipe.data.tokenizer_settings import MAX_WORD_CHARS, SPECIAL_TOKENS, TokenizerSettings
+from tfpipe.data.tokenizer_settings import HTML, MAX_WORD_CHARS, SPECIAL_TOKENS, TokenizerSettings
 
 MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that is short enough
 
@@ -35,17 +35,6 @@ MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that
 # one that is written in a text may be replaced by another dropped character, which leaves these free to carry meaning.
 _MARKS = tuple(chr(0xE000 + index) for index in range(len(SPECIAL_TOKENS)))
 _DROPPED = "\ufffd"
-
-# The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
-HTML = (
-    (r"(?i)<br\s*/?>", " "),
-    ("&lt;", "<"),
-    ("&gt;", ">"),
-    ("&quot;", '"'),
-    ("&(?:apos|#0?39|#x27);", "'"),
-    ("&(?:nbsp|#160|#xa0);", "\u00a0"),
-    ("&amp;", "&"),
-)
 
 _PAGE = 256
 _CODE_POINTS = 0x110000

@@ -21,6 +21,16 @@ from tfpipe.escaping import SURROGATES
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CLEANING = "cleaning.json"
+# The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
+HTML = (
+    (r"(?i)<br\s*/?>", " "),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", '"'),
+    ("&(?:apos|#0?39|#x27);", "'"),
+    ("&(?:nbsp|#160|#xa0);", "\u00a0"),
+    ("&amp;", "&"),
+)
 MAX_WORD_CHARS = 100  # transformers turns longer words into [UNK], counted after normalization
 
 
