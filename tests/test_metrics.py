@@ -142,6 +142,14 @@ def test_wilson_interval_agrees_with_published_values(rate, count, low, high):
     assert metrics.wilson_interval(rate, count) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_no_interval_leaves_what_is_possible():
+    for count in range(1, 300):
+        assert 0.0 <= metrics.wilson_interval(0.0, count)[0] < 1e-12
+        assert metrics.wilson_interval(1.0, count)[1] <= 1.0
+        all_right, none = np.ones(count, bool), np.zeros(count, bool)
+        assert metrics.paired_change(all_right, none)[2] <= 1.0 and metrics.paired_change(none, all_right)[1] >= -1.0
+
+
 def test_a_loss_is_better_when_smaller():
     assert metrics.is_better("loss", 0.1, 0.2) and not metrics.is_better("loss", 0.2, 0.1)
     assert metrics.is_better("accuracy", 0.2, 0.1) and not metrics.is_better("accuracy", 0.1, 0.1)
