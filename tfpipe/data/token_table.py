@@ -185,6 +185,18 @@ class TokenTable:
         table._number, table.pad_id = number, int(number[self.pad_id])
         return table
 
+    def sample(self, rows: int, seed: int) -> np.ndarray:
+        """Draws rows at random from the whole table: a file's first rows may be of one label or of one length.
+
+        Args:
+          rows: how many; from as many as the table has on, all of them.
+          seed: the same seed draws the same rows, and fewer of them are a subset of more.
+
+        Returns:
+          `[n] int64`, rising indices in the table.
+        """
+        return np.sort(np.random.default_rng(seed).permutation(self.num_rows)[:rows])
+
     def texts(self, rows: Iterable[int]) -> list[str]:
         """The first or only text of each row."""
         return [self._cell("text", row) for row in rows]
