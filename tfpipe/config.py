@@ -160,7 +160,7 @@ class Export(Section):
 class Verify(Section):
     """The gates: outside any of them nothing is published."""
 
-    rows: PositiveInt = Field(5000, description="rows of the test split, drawn at random, that every artifact answers; at most all")
+    rows: PositiveInt = Field(5000, description="test rows that every artifact answers, drawn at random; at most all")
     batch_sizes: tuple[PositiveInt, PositiveInt] = Field((1, 32), description="two batch sizes to compare at")
     small_batch_rows: PositiveInt = Field(500, description="rows that answer at the smaller batch size as well")
     max_logit_diff_saved_model: PositiveFloat = Field(
