@@ -228,13 +228,34 @@ def test_dense_is_padded_to_the_longest_row(english, reference):
             np.testing.assert_array_equal(tensor, expected[name])
 
 
-def test_an_empty_batch_gives_empty_tensors(english):
-    batch = Tokenizer(english, 32).dense(tf.constant([], tf.string), tf.constant([], tf.string))
-    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
-        "input_ids": (0, 0),
-        "attention_mask": (0, 0),
-        "token_type_ids": (0, 0),
-    }
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fast": True},
+        {"html": True, "unicode": "NFKC", "stop_words": ("the",)},
+        {"html": True, "unicode": "NFKC", "fast": True},
+    ],
+)
+def test_batches_without_texts_and_with_empty_ones(english, changes, pairs):
+    """As many rows as texts, and room for the tokens that every row has."""
+    tokenizer = Tokenizer(replace(english, **changes), 32)
+    ends = [102, 102] if pairs else [102]
+    specs = [tf.TensorSpec([None], tf.string)] * (1 + pairs)
+    for count, text in ((0, ""), (1, ""), (3, ""), (2, " \t\n"), (2, "<br>" if changes.get("html") else "\x01 ")):
+        columns = [tf.constant([text] * count, tf.string)] * (1 + pairs)
+        for wrap in (lambda function: function, lambda function: tf.function(function, input_signature=specs)):
+            batch = wrap(tokenizer.dense)(*columns)
+            ids, types = wrap(tokenizer.encode)(*columns)
+            counted = wrap(tokenizer.encode_counted)(*columns)
+            assert ids.to_list() == counted[0].to_list() == [[101, *ends]] * count
+            assert types.to_list() == counted[1].to_list() == [[0, 0, 1][: len(ends) + 1]] * count
+            assert counted[2].numpy().tolist() == [len(ends) + 1] * count
+            assert {name: tuple(value.shape) for name, value in batch.items()} == dict.fromkeys(
+                ("input_ids", "attention_mask", "token_type_ids"), (count, len(ends) + 1 if count else 2)
+            )
+            assert batch["input_ids"].numpy().tolist() == ids.to_list()
 
 
 def test_invalid_utf8_is_dropped(alphabet):

@@ -140,13 +140,15 @@ class Tokenizer(tf.Module):
           text_pair: `[batch] string`, or None.
 
         Returns:
-          `input_ids`, `attention_mask`, `token_type_ids`, each `[batch, longest row] int32`.
+          `input_ids`, `attention_mask`, `token_type_ids`, each `[batch, longest row] int32`; `[0, 2]` for no texts.
         """
         input_ids, token_type_ids = self.encode(text, text_pair)
+        # A batch of no texts has the columns of [CLS] and [SEP] too: the model takes the first one out.
+        shape = [-1, tf.maximum(input_ids.bounding_shape(axis=1), 2)]
         return {
-            "input_ids": input_ids.to_tensor(self._special_ids["pad_token"]),
-            "attention_mask": tf.ones_like(input_ids).to_tensor(),
-            "token_type_ids": token_type_ids.to_tensor(),
+            "input_ids": input_ids.to_tensor(self._special_ids["pad_token"], shape=shape),
+            "attention_mask": tf.ones_like(input_ids).to_tensor(shape=shape),
+            "token_type_ids": token_type_ids.to_tensor(shape=shape),
         }
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
