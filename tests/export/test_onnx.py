@@ -94,6 +94,13 @@ def answers(session, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("variant", STAGES)
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_an_empty_batch_gets_an_empty_answer(sessions, variant, length):
+    batch = {name: np.zeros((0, length), np.int64) for name in INPUTS}
+    assert [answer.shape for answer in answers(sessions[variant], batch)] == [(0, 2), (0, 2)]
+
+
+@pytest.mark.parametrize("variant", STAGES)
 def test_inputs_and_outputs(graphs, variant):
     def described(values):
         return [

@@ -130,6 +130,16 @@ def test_an_empty_batch_of_tokens_gets_an_empty_answer(loaded):
     assert found["logits"].shape == found["probabilities"].shape == (0, 2) and found["label"].shape == (0,)
 
 
+@pytest.mark.parametrize("variant", STAGES)
+def test_an_empty_batch_of_texts_gets_an_empty_answer(loaded, variant):
+    """As TF Serving's clients send it; texts that are empty are texts."""
+    found = by_text(loaded[variant], [])
+    assert found["logits"].shape == found["probabilities"].shape == (0, 2) and found["label"].shape == (0,)
+    for texts in ([""], ["", "", ""]):
+        rows = {name: [row] * len(texts) for name, row in zip(TOKENS, ([2, 3], [1, 1], [0, 0]), strict=True)}
+        assert_same(by_text(loaded[variant], texts), by_tokens(loaded[variant], rows))
+
+
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_it_loads_with_tensorflow_alone(tiny_run, loaded, variant):
     """As a server does: no Keras, no tfpipe, in a process of its own."""
@@ -202,6 +212,7 @@ def test_multi_label_rows_differ(multi_label):
     model, bias = multi_label
     bias.assign(np.zeros(4, np.float32))
     found = by_text(model, TEXTS)
+    assert by_text(model, [])["logits"].shape == (0, 4) and by_text(model, [])["label"].shape == (0,)
     names = np.array(["sad", "not funny", "warm", "größe"])
     assert [label.decode() for label in found["label"]] == ["|".join(names[row > 0]) for row in found["logits"]]
     assert np.abs(found["probabilities"] - metrics.probabilities(found["logits"], "multi_label")).max() <= 1e-6
@@ -230,6 +241,7 @@ def test_pairs(tokenizer, tmp_path):
     assert_same(found, by_tokens(model, ids))
     turned = by_text(model, others, TEXTS)
     assert np.abs(turned["logits"] - found["logits"]).max() > 1e-3
+    assert by_text(model, [], [])["logits"].shape == (0, 3) and by_text(model, [""], [""])["logits"].shape == (1, 3)
 
 
 def test_the_order_of_labels_is_that_of_the_logits(tokenizer, tmp_path):
