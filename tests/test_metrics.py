@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
@@ -33,6 +35,22 @@ def test_multi_label_agrees_with_scikit_learn():
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, logits > 0))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, logits > 0, average="macro"))
     assert found["loss"] == pytest.approx(sum(log_loss(truth[:, n], probability[:, n]) for n in range(3)))
+
+
+NAMES = st.lists(st.one_of(st.text("ab|\\\\", min_size=1, max_size=5), st.text(min_size=1, max_size=5)), max_size=6)
+
+
+@given(NAMES)
+def test_joined_labels_are_read_back(names):
+    joined = metrics.joined_labels(names)
+    assert metrics.split_labels(joined) == names
+    if not any(character in name for name in names for character in "|\\"):
+        assert joined == "|".join(names)
+
+
+@given(st.text("ab|\\"))
+def test_any_text_can_be_read_as_labels(text):
+    assert all(isinstance(name, str) for name in metrics.split_labels(text))
 
 
 def test_multi_label_rows_may_have_no_label():

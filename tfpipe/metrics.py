@@ -6,7 +6,7 @@ Everything here takes NumPy arrays of the whole split and answers in plain float
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,10 +28,32 @@ def predictions(logits: np.ndarray, task: str) -> np.ndarray:
 
 
 def label_names(logits: np.ndarray, names: Sequence[str], task: str) -> list[str]:
-    """[rows, labels] float -> the predicted name of each row; multi_label: the names joined by `|`, in their order."""
-    return [
-        "|".join(name for name, chosen in zip(names, row, strict=True) if chosen) for row in predictions(logits, task)
-    ]
+    """[rows, labels] float -> the predicted name of each row; multi_label: the chosen names by `joined_labels`."""
+    if task != "multi_label":
+        return [names[place] for place in logits.argmax(axis=-1)]
+    chosen = predictions(logits, task)
+    return [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
+
+
+def joined_labels(names: Iterable[str]) -> str:
+    """Joins label names by `|`, each as `escaped_label` writes it: "" for none, `split_labels` gives them back."""
+    return "|".join(map(escaped_label, names))
+
+
+def escaped_label(name: str) -> str:
+    """Writes a label name so that names can be joined: a backslash before each `|` and each backslash in it."""
+    return name.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def split_labels(joined: str) -> list[str]:
+    """Reads the label names from an answer of a multi-label model, in the order of the model's labels."""
+    names, characters = [""] if joined else [], iter(joined)
+    for character in characters:
+        if character == "|":
+            names.append("")
+        else:
+            names[-1] += next(characters, "") if character == "\\" else character
+    return names
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:

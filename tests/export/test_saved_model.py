@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfpipe import metrics
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export.export import float_model, served_model
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier
 
@@ -216,6 +219,40 @@ def test_multi_label_rows_differ(multi_label):
     names = np.array(["sad", "not funny", "warm", "größe"])
     assert [label.decode() for label in found["label"]] == ["|".join(names[row > 0]) for row in found["logits"]]
     assert np.abs(found["probabilities"] - metrics.probabilities(found["logits"], "multi_label")).max() <= 1e-6
+
+
+LABEL_NAMES = st.lists(
+    st.one_of(
+        st.text("ab|\\\\", min_size=1, max_size=4), st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
+    ),
+    min_size=2,
+    max_size=5,
+    unique=True,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(LABEL_NAMES, st.sampled_from(["single_label", "multi_label"]))
+def test_the_graph_names_labels_as_metrics_do(names, task):
+    """Of each subset of any names."""
+    subsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=len(names))), np.float32)
+    logits = np.concatenate([subsets, subsets * np.linspace(0.5, 1.5, len(names), dtype=np.float32)])
+    found = [each.decode() for each in tf.function(label_of)(tf.constant(logits), names, task).numpy()]
+    assert found == metrics.label_names(logits, names, task)
+    if task == "multi_label":
+        chosen = [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
+        assert [metrics.split_labels(each) for each in found] == chosen
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_a_saved_model_tells_its_task_and_labels(tokenizer, tmp_path, task):
+    names = ("a", "b", "a|b", "c||d", "|e", "\\\\", "größe|")
+    model = save(small_classifier(task, names), tokenizer, tmp_path, pairs=False)
+    about = model.about()
+    assert about["task"].numpy().decode() == task
+    assert [name.decode() for name in about["labels"].numpy()] == list(names)
+    found = by_text(model, TEXTS)
+    assert [label.decode() for label in found["label"]] == metrics.label_names(found["logits"], names, task)
 
 
 @pytest.fixture(scope="module")

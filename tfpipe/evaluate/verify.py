@@ -29,9 +29,10 @@ from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
 from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
-from tfpipe.export.serving import write_serving_files
+from tfpipe.export.serving import SERVING_FILES, write_serving_files
 from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
+from tfpipe.remote import files_below
 from tfpipe.rundir import StageDirectory, sha256_of_directory, write_json
 from tfpipe.train.devices import float32_kept
 
@@ -100,6 +101,10 @@ def run(config: Config, stage: StageDirectory) -> None:
     }
     paths = {variant: path for variant, (path, _) in published.items()}
     write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
+    stage.choices["published_bytes"] = {
+        **{str(path.relative_to(stage.path.parent)): sum(files_below(path).values()) for path in paths.values()},
+        **{f"{serving.name}/{name}": (serving / name).stat().st_size for name in SERVING_FILES},
+    }
 
 
 def measured_rows(
