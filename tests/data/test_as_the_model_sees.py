@@ -10,6 +10,7 @@ from data.preparing import SPLITS, film_rows, read_json, read_lines, rows_of, ta
 from tfpipe.data.seen_text import SeenText
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.errors import InputError
 
 CONTENT = "film movie story plot good great bad awful dull cast acting scene weak warm funny lovely".split()
 STOP = "the this it is was and of on but as".split()
@@ -212,3 +213,9 @@ def test_a_frequent_text_does_not_turn_the_shares_around(prepared, frequent):
         "validation": round(0.8 * total) - round(0.6 * total),
         "test": total - round(0.8 * total),
     }
+
+
+def test_a_split_of_duplicates_alone_says_so(prepared):
+    rows = [(f"{words(n, 6, STOP)} {CONTENT[n % 3]}", "01"[n % 2]) for n in range(200)]
+    with pytest.raises(InputError, match=r"all \d+ rows of train have the tokens of a held-out row, .* data\.cleaning"):
+        prepared(rows, cleaning={"stop_words": "english"})

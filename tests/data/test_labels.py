@@ -75,3 +75,8 @@ def test_labels_that_are_all_whole_numbers_are_in_the_order_of_numbers():
     assert found_labels(["10", "9", "a"], config()).names == ("10", "9", "a")
     assert found_labels(["1.5", "10", "9"], config()).names == ("1.5", "10", "9")
     assert found_labels(["١", "2", "10"], config()).names == ("10", "2", "١")  # digits of another script are text
+
+
+def test_a_blank_name_is_refused():
+    with pytest.raises(InputError, match=r"data.label_names: the name of '1' is blank; name it"):
+        named_labels(config(label_names={"0": "negative", "1": " "}))

@@ -183,6 +183,15 @@ def test_operators_per_layer(graphs, three_layers):
     assert quantized == QUANTIZED_OPERATORS_PER_LAYER * LAYERS + OPERATORS_BESIDE + 3 + 9 + 3 + 2 + 2 - 1
 
 
+@pytest.mark.parametrize("variant", STAGES)
+def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graphs, variant):
+    """Whatever the process has converted before: tf2onnx counts its names on."""
+    classifier = load_classifier(tiny_run[1] / STAGES[variant])
+    (fingerprint,) = (prop.value for prop in graphs[variant].metadata_props if prop.key == "data_fingerprint")
+    save_onnx(to_onnx(float_model(classifier), classifier, 17, fingerprint), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
+
+
 def test_the_transformer_optimizer_recognises_every_layer(tiny_run, tmp_path):
     """ONNX Runtime's own test of a BERT: attention, embeddings, residuals and GELU all become one operator each.
 

@@ -73,11 +73,14 @@ def named_labels(config: Config) -> Labels | None:
     """The labels of `data.label_names` in its order; None where the file decides.
 
     Raises:
-      InputError: fewer than two names.
+      InputError: fewer than two names, or a blank one.
     """
     if config.data.label_names is None:
         return None
     names = tuple(dict.fromkeys(config.data.label_names.values()))
+    for value, name in config.data.label_names.items():
+        if not name.strip():
+            raise InputError(f"data.label_names: the name of {value!r} is blank; name it, as an answer shows the name")
     if len(names) < 2:
         raise InputError(f"data.label_names: {len(names)} label ({', '.join(names)}); a classifier needs at least two")
     index = {value.strip(): names.index(name) for value, name in config.data.label_names.items()}

@@ -99,12 +99,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
     removal = _removal(config, labels, rows, dropped)
     counts.add(_finish(config, settings, labels, tables, rows, removal, stage))
-    for split in SPLITS:
-        if not counts.rows[split]:
-            raise InputError(
-                f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
-                f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
-            )
+    _check_splits(config, survey, rows, counts)
     settings.write(stage.path / "tokenizer")
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
     write_sources(stage.path, [file.name for file in files])
@@ -125,6 +120,21 @@ def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> Inp
         f"{_name(config)}: {rows:,} rows have {what} of a held-out row, and data.duplicates.across_splits is refuse; "
         f"delete the rows listed in {stage.path / 'duplicates.jsonl'}, or set across_splits to remove"
     )
+
+
+def _check_splits(config: Config, survey: Survey, rows: _Rows, counts: Counts) -> None:
+    for place, split in enumerate(SPLITS):
+        if counts.rows[split]:
+            continue
+        if found := sum(int((block_rows["split"] == place).sum()) for block_rows in rows):
+            raise InputError(
+                f"{_name(config)}: all {found} rows of {split} have the tokens of a held-out row, or nearly its text, "
+                "and were removed as duplicates; check data.cleaning and data.max_length, which make texts equal"
+            )
+        raise InputError(
+            f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
+            f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
+        )
 
 
 def _check_given(config: Config, survey: Survey) -> None:

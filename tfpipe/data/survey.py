@@ -8,6 +8,7 @@ begins.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -117,8 +118,8 @@ def label_hash(cell: str, config: Config, labels: Labels | None) -> int:
     values = split_cell(cell, separator_of(config))
     # Unknown labels are those that the file holds: then a value is the name of its label.
     names = [labels.names[labels.index[value]] for value in values] if labels is not None else values
-    joined = "\x1f".join(sorted(set(names))).encode()
-    return int.from_bytes(hashlib.blake2b(joined, digest_size=8, person=b"tfpipe label").digest(), "little")
+    listed = json.dumps(sorted(set(names))).encode()  # no separator that a name could hold
+    return int.from_bytes(hashlib.blake2b(listed, digest_size=8, person=b"tfpipe label").digest(), "little")
 
 
 def splits_of(place: np.ndarray, given: np.ndarray, label: np.ndarray, decisions: Decisions) -> np.ndarray:
