@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx.optimizer
 import tf2onnx.tfonnx
+import tf2onnx.utils
 import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,7 +31,6 @@ from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, r
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, is_kernel, variables_by_name
 
-_NUMBERED = re.compile(r"__(\d+)")
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
 INPUTS = MASK_FORM_INPUTS
@@ -58,7 +57,6 @@ def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fing
     _name_boundary(graph)
     drop_unused(graph)
     _sort(graph)
-    _number(graph)
     if unknown := {node.op_type for node in graph.node if not onnx.defs.has(node.op_type, node.domain)}:
         raise InputError(f"export: ONNX has no operator {', '.join(sorted(unknown))}; tf2onnx left it as it was")
     converted.producer_name, converted.producer_version = "tfpipe", tfpipe.__version__
@@ -110,6 +108,8 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()
     graph_def, weights = _weights_as_inputs(concrete, model)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    # It counts its names on over all graphs of a process, and of equal constants keeps one by its name.
+    tf2onnx.utils.INTERNAL_NAME = 1
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
         converted = tf2onnx.tfonnx.process_tf_graph(
@@ -243,20 +243,6 @@ def _name_boundary(graph) -> None:
 def _name_dimensions(value, names: tuple[str, ...]) -> None:
     for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
         dimension.dim_param = name
-
-
-def _number(graph) -> None:
-    """Numbers the names that tf2onnx numbered anew, in their order: it counts on over all graphs of a process."""
-    numbers: dict[str, int] = {}
-
-    def numbered(name: str) -> str:
-        return _NUMBERED.sub(lambda match: f"__{numbers.setdefault(match[1], len(numbers))}", name)
-
-    for each in (*graph.initializer, *graph.node):
-        each.name = numbered(each.name)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [numbered(name) for name in names]
 
 
 def _sort(graph) -> None:
