@@ -197,6 +197,7 @@ def fit(
     for name in ("left_out", "slowed"):
         if getattr(progress, name):
             stage.choices[f"steps_{name}"] = getattr(progress, name)
+            stage.choices["nonfinite"] = settings.nonfinite  # under another one, there would be another result
     if rate.overall:
         stage.choices["examples_per_second"] = round(rate.overall, 1)
     if progress.step < total_steps:
