@@ -76,6 +76,7 @@ def _wordnet_files(settings: Augmentation | None) -> dict[str, str]:
         return {}
     directory = Path(settings.wordnet)
     if not all((directory / name).is_file() for name in augment._WORDNET_FILES):
+        augment.wordnet.cache_clear()  # an earlier run of this process may have found them
         augment.wordnet(settings.wordnet)  # says what is missing
     irregular = (directory / f"{part}.exc" for part in ("noun", "verb", "adj", "adv"))
     paths = [*(directory / name for name in augment._WORDNET_FILES), *filter(Path.is_file, irregular)]
