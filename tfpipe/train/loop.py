@@ -83,7 +83,8 @@ def fit(
     micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
     check_division(plan, micro_batches, replicas)
     if isinstance(strategy, tf.distribute.TPUStrategy) and len(plan.batching.row_lengths) > 1:
-        raise InputError("train.batching: bucketed has rows of several lengths, a TPU wants one: use packed or padded")
+        chosen = "auto became bucketed, which" if settings.batching == "auto" else "bucketed"
+        raise InputError(f"train.batching: {chosen} has rows of several lengths, a TPU wants one: use packed or padded")
     with strategy.scope():
         variables = trainable_by_name(model)
         optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
