@@ -26,8 +26,9 @@ import numpy as np
 from tfpipe import metrics, pipeline
 from tfpipe.config_file import load_config
 from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import batches_of, onnx_answer
-from tfpipe.evaluate.benchmark import full_batch
+from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.rundir import RunDirectory, machine, package_versions
 from tfpipe.tools.pareto import marked, plot
 
@@ -39,7 +40,7 @@ BATCH = 32
 
 DATA = {
     "rotten_tomatoes": ("configs/quickstart.yaml", []),
-    # 5,000 training rows; the first 2,500 of the test rows are answered
+    # 5,000 training rows; a sample of 2,500 of the test rows is answered
     "imdb": (
         "configs/imdb.yaml",
         ["data.split={train: 0.2005, validation: 0.04, test: 0.7595}", "quantize.epochs=0.5"],
@@ -112,7 +113,8 @@ def make(data: str, directory: Path, seeds: list[int], only: str) -> None:
 def measure(data: str, directory: Path, seeds: list[int], only: str) -> None:
     """Answers, times, writes, prints."""
     measured = [_answers_of_seed(runs_of(data, directory, seed, only)) for seed in seeds]
-    latency = _latencies({key: row["file"] for key, row in measured[0].items()})
+    config, run = next(iter(runs_of(data, directory, seeds[0], "").values()))
+    latency = _latencies({key: row["file"] for key, row in measured[0].items()}, run.path, config.seed)
     keys = dict.fromkeys(key for each in measured for key in each)
     rows = [
         _pooled([each[key] for each in measured if key in each], latency[key], latency["", "dense"]) for key in keys
@@ -150,10 +152,10 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
             answer = onnx_answer(file, THREADS)
             right = {}
             for name, table in tables.items():
-                rows = np.arange(min(table.num_rows, TEST_ROWS))
+                rows = table.sample(TEST_ROWS, config.seed)
                 logits = np.zeros((len(rows), table.num_labels), np.float32)
                 for chunk, batch in batches_of(table, rows, BATCH):
-                    logits[chunk] = answer(batch)
+                    logits[np.searchsorted(rows, chunk)] = answer(batch)
                 right[name] = metrics.correct(logits, table.labels[rows], config.task)
             if variant == "dense":
                 label_shown, before = "", right
@@ -175,12 +177,15 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
     return found
 
 
-def _latencies(files: dict[Any, str]) -> dict[Any, dict[str, dict[str, float]]]:
-    """Key -> shape -> milliseconds of the median and of the fastest tenth of the calls."""
+def _latencies(files: dict[Any, str], run: Path, seed: int) -> dict[Any, dict[str, dict[str, float]]]:
+    """Key -> shape -> milliseconds of the median and of the fastest tenth of the calls, on a run's test rows."""
+    table = TokenTable.open(run / "prepare" / "test")
+    tokenizer = timing_tokenizer(TokenizerSettings.read(run / "train"))
     answers = {key: onnx_answer(Path(file), THREADS) for key, file in files.items()}
     result: dict[Any, dict[str, dict[str, float]]] = {key: {} for key in answers}
     for shape, size in SHAPES.items():
-        batch, seconds, started = full_batch(*size), {key: [] for key in answers}, time.monotonic()
+        batch = full_batch(table, tokenizer, *size, pairs=False, seed=seed)
+        seconds, started = {key: [] for key in answers}, time.monotonic()
         while time.monotonic() - started < SECONDS[shape]:
             for key, answer in answers.items():
                 before = time.perf_counter()

@@ -21,8 +21,9 @@ from tfpipe import (
 )  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config import Config
 from tfpipe.config_file import dump_config, parse_config
+from tfpipe.data import prepare as prepare_stage
 from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir import RunDirectory, StageDirectory
 
 import tensorflow as tf  # isort: skip
 
@@ -291,3 +292,24 @@ def fault():
                 file.write(json.dumps({"fault": what, "happened": happened, "code": code}) + "\n")
 
     return note
+
+
+@pytest.fixture
+def prepared(tmp_path, tiny_encoder, capsys):
+    """A function that prepares rows and returns the stage's directory and what was printed."""
+
+    def run(rows, columns=("text", "label"), name="prepare", task="single_label", seed=0, resume=False, **data):
+        path = tmp_path / "rows.csv"
+        if isinstance(rows, bytes):
+            path.write_bytes(rows)
+        else:
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([columns, *rows])
+        settings = {"source": str(path), "max_length": 32} | data
+        tree = {"name": "x", "task": task, "seed": seed, "data": settings, "encoder": {"source": str(tiny_encoder)}}
+        stage = StageDirectory("prepare", tmp_path / name, {})
+        stage.path.mkdir(exist_ok=resume)
+        prepare_stage.run(parse_config(tree, where="test"), stage)
+        return stage.path, capsys.readouterr().err
+
+    return run

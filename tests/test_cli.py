@@ -130,6 +130,40 @@ def test_predict_answers_from_a_run_a_variant_and_a_saved_model(tfpipe_command, 
     assert [json.loads(line)["label"] for line in lines] == labels
 
 
+def in_ascii(*arguments):
+    """What a command answers a terminal that knows ASCII alone."""
+    return subprocess.run(
+        [sys.executable, "-m", "tfpipe.cli", *map(str, arguments)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    ).stdout.decode("ascii")
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_number(tiny_file, copied_run, tmp_path):
+    _, run = copied_run
+    assert in_ascii("predict", run.path, "good \U0001f44d ½").endswith("  good \\U0001f44d \\xbd\n")
+    json_lines = in_ascii("predict", run.path, "good ½", "--output", tmp_path / "x")
+    assert json_lines == "" and "½" in (tmp_path / "x").read_text(encoding="utf-8")
+    assert "| processors " in in_ascii("doctor")
+    table = in_ascii("report", tiny_file, "--run-dir", run.path, "--set", "train.checkpoint_every=8")
+    assert table.count("saved_model_text") == 3 and "\\u0394logit" in table
+    assert in_ascii("--help").startswith("Usage") or "Usage" in in_ascii("--help")
+
+
+def test_a_shown_configuration_is_utf8_whatever_the_terminal(tiny_file, tmp_path):
+    setting = ("--set", 'data.label_names={"0": größe, "1": "a|b"}')
+    shown = subprocess.run(
+        [sys.executable, "-m", "tfpipe.cli", "config", "show", tiny_file, *setting],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    ).stdout
+    (tmp_path / "shown.yaml").write_bytes(shown)
+    assert load_config(tmp_path / "shown.yaml").data.label_names == {"0": "größe", "1": "a|b"}
+
+
 def test_predict_reads_standard_input(tfpipe_command, tiny_run, tmp_path, monkeypatch):
     (tmp_path / "texts").write_text("so good and lovely\nso bad and awful\n")
     with open(tmp_path / "texts") as stdin:
@@ -143,7 +177,7 @@ def test_predict_reads_standard_input(tfpipe_command, tiny_run, tmp_path, monkey
     [
         ([], "no texts; give them as arguments"),
         (["good", "--variant", "tiny"], "no published variant tiny; published are dense, int8, pruned"),
-        (["--input", "absent.txt"], "--input absent.txt: can't be read (No such file or directory)"),
+        (["--input", "absent.txt"], "--input absent.txt: can't read it (No such file or directory)"),
         (["good", "--output", "absent/answers"], "--output absent/answers: can't be written"),
         (["good \udcff"], "is not UTF-8"),
     ],

@@ -22,6 +22,7 @@ from huggingface_hub.utils import reset_sessions
 from safetensors.numpy import load_file, save_file
 
 from tfpipe import encoder_files
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.encoder_source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
 from tfpipe.rundir import sha256_of_file
@@ -300,17 +301,22 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(encoder):
     assert identity(str(encoder), weights=False), "tokens need no weights"
 
 
+@pytest.mark.parametrize("generic", [False, True])
 @pytest.mark.parametrize("missing", ["tokenizer_config.json", "vocab.txt"])
-def test_missing_tokenizer_files_can_be_written_as_advised(encoder, missing):
-    from transformers import BertTokenizerFast
+def test_missing_tokenizer_files_can_be_written_as_advised(encoder, missing, generic):
+    from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-    BertTokenizerFast(str(encoder / "vocab.txt"), do_lower_case=True).save_pretrained(encoder)
+    tokenizer = BertTokenizerFast(str(encoder / "vocab.txt"), do_lower_case=True)
+    tokenizer.save_pretrained(encoder)
+    if generic:  # as whoever trains a tokenizer with the tokenizers library saves it
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer).save_pretrained(encoder)
     vocabulary = (encoder / "vocab.txt").read_text()
     (encoder / missing).unlink()
     message = fails(f"no {missing}; to write it: python -c .* check do_lower_case", open_source, str(encoder))
     exec(re.search('python -c "(.*)"', message)[1], {})
     assert open_source(str(encoder)).tokenizer_directory == encoder
     assert (encoder / "vocab.txt").read_text() == vocabulary
+    assert TokenizerSettings.read(encoder).do_lower_case
 
 
 # === identity ===

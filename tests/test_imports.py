@@ -14,7 +14,7 @@ PACKAGE = Path(tfpipe.__file__).parent
 BASE = {
     "", "errors", "config", "config_compress", "config_data", "config_types", "config_file", "strict_yaml",
     "console", "rundir", "fingerprint", "provenance", "paths", "escaping", "remote", "mirror",
-    "stopping", "tpu_environment", "metrics",
+    "stopping", "tpu_environment", "metrics", "published",
     "encoder_files", "encoder_source", "transformers_source", "keras_nlp_source",
 }  # fmt: skip
 LAYERS = (

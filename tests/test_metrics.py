@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
@@ -35,6 +37,22 @@ def test_multi_label_agrees_with_scikit_learn():
     assert found["loss"] == pytest.approx(sum(log_loss(truth[:, n], probability[:, n]) for n in range(3)))
 
 
+NAMES = st.lists(st.one_of(st.text("ab|\\\\", min_size=1, max_size=5), st.text(min_size=1, max_size=5)), max_size=6)
+
+
+@given(NAMES)
+def test_joined_labels_are_read_back(names):
+    joined = metrics.joined_labels(names)
+    assert metrics.split_labels(joined) == names
+    if not any(character in name for name in names for character in "|\\"):
+        assert joined == "|".join(names)
+
+
+@given(st.text("ab|\\"))
+def test_any_text_can_be_read_as_labels(text):
+    assert all(isinstance(name, str) for name in metrics.split_labels(text))
+
+
 def test_multi_label_rows_may_have_no_label():
     logits, truth = np.array([[-1.0, -2.0], [1.0, -1.0]]), np.array([[0.0, 0.0], [1.0, 0.0]])
     assert metrics.evaluate(logits, truth, "multi_label")["accuracy"] == 1.0
@@ -45,9 +63,63 @@ def test_a_row_has_one_prediction_even_where_logits_are_equal():
     assert metrics.predictions(np.zeros((2, 3)), "single_label").tolist() == [[True, False, False]] * 2
 
 
-def test_a_label_that_never_occurs_counts_as_zero():
+def test_a_label_that_never_occurs_does_not_count():
     found = metrics.evaluate(np.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), one_hot([0, 1], 3), "single_label")
-    assert found["macro_f1"] == pytest.approx(2 / 3) and found["accuracy"] == 1.0
+    assert found["macro_f1"] == 1.0 and found["accuracy"] == 1.0
+    # one that is answered, and is never right, does
+    found = metrics.evaluate(np.array([[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]]), one_hot([0, 0], 3), "single_label")
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 0.0) / 2)
+    nothing = metrics.evaluate(-np.ones((2, 3)), np.zeros((2, 3)), "multi_label")
+    assert nothing["macro_f1"] == 0.0 and nothing["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("labels", [2, 7, 77, 1000])
+def test_labels_that_do_not_occur_change_no_metric(task, labels):
+    """A model that rules out all but two labels is measured as if there were two."""
+    random = np.random.default_rng(0)
+    few, truth = random.normal(0, 2, (300, 2)), one_hot(random.integers(0, 2, 300), 2)
+    many = np.full((300, labels), -200.0)
+    many[:, :2] = few
+    padded = np.zeros((300, labels), np.float32)
+    padded[:, :2] = truth
+    assert metrics.evaluate(many, padded, task) == pytest.approx(metrics.evaluate(few, truth, task), abs=1e-9)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
+def test_a_share_of_rows_that_moves_counts_alike_whatever_the_number_of_labels(task, share):
+    """Rows whose certainty goes from one label to another entirely, or by half."""
+    for labels in (2, 3, 10, 77, 200, 1000):
+        reference = np.full((500, labels), -40.0)
+        reference[:, 0] = 40.0
+        moved, halved = reference.copy(), reference.copy()
+        rows = np.arange(500) < share * 500
+        moved[np.ix_(rows, [0, 1])] = -40.0, 40.0
+        halved[np.ix_(rows, [0, 1])] = 0.0, 0.0  # softmax and sigmoid are a half
+        for logits, expected in ((moved, share), (halved, share / 2)):
+            found = metrics.differences(logits, reference, task)["mean_abs_probability_diff"]
+            assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_of_two_labels_the_difference_is_the_mean_over_both():
+    random = np.random.default_rng(0)
+    logits, reference = random.normal(0, 2, (2, 200, 2))
+    p, q = (metrics.probabilities(each, "single_label") for each in (logits, reference))
+    found = metrics.differences(logits, reference, "single_label")["mean_abs_probability_diff"]
+    assert found == pytest.approx(np.abs(p - q).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_a_logit_that_is_no_number_makes_no_small_difference(task):
+    reference = np.zeros((5, 4))
+    for bad in (np.nan, np.inf):
+        logits = reference.copy()
+        logits[3, 2] = bad
+        with np.errstate(invalid="ignore"):
+            found = metrics.differences(logits, reference, task)
+        assert not found["max_abs_logit_diff"] <= 1e9
+        assert np.isnan(found["mean_abs_probability_diff"]) or (bad == np.inf and task == "multi_label")
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
@@ -86,6 +158,14 @@ def test_a_model_as_sure_as_it_is_right_is_calibrated():
 )
 def test_wilson_interval_agrees_with_published_values(rate, count, low, high):
     assert metrics.wilson_interval(rate, count) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_no_interval_leaves_what_is_possible():
+    for count in range(1, 300):
+        assert 0.0 <= metrics.wilson_interval(0.0, count)[0] < 1e-12
+        assert metrics.wilson_interval(1.0, count)[1] <= 1.0
+        all_right, none = np.ones(count, bool), np.zeros(count, bool)
+        assert metrics.paired_change(all_right, none)[2] <= 1.0 and metrics.paired_change(none, all_right)[1] >= -1.0
 
 
 def test_a_loss_is_better_when_smaller():

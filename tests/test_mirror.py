@@ -456,7 +456,6 @@ def test_keeping_is_nothing_for_a_local_run(tmp_path, writes):
     with run.lock(), pytest.raises(Killed), run.stage("train", fingerprint()) as stage:
         checkpoint(stage, 1)
         raise Killed
-    run.take_published()
     assert writes == [] and (run.path / "train" / "checkpoints" / "latest.json").exists()
 
 
@@ -571,17 +570,16 @@ def test_a_reader_beside_its_chief_changes_nothing(machine):
             pytest.fail("one run is held twice")
 
 
-def test_what_is_published_is_brought_for_prediction(machine, there):
-    with pytest.raises(InputError, match=f"{there.url}: no published model is there"):
-        machine("a").take_published()
+def test_a_published_version_is_brought_here_without_its_run(machine, there):
     run = machine("a")
     with run.lock():
         publish(run, "first")
         publish(run, "second")
     reader = machine("b")
-    reader.take_published()
+    assert reader.committed("verify")["choices"]["published"] == {"serving/dense/2": "second"}
+    assert (reader.take("serving/dense/2") / "saved_model.pb").read_text() == "second"
+    assert [path.relative_to(reader.path).parts[0] for path in reader.path.iterdir()] == ["serving"]
     assert [path.name for path in (reader.path / "serving" / "dense").iterdir()] == ["2"]
-    assert json.loads((reader.path / "verify" / "stage.json").read_text())["choices"]["published"]
 
 
 def test_a_stage_of_another_run_is_taken_over_to_the_store(machine, there, tmp_path):

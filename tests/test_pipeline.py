@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfpipe.errors import GateError, InputError
 from tfpipe.fingerprint import sealed
 from tfpipe.mirror import Mirror
 from tfpipe.model.weights import load_classifier
+from tfpipe.published import find_saved_model
 from tfpipe.remote import Remote
 from tfpipe.rundir import RunDirectory, sha256_of_file
 from tfpipe.tools import replay
@@ -330,8 +332,44 @@ def test_a_failed_gate_publishes_nothing(copied_run, capsys):
     assert str(run.path / "verify" / "parity.json") in str(caught.value)
     assert all(os.listdir(run.path / "serving" / variant) == ["1"] for variant in config.variants)
     assert run.record("verify") is None and reasons(strict, run).keys() == {"verify", "report"}
+    assert "warning: report/ is of an earlier run\n" in capsys.readouterr().err
+    with pytest.raises(InputError, match="the last run published nothing; serving/ holds older versions"):
+        find_saved_model(run.path, "dense")
     parity = read_json(run.path / "verify" / "parity.json")
     assert parity["failures"] and all("max_logit_diff_onnx" in failure for failure in parity["failures"])
+
+
+def test_a_run_that_ends_early_names_the_results_of_an_earlier_one(copied_run, capsys):
+    config, run = copied_run
+    shorter = changed(config, train__epochs=1)
+    for until in ("train", None):
+        with nullcontext() if until else pytest.raises(InputError, match="again with --redo train"):
+            pipeline.run(shorter, run, until=until)
+        warning = "warning: prune/, quantize/, export/, verify/, report/ are of an earlier run\n"
+        assert capsys.readouterr().err.endswith(warning)
+        with pytest.raises(InputError, match="train changed since the last run published"):
+            find_saved_model(run.path, "int8")
+        weights = run.path / "train" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    pipeline.run(config, run, until="prepare")
+    assert "prepare/" not in capsys.readouterr().err
+
+
+def test_without_what_was_published_verify_is_done_again(copied_run, capsys):
+    config, run = copied_run
+    shutil.rmtree(run.path / "serving")
+    pipeline.run(config, run)
+    printed = capsys.readouterr().err
+    assert "verify: serving/dense/1 is missing or has another size\n" in printed
+    assert redone(printed) == ["verify", "report"] and "warning" not in printed
+    assert find_saved_model(run.path, "int8") == run.path / "serving" / "int8" / "1"
+    sizes = run.record("verify")["choices"]["published_bytes"]
+    assert sizes.keys() == {
+        *(f"serving/{variant}/1" for variant in config.variants),
+        *(f"serving/{name}" for name in ("README.md", "batching_parameters.txt", "models.config")),
+    }
+    (run.path / "serving" / "README.md").unlink()
+    assert reasons(config, run)["verify"] == "serving/README.md is missing"
 
 
 @pytest.fixture
@@ -411,7 +449,7 @@ def test_a_run_on_a_store_is_read_on_any_machine(copied_run, machine, copied, ca
     machine("fourth", url)
     cli.predict(url, ["this film is great and lovely"], variant="int8")
     assert capsys.readouterr().out.startswith(("positive", "negative"))
-    assert {name.removeprefix(f"{url}/").split("/")[0] for name in copied} == {"serving", "verify"}
+    assert {name.removeprefix(f"{url}/").split("/")[0] for name in copied} == {"serving"}
 
 
 def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, tiny_encoder, tmp_path):
@@ -468,6 +506,7 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
     assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8"]
     readme = (run.path / "serving" / "README.md").read_text(encoding="utf-8")
     assert '"text_pair": ["' in readme and 'request.inputs["text_pair"]' in readme
+    assert "`label` joins the chosen names by `|`" in readme
     for variant in ("dense", "int8"):
         replay.run(run.path / "serving" / variant / "1")
         replay.run(run.path / "export" / variant)

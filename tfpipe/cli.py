@@ -7,6 +7,7 @@ gone; 130 or 143 stopped by a signal, and the same command resumes. A traceback 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -181,18 +182,7 @@ def predict(
     """Label texts with a published SavedModel."""
     from tfpipe.tools import predict as tool
 
-    tool.run(_here(model), texts or [], variant, input_file, output_file, allow_operator or [])
-
-
-def _here(model: str) -> Path:
-    """The local directory of a model; what a remote run has published is brought here."""
-    if "://" not in model:
-        return Path(model)
-    from tfpipe.rundir import RunDirectory
-
-    run = RunDirectory(model)
-    run.take_published()
-    return run.path
+    tool.run(model, texts or [], variant, input_file, output_file, allow_operator or [])
 
 
 @app.command()
@@ -241,7 +231,7 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print a configuration, defaults written out."""
     from tfpipe.config_file import dump_config, load_config
 
-    typer.echo(dump_config(load_config(config, overrides)), nl=False)
+    typer.echo(dump_config(load_config(config, overrides)).encode(), nl=False)  # UTF-8 as in any YAML file
 
 
 @config_app.command("schema")
@@ -269,6 +259,9 @@ def _options(
 
 def main() -> None:
     """Runs a command and turns what it raises into an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its number
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it may be ignored
         signal.signal(signal.SIGINT, _stop)

@@ -163,7 +163,7 @@ class Export(Section):
 class Verify(Section):
     """The gates: outside any of them nothing is published."""
 
-    rows: PositiveInt = Field(5000, description="rows of the test split that every artefact answers; at most all")
+    rows: PositiveInt = Field(5000, description="test rows that every artifact answers, drawn at random; at most all")
     batch_sizes: tuple[PositiveInt, PositiveInt] = Field((1, 32), description="two batch sizes to compare at")
     small_batch_rows: PositiveInt = Field(500, description="rows that answer at the smaller batch size as well")
     max_logit_diff_saved_model: PositiveFloat = Field(
@@ -172,7 +172,9 @@ class Verify(Section):
     max_logit_diff_onnx: PositiveFloat = Field(1e-4, description="the same for ONNX")
     min_label_agreement_int8: Fraction = Field(0.99, description="int8 artefacts: share of equal labels, at least")
     max_probability_diff_int8: PositiveFloat = Field(
-        0.01, description="int8 artefacts: mean absolute difference of probability, at most"
+        0.01,
+        description="int8 artefacts: probability of a row that moves from one label to others, on average, at most "
+        "(multi_label: at the label where most moves)",
     )
     latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median counts")
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")

@@ -18,7 +18,9 @@ from tfpipe.paths import path_inside
 from tfpipe.transformers_source import CONFIG, QUANTIZATION, VOCABULARY, WEIGHTS, WEIGHTS_INDEX, read_json, weight_files
 
 NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
-TOKEN_PATTERNS = (CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json", QUANTIZATION)
+TOKEN_PATTERNS = (
+    CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", QUANTIZATION,
+)  # fmt: skip
 WEIGHT_PATTERNS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
 
 
@@ -101,7 +103,7 @@ def _how_to_write_tokenizer(source: str, directory: Path) -> str:
     return (
         f"to write it: {first}"
         f"python -c \"from transformers import AutoTokenizer as T; t = T.from_pretrained('{target}'); "
-        f"t.save_pretrained('{target}'); t.save_vocabulary('{target}')\", then check do_lower_case in "
+        f"t.save_pretrained('{target}'); t.backend_tokenizer.model.save('{target}')\", then check do_lower_case in "
         "tokenizer_config.json"
     )
 

@@ -6,10 +6,9 @@ Everything here takes NumPy arrays of the whole split and answers in plain float
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 
 def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
@@ -29,10 +28,32 @@ def predictions(logits: np.ndarray, task: str) -> np.ndarray:
 
 
 def label_names(logits: np.ndarray, names: Sequence[str], task: str) -> list[str]:
-    """[rows, labels] float -> the predicted name of each row; multi_label: the names joined by `|`, in their order."""
-    return [
-        "|".join(name for name, chosen in zip(names, row, strict=True) if chosen) for row in predictions(logits, task)
-    ]
+    """[rows, labels] float -> the predicted name of each row; multi_label: the chosen names by `joined_labels`."""
+    if task != "multi_label":
+        return [names[place] for place in logits.argmax(axis=-1)]
+    chosen = predictions(logits, task)
+    return [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
+
+
+def joined_labels(names: Iterable[str]) -> str:
+    """Joins label names by `|`, each as `escaped_label` writes it: "" for none, `split_labels` gives them back."""
+    return "|".join(map(escaped_label, names))
+
+
+def escaped_label(name: str) -> str:
+    """Writes a label name so that names can be joined: a backslash before each `|` and each backslash in it."""
+    return name.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def split_labels(joined: str) -> list[str]:
+    """Reads the label names from an answer of a multi-label model, in the order of the model's labels."""
+    names, characters = [""] if joined else [], iter(joined)
+    for character in characters:
+        if character == "|":
+            names.append("")
+        else:
+            names[-1] += next(characters, "") if character == "\\" else character
+    return names
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
@@ -44,9 +65,10 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
       task: `single_label` or `multi_label`.
 
     Returns:
-      `loss` (mean cross-entropy per row), `accuracy` (multi_label: every label of the row right), `macro_f1`,
-      `calibration_error` (expected calibration error, 15 bins; Guo et al., 2017; of the most probable label, or over
-      all labels).
+      `loss` (mean cross-entropy per row), `accuracy` (multi_label: every label of the row right), `macro_f1` (mean
+      over the labels that occur, in `labels` or among the answers), `calibration_error` (expected calibration error of
+      each row's most probable label, 15 bins; Guo et al., 2017). None of them depends on how many more labels there
+      are that never occur.
     """
     truth = labels > 0.5
     guessed = predictions(logits, task)
@@ -55,13 +77,12 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
     loss = -(labels * np.log(clipped)).sum(axis=-1)
     if task == "multi_label":
         loss = loss - ((1.0 - labels) * np.log(np.clip(1.0 - probability, 1e-12, 1.0))).sum(axis=-1)
-        confidence, right = probability.ravel(), truth.ravel()
-    else:
-        confidence, right = probability.max(axis=-1), (guessed & truth).any(axis=-1)
+    most_probable = logits.argmax(axis=-1)[:, None]
+    confidence, right = (np.take_along_axis(each, most_probable, axis=-1)[:, 0] for each in (probability, truth))
     return {
         "loss": float(loss.mean()),
         "accuracy": float(correct(logits, labels, task).mean()),
-        "macro_f1": float(f1_score(truth, guessed, average="macro", zero_division=0.0)),
+        "macro_f1": _macro_f1(truth, guessed),
         "calibration_error": _calibration_error(confidence, right),
     }
 
@@ -86,17 +107,21 @@ def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, 
     count, won, lost = len(right), int((right & ~before).sum()), int((before & ~right).sum())
     centre, n = (won - lost) / (count + 2), count + 2
     half = 1.959963984540054 * math.sqrt((won + lost + 1.0) / n - centre**2) / math.sqrt(n)
-    return (won - lost) / count, centre - half, centre + half
+    return (won - lost) / count, max(centre - half, -1.0), min(centre + half, 1.0)
 
 
 def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[str, float]:
     """How far answers are from the reference's, both [rows, labels]: by logit, by label, by probability.
 
     Returns:
-      `max_abs_logit_diff`, `label_agreement` (share of the rows), `mean_abs_probability_diff`; NaN where a logit is.
+      `max_abs_logit_diff`; `label_agreement`, the share of the rows whose labels are all the same; and
+      `mean_abs_probability_diff`, the mean over rows of the probability that moved (single_label: from labels to
+      others, the total variation distance; multi_label: at the label where most did), so that a row counts as much
+      among a thousand labels as among two. NaN where a logit is.
     """
     same = (predictions(logits, task) == predictions(reference, task)).all(axis=-1)
-    moved = np.abs(probabilities(logits, task) - probabilities(reference, task))
+    by_label = np.abs(probabilities(logits, task) - probabilities(reference, task))
+    moved = by_label.max(axis=-1) if task == "multi_label" else by_label.sum(axis=-1) / 2.0
     return {
         "max_abs_logit_diff": float(np.abs(logits - reference).max()),
         "label_agreement": float(same.mean()),
@@ -119,7 +144,7 @@ def wilson_interval(rate: float, count: int) -> tuple[float, float]:
     z = 1.959963984540054
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return centre - half, centre + half
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def is_better(metric: str, candidate: float, best: float | None, min_delta: float = 0.0) -> bool:
@@ -127,6 +152,14 @@ def is_better(metric: str, candidate: float, best: float | None, min_delta: floa
     if best is None:
         return True
     return candidate < best - min_delta if metric == "loss" else candidate > best + min_delta
+
+
+def _macro_f1(truth: np.ndarray, guessed: np.ndarray) -> float:
+    """The mean F1 of the labels that occur: of others it is 0/0, and zeros for them would hide the rest."""
+    counts = truth.sum(axis=0) + guessed.sum(axis=0)
+    occurs = counts > 0
+    found = 2.0 * (truth & guessed).sum(axis=0)[occurs] / counts[occurs]
+    return float(found.mean()) if found.size else 0.0
 
 
 def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:

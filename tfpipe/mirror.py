@@ -14,8 +14,10 @@ So a kill at any instant leaves the old state or the new one. Nothing keeps two 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import re
 from collections.abc import Mapping
@@ -68,6 +70,10 @@ class Mirror:
             source.download(local, {RECORD: 0})
         return True
 
+    def committed(self, name: str) -> dict[str, Any] | None:
+        """A stage's record as it is committed there, or None; nothing is changed here."""
+        return parse_record((self.remote / name / RECORD).read_bytes(), self.path / name)
+
     def take_files(self, name: str, sizes: Mapping[str, int]) -> None:
         """Copies files of a committed stage here: relative names, and their sizes in bytes."""
         (self.remote / name).download(self.path / name, sizes)
@@ -89,23 +95,20 @@ class Mirror:
             source.download(local, {file: size for file, size in logs.items() if not (local / file).exists()})
             source.download(local, {WORK_RECORD: 0})
 
-    def take_published(self) -> int:
-        """Brings the newest version of each published model here: what is published next is numbered after it.
-
-        Returns:
-          How many models there are.
-        """
-        found = 0
+    def take_published(self) -> None:
+        """Brings the newest version of each published model here: what is published next is numbered after it."""
         for variant in (self.remote / SERVING).children():
             there = self.remote / SERVING / variant
             numbers = versions(there.children())[::-1]
-            for number in (each for each in numbers if (there / each / SAVED_MODEL).exists()):
-                local = self.path / SERVING / variant / str(number)
-                if not (there / number).holds(local):
-                    (there / number).replace(local)
-                found += 1
-                break
-        return found
+            newest = next((each for each in numbers if (there / each / SAVED_MODEL).exists()), None)
+            if newest is not None:
+                self.take(f"{SERVING}/{variant}/{newest}")
+
+    def take(self, *below: str) -> None:
+        """Makes the directory here, or one below it, hold the files that are there, and no other."""
+        there, local = functools.reduce(operator.truediv, below, self.remote), self.path.joinpath(*below)
+        if not there.holds(local):
+            there.replace(local)
 
     def begin(self, name: str, *, anew: bool) -> None:
         """Takes back a stage's commit there, before it is done again; `anew` its work as well."""
@@ -162,7 +165,7 @@ def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
       stage: the stage's directory on this machine.
 
     Raises:
-      InputError: it names a file outside its directory.
+      InputError: it names a file outside its directory, or outside its run.
     """
     try:
         record = json.loads(content or "null")
@@ -172,7 +175,8 @@ def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
         return None
     for name in record["files_written"]:
         path_inside(stage, name, str(stage / RECORD))
-    for name in record["choices"].get("published", ()):
+    choices = record["choices"]
+    for name in (*record["inputs"], *choices.get("published", ()), *choices.get("published_bytes", ())):
         path_inside(stage.parent, name, str(stage / RECORD))
     return record
 
@@ -199,7 +203,10 @@ def _is_whole(record: dict[str, Any]) -> bool:
         return False
     texts = [*record["files"].values(), *record["inputs"].values()]
     written, published = record.get("files_written"), record["choices"].get("published", {})
-    if not isinstance(written, dict) or not isinstance(published, dict):
+    sizes = record["choices"].get("published_bytes", {})
+    if not all(isinstance(each, dict) for each in (written, published, sizes)):
+        return False
+    if not all(type(size) is int for size in sizes.values()):
         return False
     for entry in written.values():
         if not isinstance(entry, dict) or type(entry.get("size_bytes")) is not int:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -280,7 +280,7 @@ def _bring_up_to_date(
     others: Sequence[RunDirectory],
     training: Callable[[str, dict[str, str]], AbstractContextManager[None]],
 ) -> None:
-    with run.lock():
+    with run.lock(), _earlier_results_named(config, run):
         write_text(run.path / "config.yaml", dump_config(config))
         stages = stages_of(config)
         names = [stage.name for stage in stages]
@@ -304,6 +304,24 @@ def _bring_up_to_date(
                 say(f"[{number}/{len(stages)}] {stage.name}: done in {record['seconds']:.0f} s")
             if stage.name == until:
                 return
+
+
+@contextmanager
+def _earlier_results_named(config: Config, run: RunDirectory) -> Iterator[None]:
+    """Says, however the block ends, which committed stages did not read what the stages before them hold now."""
+    try:
+        yield
+    finally:
+        with suppress(InputError):  # of a store that can't be reached: that has been said
+            records = {stage.name: run.committed(stage.name) for stage in stages_of(config)}
+            outputs = {name: record and record["output"] for name, record in records.items()}
+            earlier = [
+                f"{name}/"
+                for name, record in records.items()
+                if record and any(outputs.get(other) != output for other, output in record["inputs"].items())
+            ]
+            if earlier:
+                say(f"warning: {', '.join(earlier)} {'are' if earlier[1:] else 'is'} of an earlier run")
 
 
 def _why_redo(config: Config, run: RunDirectory, name: str, fingerprint: Fingerprint) -> str | None:
@@ -333,12 +351,8 @@ def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> 
     both = [(name, old, new) for name, (old, new) in others.items() if old is not None and new is not None]
     if both:
         made = " and ".join(f"{name} {old}" for name, old, _ in both)
-        here = " and ".join(new for _, _, new in both) + (" is" if len(both) == 1 else " are")
-        say(
-            printable(
-                f"warning: {stage.name} was made with {made}, {here} installed; --redo {stage.name} makes it again"
-            )
-        )
+        here = " and ".join(new for _, _, new in both) + (" is" if len(both) == 1 else " are") + " installed"
+        say(printable(f"warning: {stage.name} was made with {made}, {here}; --redo {stage.name} makes it again"))
 
 
 def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[str]) -> Fingerprint:

@@ -63,16 +63,20 @@ class Remote:
         found = asking(self.url, _gfile().glob, f"{self.url}/*", may_be_missing=True) or []
         return sorted({path.rstrip("/").rpartition("/")[2] for path in found} - {"", ".", ".."})
 
-    def files(self) -> dict[str, int]:
-        """Relative name of each file below, at any depth -> its size in bytes."""
+    def names_below(self) -> list[str]:
+        """Relative names of the files below, at any depth, and of empty directories, sorted."""
         found: set[str] = set()
         pattern = f"{self.url}/*"
         while level := asking(self.url, _gfile().glob, pattern, may_be_missing=True):
             found.update(path.rstrip("/") for path in level)
             pattern += "/*"
         leaves = found - {path.rpartition("/")[0] for path in found}
-        about = {path: asking(path, _gfile().stat, path) for path in sorted(leaves)}
-        return {path[len(self.url) + 1 :]: each.length for path, each in about.items() if not each.is_directory}
+        return [path[len(self.url) + 1 :] for path in sorted(leaves)]
+
+    def files(self) -> dict[str, int]:
+        """Relative name of each file below, at any depth -> its size in bytes."""
+        about = {name: asking(f"{self}/{name}", _gfile().stat, f"{self}/{name}") for name in self.names_below()}
+        return {name: each.length for name, each in about.items() if not each.is_directory}
 
     def holds(self, directory: Path) -> bool:
         """Whether the same files are in a local directory: by name and size, small ones by content.

@@ -15,8 +15,10 @@ A run on `gs://` works in a local directory too, of which the store holds the tr
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 import socket
@@ -32,8 +34,19 @@ from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.fingerprint import Fingerprint, sealed
-from tfpipe.mirror import CHECKPOINTS, LOGS, RECORD, WORK_RECORD, Mirror, content_of, parse_record, parse_work
+from tfpipe.mirror import (
+    CHECKPOINTS,
+    LOGS,
+    RECORD,
+    SAVED_MODEL,
+    WORK_RECORD,
+    Mirror,
+    content_of,
+    parse_record,
+    parse_work,
+)
 from tfpipe.provenance import machine, other_versions, package_versions
+from tfpipe.remote import Remote, files_below
 
 NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 
@@ -49,6 +62,9 @@ class StageDirectory:
     """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
     mirror: Mirror | None = None
     """where the run lies, if not on this machine"""
+    listings: set[str] = field(default_factory=set)
+    """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
+    them, so the digest of the output leaves them out"""
 
     @property
     def checkpoints(self) -> Path:
@@ -138,13 +154,26 @@ class RunDirectory:
             return f"its {RECORD} is damaged" if damaged else "not done yet"
         if record.get("fingerprint") != fingerprint.digest:
             return fingerprint.difference(record)
-        if self._mirror is not None:
-            return None  # what is missing here is brought when it is read
+        if self._mirror is not None:  # what is missing here is brought when it is read; a store has whole files alone
+            missing = sorted(record["files_written"].keys() - (self.place / name).names_below())
+            return f"{missing[0]} is missing" if missing else self._no_longer_published(record)
         for relative, entry in record["files_written"].items():
             path = self.path / name / relative
             if not os.path.isfile(path) or path.stat().st_size != entry["size_bytes"]:
                 return f"{relative} is missing or has another size"
-        return None
+        return self._no_longer_published(record)
+
+    def _no_longer_published(self, record: dict[str, Any]) -> str | None:
+        """What a stage has published that is not there as it was, where the run lies; None where all is."""
+        choices = record["choices"]
+        sizes = choices.get("published_bytes", {})  # records from before have none
+        for version in choices.get("published", {}):
+            files = files_below(self.path / version) if self._mirror is None else (self.place / version).files()
+            if SAVED_MODEL not in files or sum(files.values()) != sizes.get(version, sum(files.values())):
+                return f"{version} is missing or has another size"
+        # Beside the versions are files that people set to their server: these need but be there.
+        beside = (name for name in sizes if name not in choices.get("published", {}))
+        return next((f"{name} is missing" for name in beside if not self.has_file(name)), None)
 
     def verified(self, name: str) -> Path:
         """The directory of a committed stage, every file of it checked against its recorded SHA-256.
@@ -167,16 +196,31 @@ class RunDirectory:
             )
         return self.path / name
 
-    def take_published(self) -> None:
-        """Brings the newest versions that a remote run has published here, and the record of what it published last.
+    @property
+    def place(self) -> Path | Remote:
+        """Where the run lies, as messages name it."""
+        return self.path if self._mirror is None else self._mirror.remote
 
-        Raises:
-          InputError: nothing is published there.
-        """
+    def committed(self, name: str) -> dict[str, Any] | None:
+        """The stage's record as it is where the run lies, or None; of a remote run, nothing is changed here."""
+        return self._local_record(name) if self._mirror is None else self._mirror.committed(name)
+
+    def has_file(self, relative: str) -> bool:
+        """Whether a file is there, where the run lies."""
+        return os.path.isfile(self.path / relative) if self._mirror is None else (self.place / relative).exists()
+
+    def names(self, *below: str) -> list[str]:
+        """Names in the directory, or in one below it, sorted, where the run lies; empty where there is none."""
+        directory = functools.reduce(operator.truediv, below, self.place)
+        if isinstance(directory, Remote):
+            return directory.children()
+        return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+    def take(self, *below: str) -> Path:
+        """Gives the local directory of a SavedModel; of a remote run, made to hold what is there."""
         if self._mirror is not None:
-            if not self._mirror.take_published():
-                raise InputError(f"{self._mirror.remote}: no published model is there; give a run that has ended well")
-            self.record("verify")
+            self._mirror.take(*below)
+        return self.path.joinpath(*below)
 
     def adopt(self, name: str, fingerprint: Fingerprint, other: RunDirectory) -> bool:
         """Takes over a stage that another run has committed under the same fingerprint.
@@ -248,7 +292,7 @@ class RunDirectory:
             "versions": work["versions"],
             "choices": stage.choices,
             "files_written": files,
-            "output": _digest_of(files),
+            "output": _digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
         }
         record = sealed(json.loads(json.dumps(record)))  # as it will be read
         write_json(path / RECORD, record)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tfpipe.config_data import Augmentation
-from tfpipe.data.augment import altered, repetitions, synonyms, wordnet
+from tfpipe.data.augment import altered as altered_words
+from tfpipe.data.augment import repetitions, synonyms, wordnet
 from tfpipe.errors import InputError
 
 TEXT = "this is a very good film about a boy and his dog"
@@ -11,6 +12,10 @@ TEXT = "this is a very good film about a boy and his dog"
 
 def settings(**changes):
     return Augmentation(**{"synonyms": 0.0, "swap": 0.0, "deletion": 0.0} | changes)
+
+
+def altered(text, settings, seed):
+    return " ".join(altered_words(text.split(), settings, seed))
 
 
 def seeds(count=300):

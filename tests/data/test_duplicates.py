@@ -2,16 +2,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfpipe.data.duplicates import Verdict, judge
-from tfpipe.data.survey import RECORD
+from tfpipe.data.duplicates import ROW, Verdict, duplicates_among
 
 
 def records_of(rows):
-    """(text, label, split) -> records and splits; the row's id is its place."""
-    records = np.zeros(len(rows), RECORD)
-    for place, (text, label, _) in enumerate(rows):
-        records[place] = ((text * 7 + 1, text), place, label, 0.0, -1)
-    return records, np.array([split for *_, split in rows], np.int8)
+    """(text, label, split) -> `[rows] ROW`; the row's id is its place."""
+    records = np.zeros(len(rows), ROW)
+    for place, (text, label, split) in enumerate(rows):
+        records[place] = ((text * 7 + 1, text), place, label, 9, split)
+    return records
 
 
 def test_who_goes_and_why():
@@ -21,7 +20,7 @@ def test_who_goes_and_why():
         (3, 0, 1), (3, 0, 1), (3, 0, 0),  # validation judges training
         (4, 0, 0),
     ]  # fmt: skip
-    verdict = judge(*records_of(rows))
+    verdict = duplicates_among(records_of(rows))
     assert verdict.identical.tolist() == [[1, 0]]
     assert sorted(verdict.twins.tolist()) == [[3, 4], [6, 4], [9, 7]]
     assert verdict.conflicts == [[0, 1, 2], [3, 4, 5, 6]]
@@ -30,7 +29,7 @@ def test_who_goes_and_why():
 
 def test_nothing_repeats():
     for rows in ([], [(1, 0, 0)], [(1, 0, 0), (2, 0, 1), (3, 0, 2)]):
-        verdict = judge(*records_of(rows))
+        verdict = duplicates_among(records_of(rows))
         assert not len(verdict.identical) and not len(verdict.twins) and not verdict.texts_that_repeat
 
 
@@ -39,8 +38,8 @@ ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2), st.integers(0, 2
 
 @given(ROWS, st.randoms(use_true_random=False))
 def test_what_stays_is_clean_whatever_the_order(rows, random):
-    records, split = records_of(rows)
-    verdict = judge(records, split)
+    records = records_of(rows)
+    verdict = duplicates_among(records)
     gone = {*verdict.identical[:, 0].tolist(), *verdict.twins[:, 0].tolist()}
     assert len(gone) == len(verdict.identical) + len(verdict.twins)
     left = [place for place in range(len(rows)) if place not in gone]
@@ -57,16 +56,15 @@ def test_what_stays_is_clean_whatever_the_order(rows, random):
         assert rows[row][0] == rows[other][0] and rows[row][2] < rows[other][2] and other not in gone
     order = list(range(len(rows)))
     random.shuffle(order)
-    again = judge(records[order], split[order])
+    again = duplicates_among(records[order])
     assert again.identical.tolist() == verdict.identical.tolist() and again.twins.tolist() == verdict.twins.tolist()
 
 
 @given(ROWS)
 def test_texts_apart_from_each_other_are_judged_apart(rows):
-    """Buckets here, and Beam's groups, hold all rows of a text: it must not matter which other texts they hold."""
-    records, split = records_of(rows)
-    whole = judge(records, split)
-    parts = [judge(records[records["digest"][:, 1] == n], split[records["digest"][:, 1] == n]) for n in range(7)]
-    joined = Verdict.joined(parts)
+    """A bucket holds all rows of a text: it must not matter which other texts it holds."""
+    records = records_of(rows)
+    whole = duplicates_among(records)
+    joined = Verdict.joined([duplicates_among(records[records["digest"][:, 1] == n]) for n in range(7)])
     assert joined.identical.tolist() == whole.identical.tolist() and joined.twins.tolist() == whole.twins.tolist()
     assert joined.conflicts == sorted(whole.conflicts) and joined.texts_that_repeat == whole.texts_that_repeat

@@ -67,3 +67,16 @@ def test_two_labels_are_needed():
 def test_a_column_of_texts_is_noticed():
     with pytest.raises(InputError, match=r"holds 1,001 different values.*data.label_names: check data.label_column"):
         found_labels(map(str, range(1001)), config())
+
+
+def test_labels_that_are_all_whole_numbers_are_in_the_order_of_numbers():
+    assert found_labels(map(str, range(12)), config()).names == tuple(map(str, range(12)))
+    assert found_labels(["10", "-1", "9"], config()).names == ("-1", "9", "10")
+    assert found_labels(["10", "9", "a"], config()).names == ("10", "9", "a")
+    assert found_labels(["1.5", "10", "9"], config()).names == ("1.5", "10", "9")
+    assert found_labels(["١", "2", "10"], config()).names == ("10", "2", "١")  # digits of another script are text
+
+
+def test_a_blank_name_is_refused():
+    with pytest.raises(InputError, match=r"data.label_names: the name of '1' is blank; name it"):
+        named_labels(config(label_names={"0": "negative", "1": " "}))

@@ -1,72 +1,23 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from data.preparing import SPLITS, files_in, film_rows, read_json, read_lines, rows_of, split_of, tables
 
+from tfpipe import pipeline
 from tfpipe.config_data import Data, Split
 from tfpipe.config_file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import prepare
 from tfpipe.data.sources import SourceFile, identity
-from tfpipe.data.split import assign, borders, digests, places
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
-from tfpipe.rundir import StageDirectory, sha256_of_file
-
-SPLITS = ("train", "validation", "test")
-
-
-def split_of(text, pair, seed, split):
-    place = places(digests([text], None if pair is None else [pair], seed))
-    return SPLITS[assign(place, np.array([-1], np.int8), borders(split, set()), False)[0]]
-
-
-def film_rows(count=200):
-    opinions = [("good", "1"), ("great and warm", "1"), ("bad", "0"), ("awful but funny", "0")]
-    return [(f"this film {n} is {opinions[n % 4][0]}", opinions[n % 4][1]) for n in range(count)]
-
-
-@pytest.fixture
-def prepared(tmp_path, tiny_encoder, capsys):
-    """A function that prepares rows and returns the stage's directory and what was printed."""
-
-    def run(rows, columns=("text", "label"), name="prepare", task="single_label", seed=0, resume=False, **data):
-        path = tmp_path / "rows.csv"
-        if isinstance(rows, bytes):
-            path.write_bytes(rows)
-        else:
-            with open(path, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([columns, *rows])
-        settings = {"source": str(path), "max_length": 32} | data
-        tree = {"name": "x", "task": task, "seed": seed, "data": settings, "encoder": {"source": str(tiny_encoder)}}
-        stage = StageDirectory("prepare", tmp_path / name, {})
-        stage.path.mkdir(exist_ok=resume)
-        prepare.run(parse_config(tree, where="test"), stage)
-        return stage.path, capsys.readouterr().err
-
-    return run
-
-
-def tables(directory):
-    return {split: TokenTable.open(directory / split) for split in SPLITS}
-
-
-def read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def files_in(directory):
-    """What the stage leaves; the checkpoints go when it is committed."""
-    files = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return sorted(file for file in files if file.parts[0] != "checkpoints")
-
-
-def read_lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+from tfpipe.rundir import RunDirectory, StageDirectory, sha256_of_file
 
 
 def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_encoder):
@@ -114,13 +65,13 @@ def test_output_is_the_same_bytes_again_and_names_no_directory_of_the_run(prepar
     second, _ = prepared(rows, name="second")
     files, again = files_in(first), files_in(second)
     assert files == again
-    assert len(files) == 14
+    assert len(files) == 15
     for file in files:
         assert sha256_of_file(first / file) == sha256_of_file(second / file), file
         assert str(first).encode() not in (first / file).read_bytes()
 
 
-def test_duplicates_and_conflicts(prepared):
+def test_duplicates_and_conflicts(prepared, tmp_path):
     rows = film_rows()
     texts = {split: next(row for row in rows if split_of(row[0], None, 0, Split()) == split) for split in SPLITS}
     more = [
@@ -145,14 +96,17 @@ def test_duplicates_and_conflicts(prepared):
     assert found["test"].texts(range(found["test"].num_rows)).count(texts["test"][0]) == 2
     row_ids = np.concatenate([table.row_ids for table in found.values()])
     assert sorted(row_ids - 2) == [*range(200), 202, 203]  # of identical rows, the first
-    assert "duplicates: 2 dropped from train; 0 with the text of a row that judges" in printed
+    assert (
+        "duplicates: 2 repeated training rows removed; 0 exact and 0 near duplicates of held-out rows removed"
+        in printed
+    )
     first = rows.index(texts["train"]) + 2
-    source = statistics["source"]
+    source = str(tmp_path / "rows.csv")
     assert read_lines(directory / "duplicates.jsonl") == [
         {
             "file": source,
             "line": line,
-            "reason": "identical to an earlier training row",
+            "reason": "same tokens and label as an earlier training row",
             "other": {"file": source, "line": first},
             "removed": True,
         }
@@ -164,14 +118,14 @@ def test_duplicates_and_conflicts(prepared):
     assert "warning: 1 texts occur with different labels" in printed
 
 
-def test_rejected_rows_are_listed(prepared):
+def test_rejected_rows_are_listed(prepared, tmp_path):
     rows = film_rows()
     content = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
     bad = b"caf\xe9,1\n,1\nno such label,7\nx,1,1\n"
     names = {"0": "negative", "1": "positive"}
     directory, printed = prepared(content.encode() + bad, max_rejected_fraction=0.02, label_names=names)
     listed = [json.loads(line) for line in (directory / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
-    source = read_json(directory / "statistics.json")["source"]
+    source = str(tmp_path / "rows.csv")
     assert listed == [
         {
             "file": source,
@@ -268,22 +222,6 @@ def test_multi_label(prepared):
             assert table.labels[n].tolist() == vectors[cells[(row_id - 2) % 4]]
 
 
-def rows_of(directory, split):
-    """Every column of a split's table, row by row, in the order of the rows' ids."""
-    table = TokenTable.open(directory / split)
-    batch = table.batch(np.arange(table.num_rows)[:, None], 64)
-    columns = zip(
-        table.row_ids.tolist(),
-        table.copies.tolist(),
-        table.texts(range(table.num_rows)),
-        batch["input_ids"].tolist(),
-        table.labels.tolist(),
-        table.lines.tolist(),
-        strict=True,
-    )
-    return sorted(columns)
-
-
 def test_blocks_and_processes_change_nothing(prepared, monkeypatch):
     rows = [*film_rows(), *film_rows(20), ("", "1")]
     whole, _ = prepared(rows, name="whole")
@@ -378,15 +316,16 @@ def test_beam_says_what_is_wrong_with_the_input(prepared):
 def test_near_duplicates_are_removed_from_what_is_judged(prepared, capsys):
     long = "a long review of this very good film with a warm story and a funny plot, and it goes on and on, number {}"
     rows = [*film_rows(), *((long.format(n) + " of many" * (n % 3), "1") for n in range(60))]
-    directory, printed = prepared(rows, name="removed")
+    directory, printed = prepared(rows, name="removed", max_length=64)
     assert len(read_lines(directory / "duplicates.jsonl")) > 20
-    kept, _ = prepared(rows, name="kept", duplicates={"across_splits": "keep"})
-    off, _ = prepared(rows, name="off", duplicates={"near": False})
+    kept, _ = prepared(rows, name="kept", duplicates={"across_splits": "keep"}, max_length=64)
+    off, _ = prepared(rows, name="off", duplicates={"near": False}, max_length=64)
     listed = read_lines(directory / "duplicates.jsonl")
     found = {split: {line for *_, line in rows_of(off, split)} for split in SPLITS}
     splits = {line: split for split, lines in found.items() for line in lines}
     for entry in listed:
-        assert entry["reason"] == "nearly the same text" and entry["removed"] and entry["similarity"] >= 0.8
+        assert entry["reason"] == "nearly the text of a held-out row"
+        assert entry["removed"] and entry["similarity"] >= 0.8
         assert SPLITS.index(splits[entry["line"]]) < SPLITS.index(splits[entry["other"]["line"]])
     removed = {entry["line"] for entry in listed}
     for split in SPLITS:
@@ -394,7 +333,7 @@ def test_near_duplicates_are_removed_from_what_is_judged(prepared, capsys):
         assert rows_of(kept, split) == rows_of(off, split)
     assert rows_of(directory, "test") == rows_of(off, "test")
     assert not any(entry["removed"] for entry in read_lines(kept / "duplicates.jsonl"))
-    assert f"and {len(listed)} with nearly that, removed" in printed
+    assert f"and {len(listed)} near duplicates of held-out rows removed" in printed
 
 
 def test_given_splits_are_kept_and_twins_go(prepared, tmp_path):
@@ -406,10 +345,10 @@ def test_given_splits_are_kept_and_twins_go(prepared, tmp_path):
     assert set(range(1, 240, 3)) <= found["test"]
     assert found["validation"] and 240 not in found["train"] | found["validation"]
     (twin,) = [entry for entry in read_lines(directory / "duplicates.jsonl") if entry["line"] == 242]
-    assert twin["reason"] == "same text as a row that judges" and twin["other"]["line"] == 3 and twin["removed"]
+    assert twin["reason"] == "same tokens as a held-out row" and twin["other"]["line"] == 3 and twin["removed"]
     (rejected,) = read_lines(directory / "rejected.jsonl")
     assert rejected["reason"] == "unknown split 'nonsense' (expected train, validation or test)"
-    with pytest.raises(InputError, match=r"1 rows have the text of a row in a split that judges them .*: refuse"):
+    with pytest.raises(InputError, match=r"1 rows have exactly the tokens of a held-out row, and .* is refuse"):
         settings = {"split": {"column": "part"}, "duplicates": {"across_splits": "refuse"}}
         prepared(rows, ("text", "label", "part"), name="refused", **settings)
     assert [entry["line"] for entry in read_lines(tmp_path / "refused" / "duplicates.jsonl")] == [242]
@@ -570,3 +509,49 @@ def test_a_row_that_is_removed_judges_nothing(prepared):
     directory, _ = prepared([*rows, (f"{long}.", "1", "train")], ("text", "label", "part"), split={"column": "part"})
     found = {entry["line"]: entry["other"]["line"] for entry in read_lines(directory / "duplicates.jsonl")}
     assert found == {203: 202, 204: 202}
+
+
+def test_the_output_does_not_name_where_the_files_lie(prepared, tmp_path, tiny_encoder):
+    """The digest of a stage's output, by which later stages are up to date, leaves out `stage.listings`."""
+    rows = [*film_rows(), *film_rows(5), ("", "1")]
+    content = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+    outputs, messages = [], []
+    for place in ("here", "elsewhere"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.csv").write_text(content)
+        tree = {"source": str(tmp_path / place / f"{place}.csv"), "max_length": 32, "max_rejected_fraction": 0.1}
+        tree = {"name": "x", "data": tree, "encoder": {"source": str(tiny_encoder)}}
+        run = RunDirectory(tmp_path / f"run-{place}")
+        pipeline.run(parse_config(tree, where="test"), run, until="prepare")
+        outputs.append(run.record("prepare")["output"])
+        messages.append(TokenTable.open(run.verified("prepare") / "train").places([0])[0])
+        assert {"rejected.jsonl", "sources.json"} < set(run.record("prepare")["files_written"])
+    assert outputs[0] == outputs[1]
+    assert messages[1] == messages[0].replace("here/here.csv", "elsewhere/elsewhere.csv")
+
+
+def test_a_row_of_a_folder_names_its_file(prepared, tmp_path):
+    for label in ("good", "bad"):
+        (tmp_path / "films" / label).mkdir(parents=True)
+    for n, (text, label) in enumerate(film_rows(60)):
+        (tmp_path / "films" / ("bad", "good")[int(label)] / f"{n}.txt").write_text(text)
+    directory, _ = prepared([], source=f"{tmp_path / 'films'}/")
+    table = TokenTable.open(directory / "train")
+    for n in range(table.num_rows):
+        path = Path(table.places([n])[0].partition("(")[2].removesuffix(":1)"))
+        assert path.read_text(encoding="utf-8") == table.texts([n])[0]
+
+
+def test_multi_label_null_is_no_label_and_an_empty_list_is_none_of_them(prepared, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    labels = [None, [], ["a"], "", ["b", "a"], [None]]
+    lines = [{"text": text, "label": labels[n % 6]} for n, (text, _) in enumerate(film_rows(240))]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    directory, _ = prepared([], source=str(path), task="multi_label", max_rejected_fraction=0.5)
+    assert read_json(directory / "statistics.json")["rejected"] == {
+        "no label (null); a row that has none of the labels has an empty list or an empty text": 40,
+        "a label in the list is null": 40,
+    }
+    for table in tables(directory).values():
+        for n in range(table.num_rows):
+            assert table.labels[n].sum() == [0, 1, 0, 2][(table.lines[n] - 2) % 6]

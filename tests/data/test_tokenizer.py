@@ -228,13 +228,34 @@ def test_dense_is_padded_to_the_longest_row(english, reference):
             np.testing.assert_array_equal(tensor, expected[name])
 
 
-def test_an_empty_batch_gives_empty_tensors(english):
-    batch = Tokenizer(english, 32).dense(tf.constant([], tf.string), tf.constant([], tf.string))
-    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
-        "input_ids": (0, 0),
-        "attention_mask": (0, 0),
-        "token_type_ids": (0, 0),
-    }
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fast": True},
+        {"html": True, "unicode": "NFKC", "stop_words": ("the",)},
+        {"html": True, "unicode": "NFKC", "fast": True},
+    ],
+)
+def test_batches_without_texts_and_with_empty_ones(english, changes, pairs):
+    """As many rows as texts, and room for the tokens that every row has."""
+    tokenizer = Tokenizer(replace(english, **changes), 32)
+    ends = [102, 102] if pairs else [102]
+    specs = [tf.TensorSpec([None], tf.string)] * (1 + pairs)
+    for count, text in ((0, ""), (1, ""), (3, ""), (2, " \t\n"), (2, "<br>" if changes.get("html") else "\x01 ")):
+        columns = [tf.constant([text] * count, tf.string)] * (1 + pairs)
+        for wrap in (lambda function: function, lambda function: tf.function(function, input_signature=specs)):
+            batch = wrap(tokenizer.dense)(*columns)
+            ids, types = wrap(tokenizer.encode)(*columns)
+            counted = wrap(tokenizer.encode_counted)(*columns)
+            assert ids.to_list() == counted[0].to_list() == [[101, *ends]] * count
+            assert types.to_list() == counted[1].to_list() == [[0, 0, 1][: len(ends) + 1]] * count
+            assert counted[2].numpy().tolist() == [len(ends) + 1] * count
+            assert {name: tuple(value.shape) for name, value in batch.items()} == dict.fromkeys(
+                ("input_ids", "attention_mask", "token_type_ids"), (count, len(ends) + 1 if count else 2)
+            )
+            assert batch["input_ids"].numpy().tolist() == ids.to_list()
 
 
 def test_invalid_utf8_is_dropped(alphabet):
@@ -366,7 +387,19 @@ def test_defaults_are_those_of_transformers(english, tmp_path):
 
 
 VOCABULARY = "".join(f"{piece}\n" for piece in (*SPECIAL, "a"))
-WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {"a": 0}}
+WORDPIECE = {
+    "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+    "vocab": {"a": 0},
+}  # fmt: skip
+NORMALIZER = {
+    "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True
+}  # fmt: skip
+RUST = {
+    "model": WORDPIECE | {"vocab": {piece: index for index, piece in enumerate((*SPECIAL, "a"))}},
+    "normalizer": NORMALIZER,
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +411,7 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
         ({"vocab.txt": VOCABULARY + "[SEP]\n"}, r"vocab.txt: vocabulary: '\[SEP\]' has two ids, 3 and 6"),
         ({"vocab.txt": "a\n"}, r"vocab.txt: vocabulary: unk_token '\[UNK\]' is missing; add it"),
         ({"vocab.txt": ""}, "is missing"),
-        ({"tokenizer_config.json": "{"}, "tokenizer_config.json: can't read it as JSON"),
+        ({"tokenizer_config.json": "{"}, "tokenizer_config.json: not a readable JSON file"),
         ({"tokenizer_config.json": "[]"}, "tokenizer_config.json: expected a JSON object"),
         ({"tokenizer_config.json": '{"do_lower_case": "yes"}'}, "do_lower_case is 'yes'; it must be true or false"),
         ({"tokenizer_config.json": '{"do_lower_case": null}'}, "do_lower_case is None; it must be true or false"),
@@ -391,7 +424,7 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
         ({"tokenizer_config.json": '{"sep_token": "[CLS]"}'}, "must not overlap"),
         ({"tokenizer_config.json": '{"added_tokens_decoder": {"6": {"content": "<x>"}}}'}, "added token '<x>' is not"),
         ({"special_tokens_map.json": '{"additional_special_tokens": ["<x>"]}'}, "added token '<x>' is not supported"),
-        ({"tokenizer_config.json": "[" * 100_000}, "tokenizer_config.json: can't read it as JSON"),
+        ({"tokenizer_config.json": "[" * 100_000}, "tokenizer_config.json: not a readable JSON file"),
         (
             {"vocab.txt": VOCABULARY + "[S\0]\n", "tokenizer_config.json": '{"sep_token": "[S\\u0000]"}'},
             "must not have a space or a NUL character",
@@ -401,7 +434,7 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
         ({"cleaning.json": '{"nonsense": 1}'}, "cleaning.json: not as tfpipe wrote it"),
         ({"cleaning.json": '{"unicode": "nfc"}'}, "cleaning.json: not as tfpipe wrote it"),
         (
-            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"\ud800": 0}}})},
+            {"vocab.txt": None, "tokenizer.json": json.dumps(RUST | {"model": WORDPIECE | {"vocab": {"\ud800": 0}}})},
             r"vocabulary: piece 0, '\\ud800', is not Unicode text",
         ),
         (
@@ -409,18 +442,38 @@ WORDPIECE = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_
             "the ids 0, 1",
         ),
         ({"special_tokens_map.json": "3"}, "special_tokens_map.json: expected a JSON object"),
-        ({"tokenizer.json": '{"added_tokens": [{"content": "<x>"}]}'}, "tokenizer.json: added token '<x>'"),
-        ({"tokenizer.json": '{"added_tokens": 3}'}, "tokenizer.json: special token 3 must be a string"),
+        (
+            {"tokenizer.json": json.dumps(RUST | {"added_tokens": [{"content": "<x>"}]})},
+            "tokenizer.json: added token '<x>'",
+        ),
+        (
+            {"tokenizer.json": json.dumps(RUST | {"added_tokens": 3})},
+            "tokenizer.json: special token 3 must be a string",
+        ),
+        ({"tokenizer.json": "{}"}, "tokenizer.json: model.continuing_subword_prefix is None, not '##'"),
+        ({"added_tokens.json": '{"<x>": 6}'}, "added_tokens.json: added token '<x>' is not supported; remove it"),
+        (
+            {"config.json": '{"tokenizer_class": "BertJapaneseTokenizer"}'},
+            "config.json: tokenizer_class is 'BertJapanese",
+        ),
+        (
+            {"tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}'},
+            "tokenizer_class PreTrainedTokenizer needs tokenizer.json, which is not there",
+        ),
+        (
+            {"vocab.txt": VOCABULARY + "$A\n", "tokenizer_config.json": '{"cls_token": "$A"}'},
+            "must not have a colon nor begin",
+        ),
         ({"tokenizer.json": json.dumps({"model": WORDPIECE})}, "vocab.txt: differs from tokenizer.json beside it"),
         ({"vocab.txt": None, "tokenizer.json": '{"model": {"type": "BPE"}}'}, "model.type is 'BPE', not 'WordPiece'"),
-        ({"vocab.txt": None, "tokenizer.json": '{"model": 3}'}, "model.type is None"),
+        ({"vocab.txt": None, "tokenizer.json": '{"model": 3}'}, "model.continuing_subword_prefix is None"),
         ({"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"a": 1}}})}, "the ids 0, 1"),
         (
             {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE | {"vocab": {"a": "b"}}})},
             "the ids 0, 1",
         ),
         (
-            {"vocab.txt": None, "tokenizer.json": json.dumps({"model": WORDPIECE})},
+            {"vocab.txt": None, "tokenizer.json": json.dumps(RUST | {"model": WORDPIECE})},
             "tokenizer.json: vocabulary: unk_token",
         ),
     ],

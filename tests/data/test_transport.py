@@ -12,35 +12,34 @@ import pytest
 
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import Verdict
-from tfpipe.data.survey import RECORD, BlockSurvey
+from tfpipe.data.duplicates import ROW
+from tfpipe.data.survey import STRATUM, BlockSurvey
 from tfpipe.data.transport import from_bytes, to_bytes
 
 
 def survey():
-    records = np.zeros(3, RECORD)
-    records["digest"], records["place"] = 2**64 - 1, 0.1
+    strata = np.zeros(3, STRATUM)
+    strata["label"], strata["place"] = 2**64 - 1, 0.1
     values = Counter({"good": 2, "b\udcff": 1})
-    return BlockSurvey(records, 3, {0, 2}, 1, {"lang": ["en"]}, [Rejection("f", 7, "why", "…")], values, 99)
+    return BlockSurvey(3, {0, 2}, 1, {"lang": ["en"]}, [Rejection("f", 7, "why", "…")], values, strata, 99)
 
 
 def test_a_survey_arrives_as_it_was():
     sent, found = survey(), from_bytes(to_bytes(survey()))
-    assert found.records.dtype == RECORD and np.array_equal(found.records, sent.records)
+    assert found.strata.dtype == STRATUM and np.array_equal(found.strata, sent.strata)
     for name in ("accepted", "given", "filtered", "filter_values", "rejections", "label_values", "size_bytes"):
         assert getattr(found, name) == getattr(sent, name), name
     assert type(found.label_values) is Counter
 
 
-def test_tables_and_verdicts_arrive_as_they_were():
+def test_tables_and_rows_arrive_as_they_were():
     batch = pa.record_batch({"input_ids": [[1, 2], [3]], "text": ["a", None]})
-    counts = Counts(rows=Counter(train=2), near=[[1, 2, 0.875]])
-    tables, found = from_bytes(to_bytes(({"train": batch}, counts)))
+    counts, rows = Counts(rows=Counter(train=2)), np.zeros(2, ROW)
+    rows["digest"], rows["split"] = 2**64 - 1, [0, 2]
+    tables, sent, found = from_bytes(to_bytes(({"train": batch}, rows, counts)))
     assert tables["train"].equals(batch) and found == counts
-    verdict = Verdict(np.empty((0, 2), np.int64), np.array([[1, 2]]), [[1, 2]], 1)
-    again, labels = from_bytes(to_bytes((verdict, Counter({2**63 + 1: 4}))))
-    assert np.array_equal(again.twins, verdict.twins) and again.identical.shape == (0, 2)
-    assert labels == Counter({2**63 + 1: 4})
+    assert sent.dtype == ROW and np.array_equal(sent, rows)
+    assert from_bytes(to_bytes(Counter({2**63 + 1: 4}))) == Counter({2**63 + 1: 4})
     assert from_bytes(to_bytes({3: (0.1, 1 / 3)})) == {3: (0.1, 1 / 3)}
 
 

@@ -2,10 +2,17 @@ import time
 
 import numpy as np
 import pytest
+from conftest import TokenRow, write_token_table
 
 from tfpipe.config_compress import LATENCY_SHAPES
-from tfpipe.evaluate.artifacts import Artifact
-from tfpipe.evaluate.benchmark import measure_latency
+from tfpipe.data.token_table import TokenTable
+from tfpipe.evaluate.artifacts import Artifact, Batch
+from tfpipe.evaluate.benchmark import BATCH_SIZES, measure_batching, measure_latency
+
+BATCHES = {
+    name: Batch({"input_ids": np.ones(shape, np.int32)}, [""] * shape[0], None)
+    for name, shape in LATENCY_SHAPES.items()
+}
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def artifact(kind, calls, longest=512, seconds=0.0):
 
 def test_a_shape_that_an_artefact_does_not_take_is_none(calls):
     artifacts = [artifact("keras", calls), artifact("onnx", calls, longest=64), artifact("text", calls, longest=31)]
-    found = measure_latency(artifacts, 2, pairs=False)
+    found = measure_latency(artifacts, BATCHES, 2)
     measured = {kind: {name for name, value in found["dense", kind].items() if value is not None} for _, kind in found}
     assert measured == {"keras": set(LATENCY_SHAPES), "onnx": {"b1_s32", "b32_s64"}, "text": set()}
     assert all(found["dense", kind].keys() == LATENCY_SHAPES.keys() for kind in measured)
@@ -33,7 +40,7 @@ def test_a_shape_that_an_artefact_does_not_take_is_none(calls):
 
 
 def test_artefacts_take_turns_and_two_calls_warm_up(calls):
-    measure_latency([artifact("a", calls), artifact("b", calls)], 3, pairs=False)
+    measure_latency([artifact("a", calls), artifact("b", calls)], BATCHES, 3)
     assert [kind for kind, _ in calls] == ["a", "b"] * (3 + 2) * len(LATENCY_SHAPES)
 
 
@@ -43,20 +50,17 @@ def test_milliseconds_are_a_median_of_the_calls_after_the_warm_up(calls):
     def answer(batch):
         time.sleep(next(slow))
 
-    found = measure_latency([Artifact("dense", "keras", None, 0, 0.0, 0, 512, answer)], 3, pairs=False)
+    found = measure_latency([Artifact("dense", "keras", None, 0, 0.0, 0, 512, answer)], BATCHES, 3)
     assert all(10 <= value < 60 for value in found["dense", "keras"].values())
 
 
-def test_batches_have_the_promised_shape_and_as_many_words(calls):
-    measure_latency([artifact("keras", calls)], 1, pairs=False)
-    for (batch_size, length), (_, batch) in zip(LATENCY_SHAPES.values(), calls[::3], strict=True):
-        assert all(value.shape == (batch_size, length) for value in batch.tokens.values())
-        assert len(batch.texts) == batch_size and batch.text_pairs is None
-        assert len(batch.texts[0].split()) + 2 == length  # [CLS] and [SEP]
-
-
-def test_pairs_fill_the_length_together(calls):
-    measure_latency([artifact("keras", calls)], 1, pairs=True)
-    for (batch_size, length), (_, batch) in zip(LATENCY_SHAPES.values(), calls[::3], strict=True):
-        assert len(batch.texts) == len(batch.text_pairs) == batch_size
-        assert length - len(batch.texts[0].split()) - len(batch.text_pairs[0].split()) - 3 in (0, 1)
+def test_a_server_s_batches_are_drawn_from_the_whole_table(tmp_path, calls):
+    """Of rows sorted by label and by length, neither is nearly all of a curve's texts."""
+    ids, labels = np.ones(3, np.int32), np.array([1.0, 0.0], np.float32)
+    rows = [TokenRow(ids, ids * 0, labels, n, "good" if n < 1000 else "a bad film") for n in range(2000)]
+    write_token_table(tmp_path, rows, num_labels=2)
+    curve = measure_batching(artifact("text", calls), TokenTable.open(tmp_path), seed=0)
+    assert tuple(curve) == BATCH_SIZES
+    assert [len(batch.texts) for _, batch in calls] == [size for size in BATCH_SIZES for _ in range(6)]
+    texts = [text for _, batch in calls for text in batch.texts if len(batch.texts) == 64]
+    assert 0.4 < texts.count("good") / len(texts) < 0.6

@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_verify_over_all_rows(summary, tiny_run):
     large = {(each["variant"], each["artifact"]): each for each in parity if each["batch_size"] == 32}
     for row in summary["artifacts"]:
         entry = large[row["variant"], row["artifact"]]
-        shared = ("rows", "accuracy", "macro_f1", "calibration_error", "max_abs_logit_diff", "label_agreement")
+        shared = ("rows", "of", "accuracy", "macro_f1", "calibration_error", "label_agreement")
         assert {name: row[name] for name in shared} == {name: entry[name] for name in shared}
         low, high = row["accuracy_95"]
         assert low <= row["accuracy"] <= high + 1e-12 and high - low > 0.01
@@ -102,10 +102,11 @@ def test_the_table_of_the_card_is_markdown(card):
 
 
 def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
-    _print_table(summary["artifacts"])
+    _print_table(summary["artifacts"], summary["measured_on"])
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines()]
     assert captured.err == "" and max(map(len, captured.out.splitlines())) <= 132
+    assert "…" not in captured.out and summary["measured_on"] in " ".join(captured.out.split())
     rows = [line for line in lines if line[:1] in (["dense"], ["pruned"], ["int8"])]
     assert [tuple(line[:2]) for line in rows] == [(row["variant"], row["artifact"]) for row in summary["artifacts"]]
     header = next(line for line in lines if "variant" in line)
@@ -115,9 +116,25 @@ def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
 def test_a_cell_without_a_latency_is_a_dash(summary):
     row = summary["artifacts"][0] | {"latency_ms": {"b1_s32": 1.26, "b1_s128": None, "b32_s64": 300.0}}
     cells = _cells(row | {"accuracy": 0.8235, "accuracy_95": [0.80, 0.84], "sparsity": 0.5})
-    assert cells[2:4] == ["82.35 ±2.00", ""] and cells[5] == "50.0%" and cells[6:9] == ["1.3", "-", "300.0"]
+    assert cells[2:4] == ["82.35 (80.00 to 84.00)", ""] and cells[5] == "50.0%" and cells[6:9] == ["1.3", "-", "300.0"]
 
 
 def test_a_change_of_accuracy_has_its_interval(summary):
     row = summary["artifacts"][4] | {"accuracy_change": -0.0123, "accuracy_change_95": [-0.02, -0.004]}
-    assert _cells(row)[3] == "-1.23 ±0.80"
+    assert _cells(row)[3] == "-1.23 (-2.00 to -0.40)"
+
+
+def test_no_number_is_cut_off_however_wide_the_table(summary, capsys):
+    row = summary["artifacts"][2] | {"variant": "distilled", "accuracy": 1.0, "accuracy_95": [0.97, 1.0]}
+    row |= {"accuracy_change": -1.0, "accuracy_change_95": [-1.0, -0.9], "size_bytes": 10**11}
+    row |= {"latency_ms": dict.fromkeys(LATENCY_SHAPES, 123456.7), "sparsity": 0.99999, "label_agreement": 0.99999}
+    _print_table([row], "all 3 test rows")
+    printed = capsys.readouterr().out
+    assert all(cell in printed for cell in _cells(row)) and "…" not in printed
+
+
+def test_the_largest_difference_is_that_of_both_batch_sizes(summary, tiny_run):
+    parity = json.loads((tiny_run[1] / "verify" / "parity.json").read_text())["comparisons"]
+    for row in summary["artifacts"]:
+        own = [each for each in parity if (each["variant"], each["artifact"]) == (row["variant"], row["artifact"])]
+        assert row["max_abs_logit_diff"] == max(each["max_abs_logit_diff"] for each in own) and len(own) == 2

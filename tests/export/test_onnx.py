@@ -94,6 +94,13 @@ def answers(session, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("variant", STAGES)
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_an_empty_batch_gets_an_empty_answer(sessions, variant, length):
+    batch = {name: np.zeros((0, length), np.int64) for name in INPUTS}
+    assert [answer.shape for answer in answers(sessions[variant], batch)] == [(0, 2), (0, 2)]
+
+
+@pytest.mark.parametrize("variant", STAGES)
 def test_inputs_and_outputs(graphs, variant):
     def described(values):
         return [
@@ -174,6 +181,15 @@ def test_operators_per_layer(graphs, three_layers):
     # Beside the layers: the pooler's 3, three operators more per embedding, a reshape before the layers and two before
     # the last, what they reshape to (2), the class token's gather and dequantization for the queries, not for the head.
     assert quantized == QUANTIZED_OPERATORS_PER_LAYER * LAYERS + OPERATORS_BESIDE + 3 + 9 + 3 + 2 + 2 - 1
+
+
+@pytest.mark.parametrize("variant", STAGES)
+def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graphs, variant):
+    """Whatever the process has converted before: tf2onnx counts its names on."""
+    classifier = load_classifier(tiny_run[1] / STAGES[variant])
+    (fingerprint,) = (prop.value for prop in graphs[variant].metadata_props if prop.key == "data_fingerprint")
+    save_onnx(to_onnx(float_model(classifier), classifier, 17, fingerprint), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
 
 
 def test_the_transformer_optimizer_recognises_every_layer(tiny_run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfpipe import metrics
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export.export import float_model, served_model
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier
 
@@ -130,6 +133,16 @@ def test_an_empty_batch_of_tokens_gets_an_empty_answer(loaded):
     assert found["logits"].shape == found["probabilities"].shape == (0, 2) and found["label"].shape == (0,)
 
 
+@pytest.mark.parametrize("variant", STAGES)
+def test_an_empty_batch_of_texts_gets_an_empty_answer(loaded, variant):
+    """As TF Serving's clients send it; texts that are empty are texts."""
+    found = by_text(loaded[variant], [])
+    assert found["logits"].shape == found["probabilities"].shape == (0, 2) and found["label"].shape == (0,)
+    for texts in ([""], ["", "", ""]):
+        rows = {name: [row] * len(texts) for name, row in zip(TOKENS, ([2, 3], [1, 1], [0, 0]), strict=True)}
+        assert_same(by_text(loaded[variant], texts), by_tokens(loaded[variant], rows))
+
+
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_it_loads_with_tensorflow_alone(tiny_run, loaded, variant):
     """As a server does: no Keras, no tfpipe, in a process of its own."""
@@ -202,9 +215,44 @@ def test_multi_label_rows_differ(multi_label):
     model, bias = multi_label
     bias.assign(np.zeros(4, np.float32))
     found = by_text(model, TEXTS)
+    assert by_text(model, [])["logits"].shape == (0, 4) and by_text(model, [])["label"].shape == (0,)
     names = np.array(["sad", "not funny", "warm", "größe"])
     assert [label.decode() for label in found["label"]] == ["|".join(names[row > 0]) for row in found["logits"]]
     assert np.abs(found["probabilities"] - metrics.probabilities(found["logits"], "multi_label")).max() <= 1e-6
+
+
+LABEL_NAMES = st.lists(
+    st.one_of(
+        st.text("ab|\\\\", min_size=1, max_size=4), st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
+    ),
+    min_size=2,
+    max_size=5,
+    unique=True,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(LABEL_NAMES, st.sampled_from(["single_label", "multi_label"]))
+def test_the_graph_names_labels_as_metrics_do(names, task):
+    """Of each subset of any names."""
+    subsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=len(names))), np.float32)
+    logits = np.concatenate([subsets, subsets * np.linspace(0.5, 1.5, len(names), dtype=np.float32)])
+    found = [each.decode() for each in tf.function(label_of)(tf.constant(logits), names, task).numpy()]
+    assert found == metrics.label_names(logits, names, task)
+    if task == "multi_label":
+        chosen = [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
+        assert [metrics.split_labels(each) for each in found] == chosen
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_a_saved_model_tells_its_task_and_labels(tokenizer, tmp_path, task):
+    names = ("a", "b", "a|b", "c||d", "|e", "\\\\", "größe|")
+    model = save(small_classifier(task, names), tokenizer, tmp_path, pairs=False)
+    about = model.about()
+    assert about["task"].numpy().decode() == task
+    assert [name.decode() for name in about["labels"].numpy()] == list(names)
+    found = by_text(model, TEXTS)
+    assert [label.decode() for label in found["label"]] == metrics.label_names(found["logits"], names, task)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +278,7 @@ def test_pairs(tokenizer, tmp_path):
     assert_same(found, by_tokens(model, ids))
     turned = by_text(model, others, TEXTS)
     assert np.abs(turned["logits"] - found["logits"]).max() > 1e-3
+    assert by_text(model, [], [])["logits"].shape == (0, 3) and by_text(model, [""], [""])["logits"].shape == (1, 3)
 
 
 def test_the_order_of_labels_is_that_of_the_logits(tokenizer, tmp_path):

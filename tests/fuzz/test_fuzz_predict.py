@@ -79,10 +79,11 @@ def test_input(served, tmp_path, monkeypatch):
         texts = [
             line.decode("utf-8-sig" if not number else "utf-8", "surrogateescape") for number, line in enumerate(lines)
         ]
-        good = next((n for n, text in enumerate(texts) if any("\udc80" <= c <= "\udcff" for c in text)), len(texts))
+        wrong = [n for n, text in enumerate(texts) if any("\udc80" <= c <= "\udcff" or c == "\0" for c in text)]
+        good = min(wrong, default=len(texts))
         assert (refused is None) == (good == len(texts)), refused
         if refused is not None:
-            assert f"line {good + 1}: not UTF-8" in refused
+            assert f"line {good + 1}: " + ("a NUL character" if "\0" in texts[good] else "not UTF-8") in refused
         if way == "t":
             assert table.getvalue().count("\n") == good == len(table.getvalue().splitlines())
             return refused is not None

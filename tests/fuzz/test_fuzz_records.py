@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
 from tfpipe.fingerprint import sealed
+from tfpipe.published import find_saved_model
 from tfpipe.rundir import (
     Fingerprint,
     RunDirectory,
@@ -23,7 +24,6 @@ from tfpipe.rundir import (
     sha256_of_directory,
     sha256_of_file,
 )
-from tfpipe.tools.predict import find_saved_model
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
@@ -55,12 +55,14 @@ def resealed(tree):
 @pytest.fixture
 def committed(tmp_path):
     run = RunDirectory(tmp_path / "run")
+    (run.path / "serving" / "dense" / "2").mkdir(parents=True)
+    (run.path / "serving" / "dense" / "2" / "saved_model.pb").write_text("graph")
     with run.stage("verify", FINGERPRINT) as stage:
         (stage.path / "below").mkdir()
         (stage.path / "below" / "table").write_text("numbers")
         (stage.path / "model").write_text("weights")
         stage.choices["published"] = {"serving/dense/2": sha256_of_directory(run.path / "serving" / "dense" / "2")}
-    (run.path / "serving" / "dense" / "2").mkdir(parents=True)
+        stage.choices["published_bytes"] = {"serving/dense/2": len("graph")}
     (run.path / "serving" / "dense" / "²").mkdir()
     (run.path / "config.yaml").write_text("")
     return run
@@ -78,7 +80,8 @@ def test_stage_records(committed, tmp_path):
             return True
         reason = run.why_redo("verify", FINGERPRINT)
         assert reason is None or len(reason.splitlines()) == 1
-        attempt(lambda: find_saved_model(run.path, "dense"), str(run.path))
+        found, _ = attempt(lambda: find_saved_model(run.path, "dense"), str(run.path))
+        assert found is None or (found.name == "2" and record is not None and not record["inputs"])
         if record is None:
             assert reason == "its stage.json is damaged"
             return True

@@ -36,18 +36,33 @@ CONFIG = {
     "added_tokens_decoder": {"0": {"content": "[PAD]", "special": True}},
 }  # fmt: skip
 RUST = {
+    "normalizer": {
+        "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+        "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
     "model": {
-        "type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
         "vocab": {piece: number for number, piece in enumerate(PIECES)},
     },
-    "added_tokens": [{"content": "[PAD]", "id": 0, "lstrip": False}],
+    "added_tokens": [
+        {"content": piece, "id": index, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False,
+         "special": True}
+        for index, piece in enumerate(PIECES[:5])
+    ],
 }  # fmt: skip
+ADDED = {"[MASK]": 4}
+MODEL = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
 MAP = {"cls_token": "[CLS]", "additional_special_tokens": []}
 CLEANING = {"html": True, "unicode": "NFC", "stop_words": ["the"], "fast": False}
 FILES = {
     "tokenizer_config.json": CONFIG,
     "tokenizer.json": RUST,
     "special_tokens_map.json": MAP,
+    "added_tokens.json": ADDED,
+    "config.json": MODEL,
     "cleaning.json": CLEANING,
 }
 VOCABULARY = "\n".join(PIECES).encode() + b"\n"
@@ -97,7 +112,7 @@ def test_tokenizer_files(tmp_path):
     always += [
         {
             "tokenizer.json": json_text(
-                {"model": RUST["model"] | {"vocab": RUST["model"]["vocab"] | {"\ud800": 17}}}
+                RUST | {"model": RUST["model"] | {"vocab": RUST["model"]["vocab"] | {"\ud800": 17}}}
             ).encode()
         }
     ]

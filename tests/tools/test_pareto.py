@@ -40,7 +40,7 @@ def test_what_was_not_measured_is_on_no_front():
 
 def test_cells():
     assert cells(ROW, [DENSE, ROW]) == [
-        "prune.sparsity=0.5", "int8", "82.00", "81.50", "-0.50 ±0.80", "23.0", "74.0", "2.70", "speed",
+        "prune.sparsity=0.5", "int8", "82.00", "81.50", "-0.50 (-1.30 to +0.30)", "23.0", "74.0", "2.70", "speed",
     ]  # fmt: skip
     assert cells(DENSE, [DENSE, ROW])[0] == "" and cells(DENSE, [DENSE, ROW])[4] == ""
     outside = cells(ROW | {"within_budget": False, "latency_ms": None, "speedup": None, "on_speed_front": False}, [])

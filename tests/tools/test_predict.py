@@ -1,14 +1,26 @@
+import bz2
+import gzip
 import json
+import lzma
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import tensorflow as tf
+from conftest import TINY, WORDS, tiny_vocabulary, tiny_weights
 
+from tfpipe import metrics
+from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
+from tfpipe.export.export import float_model
+from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.fingerprint import sealed
+from tfpipe.model.bert import Architecture
+from tfpipe.model.weights import Classifier
 from tfpipe.tools import predict as tool
 
 TEXTS = ["this film is very good and lovely", "this film is very bad and awful", "", "ünknown Wörds 汉字"]
@@ -188,15 +200,134 @@ def test_texts_that_cannot_be_answered(served, texts, said):
 
 
 def test_input_files_that_cannot_be_read(served, tmp_path):
-    with pytest.raises(InputError, match=r"--input .*absent: can't be read \(No such file"):
+    with pytest.raises(InputError, match=r"--input .*absent: can't read it \(No such file"):
         tool.run(served, [], "dense", tmp_path / "absent", None)
-    with pytest.raises(InputError, match=r"can't be read \(Is a directory"):
+    with pytest.raises(InputError, match=r"can't read it \(Is a directory"):
         tool.run(served, [], "dense", tmp_path, None)
     (tmp_path / "latin").write_bytes(b"good\nbad \xff\n")
     with pytest.raises(InputError, match=r"latin, line 2: not UTF-8 .*convert it"):
         tool.run(served, [], "dense", tmp_path / "latin", None)
     with pytest.raises(InputError, match=r"--input /dev/zero, line 1: more than 1 MB; expected one text a line"):
         tool.run(served, [], "dense", Path("/dev/zero"), None)
+
+
+PACKED = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda plain: pyarrow.compress(plain, "zstd", asbytes=True),
+}
+
+
+def read(path):
+    return list(tool._open_input(path))
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_compressed_texts_are_read_as_the_plain_ones(served, tmp_path, suffix):
+    lines = [f"a good film {number}" for number in range(5000)]
+    content = "\n".join(lines).encode()
+    (tmp_path / "plain").write_bytes(content)
+    (tmp_path / f"x{suffix}").write_bytes(PACKED[suffix](content))
+    assert read(tmp_path / f"x{suffix}") == read(tmp_path / "plain") == lines
+    half = content.index(b"\n", len(content) // 2)
+    (tmp_path / f"two{suffix}").write_bytes(PACKED[suffix](content[:half]) + PACKED[suffix](content[half:]))
+    assert read(tmp_path / f"two{suffix}") == lines
+    tool.run(served, [], "dense", tmp_path / f"x{suffix}", tmp_path / "answers")
+    assert len((tmp_path / "answers").read_text().splitlines()) == len(lines)
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_a_damaged_compressed_file_is_refused_in_one_line(tmp_path, suffix):
+    random = np.random.default_rng(0)
+    whole = PACKED[suffix]("\n".join(f"{n} {random.integers(1 << 40)}" for n in range(3000)).encode())
+    path = tmp_path / f"x{suffix}"
+    for stop in [0, 1, 3, *random.integers(4, len(whole), 20), len(whole) - 1]:
+        path.write_bytes(whole[:stop])
+        with pytest.raises(InputError, match=rf"^--input {path}(, line [0-9]+: can't be read on|: empty)") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_what_is_no_text_is_refused_with_its_line(tmp_path, suffix):
+    path, content = tmp_path / "x.txt", PACKED[suffix](b"a good film\n" * 100)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.txt, line 1: compressed, not text; .*FILE\{suffix}$"):
+        read(path)
+    (tmp_path / f"twice{suffix}").write_bytes(PACKED[suffix](content))
+    with pytest.raises(InputError, match="line 1: compressed, not text"):
+        read(tmp_path / f"twice{suffix}")
+    for content in (b"a film\na \0film\n", "a\nfilm\n".encode("utf-16-le"), "a film\nb".encode("utf-32-be")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.txt, line [12]: a NUL character, so this is no text file"):
+            read(path)
+    path.write_text("BZh is a name\n(a note)\n")
+    assert read(path) == ["BZh is a name", "(a note)"]
+
+
+def test_answers_are_not_written_plain_under_a_compressed_name(served, tmp_path):
+    with pytest.raises(InputError, match=r"x\.gz: answers are written as plain JSON Lines; .* without \.gz"):
+        tool.run(served, ["good"], "dense", None, tmp_path / "x.gz")
+    assert not (tmp_path / "x.gz").exists()
+
+
+NAMES = ("a", "b", "a|b", "c||d", "\\", "größe")
+
+
+@pytest.fixture(scope="module")
+def multi_label(tiny_run, tmp_path_factory):
+    """A SavedModel of random weights, each of whose labels is given to a quarter of the texts, and the texts."""
+    config = TINY | {"vocab_size": len(tiny_vocabulary())}
+    weights = {f"bert.{name}": value for name, value in tiny_weights(config).items()}
+    random = np.random.default_rng(1)
+    weights["classifier.weight"] = random.normal(size=(len(NAMES), config["hidden_size"])).astype(np.float32)
+    weights["classifier.bias"] = np.zeros(len(NAMES), np.float32)
+    texts = [" ".join(random.choice(WORDS, random.integers(1, 9))) for _ in range(300)]
+    classifier = Classifier(Architecture.from_dict(config), NAMES, "multi_label", 32, weights, {})
+    tokenizer = Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32)
+    weights["classifier.bias"] = -np.quantile(
+        float_model(classifier)(tokenizer.dense(tf.constant(texts))), 0.75, axis=0
+    )
+    directory = tmp_path_factory.mktemp("multi")
+    save_saved_model(ServedClassifier(float_model(classifier), classifier, tokenizer, pairs=False), directory)
+    return directory, texts
+
+
+def test_the_probability_is_that_of_the_answer(multi_label, tmp_path, capsys):
+    model, texts = multi_label
+    (tmp_path / "texts").write_text("\n".join(texts))
+    tool.run(model, [], "dense", tmp_path / "texts", tmp_path / "answers")
+    sizes = set()
+    for line in (tmp_path / "answers").read_text(encoding="utf-8").splitlines():
+        answer = json.loads(line)
+        chosen = [name for name, value in zip(NAMES, answer["probabilities"], strict=True) if value > 0.5]
+        assert answer["labels"] == chosen == metrics.split_labels(answer["label"])
+        assert answer["label"] == metrics.joined_labels(chosen)
+        given = [value for value in answer["probabilities"] if value > 0.5]
+        expected = min(given) if given else 1.0 - max(answer["probabilities"])
+        assert answer["probability"] == expected >= 0.5
+        sizes.add(len(chosen))
+    assert sizes >= {0, 1, 2, 3}
+    tool.run(model, texts[:1], "dense", None, None)
+    assert capsys.readouterr().out.endswith(f"  {texts[0]}\n")
+
+
+@pytest.mark.parametrize("about", [{"task": b"multi_label"}, {"labels": [b"other"]}, {"labels": [b"\xff"]}])
+def test_a_model_that_contradicts_itself_is_refused_in_one_line(tmp_path, about):
+    class Foreign(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def serve(self, text):
+            return {"label": text, "probabilities": two(text)}
+
+        @tf.function(input_signature=[])
+        def about(self):
+            return {name: tf.constant(value) for name, value in ({"task": b"multi_label"} | about).items()}
+
+    module = Foreign()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    with pytest.raises(InputError, match="can't be asked"):
+        list(tool.predict(tmp_path, ["good"]))
 
 
 def test_each_line_has_one_answer(served, tmp_path):

@@ -82,8 +82,9 @@ def test_every_point_has_its_variants_in_the_table(swept):
     assert shown == expected | {(label, "int8") for label in labels} and len(rows) == 7
     for row in rows:
         assert row["latency_ms"] > 0 and row["speedup"] > 0 and row["size_bytes"] > 0
-        assert 0.0 <= row["validation_accuracy"] <= 1.0 and row["rows"] == 85
-    assert (directory / "sweep.md").read_text().count("\n| ") >= 8
+        assert 0.0 <= row["validation_accuracy"] <= 1.0 and row["rows"] == row["of"] == 85
+    table = (directory / "sweep.md").read_text()
+    assert table.count("\n| ") >= 8 and "Test accuracy: all 85 test rows. " in table
     assert (directory / "pareto.svg").stat().st_size > 10_000
 
 

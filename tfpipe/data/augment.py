@@ -1,8 +1,8 @@
 """Rows made of a training row: altered copies, and repetitions that balance the labels.
 
-Enters: a row's text, the settings, and what seeds it: the run's seed and the row's content. Leaves: the texts of its
-copies. The methods are those of EDA (Wei and Zou, 2019), each with a probability for each word. A row maps to rows
-here and nowhere else: another method of augmentation is another branch of `altered`.
+Enters: the words that the model sees of a text, the settings, and a seed: the run's and the row's content. Leaves: the
+words of a copy. The methods are those of EDA (Wei and Zou, 2019), each with a probability for each word. Another method
+of augmentation is another branch of `altered`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 import io
 import random
+import re
+import unicodedata
 import warnings
 from pathlib import Path
 
 from tfpipe.config_data import Augmentation
+from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
 from tfpipe.errors import InputError
 
 _WORDNET_FILES = (
@@ -30,16 +33,27 @@ _WORDNET_FILES = (
 _LEXICOGRAPHER_FILES = 45
 
 
-def altered(text: str, settings: Augmentation, seed: bytes) -> str:
-    """A copy of a text with other words, or with its words in another order. May come out as it was.
+def seen_words(text: str, settings: TokenizerSettings) -> list[str]:
+    """The words of a text after `data.cleaning`: between white space, without HTML and without stop words."""
+    if settings.html:
+        for pattern, replacement in HTML:
+            text = re.sub(pattern, replacement, text, flags=re.ASCII)
+    if settings.unicode is not None:
+        text = unicodedata.normalize(settings.unicode, text)
+    stop_words = frozenset(settings.stop_words)
+    return [word for word in text.split() if word.lower() not in stop_words]
+
+
+def altered(words: list[str], settings: Augmentation, seed: bytes) -> list[str]:
+    """A copy of a text's words: other ones, or in another order. May come out as it was.
 
     Args:
-      text: the text; words are what stands between white space.
+      words: the text's, in order.
       settings: the probabilities.
       seed: decides everything.
     """
     chance = random.Random(seed)
-    words = text.split()
+    words = list(words)
     if settings.synonyms:
         words = [
             chance.choice(found)
@@ -54,7 +68,7 @@ def altered(text: str, settings: Augmentation, seed: bytes) -> str:
                 words[place], words[other] = words[other], words[place]
     if settings.deletion and len(words) > 1:
         words = [word for word in words if chance.random() >= settings.deletion] or [chance.choice(words)]
-    return " ".join(words)
+    return words
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -3,7 +3,6 @@
 Enters: files and the same functions of one block that `workers.py` is given. Leaves: the same results, in the order
 of the blocks. A pipeline writes each result to a file of the runner's scratch space (`--temp_location`, or the
 stage's checkpoints for the DirectRunner), and this process reads them one by one; `transport.py` says in which form.
-Equal texts meet by Beam's own grouping.
 """
 
 from __future__ import annotations
@@ -11,21 +10,14 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfpipe.config import Config
 from tfpipe.data import readers
 from tfpipe.data.block import Block
-from tfpipe.data.duplicates import Verdict
-from tfpipe.data.labels import Labels
 from tfpipe.data.sources import SourceFile
-from tfpipe.data.split import stratified_borders
-from tfpipe.data.survey import BUCKETS, Decisions, bucket_of, judge_bucket, open_rows, survey_block
 from tfpipe.data.transport import from_bytes, to_bytes
 from tfpipe.errors import InputError
 
@@ -66,46 +58,6 @@ def map_blocks(
     yield from _results(scratch)
 
 
-def judge(
-    config: Config, files: list[SourceFile], labels: Labels, decisions: Decisions, directory: Path
-) -> tuple[Decisions, Verdict, Counter[int]]:
-    """The borders of stratified splits, the exact duplicates, and the training rows of each label without them."""
-    options, scratch = _options(config, directory)
-    with _Run(options) as pipeline:
-        records = (
-            pipeline
-            | "files" >> beam.Create(files)
-            | "blocks" >> beam.FlatMap(readers.blocks, config.data)
-            | "spread" >> beam.Reshuffle()
-            | "records" >> beam.Map(lambda block: survey_block(block, config, labels).records)
-        )
-        borders = pipeline | "none" >> beam.Create([{}])
-        if config.data.split.stratified:
-            borders = (
-                records
-                | "by label" >> beam.FlatMap(_by_label, decisions)
-                | "labels" >> beam.GroupByKey()
-                | "borders" >> beam.Map(_label_borders, decisions)
-                | "all borders" >> beam.combiners.ToList()
-                | "join" >> beam.Map(lambda found: {label: own for one in found for label, own in one.items()})
-            )
-            _ = borders | "keep borders" >> beam.ParDo(_Call(lambda: lambda found: found, f"{scratch}-borders"))
-        _ = (
-            records
-            | "by digest" >> beam.FlatMap(_by_digest)
-            | "digests" >> beam.GroupByKey()
-            | "judge" >> beam.ParDo(_Judge(config, decisions, scratch), borders=beam.pvalue.AsSingleton(borders))
-        )
-    if config.data.split.stratified:
-        ((_, label_borders),) = _results(f"{scratch}-borders")
-        decisions = decisions.with_borders(label_borders)
-    verdicts, train_labels = [], Counter()
-    for _, (verdict, counts) in _results(scratch):
-        verdicts.append(verdict)
-        train_labels.update(counts)
-    return decisions, Verdict.joined(verdicts), train_labels
-
-
 class _Call(beam.DoFn):
     """Calls the function for a block and writes what it returns."""
 
@@ -117,18 +69,6 @@ class _Call(beam.DoFn):
 
     def process(self, block: Any) -> None:
         _write(self._scratch, getattr(block, "name", "0"), self._function(block))
-
-
-class _Judge(beam.DoFn):
-    """Judges the records of some digests, all of each, and writes the verdict."""
-
-    def __init__(self, config: Config, decisions: Decisions, scratch: str):
-        self._config, self._decisions, self._scratch = config, decisions, scratch
-
-    def process(self, group: tuple[int, Any], borders: dict) -> None:
-        bucket, parts = group
-        decisions = self._decisions.with_borders(borders)
-        _write(self._scratch, f"{bucket:05d}", judge_bucket(np.concatenate(list(parts)), decisions, self._config))
 
 
 class _Run:
@@ -148,25 +88,6 @@ class _Run:
             if found is None:
                 raise
             raise InputError(found[1]) from None
-
-
-def _by_digest(records: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    bucket = bucket_of(records)
-    for number in range(BUCKETS):
-        if len(own := records[bucket == number]):
-            yield number, own
-
-
-def _by_label(records: np.ndarray, decisions: Decisions) -> Iterator[tuple[int, np.ndarray]]:
-    records = open_rows(records, decisions)
-    for label in np.unique(records["label"]):
-        yield int(label), records["place"][records["label"] == label]
-
-
-def _label_borders(group: tuple[int, Any], decisions: Decisions) -> dict[int, tuple[float, float]]:
-    label, parts = group
-    place = np.concatenate(list(parts))
-    return stratified_borders(place, np.full(len(place), label, np.uint64), decisions.border)
 
 
 def _options(config: Config, directory: Path) -> tuple[PipelineOptions, str]:

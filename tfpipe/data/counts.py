@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass
@@ -21,16 +20,12 @@ class Counts:
     scripts: Counter[str] = field(default_factory=Counter)
     """script -> letters, in a sample of the rows"""
     totals: Counter[str] = field(default_factory=Counter)
-    """tokens written, cut and unknown; rows cut; copies made, and left out as nothing had changed; what
-    looking for near duplicates took"""
-    near: list[list[Any]] = field(default_factory=list)
-    """row, the row that it is nearly the same as, similarity"""
+    """tokens written, cut and unknown; rows cut; altered copies that were made, and that were left out; repetitions"""
 
     def add(self, other: Counts) -> None:
         """Adds another block's counts."""
         for name in ("rows", "labels", "lengths", "scripts", "totals"):
             getattr(self, name).update(getattr(other, name))
-        self.near += other.near
 
     def to_json(self) -> str:
         """As one line."""
@@ -39,6 +34,4 @@ class Counts:
     @staticmethod
     def from_json(text: str) -> Counts:
         """The counts that `to_json` wrote."""
-        values = json.loads(text)
-        near = values.pop("near")
-        return Counts(**{name: Counter(value) for name, value in values.items()}, near=near)
+        return Counts(**{name: Counter(value) for name, value in json.loads(text).items()})

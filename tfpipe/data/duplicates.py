@@ -1,28 +1,43 @@
-"""Rows that are there twice, exactly.
+"""Exact duplicates: rows whose tokens are the same, so that the model can't tell them apart.
 
-Enters: the records of all rows (`survey.py`), those of equal digests together, and each row's split. Leaves: which rows
-to drop and why, and the texts that have several labels.
+Enters: a `ROW` of each tokenized row (`tables.py`), 40 bytes. Leaves: which rows to drop and why, and the texts that
+have several labels. The tokens are those that the model sees: cleaning, the vocabulary and the cut at
+`data.max_length` make rows equal that differ in the file. Equal digests meet in one of `BUCKETS` files, so memory
+does not grow with the rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tfpipe.data.split import TRAIN
 
-IDENTICAL, TWIN, NEAR = "identical to an earlier training row", "same text as a row that judges", "nearly the same text"
+IDENTICAL, TWIN, NEAR = (
+    "same tokens and label as an earlier training row",
+    "same tokens as a held-out row",
+    "nearly the text of a held-out row",
+)
+ROW = np.dtype(
+    [("digest", "<u8", 2), ("row_id", "<i8"), ("label", "<u8"), ("whole", "<i4"), ("split", "i1")], align=True
+)
+"""of a tokenized row: digest of its tokens, its id, hash of its labels, tokens before the cut, place in `SPLITS`"""
+BUCKETS = 64
 
 
 @dataclass
 class Verdict:
-    """What is known of the duplicates in some records."""
+    """What is known of the duplicates among some rows."""
 
     identical: np.ndarray
-    """`[n, 2] int64`: a training row with the text and label of an earlier one, and that one"""
+    """`[n, 2] int64`: a training row with the tokens and label of an earlier one, and that one"""
     twins: np.ndarray
-    """`[n, 2] int64`: a row whose text is also in a split that judges it, and that row"""
+    """`[n, 2] int64`: a row whose tokens are also in a split above its own, and that row"""
     conflicts: list[list[int]]
     """rows of one text with different labels, for each such text"""
     texts_that_repeat: int
@@ -34,7 +49,7 @@ class Verdict:
 
     @staticmethod
     def joined(verdicts: list[Verdict]) -> Verdict:
-        """The verdict over all records."""
+        """The verdict over all rows."""
         empty = [np.empty((0, 2), np.int64)]
         return Verdict(
             np.concatenate(empty + [verdict.identical for verdict in verdicts]),
@@ -44,27 +59,88 @@ class Verdict:
         )
 
 
-def judge(records: np.ndarray, split: np.ndarray) -> Verdict:
-    """Finds the duplicates.
-
-    Test judges validation and training, validation judges training: of two equal texts, the one that is judged goes.
-    Within validation and test all rows stay, as they are what the user measures on.
+def token_digests(input_ids: np.ndarray, token_type_ids: np.ndarray, row_splits: np.ndarray) -> np.ndarray:
+    """Identifies the tokens of each row: `[rows, 2] uint64`, BLAKE2b (RFC 7693, 16 bytes).
 
     Args:
-      records: `[rows] survey.RECORD`; all rows of a digest, or none of them.
-      split: `[rows] int8`, places in `SPLITS`.
+      input_ids: `[tokens] int32`, of all rows one after the other.
+      token_type_ids: `[tokens] int32`; they tell where the second text of a pair begins.
+      row_splits: `[rows + 1] int64`, where each row begins in them.
+    """
+    tokens = np.stack([input_ids, token_type_ids], axis=1).astype("<i4").tobytes()
+    ends = (8 * np.asarray(row_splits, np.int64)).tolist()
+    joined = b"".join(
+        hashlib.blake2b(tokens[start:end], digest_size=16, person=b"tfpipe tokens").digest()
+        for start, end in itertools.pairwise(ends)
+    )
+    return np.frombuffer(joined, "<u8").reshape(-1, 2)
+
+
+class Buckets:
+    """The rows of a run on disk, equal digests in one file."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._files = [open(directory / f"{number:02x}", "wb+") for number in range(BUCKETS)]  # noqa: SIM115
+
+    def add(self, rows: np.ndarray) -> None:
+        """Appends `[rows] ROW`."""
+        bucket = (rows["digest"][:, 0] >> np.uint64(58)).astype(np.int64)
+        order = np.argsort(bucket, kind="stable")
+        ends = np.searchsorted(bucket[order], np.arange(BUCKETS + 1))
+        for number, file in enumerate(self._files):
+            if ends[number] < ends[number + 1]:
+                file.write(rows[order[ends[number] : ends[number + 1]]].tobytes())
+
+    def read(self) -> Iterator[np.ndarray]:
+        """The rows of one bucket after the other, `[rows] ROW`, in no order within it."""
+        for file in self._files:
+            file.flush()
+            file.seek(0)
+            yield np.frombuffer(file.read(), ROW)
+
+    def close(self) -> None:
+        """Closes the files and removes them."""
+        for number, file in enumerate(self._files):
+            file.close()
+            (self._directory / f"{number:02x}").unlink(missing_ok=True)
+        self._directory.rmdir()
+
+
+def exact_duplicates(rows: Iterator[np.ndarray], directory: Path) -> Verdict:
+    """Finds the exact duplicates among all rows.
+
+    Args:
+      rows: `[rows] ROW`, block by block.
+      directory: for the buckets, while it looks.
+    """
+    buckets = Buckets(directory)
+    for block in rows:
+        buckets.add(block)
+    verdict = Verdict.joined([duplicates_among(bucket) for bucket in buckets.read()])
+    buckets.close()
+    return verdict
+
+
+def duplicates_among(rows: np.ndarray) -> Verdict:
+    """Finds the exact duplicates among rows.
+
+    Of two equal rows in two splits, the one in the lower split goes: test keeps its rows, validation keeps those that
+    test has not. Within validation and test all rows stay, as they are what the user measures on.
+
+    Args:
+      rows: `[rows] ROW`; all rows of a digest, or none of them.
     """
     none = np.empty((0, 2), np.int64)
-    repeated = _repeated(records["digest"])
+    repeated = _repeated(rows["digest"])
     if not repeated.any():
         return Verdict(none, none, [], 0)
-    records, split = records[repeated], split[repeated]
-    digest = records["digest"]
-    order = np.lexsort((records["row_id"], records["label"], digest[:, 1], digest[:, 0]))
-    records, split, digest = records[order], split[order], digest[order]
-    row_id = records["row_id"]
+    rows = rows[repeated]
+    rows = rows[np.lexsort((rows["row_id"], rows["label"], rows["digest"][:, 1], rows["digest"][:, 0]))]
+    row_id, split, digest = rows["row_id"], rows["split"], rows["digest"]
     new_text = np.r_[True, (digest[1:] != digest[:-1]).any(axis=1)]
-    new_pair = new_text | np.r_[True, records["label"][1:] != records["label"][:-1]]
+    new_pair = new_text | np.r_[True, rows["label"][1:] != rows["label"][:-1]]
     starts = np.flatnonzero(new_text)
     text, pair = np.cumsum(new_text) - 1, np.cumsum(new_pair) - 1
 
@@ -83,7 +159,7 @@ def judge(records: np.ndarray, split: np.ndarray) -> Verdict:
     twins = np.stack([row_id[below], first_judge[text[below]]], axis=1)
 
     pairs_of_text = np.add.reduceat(new_pair.astype(np.int64), starts)
-    ends = np.r_[starts[1:], len(records)]
+    ends = np.r_[starts[1:], len(rows)]
     conflicts = [np.sort(row_id[starts[n] : ends[n]]).tolist() for n in np.flatnonzero(pairs_of_text > 1)]
     return Verdict(identical, twins, conflicts, len(starts))
 

@@ -63,13 +63,18 @@ class _Places:
 
 
 def statistics_of(
-    config: Config, files: list[SourceFile], survey: Survey, labels: Labels, verdict: Verdict, counts: Counts
+    config: Config,
+    files: list[SourceFile],
+    survey: Survey,
+    labels: Labels,
+    verdict: Verdict,
+    near: list[list[Any]],
+    counts: Counts,
 ) -> dict[str, Any]:
     """What `statistics.json` holds."""
     totals, rows = counts.totals, sum(counts.rows.values())
     letters = counts.scripts.total()
     return {
-        "source": config.data.source,
         "files": len(files),
         "rows": {split: counts.rows[split] for split in SPLITS},
         "rows_per_label": {
@@ -83,10 +88,10 @@ def statistics_of(
             "texts_with_different_labels": len(verdict.conflicts),
             "identical_rows_dropped_from_train": len(verdict.identical),
             "rows_with_a_twin_that_judges": len(verdict.twins),
-            "rows_near_one_that_judges": len(counts.near),
+            "rows_near_one_that_judges": len(near),
             "across_splits": config.data.duplicates.across_splits,
         },
-        "augmentation": {name: totals[name] for name in ("augmented", "unchanged", "oversampled")},
+        "augmentation": {name: totals[name] for name in ("augmented", "unchanged", "equal_to_held_out", "oversampled")},
         "tokens_per_row": {split: _length_summary(counts.lengths, split) for split in SPLITS},
         "cut": {
             "rows": totals["rows_cut"],
@@ -109,29 +114,36 @@ def _length_summary(lengths: Counter[str], split: str) -> dict[str, float]:
     return summary | {"max": int(values[-1])}
 
 
-def announce(statistics: dict[str, Any], settings: TokenizerSettings, check_seconds: float, config: Config) -> None:
+def announce(
+    statistics: dict[str, Any], settings: TokenizerSettings, check_seconds: float, undecided: int, config: Config
+) -> None:
     """Says how many rows there are and warns of what lowers a result."""
     counts = ", ".join(f"{split} {count:,}" for split, count in statistics["rows"].items())
     rejected, duplicates, cut = sum(statistics["rejected"].values()), statistics["duplicates"], statistics["cut"]
     say(f"  rows: {counts}; {statistics['filtered']:,} left out by the filter, {rejected:,} rejected (rejected.jsonl)")
     did = "removed" if duplicates["across_splits"] == "remove" else "kept"
     say(
-        f"  duplicates: {duplicates['identical_rows_dropped_from_train']:,} dropped from train; "
-        f"{duplicates['rows_with_a_twin_that_judges']:,} with the text of a row that judges them and "
-        f"{duplicates['rows_near_one_that_judges']:,} with nearly that, {did} (duplicates.jsonl); "
-        f"the check took {check_seconds:.1f} s"
+        f"  duplicates: {duplicates['identical_rows_dropped_from_train']:,} repeated training rows removed; "
+        f"{duplicates['rows_with_a_twin_that_judges']:,} exact and {duplicates['rows_near_one_that_judges']:,} near "
+        f"duplicates of held-out rows {did} (duplicates.jsonl); the check took {check_seconds:.1f} s"
     )
+    if undecided:
+        say(
+            f"warning: {undecided:,} rows have more held-out rows that may be near than were compared, as texts "
+            "made of a template have; raise data.duplicates.near_similarity, or set data.duplicates.near: false"
+        )
     near, train = duplicates["rows_near_one_that_judges"], statistics["rows"]["train"]
     if did == "removed" and near > WARN_NEAR_FRACTION * (near + train):
         say(
-            f"warning: {near / (near + train):.0%} of the training rows are nearly the same as rows that judge them, "
-            "and were removed; if these texts are meant to be alike, raise data.duplicates.near_similarity, or set "
+            f"warning: {near / (near + train):.0%} of the training rows were near duplicates of held-out rows and were "
+            "removed; if these texts are meant to be alike, raise data.duplicates.near_similarity, or set "
             "data.duplicates.near: false"
         )
     made = statistics["augmentation"]
     if any(made.values()):
         say(
             f"  augmentation: {made['augmented']:,} altered copies, {made['unchanged']:,} left out as nothing changed, "
+            f"{made['equal_to_held_out']:,} as equal to a held-out row; "
             f"{made['oversampled']:,} repetitions of rarer labels"
         )
     p50, p99 = (statistics["tokens_per_row"]["train"][name] for name in ("p50", "p99"))

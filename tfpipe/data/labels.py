@@ -6,6 +6,7 @@ multi-hot (`multi_label`). The order of the labels is the order of the model's o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -72,11 +73,14 @@ def named_labels(config: Config) -> Labels | None:
     """The labels of `data.label_names` in its order; None where the file decides.
 
     Raises:
-      InputError: fewer than two names.
+      InputError: fewer than two names, or a blank one.
     """
     if config.data.label_names is None:
         return None
     names = tuple(dict.fromkeys(config.data.label_names.values()))
+    for value, name in config.data.label_names.items():
+        if not name.strip():
+            raise InputError(f"data.label_names: the name of {value!r} is blank; name it, as an answer shows the name")
     if len(names) < 2:
         raise InputError(f"data.label_names: {len(names)} label ({', '.join(names)}); a classifier needs at least two")
     index = {value.strip(): names.index(name) for value, name in config.data.label_names.items()}
@@ -84,7 +88,7 @@ def named_labels(config: Config) -> Labels | None:
 
 
 def found_labels(values: Iterable[str], config: Config) -> Labels:
-    """The labels that the file holds, sorted.
+    """The labels that the file holds, sorted; as numbers, if all are whole numbers.
 
     Args:
       values: the values found, each taken from a cell with `split_cell`.
@@ -94,6 +98,8 @@ def found_labels(values: Iterable[str], config: Config) -> Labels:
       InputError: fewer than two labels, or so many that the column can hardly be one of labels.
     """
     names = tuple(sorted(set(values)))
+    if all(re.fullmatch("-?[0-9]+", name, re.ASCII) for name in names):
+        names = tuple(sorted(names, key=int))  # stable: 1 before 01
     where = f"{config.data.source}: column {config.data.label_column!r}"
     if len(names) < 2:
         there = f"only the label {names[0]!r}" if names else "no label"

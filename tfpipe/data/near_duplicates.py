@@ -1,65 +1,72 @@
 """Rows whose texts are nearly the same, across splits: MinHash (Broder, 1997) with banding.
 
-Enters: the texts of validation and test, which are indexed, then those of the rows that they judge. Leaves: for each
-such row the most similar indexed row of a split above its own, where the estimated Jaccard similarity of their pieces
-reaches the limit. A piece is eight bytes in a row of the lower-cased text, packed into an integer, so none is
-confused with another. Signatures come from rensa; the index is sorted arrays on disk, mapped by every process.
+Enters: token tables, whose rows are compared as the model sees them (`seen_text.py`). Those of validation and test are
+indexed. Leaves: for each row of training and validation the most similar indexed row of a split above its own, where
+the estimated Jaccard similarity of their pieces reaches the limit. A piece is eight bytes in a row, packed into an
+integer, so none is confused with another. Signatures come from rensa; the index is sorted arrays on disk, mapped by
+every process.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rensa import RMinHash
 
 from tfpipe.config import Config
+from tfpipe.config_data import SPLITS
 from tfpipe.console import say
-from tfpipe.data.block import Block
-from tfpipe.data.rows import read_rows
-from tfpipe.data.sources import SourceFile
-from tfpipe.data.split import TRAIN
-from tfpipe.data.survey import Decisions, records_of, splits_of
-from tfpipe.data.workers import map_blocks
+from tfpipe.data.seen_text import SeenText
+from tfpipe.data.split import TEST, TRAIN, VALIDATION
+from tfpipe.data.token_table import read_shard, shard_path
+from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.data.workers import in_processes
 
 NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
 PERMUTATIONS = 128  # the estimate is good to 0.035 at a similarity of 0.8
 PIECE_BYTES = 8
-# What bounds memory where thousands of rows are alike: rows asked at once, candidates of a row in each band, pairs
-# compared at once. Of more candidates the first are taken: they share the band, so any of them is likely near enough.
-_ASKED, _CANDIDATES, _COMPARED = 1024, 64, 16384
+# What bounds memory and time where thousands of rows are alike: rows asked at once, candidates of a row in each band
+# that are compared together, pairs compared at once, and candidates of a row in each band after which none is sought.
+_ASKED, _CANDIDATES, _COMPARED, _MOST_CANDIDATES = 1024, 64, 16384, 512
 _FOUND = 0.999  # of the pairs at the limit, the share that banding must find
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of Fibonacci hashing (Knuth, TAOCP 3, 6.4)
 
 
-def signatures(texts: Sequence[str], text_pairs: Sequence[str] | None) -> np.ndarray:
-    """MinHash signatures of texts or pairs: `[rows, 128] uint32`."""
-    pairs = text_pairs if text_pairs is not None else [""] * len(texts)
-    rows = [" ".join(f"{text} {pair}".lower().split()).encode() for text, pair in zip(texts, pairs, strict=True)]
-    # A text that is shorter than a piece, or than two, is padded, so that it has some.
-    rows = [row.ljust(PIECE_BYTES, b"\0") for row in rows]
-    lengths = np.array([len(row) for row in rows], np.int64)
-    content = np.frombuffer(b"".join(rows) + bytes(PIECE_BYTES), np.uint8)
-    packed = np.zeros(int(lengths.sum()), np.uint64)
+def signatures(content: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """MinHash signatures of texts: `[rows, 128] uint32`.
+
+    Args:
+      content: `[bytes] uint8`, the texts one after the other.
+      lengths: `[rows] int64`, bytes of each. A text shorter than a piece is padded with zeros.
+    """
+    padded = np.maximum(lengths, PIECE_BYTES)
+    ends = np.cumsum(padded)
+    total = int(padded.sum())
+    spread = np.zeros(total + PIECE_BYTES, np.uint8)
+    within = np.arange(len(content)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    spread[np.repeat(ends - padded, lengths) + within] = content
+    packed = np.zeros(total, np.uint64)
     for offset in range(PIECE_BYTES):
-        packed |= content[offset : offset + len(packed)].astype(np.uint64) << np.uint64(8 * offset)
+        packed |= spread[offset : offset + total].astype(np.uint64) << np.uint64(8 * offset)
     # The last seven windows of a row reach into the next one.
-    ends = np.cumsum(lengths)
-    inside = np.ones(len(packed), bool)
+    inside = np.ones(total, bool)
     for back in range(1, PIECE_BYTES):
         inside[ends - back] = False
     hashed = packed[inside] * _MULTIPLIER
     hashed ^= hashed >> np.uint64(29)
-    offsets = np.r_[0, np.cumsum(lengths - (PIECE_BYTES - 1))].astype(np.uint64)
+    offsets = np.r_[0, np.cumsum(padded - (PIECE_BYTES - 1))].astype(np.uint64)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashed, offsets, PERMUTATIONS, 0)
-    return np.array(matrix.to_rows(), np.uint32).reshape(len(rows), PERMUTATIONS)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(lengths), PERMUTATIONS)
 
 
 class NearIndex:
-    """The signatures of the rows that judge, to be asked for what is near to a text."""
+    """The signatures of held-out rows, to be asked for what is near to a text."""
 
     def __init__(self, directory: Path, similarity: float):
         self._similarity = similarity
@@ -73,60 +80,86 @@ class NearIndex:
         """Writes the index of `[rows]` signatures, ids and splits."""
         directory.mkdir(parents=True, exist_ok=True)
         hashes = _band_hashes(signed, similarity)
-        order = np.argsort(hashes, axis=0, kind="stable").astype(np.int32)
+        # Among rows that share a band, those of the highest split first: rows that may not be compared with a row come
+        # after all those that may, so that no limit on candidates counts them.
+        order = np.stack([np.lexsort((-split, band)) for band in hashes.T]).astype(np.int32)
         arrays = {
             "signatures": signed,
             "row_ids": row_ids,
             "split": split,
-            "hashes": np.ascontiguousarray(np.take_along_axis(hashes, order, axis=0).T),
-            "order": np.ascontiguousarray(order.T),
+            "hashes": np.take_along_axis(hashes.T, order.astype(np.int64), axis=1),
+            "order": order,
         }
         for name, array in arrays.items():
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)  # NumPy itself would not say why a file can't be written
             (directory / f"{name}.npy").write_bytes(content.getbuffer())
 
-    def nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The most similar row of a split above each row's own, for those rows that have one.
+    def nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Finds the most similar row of a split above each row's own, for those rows that have one.
 
         Args:
           signed: `[rows, 128] uint32`.
           split: `[rows] int8`, places in `SPLITS`.
 
         Returns:
-          Which rows, `[n] int64`; the ids of the rows near to them, `[n] int64`; the similarities, `[n] float64`.
+          Which rows, `[n] int64`; the ids of the rows near to them, `[n] int64`; the similarities, `[n] float64`; and
+          how many rows have none among the first `_MOST_CANDIDATES` that share a band, and more behind them.
         """
-        parts = [
-            self._nearest(signed[at : at + _ASKED], split[at : at + _ASKED], at) for at in range(0, len(signed), _ASKED)
-        ]
-        none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-        rows, others, similarity = (np.concatenate(column) for column in zip(none, *parts, strict=True))
-        return rows, others, similarity
+        found, undecided = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))], 0
+        for at in range(0, len(signed), _ASKED):
+            rows, others, similarity, more = self._nearest(signed[at : at + _ASKED], split[at : at + _ASKED])
+            found.append((rows + at, others, similarity))
+            undecided += more
+        return *(np.concatenate(column) for column in zip(*found, strict=True)), undecided
 
-    def _nearest(self, signed: np.ndarray, split: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`nearest` for a few rows, the first of which is row `at`."""
-        count, candidates = len(self._row_ids), np.empty(0, np.int64)
-        for band, hashes in enumerate(_band_hashes(signed, self._similarity).T):
-            first = np.searchsorted(self._hashes[band], hashes, side="left")
-            equal = np.searchsorted(self._hashes[band], hashes, side="right") - first
-            equal = np.minimum(equal, _CANDIDATES)
-            rows = np.repeat(np.arange(len(signed)), equal)
-            within = np.arange(equal.sum()) - np.repeat(np.cumsum(equal) - equal, equal)
-            found = rows * count + self._order[band][first[rows] + within]
-            candidates = np.union1d(candidates, found)
-        rows, others = np.divmod(candidates, max(count, 1))
-        judged = self._split[others] > split[rows]
-        rows, others = rows[judged], others[judged]
+    def _nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """`nearest` for a few rows: in rounds, until a row has a near one or no candidate is left."""
+        hashes = _band_hashes(signed, self._similarity).T  # [bands, rows]
+        bands = list(zip(self._hashes, hashes, strict=True))
+        first = np.stack([np.searchsorted(stored, asked, side="left") for stored, asked in bands])
+        equal = np.stack([np.searchsorted(stored, asked, side="right") for stored, asked in bands]) - first
+        pending, found = np.arange(len(signed)), []
+        for start in range(0, _MOST_CANDIDATES, _CANDIDATES):
+            pending = pending[(equal[:, pending] > start).any(axis=0)]
+            if not len(pending):
+                break
+            rows, others = self._candidates(pending, first, equal, start)
+            rows, others, similarity = self._compared(signed, split, rows, others)
+            found.append((rows, others, similarity))
+            pending = np.setdiff1d(pending, rows, assume_unique=True)
+        undecided = int((equal[:, pending] > _MOST_CANDIDATES).any(axis=0).sum()) if len(pending) else 0
+        none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        return *(np.concatenate(column) for column in zip(none, *found, strict=True)), undecided
+
+    def _candidates(
+        self, pending: np.ndarray, first: np.ndarray, equal: np.ndarray, start: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The next candidates of each pending row, in all bands: the rows, and places in the index."""
+        count, candidates = len(self._row_ids), []
+        for order, begin, size in zip(self._order, first[:, pending], equal[:, pending], strict=True):
+            taken = np.clip(size - start, 0, _CANDIDATES)
+            rows = np.repeat(pending, taken)
+            within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+            candidates.append(rows * count + order[np.repeat(begin + start, taken) + within])
+        return np.divmod(np.unique(np.concatenate(candidates)), max(count, 1))
+
+    def _compared(
+        self, signed: np.ndarray, split: np.ndarray, rows: np.ndarray, others: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each row's candidates in a split above its own the most similar, where it is near: row, id, similarity."""
+        above = self._split[others] > split[rows]
+        rows, others = rows[above], others[above]
         similarity = np.empty(len(rows))
         for start in range(0, len(rows), _COMPARED):
             part = slice(start, start + _COMPARED)
             similarity[part] = np.mean(signed[rows[part]] == self._signatures[others[part]], axis=1)
         near = similarity >= self._similarity
         rows, others, similarity = rows[near], others[near], similarity[near]
-        # Of several, the most similar; of equally similar ones, the first row.
+        # Of equally similar ones, the first row.
         order = np.lexsort((self._row_ids[others], -similarity, rows))
         which, best = np.unique(rows[order], return_index=True)
-        return which + at, self._row_ids[others[order][best]], similarity[order][best]
+        return which, self._row_ids[others[order][best]], similarity[order][best]
 
 
 def _band_hashes(signed: np.ndarray, similarity: float) -> np.ndarray:
@@ -143,34 +176,77 @@ def _band_hashes(signed: np.ndarray, similarity: float) -> np.ndarray:
     return hashes
 
 
-def index_judges(
-    config: Config, files: list[SourceFile], decisions: Decisions, rows: int, directory: Path
-) -> Path | None:
-    """Indexes the rows that judge; None where near duplicates are not looked for.
+def near_duplicates(
+    config: Config, settings: TokenizerSettings, tables: Path, names: list[str], dropped: np.ndarray, scratch: Path
+) -> tuple[list[list[Any]], int]:
+    """Finds the rows of training and validation that are near to a row of a split above their own.
 
     Args:
       config: the settings.
-      files: read once more.
-      decisions: the splits.
-      rows: how many rows there are.
-      directory: for the index and while it is made.
+      settings: of the tokenizer.
+      tables: directory of the shards, `SPLIT/part-NAME.arrow`.
+      names: of the blocks that the shards were made of.
+      dropped: `[n] int64`: ids of rows that are left out already; they are neither indexed nor looked at.
+      scratch: directory for the index.
+
+    Returns:
+      `[row, the row that it is near to, similarity]` for each, and how many rows could not be compared with all
+      candidates.
     """
+    similarity, index = config.data.duplicates.near_similarity, scratch / "near"
+    signed, items = partial(_Signed, settings, tables, dropped), [(name, name) for name in names]
+    held_out = in_processes(signed, items, config.data.workers)
+    columns = zip(*(part for _, part in held_out), strict=True)
+    NearIndex.write(index, similarity, *map(np.concatenate, columns))
+    found, undecided = [], 0
+    for _, (rows, more) in in_processes(partial(_Asking, signed, index, similarity), items, config.data.workers):
+        found += rows
+        undecided += more
+    return found, undecided
+
+
+def looked_for(config: Config, rows: int) -> bool:
+    """Whether near duplicates are looked for among so many rows."""
     wanted = config.data.duplicates.near
-    if wanted is False or (wanted == "auto" and rows > NEAR_ROWS):
-        if wanted == "auto":
-            say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
-        return None
-    work = partial(partial, _signed, config=config, decisions=decisions)
-    parts = [part for _, part in map_blocks(work, files, config, directory)]
-    row_ids, split, signed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    NearIndex.write(directory / "near", config.data.duplicates.near_similarity, row_ids, split, signed)
-    return directory / "near"
+    if wanted == "auto" and rows > NEAR_ROWS:
+        say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
+        return False
+    return bool(wanted)
 
 
-def _signed(block: Block, config: Config, decisions: Decisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row ids, splits and signatures of a block's rows of validation and test."""
-    rows = read_rows(block, config, decisions.labels)
-    split = splits_of(records_of(rows, config, decisions.labels), decisions)
-    judges = np.flatnonzero((split != TRAIN) & ~np.isin(rows.row_ids, decisions.dropped))
-    pairs = None if rows.text_pairs is None else [rows.text_pairs[at] for at in judges]
-    return rows.row_ids[judges], split[judges], signatures([rows.texts[at] for at in judges], pairs)
+class _Signed:
+    """A function that signs the held-out rows of a block, or other ones; made once in each process."""
+
+    def __init__(self, settings: TokenizerSettings, tables: Path, dropped: np.ndarray):
+        self._seen, self._tables, self._dropped = SeenText(settings), tables, dropped
+
+    def __call__(self, name: str, splits: tuple[int, ...] = (VALIDATION, TEST)) -> tuple[np.ndarray, ...]:
+        """Ids, splits and signatures of the rows that are not dropped: `[n] int64`, `[n] int8`, `[n, 128] uint32`."""
+        parts = [(np.empty(0, np.int64), np.empty(0, np.int8), np.empty((0, PERMUTATIONS), np.uint32))]
+        for split in splits:
+            path = shard_path(self._tables / SPLITS[split], name)
+            if not path.exists():
+                continue
+            batch = read_shard(path)
+            row_ids = batch.column("row_id").to_numpy()
+            keep = ~np.isin(row_ids, self._dropped)
+            tokens = batch.column("input_ids").filter(pa.array(keep))
+            signed = signatures(*self._seen(tokens.values.to_numpy(), tokens.offsets.to_numpy()))
+            parts.append((row_ids[keep], np.full(keep.sum(), split, np.int8), signed))
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+class _Asking:
+    """A function that asks the index about a block's rows; made once in each process."""
+
+    def __init__(self, signed: Callable[[], _Signed], index: Path, similarity: float):
+        self._signed, self._index = signed(), NearIndex(index, similarity)
+
+    def __call__(self, name: str) -> tuple[list[list[Any]], int]:
+        row_ids, split, signed = self._signed(name, (TRAIN, VALIDATION))
+        rows, others, similarity, undecided = self._index.nearest(signed, split)
+        found = [
+            [int(row), int(other), round(float(value), 3)]
+            for row, other, value in zip(row_ids[rows], others, similarity, strict=True)
+        ]
+        return found, undecided

@@ -10,20 +10,20 @@ Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage
     duplicates.jsonl           the rows that are there twice, what they equal, and whether they were removed
     conflicting_labels.jsonl   the texts that have several labels, and where
 
-The files are read twice: once to judge every row (`survey.py`), which ends a run on bad data within seconds, and once
-to tokenize (`tables.py`); a third time between the two, where near duplicates are looked for. Each reading is a
-function over blocks of the files, done by processes (`workers.py`), or by Beam on other machines. The output depends
-on nothing but the files, the tokenizer and the settings.
+The files are read twice: once to check every row (`survey.py`), which ends a run on bad data within seconds, and once
+to tokenize (`tables.py`). Duplicates are looked for among the tokenized rows, as the model sees them; then the tables
+are finished (`finish.py`). Each reading is a function over blocks of the files, done by processes (`workers.py`), or
+by Beam on other machines. The output depends on nothing but the files, the tokenizer and the settings.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
+import os
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,26 +37,18 @@ from tfpipe.console import progress_bar, say
 from tfpipe.data import block
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import Verdict
+from tfpipe.data.duplicates import exact_duplicates
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
+from tfpipe.data.finish import ROWS, Finisher, Removal, rows_path
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
-from tfpipe.data.near_duplicates import index_judges
+from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
-from tfpipe.data.split import stratified_borders
-from tfpipe.data.survey import (
-    Buckets,
-    Decisions,
-    Survey,
-    decide,
-    judge_bucket,
-    label_hash,
-    open_rows,
-    survey_block,
-)
-from tfpipe.data.token_table import write_manifest, write_shard
+from tfpipe.data.split import TRAIN
+from tfpipe.data.survey import Decisions, Survey, decide, label_hash, survey_block
+from tfpipe.data.token_table import SOURCES, shard_path, write_manifest, write_shard, write_sources
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.data.workers import map_blocks
+from tfpipe.data.workers import in_processes, map_blocks
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, write_json, write_text
 
@@ -80,46 +72,42 @@ def run(config: Config, stage: StageDirectory) -> None:
     )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
     settings = settings.cleaned(config.data.cleaning, fast=config.data.tokenizer == "fast")
-    work = stage.checkpoints
-    work.mkdir(parents=True, exist_ok=True)
-    buckets = Buckets(work / "records") if config.data.runner == "local" else None
-    survey, labels = _survey(config, files, stage.path / "rejected.jsonl", buckets, work)
+    survey, labels = _survey(config, files, stage)
     _check_given(config, survey)
-    decisions = decide(config, labels, survey.given)
-    started = time.monotonic()
-    if buckets is not None:
-        decisions, verdict, train_labels = _judge(config, decisions, buckets)
-        buckets.close()
-    else:
-        from tfpipe.data import beam  # an extra
+    decisions = decide(config, labels, survey)
+    stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
+    tables, counts = _tokenize(config, files, settings, decisions, survey, stage)
+    rows = _Rows(tables)
 
-        decisions, verdict, train_labels = beam.judge(config, files, labels, decisions, work)
-    if config.data.duplicates.across_splits == "refuse" and len(verdict.twins):
+    started = time.monotonic()
+    across_splits = config.data.duplicates.across_splits
+    verdict = exact_duplicates(iter(rows), stage.checkpoints / "buckets")
+    if across_splits == "refuse" and len(verdict.twins):
         write_duplicates(config, files, verdict, [], stage.path)
-        raise _refusal(config, len(verdict.twins), "the text", stage)
-    dropped, repeats = verdict.dropped(config.data.duplicates.across_splits), _repeats(config, labels, train_labels)
-    decisions = replace(decisions, dropped=dropped, repeats=repeats)
-    decisions = replace(decisions, near_index=index_judges(config, files, decisions, survey.accepted, work))
-    check_seconds = time.monotonic() - started  # and what looking for near duplicates takes of the second reading
+        raise _refusal(config, len(verdict.twins), "exactly the tokens", stage)
+    near, undecided = [], 0
+    if looked_for(config, survey.accepted):
+        known = verdict.dropped("remove")
+        near, undecided = near_duplicates(config, settings, tables, rows.names, known, stage.checkpoints)
+    write_duplicates(config, files, verdict, near, stage.path)
+    if across_splits == "refuse" and near:
+        raise _refusal(config, len(near), "nearly the text", stage)
+    check_seconds = time.monotonic() - started
+
+    dropped = verdict.dropped(across_splits)
+    if across_splits == "remove":
+        dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
+    removal = _removal(config, labels, rows, dropped)
+    counts.add(_finish(config, settings, labels, tables, rows, removal, stage))
+    _check_splits(config, survey, rows, counts)
     settings.write(stage.path / "tokenizer")
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
-    counts = _make_tables(config, files, settings, decisions, survey, stage)
-    write_duplicates(config, files, verdict, counts.near, stage.path)
-    if config.data.duplicates.across_splits == "refuse" and counts.near:
-        raise _refusal(config, len(counts.near), "nearly the text", stage)
-    for split in SPLITS:
-        if not counts.rows[split]:
-            raise InputError(
-                f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
-                f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
-            )
-    statistics = statistics_of(config, files, survey, labels, verdict, counts)
+    write_sources(stage.path, [file.name for file in files])
+    statistics = statistics_of(config, files, survey, labels, verdict, near, counts)
     write_json(stage.path / "statistics.json", statistics)
-    _move_tables(stage)
     stage.choices |= {"rows": statistics["rows"], "labels": len(labels.names)}
-    check_seconds += counts.totals["near_microseconds"] / 1e6
     stage.choices["duplicate_check_seconds"] = round(check_seconds, 1)
-    announce(statistics, settings, check_seconds, config)
+    announce(statistics, settings, check_seconds, undecided, config)
 
 
 def _name(config: Config) -> str:
@@ -129,10 +117,24 @@ def _name(config: Config) -> str:
 
 def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> InputError:
     return InputError(
-        f"{_name(config)}: {rows:,} rows have {what} of a row in a split that judges them "
-        "(data.duplicates.across_splits: refuse); remove them from the data, "
-        f"{stage.path / 'duplicates.jsonl'} lists them, or set it to remove"
+        f"{_name(config)}: {rows:,} rows have {what} of a held-out row, and data.duplicates.across_splits is refuse; "
+        f"delete the rows listed in {stage.path / 'duplicates.jsonl'}, or set across_splits to remove"
     )
+
+
+def _check_splits(config: Config, survey: Survey, rows: _Rows, counts: Counts) -> None:
+    for place, split in enumerate(SPLITS):
+        if counts.rows[split]:
+            continue
+        if found := sum(int((block_rows["split"] == place).sum()) for block_rows in rows):
+            raise InputError(
+                f"{_name(config)}: all {found} rows of {split} have the tokens of a held-out row, or nearly its text, "
+                "and were removed as duplicates; check data.cleaning and data.max_length, which make texts equal"
+            )
+        raise InputError(
+            f"{_name(config)}: none of the {survey.accepted} usable rows falls into {split} "
+            f"(data.split.{split} is {getattr(config.data.split, split):g}); add rows or raise its share"
+        )
 
 
 def _check_given(config: Config, survey: Survey) -> None:
@@ -153,14 +155,14 @@ def _check_given(config: Config, survey: Survey) -> None:
 # The first reading.
 
 
-def _survey(
-    config: Config, files: list[SourceFile], rejected_path: Path, buckets: Buckets | None, scratch: Path
-) -> tuple[Survey, Labels]:
+def _survey(config: Config, files: list[SourceFile], stage: StageDirectory) -> tuple[Survey, Labels]:
     labels, survey, first = named_labels(config), Survey(), []
+    rejected_path, scratch = stage.path / "rejected.jsonl", stage.checkpoints
+    scratch.mkdir(parents=True, exist_ok=True)
     filter_values: dict[str, dict[str, None]] = {column: {} for column in config.data.filter}
     sizes = [size_bytes(file) for file in files]
     megabytes = None if None in sizes else round(sum(sizes) / 1e6)
-    work = partial(partial, survey_block, config=config, labels=labels, keep_records=buckets is not None)
+    work = partial(partial, survey_block, config=config, labels=labels)
     several = len(files) > 1 or files[0].format == "folder"
     with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
         shown = 0
@@ -179,8 +181,7 @@ def _survey(
                     where = f"{rejection.name}, " if several else ""
                     first.append(f"{where}line {rejection.line} {rejection.excerpt!r}")
                 file.write(_rejection_line(rejection))
-            if buckets is not None:
-                buckets.add(found.records)
+            survey.strata.append(found.strata)
             bar.advance(round(survey.size_bytes / 1e6) - shown)
             shown = round(survey.size_bytes / 1e6)
     _check_rejected(config, survey, first, rejected_path)
@@ -213,46 +214,21 @@ def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_p
         )
 
 
-# What is decided from it.
-
-
-def _judge(config: Config, decisions: Decisions, buckets: Buckets) -> tuple[Decisions, Verdict, Counter[int]]:
-    """The borders of stratified splits, the exact duplicates, and the training rows of each label without them."""
-    if config.data.split.stratified:
-        rows = np.concatenate([open_rows(records, decisions)[["place", "label"]] for records in buckets.read()])
-        decisions = decisions.with_borders(stratified_borders(rows["place"], rows["label"], decisions.border))
-    verdicts, train_labels = [], Counter()
-    for records in buckets.read():
-        verdict, counts = judge_bucket(records, decisions, config)
-        verdicts.append(verdict)
-        train_labels.update(counts)
-    return decisions, Verdict.joined(verdicts), train_labels
-
-
-def _repeats(config: Config, labels: Labels, train_labels: Counter[int]) -> np.ndarray | None:
-    """How often a training row of each label is to be written, so that every label has as many as the commonest."""
-    if config.data.balance != "oversample":
-        return None
-    counts = np.zeros(len(labels.names))
-    for cell, place in labels.index.items():
-        counts[place] = train_labels[label_hash(cell, config, labels)]
-    return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
-
-
 # The second reading.
 
 
-def _make_tables(
+def _tokenize(
     config: Config,
     files: list[SourceFile],
     settings: TokenizerSettings,
     decisions: Decisions,
     survey: Survey,
     stage: StageDirectory,
-) -> Counts:
-    """Tokenizes the rows and writes the three tables; a block that an earlier try finished is not done again."""
-    directory = _work_on_tables(stage)
-    for name in (*SPLITS, "counts"):
+) -> tuple[Path, Counts]:
+    """Tokenizes the rows: shards and `ROW`s of each block; a block that an earlier try finished is not done again."""
+    # Blocks of another size, of another version, are not gone on from.
+    directory = stage.checkpoints / f"tables-{block.BLOCK_BYTES}-{block.BLOCK_RECORDS}"
+    for name in (*SPLITS, ROWS, "counts"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     done = frozenset(path.stem for path in (directory / "counts").glob("*.json"))
     if done:
@@ -264,30 +240,10 @@ def _make_tables(
     with progress_bar("tokenizing (rows)", survey.accepted, rows) as bar:
         for name, result in map_blocks(work, files, config, stage.checkpoints, done=done, module="tfpipe.data.tables"):
             bar.advance(result if local else _store(directory, name, *result))
-    counts, shards = Counts(), {split: [] for split in SPLITS}
+    counts = Counts()
     for path in sorted((directory / "counts").glob("*.json")):
-        own = Counts.from_json(path.read_text(encoding="utf-8"))
-        counts.add(own)
-        for split in SPLITS:
-            if own.rows[split]:
-                shards[split].append(f"part-{path.stem}.arrow")
-    pad_id = settings.vocabulary.index(settings.pad_token)
-    for split, names in shards.items():
-        write_manifest(directory / split, names, num_labels=len(decisions.labels.names), pad_id=pad_id)
-    return counts
-
-
-def _work_on_tables(stage: StageDirectory) -> Path:
-    """Where tables are made; blocks of another size, of another version, are not gone on from."""
-    return stage.checkpoints / f"tables-{block.BLOCK_BYTES}-{block.BLOCK_RECORDS}"
-
-
-def _move_tables(stage: StageDirectory) -> None:
-    """Puts the tables where the stage leaves them. Once it has begun, no block counts as done any more."""
-    directory = _work_on_tables(stage)
-    shutil.rmtree(directory / "counts")
-    for split in SPLITS:
-        (directory / split).rename(stage.path / split)
+        counts.add(Counts.from_json(path.read_text(encoding="utf-8")))
+    return directory, counts
 
 
 def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):
@@ -308,10 +264,78 @@ def _table_writer(config: Config, settings: TokenizerSettings, decisions: Decisi
     return lambda block: _store(directory, block.name, *make(block))
 
 
-def _store(directory: Path, name: str, tables: dict[SplitName, pa.RecordBatch], counts: Counts) -> int:
-    """Writes a block's shards, and returns how many rows it had."""
+def _store(
+    directory: Path, name: str, tables: dict[SplitName, pa.RecordBatch], rows: np.ndarray, counts: Counts
+) -> int:
+    """Writes a block's shards and `[rows] ROW`, and returns how many rows it had."""
     for split, batch in tables.items():
-        write_shard(directory / split / f"part-{name}.arrow", batch)
+        write_shard(shard_path(directory / split, name), batch)
+    with open(rows_path(directory, name), "wb") as file:
+        np.save(file, rows, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
     # Last, so that a block is done when its counts are there.
     write_text(directory / "counts" / f"{name}.json", counts.to_json() + "\n")
     return counts.totals["rows_read"]
+
+
+class _Rows:
+    """`[rows] ROW` of every block, from the disk, as often as they are asked for."""
+
+    def __init__(self, tables: Path):
+        self._tables = tables
+        self.names = sorted(path.stem for path in (tables / "counts").glob("*.json"))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for name in self.names:
+            yield np.load(rows_path(self._tables, name), allow_pickle=False)
+
+
+# What is decided from the tokenized rows, and the tables that come of it.
+
+
+def _removal(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -> Removal:
+    held_out = np.empty(0, np.uint64)
+    if config.data.augmentation is not None:
+        held_out = np.concatenate([block["digest"][block["split"] != TRAIN, 0] for block in rows])
+    return Removal(dropped, held_out, _repeats(config, labels, rows, dropped))
+
+
+def _repeats(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -> np.ndarray | None:
+    """How often a training row of each label is to be written, so that every label has as many as the commonest."""
+    if config.data.balance != "oversample":
+        return None
+    of_label: Counter[int] = Counter()
+    for block_rows in rows:
+        kept = (block_rows["split"] == TRAIN) & ~np.isin(block_rows["row_id"], dropped)
+        of_label.update(block_rows["label"][kept].tolist())
+    counts = np.zeros(len(labels.names))
+    for cell, place in labels.index.items():
+        counts[place] = of_label[label_hash(cell, config, labels)]
+    return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
+
+
+def _finish(
+    config: Config,
+    settings: TokenizerSettings,
+    labels: Labels,
+    tables: Path,
+    rows: _Rows,
+    removal: Removal,
+    stage: StageDirectory,
+) -> Counts:
+    """Writes the three tables where the stage leaves them."""
+    for split in SPLITS:
+        (stage.path / split).mkdir(exist_ok=True)
+    work = partial(Finisher, config, settings, removal, tables, stage.path)
+    module = "tfpipe.data.altered_rows" if config.data.augmentation is not None else None
+    counts = Counts()
+    with progress_bar("writing (blocks)", len(rows.names)) as bar:
+        for _, own in in_processes(work, ((name, name) for name in rows.names), config.data.workers, module):
+            counts.add(own)
+            bar.advance(1)
+    pad_id = settings.vocabulary.index(settings.pad_token)
+    for split in SPLITS:
+        shards = sorted(path.name for path in (stage.path / split).glob("part-*.arrow"))
+        write_manifest(stage.path / split, shards, num_labels=len(labels.names), pad_id=pad_id)
+    return counts

@@ -17,12 +17,12 @@ from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
+from tfpipe.data.token_table import FILE_SHIFT
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 
 LISTED_VALUES = 10
 _NO_LABEL = (bytes, dict, list, tuple)
-FILE_SHIFT = 40  # bits of a row's number in its file
 
 
 @dataclass
@@ -167,11 +167,15 @@ def _as_text(value: Any) -> str:
 
 def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
     """The label cell as text, and why it can't be one."""
+    if separator is not None and _is_null(value):
+        return "", "no label (null); a row that has none of the labels has an empty list or an empty text"
     if isinstance(value, list | tuple) and separator is None:
         if len(value) != 1:
             return "", f"{len(value)} labels (task: single_label expects one)"
         (value,) = value
     elif isinstance(value, list | tuple):
+        if any(_is_null(one) for one in value):
+            return "", "a label in the list is null"
         if any(isinstance(one, _NO_LABEL) for one in value):
             return "", "a label in the list is not text or a number"
         parts = [_as_text(one) for one in value]
@@ -182,6 +186,10 @@ def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
     if isinstance(value, _NO_LABEL):
         return "", f"the label is not text or a number but {type(value).__name__}"
     return _as_text(value), None
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:

@@ -79,26 +79,23 @@ def turned(place: np.ndarray, split: Split) -> np.ndarray:
 def stratified_borders(
     place: np.ndarray, label: np.ndarray, border: tuple[float, float]
 ) -> dict[int, tuple[float, float]]:
-    """Borders of each label's own, so that it has the given shares exactly, to a row.
+    """Borders of each label's own, so that its distinct texts have the given shares exactly, to a text.
 
-    A label of fewer than ten rows gets none: rounded, its share of test would always be none, or too much.
+    Rows of one text stay together, however many they are. A label of fewer than ten texts gets no borders: rounded, its
+    share of test would always be none, or too much.
 
     Args:
-      place: `[rows] float64`, of the rows whose split is open.
+      place: `[rows] float64`, of the rows whose split is open; equal for rows of one text.
       label: `[rows] uint64`.
       border: the borders in shares.
     """
-    if not len(place):
-        return {}
-    order = np.lexsort((place, label))
-    place, (labels, starts) = place[order], np.unique(label[order], return_index=True)
     found = {}
-    for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(place)], strict=True):
-        own = place[first:last]
+    for value in np.unique(label).tolist():
+        own = np.unique(place[label == value])
         if len(own) < _FEWEST_TO_STRATIFY:
             continue
         ranks = (round(share * len(own)) for share in border)
-        # A row is before a border if its place is smaller: rows of one place, which are equal, stay together.
+        # A row is before a border if its place is smaller.
         found[value] = tuple(float(own[rank]) if rank < len(own) else 1.0 for rank in ranks)
     return found
 

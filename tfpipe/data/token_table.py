@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from tfpipe.paths import path_inside
 from tfpipe.rundir import write_json
 
 MANIFEST = "table.json"
+SOURCES = "sources.json"
+FILE_SHIFT = 40  # bits of a row's number in its file; above them in its id, the number of the file
 SCHEMA = pa.schema(
     [
         pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
@@ -55,8 +57,9 @@ class TokenRows(NamedTuple):
     texts: list[str]
     text_pairs: list[str] | None
     sources: list[str]
+    """file of each row below its source, `/CLASS/NAME` in a folder of classes; empty where the source is the file"""
     lines: list[int]
-    """line of the source on which each row starts"""
+    """line of the file on which each row starts"""
 
 
 def record_batch(rows: TokenRows) -> pa.RecordBatch:
@@ -76,6 +79,17 @@ def record_batch(rows: TokenRows) -> pa.RecordBatch:
         pa.array(rows.lines, pa.int64()),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def shard_path(directory: Path, block: str) -> Path:
+    """The shard of a block in a table's directory."""
+    return directory / f"part-{block}.arrow"
+
+
+def read_shard(path: Path) -> pa.RecordBatch:
+    """A shard that `write_shard` wrote, memory-mapped."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+        return reader.get_batch(0)
 
 
 def write_shard(path: Path, batch: pa.RecordBatch) -> None:
@@ -115,8 +129,9 @@ class TokenTable:
       lines: `[rows] int64`, lines of the source.
     """
 
-    def __init__(self, shards: list[pa.RecordBatch], *, num_labels: int, pad_id: int):
+    def __init__(self, shards: list[pa.RecordBatch], *, num_labels: int, pad_id: int, sources: Sequence[str] = ()):
         self.num_labels, self.pad_id = num_labels, pad_id
+        self._sources = sources
         self._shards = shards
         if not shards:  # a table of no rows
             shards = self._shards = [pa.RecordBatch.from_pylist([], schema=SCHEMA)]
@@ -153,7 +168,7 @@ class TokenTable:
             raise InputError(f"{directory}: no token table; make it again with --redo prepare") from error
         paths = [path_inside(directory, name, str(directory / MANIFEST)) for name in names]
         shards = [_open_shard(path, num_labels) for path in paths]
-        return TokenTable(shards, num_labels=num_labels, pad_id=pad_id)
+        return TokenTable(shards, num_labels=num_labels, pad_id=pad_id, sources=_read_sources(directory.parent))
 
     def distinct_ids(self) -> np.ndarray:
         """The token ids that occur, the padding's among them, rising: `[n] int32`."""
@@ -170,6 +185,18 @@ class TokenTable:
         table._number, table.pad_id = number, int(number[self.pad_id])
         return table
 
+    def sample(self, rows: int, seed: int) -> np.ndarray:
+        """Draws rows at random from the whole table: a file's first rows may be of one label or of one length.
+
+        Args:
+          rows: how many; from as many as the table has on, all of them.
+          seed: the same seed draws the same rows, and fewer of them are a subset of more.
+
+        Returns:
+          `[n] int64`, rising indices in the table.
+        """
+        return np.sort(np.random.default_rng(seed).permutation(self.num_rows)[:rows])
+
     def texts(self, rows: Iterable[int]) -> list[str]:
         """The first or only text of each row."""
         return [self._cell("text", row) for row in rows]
@@ -180,7 +207,7 @@ class TokenTable:
 
     def places(self, rows: Iterable[int]) -> list[str]:
         """Each row's id and where it stands in its source, for messages."""
-        return [f"{self.row_ids[row]} ({self._cell('source', row)}:{self.lines[row]})" for row in rows]
+        return [f"{self.row_ids[row]} ({self._file(row)}:{self.lines[row]})" for row in rows]
 
     def batch(self, examples: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """The given rows of the table as one batch: examples side by side in the batch's rows, then padding.
@@ -255,11 +282,29 @@ class TokenTable:
             here = shard_of == shard
             result[targets[here]] = shards[shard][sources[here]]
 
+    def _file(self, row: int) -> str:
+        number = int(self.row_ids[row]) >> FILE_SHIFT
+        named = self._sources[number] if number < len(self._sources) else f"file {number}"
+        return named.rstrip("/") + self._cell("source", row)
+
     def _cell(self, column: str, row: int) -> str | None:
         if not 0 <= row < self.num_rows:
             raise IndexError(f"row {row} of a table of {self.num_rows} rows")
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         return self._shards[shard].column(column)[int(row - self._first_rows[shard])].as_py()
+
+
+def write_sources(directory: Path, names: list[str]) -> None:
+    """Writes `sources.json`, the names of the files that the tables in a directory were made of, for messages alone."""
+    write_json(directory / SOURCES, names)
+
+
+def _read_sources(directory: Path) -> list[str]:
+    try:
+        names = json.loads((directory / SOURCES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _open_shard(path: Path, num_labels: int) -> pa.RecordBatch:

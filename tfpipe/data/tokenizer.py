@@ -27,7 +27,8 @@ import tensorflow_text
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tfpipe.data.tokenizer_settings import MAX_WORD_CHARS, SPECIAL_TOKENS, TokenizerSettings
+from tfpipe.data.tokenizer_files import MAX_WORD_CHARS, SPECIAL_TOKENS
+from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
 
 MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that is short enough
 
@@ -35,17 +36,6 @@ MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that
 # one that is written in a text may be replaced by another dropped character, which leaves these free to carry meaning.
 _MARKS = tuple(chr(0xE000 + index) for index in range(len(SPECIAL_TOKENS)))
 _DROPPED = "\ufffd"
-
-# The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
-HTML = (
-    (r"(?i)<br\s*/?>", " "),
-    ("&lt;", "<"),
-    ("&gt;", ">"),
-    ("&quot;", '"'),
-    ("&(?:apos|#0?39|#x27);", "'"),
-    ("&(?:nbsp|#160|#xa0);", "\u00a0"),
-    ("&amp;", "&"),
-)
 
 _PAGE = 256
 _CODE_POINTS = 0x110000
@@ -85,8 +75,9 @@ class Tokenizer(tf.Module):
                 lower_case_nfd_strip_accents=settings.do_lower_case,
             )
             return
+        strip_accents = settings.do_lower_case if settings.strip_accents is None else settings.strip_accents
         starts, entries, replacements = _code_point_table(
-            settings.do_lower_case, settings.strip_accents, settings.tokenize_chinese_chars
+            settings.do_lower_case, strip_accents, settings.tokenize_chinese_chars
         )
         self._page_starts = tf.constant(starts)
         self._entries = tf.constant(entries)
@@ -138,13 +129,15 @@ class Tokenizer(tf.Module):
           text_pair: `[batch] string`, or None.
 
         Returns:
-          `input_ids`, `attention_mask`, `token_type_ids`, each `[batch, longest row] int32`.
+          `input_ids`, `attention_mask`, `token_type_ids`, each `[batch, longest row] int32`; `[0, 2]` for no texts.
         """
         input_ids, token_type_ids = self.encode(text, text_pair)
+        # A batch of no texts has the columns of [CLS] and [SEP] too: the model takes the first one out.
+        shape = [-1, tf.maximum(input_ids.bounding_shape(axis=1), 2)]
         return {
-            "input_ids": input_ids.to_tensor(self._special_ids["pad_token"]),
-            "attention_mask": tf.ones_like(input_ids).to_tensor(),
-            "token_type_ids": token_type_ids.to_tensor(),
+            "input_ids": input_ids.to_tensor(self._special_ids["pad_token"], shape=shape),
+            "attention_mask": tf.ones_like(input_ids).to_tensor(shape=shape),
+            "token_type_ids": token_type_ids.to_tensor(shape=shape),
         }
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
@@ -223,7 +216,7 @@ def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.T
 
 @functools.lru_cache(maxsize=8)
 def _code_point_table(
-    do_lower_case: bool, strip_accents: bool | None, tokenize_chinese_chars: bool
+    do_lower_case: bool, strip_accents: bool, tokenize_chinese_chars: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What becomes of each code point in transformers' normalizer and pre-tokenizer.
 
@@ -266,5 +259,5 @@ def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:
         # A piece that no word can match keeps its id under a name that no text can have, should it be refused or hold a
         # NUL or private-use character, which the normalizer drops from every text.
         unusable = piece in ("", "##") or len(piece.encode()) > MAX_PIECE_BYTES or re.search("[\0\ue000-\uf8ff]", piece)
-        pieces.append(f"\ue100{index}" if unusable else marks.get(piece, piece))
+        pieces.append(marks.get(piece) or (f"\ue100{index}" if unusable else piece))
     return pieces

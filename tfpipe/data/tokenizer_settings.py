@@ -1,7 +1,7 @@
 """What a BERT tokenizer is made of, and its files in the transformers layout.
 
-Enters: `vocab.txt` or `tokenizer.json`, and `tokenizer_config.json`. Leaves: settings that `tokenizer.py` makes a graph
-of. What that graph does not do, such as added tokens, is refused here and not imitated.
+Enters: what `tokenizer_files.py` read. Leaves: settings that `tokenizer.py` makes a graph of, and the files that
+transformers reads.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.config_data import Cleaning
+from tfpipe.data.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.transformers_source import read_json
 
-SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CLEANING = "cleaning.json"
-MAX_WORD_CHARS = 100  # transformers turns longer words into [UNK], counted after normalization
+# The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
+HTML = (
+    (r"(?i)<br\s*/?>", " "),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", '"'),
+    ("&(?:apos|#0?39|#x27);", "'"),
+    ("&(?:nbsp|#160|#xa0);", "\u00a0"),
+    ("&amp;", "&"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,17 @@ class TokenizerSettings:
             if token not in ids:
                 raise InputError(f"vocabulary: {name} {token!r} is missing; add it, or name the token that is used")
             # Then the token is never one word of normalized text, and its id comes from the written token alone.
-            if " " in token or "\0" in token:  # words are looked up one by one
-                raise InputError(f"{name}: {token!r} must not have a space or a NUL character")
-            if len(token) < 2 or not re.search(r"[!-/:-@\[-`{-~]", token):
-                raise InputError(f"{name}: {token!r} must have an ASCII punctuation character and one more character")
+            if re.search("[ \0\ue000-\uf8ff]", token):  # words are looked up one by one, and marks are private-use
+                raise InputError(f"{name}: {token!r} must not have a space or a NUL character, nor a private-use one")
+            # transformers puts both into a template, where these have a meaning.
+            if name in ("cls_token", "sep_token") and (":" in token or token.startswith("$")):
+                raise InputError(f"{name}: {token!r} must not have a colon nor begin with $; rename the token")
+            rest = token.removeprefix("##")  # the rest of a continuing piece is part of a word
+            if len(rest) < 2 or not re.search(r"[!-/:-@\[-`{-~]", rest):
+                raise InputError(
+                    f"{name}: {token!r} must have an ASCII punctuation character and one more character, ## at its "
+                    "start aside"
+                )
         if self.fast and (self.strip_accents not in (None, self.do_lower_case) or not self.tokenize_chinese_chars):
             raise InputError(
                 "data.tokenizer: fast strips accents where it lower-cases, and splits Chinese characters; this "
@@ -77,50 +94,22 @@ class TokenizerSettings:
 
     @classmethod
     def read(cls, directory: Path) -> TokenizerSettings:
-        """Reads `vocab.txt` (else `tokenizer.json`) and `tokenizer_config.json`, with transformers' precedence.
+        """Reads a folder in the transformers layout: the ids are those of its `AutoTokenizer`.
 
         Raises:
           InputError: a file is missing or malformed, or says something that this tokenizer does not do.
         """
         directory = Path(directory)
-        paths = {name: directory / f"{name}.json" for name in ("tokenizer_config", "tokenizer", "special_tokens_map")}
-        config, rust, names = (_read_json(path) if path.exists() else {} for path in paths.values())
-        # Since added_tokens_decoder exists, the map of special tokens no longer overrides the configuration.
-        names = config if "added_tokens_decoder" in config else {**config, **names}
-        path = paths["tokenizer_config"]
-        values: dict[str, Any] = {name: _token(names[name], path) for name in SPECIAL_TOKENS if names.get(name)}
-        for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-            values[name] = config.get(name, name != "strip_accents" or None)
-            if not (isinstance(values[name], bool) or (name == "strip_accents" and values[name] is None)):
-                raise InputError(f"{path}: {name} is {values[name]!r}; it must be true or false")
-
+        files = TokenizerFiles(directory)
+        path, vocabulary = files.vocabulary()
+        values = {**files.normalization(), **files.special_tokens()}
         if (directory / CLEANING).exists():
             values |= _read_cleaning(directory / CLEANING)
-        vocabulary_path = directory / "vocab.txt"
-        if vocabulary_path.exists():
-            vocabulary = _read_vocabulary(vocabulary_path)
-            if "model" in rust and _wordpiece_vocabulary(rust, paths["tokenizer"]) != vocabulary:
-                raise InputError(f"{vocabulary_path}: differs from tokenizer.json beside it; remove the wrong one")
-        elif rust:
-            vocabulary_path = paths["tokenizer"]
-            vocabulary = _wordpiece_vocabulary(rust, vocabulary_path)
-        else:
-            raise InputError(f"{vocabulary_path}: not found, nor tokenizer.json; put the encoder's vocabulary there")
         try:
             settings = cls(vocabulary=vocabulary, **values)
         except InputError as error:
-            raise InputError(f"{vocabulary_path}: {error}") from None
-
-        decoder = config.get("added_tokens_decoder") or {}
-        added = {
-            paths["tokenizer_config"]: list(decoder.values()) if isinstance(decoder, dict) else [decoder],
-            paths["special_tokens_map"]: names.get("additional_special_tokens") or [],
-            paths["tokenizer"]: rust.get("added_tokens") or [],
-        }
-        for path, tokens in added.items():
-            for token in tokens if isinstance(tokens, list) else [tokens]:
-                if _token(token, path) not in settings.special_tokens.values():
-                    raise InputError(f"{path}: added token {_token(token, path)!r} is not supported; remove it")
+            raise InputError(f"{path}: {error}") from None
+        files.check(vocabulary, settings.special_tokens)
         return settings
 
     def cleaned(self, cleaning: Cleaning, *, fast: bool) -> TokenizerSettings:
@@ -173,7 +162,8 @@ class TokenizerSettings:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
         cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words", "fast")}
-        (directory / CLEANING).unlink(missing_ok=True)
+        for name in (CLEANING, "tokenizer.json", ADDED_TOKENS):  # an older tokenizer's, which would be believed
+            (directory / name).unlink(missing_ok=True)
         if any(cleaning.values()):
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -185,19 +175,9 @@ class TokenizerSettings:
             file.writelines(f"{piece}\n" for piece in self.vocabulary)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: can't read it as JSON ({error}); fetch the encoder's files again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object; fetch the encoder's files again")
-    return content
-
-
 def _read_cleaning(path: Path) -> dict[str, Any]:
     """What `write` put into `cleaning.json`."""
-    given = {"html": False, "unicode": None, "stop_words": [], "fast": False} | _read_json(path)
+    given = {"html": False, "unicode": None, "stop_words": [], "fast": False} | read_json(path)
     words = given["stop_words"]
     if (
         len(given) != 4
@@ -208,36 +188,3 @@ def _read_cleaning(path: Path) -> dict[str, Any]:
     ):
         raise InputError(f"{path}: not as tfpipe wrote it; prepare the data again")
     return given | {"stop_words": tuple(words)}
-
-
-def _read_vocabulary(path: Path) -> tuple[str, ...]:
-    try:
-        with open(path, encoding="utf-8") as file:  # not splitlines(): pieces may be U+0085 or U+2028
-            return tuple(line.rstrip("\n") for line in file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't read it as UTF-8 text ({error}); one piece per line is expected") from None
-
-
-def _wordpiece_vocabulary(rust: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """The vocabulary of a `tokenizer.json`, in the order of its ids."""
-    model = rust.get("model") if isinstance(rust.get("model"), dict) else {}
-    expected = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": MAX_WORD_CHARS}
-    for key, value in expected.items():
-        if model.get(key) != value:
-            raise InputError(f"{path}: model.{key} is {model.get(key)!r}, not {value!r}; give a BERT WordPiece encoder")
-    vocabulary = model.get("vocab") if isinstance(model.get("vocab"), dict) else {}
-    by_id = {index: piece for piece, index in vocabulary.items() if type(index) is int}
-    if not by_id or by_id.keys() != set(range(len(vocabulary))):
-        raise InputError(f"{path}: model.vocab must map pieces to the ids 0, 1, 2, ...; give a vocab.txt instead")
-    return tuple(by_id[index] for index in range(len(by_id)))
-
-
-def _token(value: Any, path: Path) -> str:
-    """The text of a special token, which transformers writes as a string or as an AddedToken."""
-    fields = value if isinstance(value, dict) else {"content": value}
-    if not isinstance(fields.get("content"), str):
-        raise InputError(f"{path}: special token {value!r} must be a string or have a string as its content")
-    for option in ("lstrip", "rstrip", "single_word", "normalized"):
-        if fields.get(option):
-            raise InputError(f"{path}: {option} of {fields['content']!r} is true; only false works here, set it so")
-    return fields["content"]

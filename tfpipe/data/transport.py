@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import Verdict
 from tfpipe.data.survey import BlockSurvey
 
-KINDS = {kind.__name__: kind for kind in (BlockSurvey, Counts, Rejection, Verdict)}
+KINDS = {kind.__name__: kind for kind in (BlockSurvey, Counts, Rejection)}
 _COLLECTIONS = {kind.__name__: kind for kind in (tuple, set, dict, Counter)}
 _TREE = "tree"
 

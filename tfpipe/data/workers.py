@@ -1,7 +1,7 @@
-"""Blocks of files worked on by processes of this machine, or by Beam on others (`beam.py`).
+"""Blocks worked on by processes of this machine, or by Beam on others (`beam.py`).
 
-Enters: files and a picklable function that gives a function of one block. Leaves: the results, in the order of the
-blocks. Little data is done in this process: starting others would take longer.
+Enters: files, or the names of blocks, and a picklable function that gives a function of one of them. Leaves: the
+results, in the order of the blocks. Little data is done in this process: starting others would take longer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -27,7 +27,7 @@ from tfpipe.errors import InputError
 ALONE_BLOCKS = 32  # as many blocks, 64 MB, take about as long as starting processes
 _AHEAD = 2  # blocks that wait for each process
 
-_function: Callable[[Block], Any] | None = None
+_function: Callable[[Any], Any] | None = None
 
 
 def map_blocks(
@@ -59,14 +59,34 @@ def map_blocks(
         yield from beam.map_blocks(work, files, config, scratch, done)
         return
     blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
-    first = list(itertools.islice(blocks, ALONE_BLOCKS + 1))
-    workers = config.data.workers
+    yield from in_processes(work, ((block.name, block) for block in blocks), config.data.workers, module)
+
+
+def in_processes(
+    work: Callable[[], Callable[[Any], Any]],
+    items: Iterable[tuple[str, Any]],
+    workers: int | None,
+    module: str | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Yields each item's name and the function's result for it, in order.
+
+    Args:
+      work: called once in each process, gives the function; picklable.
+      items: of each block a name, and what the function is given.
+      workers: processes; None: one per processor, or this one alone for few blocks.
+      module: what takes long to import for this work: see `map_blocks`.
+
+    Raises:
+      InputError: a process was ended from outside, such as for want of memory.
+    """
+    items = iter(items)
+    first = list(itertools.islice(items, ALONE_BLOCKS + 1))
     if workers is None:
         workers = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
     if workers == 1:
         function = work()
-        for block in itertools.chain(first, blocks):
-            yield block.name, function(block)
+        for name, item in itertools.chain(first, items):
+            yield name, function(item)
         return
     context = multiprocessing.get_context("spawn" if module is None else "forkserver")
     if module is not None:
@@ -74,11 +94,11 @@ def map_blocks(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(work,))
     waiting: deque = deque()
     try:
-        for block in itertools.chain(first, blocks):
-            waiting.append((block.name, pool.submit(_call, block)))
+        for name, item in itertools.chain(first, items):
+            waiting.append((name, pool.submit(_call, item)))
             if len(waiting) > _AHEAD * workers:
-                name, future = waiting.popleft()
-                yield name, future.result()
+                done, future = waiting.popleft()
+                yield done, future.result()
         for name, future in waiting:
             yield name, future.result()
     except BrokenProcessPool as error:
@@ -90,7 +110,7 @@ def map_blocks(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start(work: Callable[[], Callable[[Block], Any]]) -> None:
+def _start(work: Callable[[], Callable[[Any], Any]]) -> None:
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -104,5 +124,5 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _call(block: Block) -> Any:
-    return _function(block)
+def _call(item: Any) -> Any:
+    return _function(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,73 +21,70 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def measure_latency(
-    artifacts: list[Artifact], runs: int, pairs: bool
+    artifacts: list[Artifact], batches: Mapping[str, Batch], runs: int
 ) -> dict[tuple[str, str], dict[str, float | None]]:
     """Median milliseconds per call, at each shape.
 
     Args:
       artifacts: what to call.
+      batches: shape name -> with what, by `full_batches`.
       runs: timed calls per artefact and shape.
-      pairs: whether texts come in pairs.
 
     Returns:
       (variant, kind) -> shape name -> milliseconds; None where the artefact does not take rows that long.
     """
     found = {(artifact.variant, artifact.kind): dict.fromkeys(LATENCY_SHAPES) for artifact in artifacts}
     with progress_bar("latency", len(LATENCY_SHAPES) * (runs + WARM_UP)) as bar:
-        for name, (batch_size, length) in LATENCY_SHAPES.items():
-            answers = {
-                (artifact.variant, artifact.kind): artifact.answer
+        for name, (_, length) in LATENCY_SHAPES.items():
+            calls = {
+                (artifact.variant, artifact.kind): partial(artifact.answer, batches[name])
                 for artifact in artifacts
                 if artifact.longest >= length
             }
-            batch = full_batch(batch_size, length, pairs)
-            for key, latency in time_in_turn(answers, batch, runs, bar.advance).items():
+            for key, latency in time_in_turn(calls, runs, bar.advance).items():
                 found[key][name] = latency
     return found
 
 
 def time_in_turn(
-    answers: Mapping[K, Callable[[Batch], np.ndarray]],
-    batch: Batch,
-    runs: int,
-    after_round: Callable[[], None] = lambda: None,
+    calls: Mapping[K, Callable[[], object]], runs: int, after_round: Callable[[], None] = lambda: None
 ) -> dict[K, float]:
     """Median milliseconds per call, rounded to hundredths.
 
     They take turns, so that whatever else the machine does meets all of them.
 
     Args:
-      answers: what to call, by key.
-      batch: with what.
+      calls: what to call, by key.
       runs: timed calls of each, after two that warm up.
       after_round: called after each turn of all.
     """
-    seconds: dict[K, list[float]] = {key: [] for key in answers}
+    seconds: dict[K, list[float]] = {key: [] for key in calls}
     for number in range(runs + WARM_UP):
-        for key, answer in answers.items():
+        for key, call in calls.items():
             started = time.perf_counter()
-            answer(batch)
+            call()
             if number >= WARM_UP:
                 seconds[key].append(time.perf_counter() - started)
         after_round()
     return {key: round(float(np.median(values)) * 1000, 2) for key, values in seconds.items()}
 
 
-def measure_batching(artifact: Artifact, table: TokenTable, runs: int = 5) -> dict[int, float]:
+def measure_batching(artifact: Artifact, table: TokenTable, seed: int, runs: int = 5) -> dict[int, float]:
     """The latency curve that a server's batching is set by: batch size -> median milliseconds, over real rows.
 
     Args:
       artifact: answers by raw text.
-      table: whose rows, in their own order, make the batches: lengths mix as they do in traffic.
+      table: whose rows make the batches.
+      seed: of the sample of them, in random order: lengths mix as they do in traffic, whatever the order of the file.
       runs: timed calls per batch size, each of other rows, after one that warms up.
     """
+    sample = np.random.default_rng(seed).permutation(table.sample((runs + 1) * max(BATCH_SIZES), seed))
     curve = {}
     with progress_bar("latency by batch size", len(BATCH_SIZES)) as bar:
         for size in BATCH_SIZES:
             seconds = []
             for number in range(runs + 1):
-                rows = np.arange(number * size, (number + 1) * size) % table.num_rows
+                rows = sample[np.arange(number * size, (number + 1) * size) % len(sample)]
                 pairs = table.text_pairs(rows)
                 batch = Batch({}, table.texts(rows), None if pairs[0] is None else [pair or "" for pair in pairs])
                 started = time.perf_counter()
@@ -95,15 +93,3 @@ def measure_batching(artifact: Artifact, table: TokenTable, runs: int = 5) -> di
             curve[size] = round(float(np.median(seconds[1:])) * 1000, 2)
             bar.advance()
     return curve
-
-
-def full_batch(batch_size: int, length: int, pairs: bool = False) -> Batch:
-    """A full batch; the text makes as many tokens as the ids are, as a one-letter word is one token."""
-    tokens = np.ones((batch_size, length), np.int32)
-    text = " ".join(["a"] * (length - 2))
-    half = " ".join(["a"] * ((length - 3) // 2))
-    return Batch(
-        {"input_ids": tokens, "attention_mask": tokens, "token_type_ids": np.zeros_like(tokens)},
-        [half if pairs else text] * batch_size,
-        [half] * batch_size if pairs else None,
-    )

@@ -14,36 +14,41 @@ from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of
 from tfpipe.export.golden import Requests
 
 
+def measured(table: TokenTable, config: Config) -> np.ndarray:
+    """The rows of the test split on which a run is measured: a random sample of `verify.rows`, [rows] int64, rising."""
+    return table.sample(config.verify.rows, config.seed)
+
+
 def compare(
     artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Every artefact of a variant against its Keras model, at both batch sizes.
 
-    At the larger size all of `verify.rows` answer; at the smaller, `verify.small_batch_rows` of them, drawn by seed.
-    The hard texts answer at both and count in the largest logit difference; the shares are over rows of the data alone.
+    At the larger size the sample of `measured` answers; at the smaller, `verify.small_batch_rows` of it. The hard texts
+    answer at both and count in the largest logit difference; the shares are over rows of the data alone.
 
     Returns:
-      Per artefact and batch size: `variant, artifact, batch_size, rows, accuracy, macro_f1, calibration_error,
-      max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts, hard_texts_max_abs_logit_diff`; and
-      the logits of the larger size, kind of artefact -> [rows, labels] float32.
+      Per artefact and batch size: `variant, artifact, batch_size, rows, of (rows of the table), accuracy, macro_f1,
+      calibration_error, max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts,
+      hard_texts_max_abs_logit_diff`; and the logits of the larger size, kind of artefact -> [rows, labels] float32.
     """
-    everything = np.arange(min(config.verify.rows, table.num_rows))
+    everything = measured(table, config)
     small, large = sorted(config.verify.batch_sizes)
-    few = np.sort(np.random.default_rng(config.seed).permutation(everything)[: config.verify.small_batch_rows])
+    few = table.sample(min(config.verify.small_batch_rows, len(everything)), config.seed)
     comparisons, answers = [], {}
     for batch_size, rows in ((large, everything), (small, few)):
-        logits = {kind: np.zeros((table.num_rows, table.num_labels), np.float32) for kind in KINDS}
+        logits = {kind: np.zeros((len(rows), table.num_labels), np.float32) for kind in KINDS}
         description = f"verify {artifacts[0].variant}, batches of {batch_size}"
         with progress_bar(description, len(rows)) as bar:
             for chunk, batch in batches_of(table, rows, batch_size):
                 for artifact in artifacts:
-                    logits[artifact.kind][chunk] = artifact.answer(batch)
+                    logits[artifact.kind][np.searchsorted(rows, chunk)] = artifact.answer(batch)
                 bar.advance(len(chunk))
-        answers = answers or {kind: each[rows] for kind, each in logits.items()}
+        answers = answers or logits
         hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
         for artifact in artifacts:
-            result = metrics.evaluate(logits[artifact.kind][rows], table.labels[rows], config.task)
-            found = metrics.differences(logits[artifact.kind][rows], logits["keras"][rows], config.task)
+            result = metrics.evaluate(logits[artifact.kind], table.labels[rows], config.task)
+            found = metrics.differences(logits[artifact.kind], logits["keras"], config.task)
             of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits["keras"]).max())
             comparisons.append(
                 {
@@ -51,6 +56,7 @@ def compare(
                     "artifact": artifact.kind,
                     "batch_size": batch_size,
                     "rows": len(rows),
+                    "of": table.num_rows,
                     **{name: result[name] for name in ("accuracy", "macro_f1", "calibration_error")},
                     **found,
                     "max_abs_logit_diff": float(np.maximum(found["max_abs_logit_diff"], of_hard)),  # NaN stays NaN
@@ -71,13 +77,13 @@ def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
                 failures.append(f"{where}: logits differ by {entry['max_abs_logit_diff']}")
             if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
                 failures.append(
-                    f"{where}: labels agree on {entry['label_agreement']:.2%}, "
+                    f"{where}: labels agree on {entry['label_agreement']:.4%}, "
                     f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}; lower it, or leave more "
                     "in float (quantize.float_layers), or train longer (quantize.epochs)"
                 )
             if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
                 failures.append(
-                    f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.2g} on average, "
+                    f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.4g} on average, "
                     f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"
                 )
             continue
@@ -85,7 +91,7 @@ def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
         limit = getattr(gates, setting)
         if not entry["max_abs_logit_diff"] <= limit:
             failures.append(
-                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.2g}, verify.{setting} is {limit:g}"
+                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.4g}, verify.{setting} is {limit:g}"
             )
     return failures
 

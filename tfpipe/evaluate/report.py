@@ -15,12 +15,14 @@ import jinja2
 import rich.box
 import yaml
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from tfpipe import escaping
 from tfpipe.config import Config
 from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.console import say
+from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.model.weights import WEIGHTS_FILE
 from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
@@ -34,6 +36,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     rows = [row | {"path": _path(row)} for row in parity["artifacts"]]
     summary = {
         "name": config.name,
+        "measured_on": rows_measured(rows[0]["rows"], rows[0]["of"]),
         "artifacts": rows,
         "validation_accuracy": parity["validation_accuracy"],
         "within_budget": parity["within_budget"],
@@ -45,7 +48,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     }
     write_json(stage.path / "metrics.json", summary)
     write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
-    _print_table(rows)
+    _print_table(rows, summary["measured_on"])
     _print_paths(stage, rows, records["verify"]["choices"]["published"])
     if "int8" in config.variants:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
@@ -62,13 +65,14 @@ def _record(directory: Path) -> dict[str, Any]:
     return json.loads((directory / RECORD).read_text(encoding="utf-8"))
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
     table = Table(
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1),
-        caption="test split; accuracy, and its change on the same rows, with 95 % intervals; latency (batch, tokens) "
-        "in ms, - where rows are cut shorter; Δlogit (largest) and agreement against the Keras model of the same "
-        "variant",
+        padding=0,
+        pad_edge=False,
+        caption=f"accuracy on {measured_on}, and its change on the same rows, with 95 % intervals; latency (batch, "
+        "tokens) in ms, - where rows are cut shorter; Δlogit (largest) and agreement against the Keras model of the "
+        "same variant",
     )
     for heading in ("variant", "artefact"):
         table.add_column(heading, no_wrap=True)
@@ -81,7 +85,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         before = row["variant"]
         table.add_row(*_cells(row))
     # Standard output: the table is the result. Narrower, it would lose numbers.
-    Console(highlight=False, width=max(Console().width, 132)).print(table)
+    unlimited = Console(width=1000)
+    needed = Measurement.get(unlimited, unlimited.options, table).maximum
+    Console(highlight=False, width=max(Console().width, needed)).print(table)
 
 
 def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: Iterable[str]) -> None:
@@ -102,34 +108,32 @@ def _headings() -> tuple[str, ...]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    low, high = row["accuracy_95"]
     latency = row["latency_ms"]
     return [
         row["variant"],
         row["artifact"],
-        f"{row['accuracy'] * 100:.2f} ±{(high - low) * 50:.2f}",
+        with_interval(row["accuracy"], row["accuracy_95"]),
         _change(row),
-        f"{row['size_bytes'] / 1e6:.1f}",
-        f"{row['sparsity']:.1%}",
-        *("-" if latency[shape] is None else f"{latency[shape]:.1f}" for shape in LATENCY_SHAPES),
+        amount(row["size_bytes"] / 1e6),
+        f"{percent(row['sparsity'], 1)}%",
+        *("-" if latency[shape] is None else amount(latency[shape]) for shape in LATENCY_SHAPES),
         f"{row['max_abs_logit_diff']:.1e}",
-        f"{row['label_agreement']:.2%}",
+        f"{percent(row['label_agreement'])}%",
     ]
 
 
 def _change(row: dict[str, Any]) -> str:
-    """The paired change of accuracy in points, with half of its interval."""
+    """The paired change of accuracy in points, with its interval."""
     if row["variant"] == "dense" and not row["accuracy_change"]:
         return ""
-    low, high = row["accuracy_change_95"]
-    return f"{row['accuracy_change'] * 100:+.2f} ±{(high - low) * 50:.2f}"
+    return change_with_interval(row["accuracy_change"], row["accuracy_change_95"])
 
 
 def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"markdown": escaping.markdown, "code": escaping.code}
+    environment.filters |= {"markdown": escaping.markdown, "code": escaping.code, "percent": percent}
     template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
     shown_config = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
 """The stage `verify`: what answers like the Keras model of its variant, and keeps the budget, is published.
 
 Enters: the test and validation rows, hard texts, the artefacts. Leaves: `parity.json`, with a row of measurements for
-each artefact; `logits.safetensors`, their answers to the test rows; and, once the gates are passed, a new version of
-each SavedModel in `<run>/serving/<variant>/<integer>/`, with what TF Serving and its users need beside them.
+each artefact; `logits.safetensors`, their answers to a sample of the test rows, and `rows`, which rows of the table
+these are; and, once the gates are passed, a new version of each SavedModel in `<run>/serving/<variant>/<integer>/`,
+with what TF Serving and its users need beside them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import Artifact, load_artifacts
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
-from tfpipe.evaluate.parity import answer_rows, compare, judge
+from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
+from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
-from tfpipe.export.serving import write_serving_files
+from tfpipe.export.serving import SERVING_FILES, write_serving_files
 from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
+from tfpipe.remote import files_below
 from tfpipe.rundir import StageDirectory, sha256_of_directory, write_json
 from tfpipe.train.devices import float32_kept
 
@@ -45,6 +48,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     test, validation = TokenTable.open(prepared / "test"), TokenTable.open(prepared / "validation")
     pairs = config.data.text_pair_column is not None
     artifacts, comparisons, logits, accuracies = [], [], {}, {}
+    measured_on = measured(test, config)
     for variant in config.variants:
         source = stage.inputs[STAGE_OF_VARIANT[variant]]
         classifier = load_classifier(source)
@@ -59,13 +63,15 @@ def run(config: Config, stage: StageDirectory) -> None:
         answers = answer_rows(judged, validation, max(config.verify.batch_sizes))
         accuracies[variant] = metrics.evaluate(answers, validation.labels, config.task)["accuracy"]
         artifacts += of_variant
-    latency = measure_latency(artifacts, config.verify.latency_runs, pairs)
-    curve = measure_batching(next(each for each in artifacts if each.kind == "saved_model_text"), test)
-    rows = measured_rows(artifacts, comparisons, logits, latency, test, config)
+    tokenizer = timing_tokenizer(TokenizerSettings.read(stage.inputs["train"]))
+    shapes = full_batches(test, tokenizer, pairs=pairs, seed=config.seed)
+    latency = measure_latency(artifacts, shapes, config.verify.latency_runs)
+    curve = measure_batching(next(each for each in artifacts if each.kind == "saved_model_text"), test, config.seed)
+    rows = measured_rows(artifacts, comparisons, logits, latency, test.labels[measured_on], config)
     costs = costs_of(rows, accuracies, config)
     within, excess = budget.judge(costs, config.budget)
     failures = judge(comparisons, config.verify) + ([] if excess is None else [excess])
-    (stage.path / "logits.safetensors").write_bytes(save(logits))
+    (stage.path / "logits.safetensors").write_bytes(save(logits | {"rows": measured_on}))
     write_json(
         stage.path / "parity.json",
         {
@@ -83,7 +89,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     for cost in costs:
         if cost.variant not in within:
             say(f"  {cost.variant} is not published: {'; '.join(cost.excesses(config.budget))}")
-    shown = range(min(2, test.num_rows))
+    shown = test.sample(2, config.seed)
     texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
     serving = stage.path.parent / "serving"
     published = {
@@ -95,6 +101,10 @@ def run(config: Config, stage: StageDirectory) -> None:
     }
     paths = {variant: path for variant, (path, _) in published.items()}
     write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
+    stage.choices["published_bytes"] = {
+        **{str(path.relative_to(stage.path.parent)): sum(files_below(path).values()) for path in paths.values()},
+        **{f"{serving.name}/{name}": (serving / name).stat().st_size for name in SERVING_FILES},
+    }
 
 
 def measured_rows(
@@ -102,7 +112,7 @@ def measured_rows(
     comparisons: list[dict[str, Any]],
     logits: dict[str, np.ndarray],
     latency: dict[tuple[str, str], dict[str, float | None]],
-    table: TokenTable,
+    labels: np.ndarray,
     config: Config,
 ) -> list[dict[str, Any]]:
     """One flat row of measurements for each artefact.
@@ -112,16 +122,15 @@ def measured_rows(
       comparisons: by `parity.compare`.
       logits: `<variant>.<kind>` -> [rows, labels] float32.
       latency: by `measure_latency`.
-      table: test rows, of which the first answered.
+      labels: [rows, labels] float32, of the rows that answered.
       config: the configuration.
     """
     large = {name_of(each): each for each in reversed(comparisons)}
-    labels = table.labels[: len(logits["dense.keras"])]
     right = {name: metrics.correct(each, labels, config.task) for name, each in logits.items()}
     rows = []
     for artifact in artifacts:
         name = f"{artifact.variant}.{artifact.kind}"
-        entry = large[name]
+        entry, own = large[name], [each for each in comparisons if name_of(each) == name]
         change, *interval = metrics.paired_change(right[name], right["dense.keras"])
         rows.append(
             {
@@ -129,6 +138,7 @@ def measured_rows(
                 "artifact": artifact.kind,
                 "split": "test",
                 "rows": entry["rows"],
+                "of": entry["of"],
                 "accuracy": entry["accuracy"],
                 "accuracy_95": list(metrics.wilson_interval(entry["accuracy"], entry["rows"])),
                 "accuracy_change": change,
@@ -138,11 +148,12 @@ def measured_rows(
                 "size_bytes": artifact.size_bytes,
                 "parameters": artifact.parameters,
                 "latency_ms": latency[artifact.variant, artifact.kind],
-                "max_abs_logit_diff": entry["max_abs_logit_diff"],
+                # At both batch sizes; NaN stays NaN.
+                "max_abs_logit_diff": float(np.max([each["max_abs_logit_diff"] for each in own])),
                 "label_agreement": entry["label_agreement"],
                 "mean_abs_probability_diff": entry["mean_abs_probability_diff"],
                 "sparsity": artifact.sparsity,
-                "agrees": not judge([each for each in comparisons if name_of(each) == name], config.verify),
+                "agrees": not judge(own, config.verify),
             }
         )
     return rows

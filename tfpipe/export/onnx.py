@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, r
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, is_kernel, variables_by_name
 
+_NUMBERED = re.compile(r"__(\d+)")
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
 INPUTS = MASK_FORM_INPUTS
@@ -56,6 +58,7 @@ def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fing
     _name_boundary(graph)
     drop_unused(graph)
     _sort(graph)
+    _number(graph)
     if unknown := {node.op_type for node in graph.node if not onnx.defs.has(node.op_type, node.domain)}:
         raise InputError(f"export: ONNX has no operator {', '.join(sorted(unknown))}; tf2onnx left it as it was")
     converted.producer_name, converted.producer_version = "tfpipe", tfpipe.__version__
@@ -240,6 +243,20 @@ def _name_boundary(graph) -> None:
 def _name_dimensions(value, names: tuple[str, ...]) -> None:
     for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
         dimension.dim_param = name
+
+
+def _number(graph) -> None:
+    """Numbers the names that tf2onnx numbered anew, in their order: it counts on over all graphs of a process."""
+    numbers: dict[str, int] = {}
+
+    def numbered(name: str) -> str:
+        return _NUMBERED.sub(lambda match: f"__{numbers.setdefault(match[1], len(numbers))}", name)
+
+    for each in (*graph.initializer, *graph.node):
+        each.name = numbered(each.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [numbered(name) for name in names]
 
 
 def _sort(graph) -> None:

@@ -1,19 +1,24 @@
 """A classifier as a SavedModel that TF Serving takes as it is.
 
 Signatures, both giving `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label:
-the names joined by `|`):
+the chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
 
 - `serving_default`: `text` [batch] string, and `text_pair` for a model of pairs.
 - `tokens`: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+
+Beside them is a function for programs that load the model with TensorFlow: `about()` gives `task` [] string and
+`labels` [labels] string, the names in the order of the logits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
 
+from tfpipe import metrics
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.export.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
@@ -35,20 +40,15 @@ class ServedClassifier(tf.Module):
         super().__init__()
         self.tokenizer = tokenizer
         self.weights = variables_by_name(model)
-        labels, task = tf.constant(classifier.labels), classifier.task
+        labels, task = classifier.labels, classifier.task
 
         def tokens(input_ids, attention_mask, token_type_ids):
             logits = model(
                 {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
                 training=False,
             )
-            if task == "multi_label":
-                names = tf.where(logits > 0.0, labels[None], "")
-                label = tf.strings.regex_replace(tf.strings.reduce_join(names, -1, separator="|"), r"^\|+|\|+$", "")
-                label = tf.strings.regex_replace(label, r"\|+", "|")
-                probabilities = tf.sigmoid(logits)
-            else:
-                label, probabilities = tf.gather(labels, tf.argmax(logits, axis=-1)), tf.nn.softmax(logits)
+            probabilities = tf.sigmoid(logits) if task == "multi_label" else tf.nn.softmax(logits)
+            label = label_of(logits, labels, task)
             return {"logits": logits, "probabilities": probabilities, "label": label}
 
         # A function of its own, which the other signature calls: constants would be stored twice otherwise.
@@ -66,6 +66,17 @@ class ServedClassifier(tf.Module):
             )
         else:
             self.text = tf.function(lambda text: self.tokens(**tokenizer.dense(text)), input_signature=texts)
+        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+
+
+def label_of(logits: tf.Tensor, names: Sequence[str], task: str) -> tf.Tensor:
+    """Makes of [batch, labels] float32 the [batch] string that `metrics.label_names` makes of it."""
+    if task != "multi_label":
+        return tf.gather(tf.constant(names), tf.argmax(logits, axis=-1))
+    escaped = tf.constant([metrics.escaped_label(name) for name in names])
+    chosen = logits > 0.0
+    first = tf.cumsum(tf.cast(chosen, tf.int32), axis=-1) == 1  # up to the second chosen one
+    return tf.strings.reduce_join(tf.where(chosen, tf.where(first, escaped, "|" + escaped), ""), -1)
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:

@@ -18,6 +18,7 @@ from tfpipe.export import warmup
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.rundir import machine, write_text
 
+SERVING_FILES = ("models.config", "batching_parameters.txt", "README.md")
 GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little
 QUEUE_MS = 1000.0  # longest queue worth waiting in; past it the server refuses at once
 
@@ -52,6 +53,7 @@ def write_serving_files(
         version=version,
         variants=list(published),
         newest=published["dense"].name,
+        multi_label=loaded.about()["task"].numpy() == b"multi_label",
         by_text=by_text,
         by_tokens=by_tokens,
         curve=curve,

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe import escaping
+from tfpipe.evaluate.shown import amount, change_with_interval, percent
 
 _HEADINGS = ("point", "variant", "validation %", "test %", "against dense", "MB", "ms", "times as fast", "front")
 
@@ -74,7 +75,6 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
     """A row in words, one of `rows`: a dense model that is the only one belongs to every point."""
-    low, high = row["accuracy_change_95"]
     dense = row["variant"] == "dense"
     marks = [name for name in ("speed", "size") if row[f"on_{name}_front"]]
     outside = [] if row["within_budget"] else ["outside the budget"]
@@ -82,11 +82,11 @@ def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "" if dense and sum(each["variant"] == "dense" for each in rows) == 1 else row["point"],
         row["variant"],
-        f"{row['validation_accuracy'] * 100:.2f}",
-        f"{row['accuracy'] * 100:.2f}",
-        "" if dense else f"{row['accuracy_change'] * 100:+.2f} ±{(high - low) * 50:.2f}",
-        f"{row['size_bytes'] / 1e6:.1f}",
-        "-" if row["latency_ms"] is None else f"{row['latency_ms']:.1f}",
+        percent(row["validation_accuracy"]),
+        percent(row["accuracy"]),
+        "" if dense else change_with_interval(row["accuracy_change"], row["accuracy_change_95"]),
+        amount(row["size_bytes"] / 1e6),
+        "-" if row["latency_ms"] is None else amount(row["latency_ms"]),
         "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
         ", ".join(marks + outside),
     ]

@@ -10,30 +10,35 @@ import itertools
 import json
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from tfpipe.errors import InputError, told_by
 from tfpipe.escaping import printable
-from tfpipe.paths import versions
-from tfpipe.rundir import RECORD, RunDirectory, sha256_of_directory
+from tfpipe.metrics import split_labels
+from tfpipe.published import find_saved_model
 
 BATCH = 64
 LONGEST_LINE_BYTES = 1 << 20
+COMPRESSED = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zst>\(\xb5/\xfd)")
+"""how compressed data begins, with the end of the file name under which `--input` reads it"""
 
 
 def run(
-    model: Path,
+    model: str | Path,
     texts: list[str],
     variant: str,
     input_file: Path | None,
     output_file: Path | None,
     allowed: Collection[str] = (),
 ) -> None:
-    """Answers each text with its label and that label's probability.
+    """Answers each text with its label, or labels, and the probability of that answer as `predict` defines it.
 
     Raises:
       InputError: no model there, no texts, or a model with other signatures.
@@ -48,6 +53,10 @@ def run(
             raise InputError(f"predict: the text {text!a} is not UTF-8; convert it") from None
     lines = _open_input(input_file) if input_file is not None else ()
     answers = predict(directory, itertools.chain(texts, lines), allowed)
+    if output_file is not None and output_file.suffix[1:] in COMPRESSED.groupindex:
+        raise InputError(
+            f"--output {output_file}: answers are written as plain JSON Lines; give a name without {output_file.suffix}"
+        )
     if output_file is None:
         for answer in answers:
             text = printable(answer["text"])
@@ -64,39 +73,12 @@ def run(
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
-def find_saved_model(path: Path, variant: str) -> Path:
-    """The SavedModel at a path, or the newest published one of a run."""
-    if os.path.isfile(path / "saved_model.pb"):
-        return path
-    published = path / "serving" / variant
-    numbers = versions(os.listdir(published)) if os.path.isdir(published) else []
-    record = RunDirectory(path).record("verify") if numbers else None
-    if numbers and record is None and os.path.exists(path / "verify" / RECORD):
-        raise InputError(
-            f"{path / 'verify' / RECORD}: damaged, it no longer says what was published; publish again with "
-            "--redo verify, or give the directory of a version"
-        )
-    newest = record["choices"].get("published") if record else None
-    if newest is not None and not any(each.startswith(f"serving/{variant}/") for each in newest):
-        raise InputError(
-            f"{path}: the last run did not publish {variant}, what is in serving/{variant}/ is older; it published "
-            f"{', '.join(newest)}; give the directory of a version to use it all the same"
-        )
-    if numbers:
-        version = published / str(numbers[-1])
-        expected = newest and newest.get(f"serving/{variant}/{version.name}")
-        if expected is not None and sha256_of_directory(version) != expected:
-            raise InputError(f"{version}: its content is not what was published; publish it again with --redo verify")
-        return version
-    if os.path.isfile(path / "config.yaml"):
-        others = sorted({child.parent.name for child in (path / "serving").glob("*/*") if versions([child.name])})
-        found = f"published are {', '.join(others)}" if others else "nothing is published yet: finish `tfpipe run`"
-        raise InputError(f"{path}: no published variant {variant}; {found}")
-    raise InputError(f"{path}: neither a run nor a SavedModel (saved_model.pb); give the directory of one")
-
-
 def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()) -> Iterator[dict]:
     """Texts -> `{"text", "label", "probability", "probabilities"}`, in order, a batch at a time.
+
+    `probability` is that of the label. For a multi-label model it is the smallest among the chosen labels. Where no
+    label is chosen, it is 1 minus the largest of all: the probability that none applies. The answers of such a model
+    also have `labels`, the list of the names that `label` joins.
 
     Args:
       directory: of a SavedModel.
@@ -125,22 +107,43 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
     for name, kind in (("label", "string"), ("probabilities", "float32")):
         if name not in given or given[name].dtype.name != kind:
             raise InputError(f"{directory}: signature serving_default gives no {name} ({kind}); export it with tfpipe")
+    try:
+        names = _labels_of_multi_label(loaded)
+    except Exception as error:
+        raise InputError(f"{directory}: can't be asked ({told_by(error)}); export it again") from error
     for batch in _as_they_come(texts):
         try:
             answers = serve(text=tf.constant(batch))
             labels, probabilities = answers["label"].numpy(), answers["probabilities"].numpy()
             if labels.shape != (len(batch),) or probabilities.shape[:-1] != labels.shape or not probabilities.size:
                 raise ValueError(f"labels {labels.shape}, probabilities {probabilities.shape} for {len(batch)} texts")
-            names = [label.decode() for label in labels]
+            found = [_answer(*each, names) for each in zip(batch, labels, probabilities, strict=True)]
         except Exception as error:  # a model of unknown origin raises whatever it stumbles over
             raise InputError(f"{directory}: can't be asked ({told_by(error)}); export it again") from error
-        for text, name, row in zip(batch, names, probabilities, strict=True):
-            yield {
-                "text": text,
-                "label": name,
-                "probability": float(row.max()),
-                "probabilities": [float(value) for value in row],
-            }
+        yield from found
+
+
+def _labels_of_multi_label(loaded: Any) -> list[str] | None:
+    """The names of a multi-label model in the order of its outputs; None of another one, or one that tells no task."""
+    about = loaded.about() if hasattr(loaded, "about") else None
+    if about is None or about["task"].numpy() != b"multi_label":
+        return None
+    return [name.decode() for name in about["labels"].numpy()]
+
+
+def _answer(text: str, label: bytes, probabilities: np.ndarray, names: list[str] | None) -> dict[str, Any]:
+    """One answer of `predict`: [labels] float32, and the names of a multi-label model's labels.
+
+    Raises:
+      ValueError: the label is not UTF-8, or names a label that the model does not have.
+    """
+    answer: dict[str, Any] = {"text": text, "label": label.decode()}
+    probability = float(probabilities.max())
+    if names is not None:
+        answer["labels"] = split_labels(answer["label"])
+        chosen = [float(probabilities[names.index(name)]) for name in answer["labels"]]
+        probability = min(chosen, default=1.0 - probability)
+    return answer | {"probability": probability, "probabilities": probabilities.tolist()}
 
 
 def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -173,27 +176,38 @@ def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _open_input(path: Path) -> Iterator[str]:
     """The texts of a file, which is opened at once, before any model is loaded."""
+    from tfpipe.data.sources import open_bytes
+
     try:
-        source = sys.stdin.fileno() if str(path) == "-" else path
-        file = open(source, "rb", closefd=source is path)  # noqa: SIM115
-    except OSError as error:
-        raise InputError(
-            f"--input {path}: can't be read ({error.strerror}); give a file with one text a line"
-        ) from error
+        if path.suffix[1:] in COMPRESSED.groupindex and os.path.isfile(path) and not path.stat().st_size:
+            raise InputError(f"{path}: empty, which no compressed file is; make the file again")
+        file = open(sys.stdin.fileno(), "rb", closefd=False) if str(path) == "-" else open_bytes(str(path))  # noqa: SIM115
+    except (OSError, InputError) as error:
+        raise InputError(f"--input {error}") from error
     return _lines(file, path)
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
     """Lines end with LF or CR LF, as other tools count them: a CR alone is a character of a text."""
+    from tfpipe.data.sources import READ_ERRORS
+
     with file:
         for number in itertools.count(1):
-            line = file.readline(LONGEST_LINE_BYTES + 1)
+            where = f"--input {path}, line {number}"
+            try:
+                line = file.readline(LONGEST_LINE_BYTES + 1)
+            except READ_ERRORS as error:  # a compressed file that is damaged
+                raise InputError(f"{where}: can't be read on ({told_by(error)}); make the file again") from error
             if not line:
                 return
+            if number == 1 and (found := COMPRESSED.match(line)):
+                raise InputError(f"{where}: compressed, not text; decompress it, or name it FILE.{found.lastgroup}")
             if len(line) > LONGEST_LINE_BYTES:
-                raise InputError(f"--input {path}, line {number}: more than 1 MB; expected one text a line")
+                raise InputError(f"{where}: more than 1 MB; expected one text a line")
+            if b"\0" in line:
+                raise InputError(f"{where}: a NUL character, so this is no text file; give one text a line in UTF-8")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(f"--input {path}, line {number}: not UTF-8 ({error.reason}); convert it") from None
+                raise InputError(f"{where}: not UTF-8 ({error.reason}); convert it") from None
             yield text.removesuffix("\n").removesuffix("\r")

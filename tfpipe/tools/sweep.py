@@ -11,10 +11,12 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tfpipe import pipeline
@@ -23,10 +25,14 @@ from tfpipe.config import Config
 from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.config_file import load_config, read_yaml
 from tfpipe.console import say
+from tfpipe.data.token_table import TokenTable
+from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import GateError, InputError
 from tfpipe.escaping import code, markdown
-from tfpipe.evaluate.artifacts import Answer, onnx_answer, saved_model_answers
-from tfpipe.evaluate.benchmark import full_batch, time_in_turn
+from tfpipe.evaluate.artifacts import Batch, onnx_answer, saved_model_answers
+from tfpipe.evaluate.benchmark import time_in_turn
+from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
+from tfpipe.evaluate.shown import rows_measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.rundir import RunDirectory, machine, write_json, write_text
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
@@ -115,6 +121,7 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
             _time_together(rows, next(iter(points.values())))
             _write(directory, rows, failures)
             print_table(marked(_once(rows)))
+            say(f"  test accuracy: {_measured(rows)}")
             for name in ("sweep.md", "sweep.json", "pareto.svg"):
                 say(f"  {directory / name}")
     if wrong:
@@ -129,9 +136,10 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
     """What one run measured, by variant: the artefact that its budget is about.
 
     Returns:
-      `point, variant, validation_accuracy, accuracy, accuracy_change, accuracy_change_95, size_bytes, latency_ms,
-      speedup` (over the dense artefact of the same run; in the end, of the first), `within_budget`, `agrees` (with its
-      Keras model, within the gates), `model` (digest of what the artefact is made of), `file`, `run`.
+      `point, variant, validation_accuracy, rows, of, accuracy, accuracy_change, accuracy_change_95, size_bytes,
+      latency_ms, speedup` (over the dense artefact of the same run; in the end, of the first), `within_budget`,
+      `agrees` (with its Keras model, within the gates), `model` (digest of what the artefact is made of), `file`,
+      `run`.
     """
     parity = json.loads((run.path / "verify" / "parity.json").read_text(encoding="utf-8"))
     shape = config.budget.latency_shape
@@ -146,7 +154,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
                 "point": label,
                 "variant": row["variant"],
                 "validation_accuracy": parity["validation_accuracy"][row["variant"]],
-                **{name: row[name] for name in ("rows", "accuracy", "accuracy_change", "accuracy_change_95")},
+                **{name: row[name] for name in ("rows", "of", "accuracy", "accuracy_change", "accuracy_change_95")},
                 "size_bytes": row["size_bytes"],
                 "latency_ms": latency,
                 "speedup": dense / latency if dense and latency else None,
@@ -162,13 +170,13 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
 def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
     """Times the files in turn, in place of what their runs measured at different times; the first in every group."""
-    batch = full_batch(*LATENCY_SHAPES[config.budget.latency_shape])
+    batches: dict[TokenizerSettings, Batch] = {}
     timed = [row for row in _once(rows) if row["latency_ms"] is not None]
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for start in range(1, max(len(timed), 2), TOGETHER - 1):
         group = [*timed[:1], *timed[start : start + TOGETHER - 1]]
-        answers = {(row["variant"], row["model"]): _answer(row, config) for row in group}
-        latency = time_in_turn(answers, batch, config.verify.latency_runs)
+        calls = {(row["variant"], row["model"]): _call(row, rows[0], config, batches) for row in group}
+        latency = time_in_turn(calls, config.verify.latency_runs)
         first = next(iter(latency.values()), None)
         for key, value in latency.items():
             found.setdefault(key, (value, first / value))
@@ -176,9 +184,18 @@ def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
         row["latency_ms"], row["speedup"] = found.get((row["variant"], row["model"]), (None, None))
 
 
-def _answer(row: dict[str, Any], config: Config) -> Answer:
+def _call(
+    row: dict[str, Any], first: dict[str, Any], config: Config, batches: dict[TokenizerSettings, Batch]
+) -> Callable[[], np.ndarray]:
+    """One answer of a row's file, to the same texts as all others: a tokenizer's batch is made once."""
     path = Path(row["file"])
-    return onnx_answer(path, config.verify.threads) if path.suffix == ".onnx" else saved_model_answers(path)[0]
+    answer = onnx_answer(path, config.verify.threads) if path.suffix == ".onnx" else saved_model_answers(path)[0]
+    settings = TokenizerSettings.read(Path(row["run"]) / STAGE_OF_VARIANT[row["variant"]])
+    if settings not in batches:
+        table = TokenTable.open(Path(first["run"]) / "prepare" / "test")
+        shape, pairs = LATENCY_SHAPES[config.budget.latency_shape], config.data.text_pair_column is not None
+        batches[settings] = full_batch(table, timing_tokenizer(settings), *shape, pairs=pairs, seed=config.seed)
+    return partial(answer, batches[settings])
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -191,11 +208,16 @@ def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(shown.values())
 
 
+def _measured(rows: list[dict[str, Any]]) -> str:
+    return "; ".join(dict.fromkeys(rows_measured(row["rows"], row["of"]) for row in rows))
+
+
 def _write(directory: Path, rows: list[dict[str, Any]], failures: dict[str, str]) -> None:
     shown = marked(_once(rows))
     write_json(directory / "sweep.json", {"machine": machine(), "rows": shown, "failures": failures})
     told = "".join(f"\n{code(label)} is not published: {markdown(failure)}\n" for label, failure in failures.items())
-    write_text(directory / "sweep.md", f"{markdown_table(shown)}\nLatencies of {machine()}.\n{told}")
+    about = f"Test accuracy: {_measured(rows)}. Latencies of {machine()}."
+    write_text(directory / "sweep.md", f"{markdown_table(shown)}\n{about}\n{told}")
     plot(shown, directory / "pareto.svg")
 
 

@@ -1,0 +1,135 @@
+"""The last step: the tables without the rows that go, with the rows that are made of others.
+
+Enters: the shards of a block, as they were tokenized, and what was decided about duplicates and balance. Leaves: the
+shards that training reads, and counts of what is in them. Training rows alone are repeated (`data.balance`) and altered
+(`data.augmentation`). A shard in which nothing changes is linked, not written again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from tfpipe.config import Config
+from tfpipe.config_data import SPLITS
+from tfpipe.data.augment import repetitions
+from tfpipe.data.counts import Counts
+from tfpipe.data.split import TRAIN, digests
+from tfpipe.data.token_table import read_shard, shard_path, write_shard
+from tfpipe.data.tokenizer_settings import TokenizerSettings
+
+ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was decided from all tokenized rows."""
+
+    dropped: np.ndarray
+    """`[n] int64`: ids of rows that are left out as duplicates"""
+    held_out: np.ndarray
+    """`[n] uint64`: of each held-out row, the first half of the digest of its tokens; empty where no row is altered"""
+    repeats: np.ndarray | None
+    """`[num_labels] float64`: how often a training row of each label is written; None: once"""
+
+
+def rows_path(tables: Path, name: str) -> Path:
+    """Where `[rows] ROW` of a block lie, beside its shards."""
+    return tables / ROWS / f"{name}.npy"
+
+
+class Finisher:
+    """A function that finishes the shards of a block; made once in each process."""
+
+    def __init__(self, config: Config, settings: TokenizerSettings, removal: Removal, made: Path, finished: Path):
+        self._seed, self._removal, self._made, self._finished = config.seed, removal, made, finished
+        self._unknown_id = settings.vocabulary.index(settings.unk_token)
+        self._altering = None
+        if config.data.augmentation is not None:
+            from tfpipe.data.altered_rows import AlteredRows  # TensorFlow, which nothing else here needs
+
+            self._altering = AlteredRows(config, settings)
+
+    def __call__(self, name: str) -> Counts:
+        """Writes the block's shards."""
+        counts, rows = Counts(), np.load(rows_path(self._made, name), allow_pickle=False)
+        for place, split in enumerate(SPLITS):
+            own = rows[rows["split"] == place]
+            kept = ~np.isin(own["row_id"], self._removal.dropped)
+            if not kept.any():
+                continue
+            source, target = (shard_path(each / split, name) for each in (self._made, self._finished))
+            batch, whole = read_shard(source), own["whole"].astype(np.int64)
+            expands = place == TRAIN and (self._altering is not None or self._removal.repeats is not None)
+            if not kept.all():
+                batch, whole = batch.filter(pa.array(kept)), whole[kept]
+            if expands:
+                batch, whole = self._expanded(batch, whole, counts)
+            if expands or not kept.all():
+                write_shard(target, batch)
+            else:
+                _link(source, target)
+            self._count(batch, whole, split, counts)
+        return counts
+
+    def _expanded(self, batch: pa.RecordBatch, whole: np.ndarray, counts: Counts) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Training rows, each with its repetitions and altered copies: the rows, and their tokens before the cut."""
+        texts, pairs = batch.column("text").to_pylist(), batch.column("text_pair").to_pylist()
+        digest = digests(texts, pairs if pairs[0] is not None else None, self._seed)
+        times = np.ones(len(texts), np.int64)
+        if self._removal.repeats is not None:
+            label = label_vectors(batch).argmax(axis=1)
+            wanted = zip(self._removal.repeats[label].tolist(), digest[:, 1].tolist(), strict=True)
+            times[:] = [repetitions(repeats, bits) for repeats, bits in wanted]
+            counts.totals["oversampled"] += int((times - 1).sum())
+        rows = np.repeat(np.arange(len(texts)), times)
+        if self._altering is not None:
+            copies, copies_whole, parents = self._altering(batch, whole, digest, rows, self._removal.held_out, counts)
+            joined = [pa.concat_arrays(columns) for columns in zip(batch.columns, copies.columns, strict=True)]
+            batch = pa.record_batch(joined, schema=batch.schema)
+            # After each row, and each of its repetitions, the copies that were made of it.
+            order = np.argsort(np.concatenate([np.arange(len(rows)), parents]), kind="stable")
+            rows = np.concatenate([rows, len(texts) + np.arange(len(parents))])[order]
+            whole = np.concatenate([whole, copies_whole])
+        batch = batch.take(pa.array(rows))
+        return _numbered(batch), whole[rows]
+
+    def _count(self, batch: pa.RecordBatch, whole: np.ndarray, split: str, counts: Counts) -> None:
+        ids = batch.column("input_ids")
+        lengths, tokens = np.diff(ids.offsets.to_numpy()), ids.values.to_numpy()
+        counts.totals["written"] += len(tokens)
+        counts.totals["unknown"] += int(np.count_nonzero(tokens == self._unknown_id))
+        counts.totals["cut"] += int((whole - lengths).sum())
+        counts.totals["rows_cut"] += int(np.count_nonzero(whole > lengths))
+        counts.rows[split] += batch.num_rows
+        for label, count in enumerate(np.count_nonzero(label_vectors(batch), axis=0).tolist()):
+            counts.labels[f"{split} {label}"] += count
+        for length, count in zip(*np.unique(whole, return_counts=True), strict=True):
+            counts.lengths[f"{split} {length}"] += int(count)
+
+
+def label_vectors(batch: pa.RecordBatch) -> np.ndarray:
+    """The labels of a shard's rows, `[rows, num_labels] float32`; at least one row."""
+    return batch.column("labels").flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+
+
+def _numbered(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows, those of one id numbered from 0 on in `copy`; they stand side by side."""
+    row_ids = batch.column("row_id").to_numpy()
+    first = np.flatnonzero(np.r_[True, row_ids[1:] != row_ids[:-1]])
+    copy = np.arange(len(row_ids)) - np.repeat(first, np.diff(np.r_[first, len(row_ids)]))
+    column = batch.schema.get_field_index("copy")
+    return batch.set_column(column, batch.schema.field(column), pa.array(copy, pa.int32()))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
