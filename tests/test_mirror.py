@@ -370,6 +370,21 @@ def test_another_fingerprint_does_not_go_on_from_it(machine, there):
         raise Killed
 
 
+def test_other_versions_do_not_go_on_from_it(machine, there, capsys):
+    run = machine("a")
+    train_until_killed(run, [7])
+    work = json.loads((run.path / "train" / "work.json").read_text())
+    write_json(run.path / "train" / "work.json", work | {"versions": work["versions"] | {"tensorflow": "2.19.0"}})
+    (there / "train").upload(run.path / "train", ["work.json"])
+    other = machine("b")
+    with pytest.raises(Killed), other.lock(), other.stage("train", fingerprint()) as stage:
+        assert restored(stage) is None and there.children() == []
+        checkpoint(stage, 2)
+        raise Killed
+    assert "  train begins anew, as it was begun with tensorflow 2.19.0\n" in capsys.readouterr().err
+    assert json.loads((there / "train" / "work.json").read_bytes()) == work
+
+
 def test_a_kill_at_any_write_of_a_checkpoint_leaves_the_old_or_the_new_one(machine, there, writes):
     run = machine("a")
     with run.lock(), pytest.raises(Killed), run.stage("train", fingerprint()) as stage:

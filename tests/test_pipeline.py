@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def reasons(config, run):
         if any(run.record(name) is None for name in stage.inputs if name in names):
             found[stage.name] = "reads a stage that is not done"
         else:
-            reason = run.why_redo(stage.name, pipeline._fingerprint(config, run, stage, names))
+            reason = pipeline._why_redo(config, run, stage.name, pipeline._fingerprint(config, run, stage, names))
             found |= {} if reason is None else {stage.name: reason}
     return found
 
@@ -125,6 +126,7 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
         ("export__serving_version", "2.19.1", {"export", "verify"}),
         ("seed", 1, {"prepare", "train", "prune", "quantize", "verify"}),
         ("data__max_length", 16, {"prepare", "train", "prune", "quantize"}),
+        ("data__label_names", {"1": "positive", "0": "negative"}, {"prepare"}),  # the order of the outputs
         ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
         ("encoder__sha256", "0" * 64, {"train"}),
         ("train__learning_rate", 1e-3, {"train"}),
@@ -177,6 +179,102 @@ def test_stages_of_another_run_are_taken_over(tiny_run, tmp_path, capsys):
     pipeline.run(changed(config, export__onnx_opset=18), run, until="export", others=[other])
     assert redone(capsys.readouterr().err) == ["export"] and times(directory) == before
     assert run.record("export") != other.record("export")
+
+
+def recorded_with(run, name, **changes):
+    """Writes other things into the record of a stage."""
+    record = read_json(run.path / name / "stage.json")
+    (run.path / name / "stage.json").write_text(json.dumps(sealed(record | changes)))
+
+
+def test_a_stage_that_was_made_by_other_libraries_holds_with_a_warning(copied_run, tmp_path, capsys):
+    config, run = copied_run
+    here = run.record("train")["versions"]
+    recorded_with(run, "prepare", versions=here | {"nltk": "1.0", "scikit-learn": "1.0"})  # not asked for
+    recorded_with(run, "train", versions=here | {"tensorflow": "2.19.0", "onnxruntime": "1.0"})
+    recorded_with(run, "export", versions=here | {"tf2onnx": "1.16.1", "onnx": "1.10.0", "rensa": "0.1"})
+    recorded_with(run, "verify", versions={name: each for name, each in here.items() if name != "onnxruntime"})
+    warnings = [
+        f"warning: train was made with tensorflow 2.19.0, {here['tensorflow']} is installed; "
+        "--redo train makes it again",
+        f"warning: export was made with tf2onnx 1.16.1 and onnx 1.10.0, {here['tf2onnx']} and {here['onnx']} are "
+        "installed; --redo export makes it again",
+    ]
+    pipeline.run(config, run)
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("warning")] == warnings
+    assert len(said) == 9 and said[said.index(warnings[0]) - 1] == "[2/7] train: up to date"
+    taking = RunDirectory(tmp_path / "taking")
+    pipeline.run(config, taking, until="train", others=[run])
+    assert capsys.readouterr().err.splitlines()[1:] == [f"[2/7] train: as in {run.path}", warnings[0]]
+
+
+def test_a_stage_that_works_in_another_way_now_is_done_again(copied_run, monkeypatch):
+    config, run = copied_run
+    stages = [replace(stage, version=2) if stage.name == "train" else stage for stage in pipeline.STAGES]
+    monkeypatch.setattr(pipeline, "STAGES", tuple(stages))
+    assert reasons(config, run) == {"train": "tfpipe changed how it works (1 -> 2)"}
+    monkeypatch.setattr(pipeline, "RELEASE", "0.2")
+    assert reasons(config, run) == dict.fromkeys(NAMES, "tfpipe 0.1 -> 0.2")
+
+
+def test_every_library_that_decides_an_output_is_recorded(tiny_run):
+    _, directory = tiny_run
+    recorded = read_json(directory / "train" / "stage.json")["versions"].keys()
+    named = {name for stage in pipeline.STAGES for name in stage.libraries}
+    assert named - recorded <= {"tensorflow-tpu"}  # on a TPU alone
+
+
+def test_a_training_that_was_helped_holds_under_the_same_help_alone(copied_run, tmp_path):
+    """`train.nonfinite` changes nothing where all is well, and the result where it is not."""
+    config, run = copied_run
+    skipping = changed(config, train__nonfinite="skip")
+    assert reasons(skipping, run).keys() == {"report"}
+    record = run.record("train")
+    recorded_with(run, "train", choices=record["choices"] | {"steps_left_out": [3], "nonfinite": "skip"})
+    assert "train" not in reasons(skipping, run)
+    said = "train.nonfinite: skip -> stop, and a loss or gradient was not finite"
+    assert reasons(config, run)["train"] == said
+    for asked, taken in ((config, None), (skipping, run.path)):
+        taking = RunDirectory(tmp_path / asked.train.nonfinite)
+        taking.path.mkdir()
+        (train,) = (stage for stage in pipeline.STAGES if stage.name == "train")
+        assert taking.adopt("prepare", pipeline._fingerprint(asked, run, pipeline.STAGES[0], NAMES), run)
+        assert (
+            pipeline._adopted(asked, taking, "train", pipeline._fingerprint(asked, run, train, NAMES), [run]) == taken
+        )
+
+
+def wordnet_of(directory, *words):
+    """WordNet's own files, of one synset of adjectives."""
+    directory.mkdir(exist_ok=True)
+    for part in ("noun", "verb", "adj", "adv"):
+        data = index = "  1 made up\n"
+        if part == "adj":
+            place = f"{len(data):08d}"
+            data += f"{place} 00 a {len(words):02x} {' '.join(f'{word} 0' for word in words)} 000 | made up  \n"
+            index += "".join(f"{word} a 1 0 1 0 {place}  \n" for word in sorted(words))
+        (directory / f"data.{part}").write_text(data)
+        (directory / f"index.{part}").write_text(index)
+        (directory / f"{part}.exc").write_text("")
+    return str(directory)
+
+
+def test_another_wordnet_is_other_data(tmp_path, tiny_encoder, capsys):
+    synonyms = {"copies": 1, "synonyms": 1.0, "wordnet": wordnet_of(tmp_path / "wordnet", "good", "great")}
+    config = tiny_config(write_reviews(tmp_path / "r.csv", 60), tiny_encoder, data__augmentation=synonyms)
+    run = RunDirectory(tmp_path / "run")
+    pipeline.run(config, run, until="prepare")
+    assert reasons(config, run).keys().isdisjoint({"prepare"})
+    wordnet_of(tmp_path / "wordnet", "good", "awful")
+    index, data = (str(tmp_path / "wordnet" / name) for name in ("index.adj", "data.adj"))
+    assert reasons(config, run)["prepare"] == f"content of {index}; content of {data}"
+    shutil.rmtree(tmp_path / "wordnet")
+    with pytest.raises(InputError, match=r"data\.augmentation\.wordnet: no index\.noun in .*wordnet-base"):
+        pipeline.run(config, run, until="prepare")
+    assert run.record("prepare") is not None  # nothing is removed before it can be made again
+    off = changed(config, data__augmentation={"copies": 1, "swap": 0.5})
+    assert "content of" not in reasons(off, run)["prepare"]
 
 
 @pytest.mark.parametrize(("name", "readers"), [(name, NAMES[n + 1 :]) for n, name in enumerate(NAMES)])

@@ -1,20 +1,23 @@
+import importlib.metadata
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+import tfpipe
 from tfpipe.errors import InputError
 from tfpipe.fingerprint import sealed
-from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_file, write_json, write_text
+from tfpipe.rundir import Fingerprint, RunDirectory, package_versions, sha256_of_file, write_json, write_text
 
 
 def fingerprint(epochs=1, files=None, inputs=None):
     settings = {"train": {"epochs": epochs, "precision": "auto"}, "seed": 0}
-    return Fingerprint(settings, files or {"rows.csv": "aa"}, inputs or {})
+    return Fingerprint(settings, files or {"rows.csv": "aa"}, inputs or {}, {"tfpipe": "0.1", "stage": 1})
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_a_stage_is_committed_when_its_block_ends_well(run):
     record = run.record("train")
     assert run.why_redo("train", fingerprint()) is None
     assert record["choices"] == {"precision": "float32"} and record["settings"] == fingerprint().settings
+    assert record["code"] == {"tfpipe": "0.1", "stage": 1}
     assert set(record["files_written"]) == {"model", "below/vocabulary"}
     assert record["files_written"]["model"] == {"sha256": sha256_of_file(stage.path / "model"), "size_bytes": 7}
     assert {child.name for child in stage.path.iterdir()} == {"model", "below", "logs", "stage.json"}
@@ -80,9 +84,38 @@ def test_work_under_another_fingerprint_is_cleared(run):
         assert not stage.checkpoints.exists() and not stage.logs.exists() and not (stage.path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        ("tensorflow", "2.19.0", "tensorflow 2.19.0"), ("tfpipe", "0.0.9", "tfpipe 0.0.9"),
+        ("python", "3.10.1", "python 3.10.1"), ("numpy", None, "no numpy"), ("gone", "1.0", "gone 1.0"),
+    ],
+)  # fmt: skip
+def test_work_under_other_versions_is_begun_anew_and_says_so(run, capsys, package, version, said):
+    stage = begin(run, fingerprint())
+    work = json.loads((stage.path / "work.json").read_text())
+    assert work == {"fingerprint": fingerprint().digest, "versions": dict(package_versions())}
+    work["versions"] = {name: each for name, each in (work["versions"] | {package: version}).items() if each}
+    write_json(stage.path / "work.json", work)
+    capsys.readouterr()
+    with run.stage("train", fingerprint()) as stage:
+        assert not stage.checkpoints.exists() and not stage.logs.exists() and not (stage.path / "model").exists()
+        assert json.loads((stage.path / "work.json").read_text())["versions"] == package_versions()
+    assert capsys.readouterr().err == f"  train begins anew, as it was begun with {said}\n"
+    assert run.record("train")["versions"] == package_versions()
+
+
+def test_the_version_of_tfpipe_is_that_of_the_code():
+    assert package_versions()["tfpipe"] == tfpipe.__version__
+    installed = {"tensorflow-text", "tokenizers", "rensa", "regex", "scikit-learn", "nltk", "datasets", "keras-nlp"}
+    for name in installed:
+        assert package_versions()[name] == importlib.metadata.version(name)
+
+
 def test_work_of_unknown_origin_is_cleared(run):
     stage = begin(run, fingerprint())
-    for content in ("", "[]", "{}", '{"fingerprint": null}', "\xff"):
+    digest = json.dumps({"fingerprint": fingerprint().digest})  # of before there were versions
+    for content in ("", "[]", "{}", '{"fingerprint": null}', "\xff", digest):
         (stage.path / "work.json").write_text(content)
         (stage.path / "model").write_text("model")
         with pytest.raises(ZeroDivisionError), run.stage("train", fingerprint()) as stage:
@@ -100,7 +133,8 @@ def test_doing_a_committed_stage_again_starts_from_nothing(run):
 
 def test_a_kill_between_the_two_records_leaves_a_commit_that_can_be_redone(run):
     stage = commit(run)
-    write_json(stage.path / "work.json", {"fingerprint": fingerprint().digest})
+    versions = run.record("train")["versions"]
+    write_json(stage.path / "work.json", {"fingerprint": fingerprint().digest, "versions": versions})
     assert run.why_redo("train", fingerprint()) is None
     (stage.path / "model").unlink()
     with pytest.raises(ZeroDivisionError), run.stage("train", fingerprint()):
@@ -212,8 +246,32 @@ def test_the_output_digest_covers_content_and_names_but_not_logs(run):
 def test_a_changed_setting_is_named_with_both_values(run):
     commit(run)
     assert run.why_redo("train", fingerprint(epochs=2)) == "train.epochs: 1 -> 2"
-    turned_off = Fingerprint({"train": None, "seed": 0}, {"rows.csv": "aa"}, {})
+    turned_off = replace(fingerprint(), settings={"train": None, "seed": 0})
     assert run.why_redo("train", turned_off) == 'train: {"epochs": 1, "precision": "auto"} -> null'
+
+
+def test_the_order_of_a_mapping_survives_a_record(run):
+    def named(*order):
+        return replace(fingerprint(), settings={"data.label_names": dict.fromkeys(order, "name")})
+
+    commit(run, begun=named("1", "0"))
+    assert list(run.record("train")["settings"]["data.label_names"]) == ["1", "0"]
+    assert run.why_redo("train", named("1", "0")) is None
+    assert run.why_redo("train", named("0", "1")) == "data.label_names: another order: 1, 0 -> 0, 1"
+
+
+def test_a_stage_that_works_in_another_way_is_done_again(run):
+    commit(run)
+    later = replace(fingerprint(), code={"tfpipe": "0.1", "stage": 2})
+    assert run.why_redo("train", later) == "tfpipe changed how it works (1 -> 2)"
+    other = RunDirectory(run.path.parent / "other")
+    other.path.mkdir()
+    assert not other.adopt("train", later, run) and other.adopt("train", fingerprint(), run)
+    record = json.loads((run.path / "train" / "stage.json").read_text())
+    del record["code"]
+    record["fingerprint"] = "of before there were versions"
+    write_json(run.path / "train" / "stage.json", sealed(record))
+    assert run.why_redo("train", fingerprint()) == "tfpipe: unknown version -> 0.1"
 
 
 def test_changed_files_and_inputs_are_named(run):
@@ -225,7 +283,7 @@ def test_changed_files_and_inputs_are_named(run):
     assert fingerprint(inputs={"prepare": "1", "prune": "3"}).difference(record) == "output of prune"
     several = fingerprint(epochs=3, files={"other.csv": "cc"}, inputs={"prepare": "2"}).difference(record)
     assert several == "train.epochs: 1 -> 3; content of other.csv; output of prepare"
-    assert Fingerprint(same.settings, {}, same.inputs).difference(record) == "fewer input files"
+    assert replace(same, files={}).difference(record) == "fewer input files"
 
 
 def test_a_file_that_only_moved_changes_nothing(run):

@@ -48,12 +48,15 @@ class Train(Section):
 
     epochs: PositiveFloat = Field(3.0, description="passes over the training rows")
     batch_size: PositiveInt = Field(
-        32, description="examples per optimizer step, over all replicas; packed: on average, as rows are a whole number"
+        32,
+        description="examples per optimizer step, over all replicas; packed: on average, and within an eighth, as rows "
+        "are a whole number",
     )
     batching: Literal["auto", "packed", "bucketed", "padded"] = Field(
         "auto",
         description="packed: several examples a row, one shape, hardly any padding; bucketed: an example a row, a few "
-        "lengths; padded: an example a row of data.max_length; auto: packed",
+        "lengths; padded: an example a row of data.max_length; auto: packed, or bucketed where whole rows would change "
+        "a small batch_size by more than an eighth",
     )
     row_length: Annotated[int, Field(ge=4, le=8192)] | None = Field(
         None, description="tokens of a packed row; null: the shortest from 64 on, of a few, that is filled to 90 %"

@@ -26,6 +26,7 @@ import numpy as np
 from tfpipe import keras_nlp_source
 from tfpipe.encoder_files import TOKEN_PATTERNS, directory_of, parse, parse_repository
 from tfpipe.errors import InputError
+from tfpipe.provenance import package_versions
 from tfpipe.rundir import sha256_of_file
 from tfpipe.transformers_source import (
     CONFIG,
@@ -200,13 +201,15 @@ def identity(source: str, weights: bool = True) -> dict[str, str]:
       weights: False leaves the weights out: config.json and tokenizer files only.
 
     Returns:
-      File -> SHA-256; for the hub, source -> commit; for a KerasNLP preset that is not a directory, the name itself
-      (which preset a name means depends on the version of keras-nlp).
+      File -> SHA-256; for the hub, source -> commit; for a KerasNLP preset that is not a directory, the name and the
+      version of keras-nlp, which decides what the name means.
     """
     kind, reference = parse(source)
     if kind == "keras-nlp":
         files = keras_nlp_source.preset_files(reference, weights)
-        return {str(path): sha256_of_file(path) for path in files} if files else {source: source}
+        if not files:
+            return {source: f"{source} of keras-nlp {package_versions().get('keras-nlp')}"}
+        return {str(path): sha256_of_file(path) for path in files}
     if kind == "hf":
         revision = parse_repository(source)[1]
         if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):

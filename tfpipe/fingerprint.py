@@ -1,7 +1,7 @@
 """What decides the output of a stage, as one digest; what differs from it, in words; a seal for what is recorded.
 
-Enters: settings, files from outside the run, outputs of earlier stages. Leaves: the digest under which a stage is
-committed and its work goes on.
+Enters: settings, files from outside the run, outputs of earlier stages, the version of the code. Leaves: the digest
+under which a stage is committed and its work goes on.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from tfpipe.escaping import printable
+
+_ABSENT = object()
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
@@ -23,8 +27,8 @@ def is_sealed(record: Any) -> bool:
     return isinstance(record, dict) and record.get("sha256") == sealed(record)["sha256"]
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _digest(value: Any, sort_keys: bool = True) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -34,35 +38,66 @@ class Fingerprint:
     settings: dict[str, Any]
     """dotted path -> value as requested"""
     files: dict[str, str]
-    """file read from outside the run -> SHA-256 (or a hub revision)"""
+    """file read from outside the run -> SHA-256 (or a hub revision), in the order in which the stage reads them"""
     inputs: dict[str, str]
     """stage read -> digest of its output"""
+    code: dict[str, str | int] = field(default_factory=dict)
+    """`tfpipe` -> its major and minor version; `stage` -> the version of what the stage does"""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the three parts. Where a file lies does not matter, only what it holds."""
-        parts = {"settings": self.settings, "files": sorted(self.files.values()), "inputs": self.inputs}
-        return _digest(parts)
+        """SHA-256 over the four parts. Where a file lies does not matter, only what it holds.
+
+        The order of a mapping that a user wrote counts: that of `data.label_names` is the order of the outputs.
+        """
+        named = (sorted(part.items()) for part in (self.settings, self.inputs, self.code))
+        return _digest([*named, list(self.files.values())], sort_keys=False)
 
     def difference(self, record: dict[str, Any]) -> str:
         """Says in one line how a stage's record differs from this fingerprint."""
+        settings, inputs = record.get("settings", {}), record.get("inputs", {})
         changes = [
-            f"{key}: {json.dumps(old)} -> {json.dumps(new)}"
-            for key, old, new in _changed_leaves(record.get("settings", {}), self.settings)
+            *_changed_code(record.get("code"), self.code),
+            *(
+                change
+                for name in {**settings, **self.settings}
+                for change in _changed_values(settings.get(name, _ABSENT), self.settings.get(name, _ABSENT), name)
+            ),
+            *_changed_files(record.get("files", {}), self.files),
+            *(f"output of {name}" for name in {**inputs, **self.inputs} if inputs.get(name) != self.inputs.get(name)),
         ]
-        if sorted(record.get("files", {}).values()) != sorted(self.files.values()):
-            changed = [path for path, digest in self.files.items() if digest not in record.get("files", {}).values()]
-            changes += [f"content of {path}" for path in changed] or ["fewer input files"]
-        before = record.get("inputs", {})
-        changes += [
-            f"output of {name}" for name in {**before, **self.inputs} if before.get(name) != self.inputs.get(name)
-        ]
-        return "; ".join(changes) or "an unreadable record"
+        return printable("; ".join(changes)) or "an unreadable record"
 
 
-def _changed_leaves(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _changed_code(old: Any, new: dict[str, str | int]) -> Iterator[str]:
+    old = old if isinstance(old, dict) else {}
+    if old.get("tfpipe") != new.get("tfpipe"):
+        before = f" {old['tfpipe']}" if "tfpipe" in old else ": unknown version"
+        yield f"tfpipe{before} -> {new.get('tfpipe')}"
+    elif old.get("stage") != new.get("stage"):
+        yield f"tfpipe changed how it works ({old.get('stage')} -> {new.get('stage')})"
+
+
+def _changed_values(old: Any, new: Any, key: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
-            yield from _changed_leaves(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif old != new:
-        yield key, old, new
+            yield from _changed_values(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{key}.{name}")
+        if old.keys() == new.keys() and list(old) != list(new):
+            yield f"{key}: another order: {', '.join(old)} -> {', '.join(new)}"
+    elif _shown(old) != _shown(new):
+        yield f"{key}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value)
+
+
+def _changed_files(old: dict[str, str], new: dict[str, str]) -> Iterator[str]:
+    if list(old.values()) == list(new.values()):
+        return
+    changed = [path for path, digest in new.items() if digest not in old.values()]
+    changed = changed or [path for path, digest in new.items() if old.get(path, digest) != digest]
+    if changed or len(old) == len(new):
+        yield from (f"content of {path}" for path in changed or ["the input files, in another order"])
+    else:
+        yield f"{'fewer' if len(new) < len(old) else 'more'} input files"

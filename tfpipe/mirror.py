@@ -61,7 +61,7 @@ class Mirror:
         record = parse_record(content, local)
         if record is None:
             return False
-        if content != _content(local / RECORD):
+        if content != content_of(local / RECORD):
             (local / RECORD).unlink(missing_ok=True)
             for file in files_below(local):
                 hidden = Path(file).name.startswith(".")  # what another reader is just copying
@@ -78,12 +78,9 @@ class Mirror:
         """Copies files of a committed stage here: relative names, and their sizes in bytes."""
         (self.remote / name).download(self.path / name, sizes)
 
-    def begun(self, name: str) -> str | None:
-        """The fingerprint under which work on a stage goes on there; None where there is none to go on from."""
-        try:
-            return json.loads((self.remote / name / WORK_RECORD).read_bytes() or "null")["fingerprint"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
+    def begun(self, name: str) -> dict[str, Any] | None:
+        """Reads what work on a stage goes on under there, see `parse_work`; None where there is none to go on from."""
+        return parse_work((self.remote / name / WORK_RECORD).read_bytes())
 
     def take_work(self, name: str) -> None:
         """Makes the work on a stage here, its checkpoints, the one that is kept there; where none is, it stays."""
@@ -91,7 +88,7 @@ class Mirror:
         content = (source / WORK_RECORD).read_bytes()
         if content is None:
             return
-        if content != _content(local / WORK_RECORD) or not (source / CHECKPOINTS).holds(local / CHECKPOINTS):
+        if content != content_of(local / WORK_RECORD) or not (source / CHECKPOINTS).holds(local / CHECKPOINTS):
             (local / WORK_RECORD).unlink(missing_ok=True)
             (source / CHECKPOINTS).replace(local / CHECKPOINTS)
             logs = {f"{LOGS}/{file}": size for file, size in (source / LOGS).files().items()}
@@ -184,6 +181,21 @@ def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
     return record
 
 
+def parse_work(content: bytes | None) -> dict[str, Any] | None:
+    """Reads what work in progress was begun under, from the content of `work.json`; None where that is not whole.
+
+    Returns:
+      `fingerprint` and `versions`: as in a stage's record.
+    """
+    try:
+        work = json.loads(content or "null")
+    except (ValueError, RecursionError):
+        return None
+    kinds = (("fingerprint", str), ("versions", dict))
+    whole = isinstance(work, dict) and all(isinstance(work.get(name), kind) for name, kind in kinds)
+    return work if whole else None
+
+
 def _is_whole(record: dict[str, Any]) -> bool:
     """Whether a record has what is read of it, each of its kind."""
     kinds = {"fingerprint": str, "output": str} | dict.fromkeys(("settings", "files", "inputs", "choices"), dict)
@@ -203,7 +215,8 @@ def _is_whole(record: dict[str, Any]) -> bool:
     return all(isinstance(text, str) for text in [*texts, *published.values()])
 
 
-def _content(path: Path) -> bytes | None:
+def content_of(path: Path) -> bytes | None:
+    """Reads a file; None where that can't be done."""
     try:
         return path.read_bytes()
     except OSError:

@@ -26,12 +26,14 @@ from tfpipe import encoder_source
 from tfpipe.compress.feasible import check_feasible
 from tfpipe.config import Config, Train
 from tfpipe.config_compress import Distill
-from tfpipe.config_data import Data
+from tfpipe.config_data import Augmentation, Data
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
-from tfpipe.data import sources
+from tfpipe.data import augment, sources
 from tfpipe.errors import InputError
-from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, write_text
+from tfpipe.escaping import printable
+from tfpipe.provenance import RELEASE, other_versions
+from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, sha256_of_file, write_text
 from tfpipe.train.cluster import workers_of
 
 
@@ -50,6 +52,10 @@ class Stage:
     """stages that it reads; one that the configuration turns off is left out"""
     files: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
     """files that it reads from outside the run, with their SHA-256"""
+    version: int = 1
+    """raised when the same settings and inputs come to give another output: CONTRIBUTING.md says when"""
+    libraries: tuple[str, ...] = ()
+    """packages that make its output: what was made with other versions of them still holds, and a run says so"""
     trains: bool = False
     """whether it is done by all workers of a training, where there are several; the chief does the others"""
     publishes: bool = False
@@ -57,7 +63,24 @@ class Stage:
 
 
 def _data_files(config: Config) -> dict[str, str]:
-    return {**sources.identity(config.data), **encoder_source.identity(config.encoder.source, weights=False)}
+    return {
+        **sources.identity(config.data),
+        **encoder_source.identity(config.encoder.source, weights=False),
+        **_wordnet_files(config.data.augmentation),
+    }
+
+
+def _wordnet_files(settings: Augmentation | None) -> dict[str, str]:
+    """What synonyms come from: the files that `augment` and NLTK read, the lists of irregular forms among them."""
+    if settings is None or not settings.synonyms:
+        return {}
+    directory = Path(settings.wordnet)
+    if not all((directory / name).is_file() for name in augment._WORDNET_FILES):
+        augment.wordnet.cache_clear()  # an earlier run of this process may have found them
+        augment.wordnet(settings.wordnet)  # says what is missing
+    irregular = (directory / f"{part}.exc" for part in ("noun", "verb", "adj", "adv"))
+    paths = [*(directory / name for name in augment._WORDNET_FILES), *filter(Path.is_file, irregular)]
+    return {str(path): sha256_of_file(path) for path in paths}
 
 
 def _encoder_files(config: Config) -> dict[str, str]:
@@ -100,14 +123,33 @@ def _quantize_also(config: Config) -> tuple[str, ...]:
 # How the work is spread changes no row.
 _DATA = tuple(f"data.{name}" for name in Data.model_fields if name not in ("workers", "runner", "runner_options"))
 
+_KERAS = ("tensorflow", "tensorflow-tpu", "tf-keras", "numpy")
+_TF_MOT = (*_KERAS, "tensorflow-model-optimization")
+
+# Libraries that make something of an output only where a configuration asks for it.
+_ASKED_FOR: dict[str, Callable[[Config], bool]] = {
+    "rensa": lambda config: config.data.duplicates.near is not False,
+    "scikit-learn": lambda config: config.data.cleaning.stop_words == "english",
+    "nltk": lambda config: config.data.augmentation is not None and config.data.augmentation.synonyms > 0.0,
+    "datasets": lambda config: "hf:" in str(config.data.source),
+    "tensorflow-datasets": lambda config: "tfds:" in str(config.data.source),
+}
+
 STAGES = (
-    Stage("prepare", "tfpipe.data.prepare", ("task", "seed", *_DATA), files=_data_files),
+    Stage(
+        "prepare",
+        "tfpipe.data.prepare",
+        ("task", "seed", *_DATA),
+        files=_data_files,
+        libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),
+    ),
     Stage(
         "train",
         "tfpipe.train.train",
         ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
         inputs=("prepare",),
         files=_encoder_files,
+        libraries=_KERAS,
         trains=True,
     ),
     Stage(
@@ -116,6 +158,7 @@ STAGES = (
         ("task", "seed", "data.max_length", "distill", *_TRAIN),
         inputs=("prepare", "train"),
         files=_student_files,
+        libraries=_KERAS,
         trains=True,
     ),
     Stage(
@@ -123,6 +166,7 @@ STAGES = (
         "tfpipe.compress.prune",
         ("task", "seed", "data.max_length", "prune", *_TEACHING, "train.precision", *_TRAINING),
         inputs=("prepare", "train", "distill"),
+        libraries=_TF_MOT,
         trains=True,
     ),
     Stage(
@@ -131,14 +175,22 @@ STAGES = (
         ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         also=_quantize_also,
         inputs=("prepare", "train", "distill", "prune"),
+        libraries=_TF_MOT,
         trains=True,
     ),
-    Stage("export", "tfpipe.export.export", ("export", "data.text_pair_column"), inputs=_MODELS),
+    Stage(
+        "export",
+        "tfpipe.export.export",
+        ("export", "data.text_pair_column"),
+        inputs=_MODELS,
+        libraries=("tensorflow", "tf-keras", "tensorflow-text", "tf2onnx", "onnx"),
+    ),
     Stage(
         "verify",
         "tfpipe.evaluate.verify",
         ("name", "task", "seed", "verify", "budget", "export.serving_version", "data.text_pair_column"),
         inputs=(*_MODELS, "export"),
+        libraries=("onnxruntime", "tensorflow", "tensorflow-text"),
         publishes=True,
     ),
     Stage(
@@ -234,12 +286,14 @@ def _bring_up_to_date(
         names = [stage.name for stage in stages]
         for number, stage in enumerate(stages, start=1):
             fingerprint = _fingerprint(config, run, stage, names)
-            reason = "asked for by --redo" if stage.name == redo else run.why_redo(stage.name, fingerprint)
+            reason = "asked for by --redo" if stage.name == redo else _why_redo(config, run, stage.name, fingerprint)
             taken = reason and stage.name != redo and not stage.publishes
             if reason is None:
                 say(f"[{number}/{len(stages)}] {stage.name}: up to date")
-            elif taken and (other := _adopted(run, stage.name, fingerprint, others)):
+                _warn_of_other_versions(config, run, stage)
+            elif taken and (other := _adopted(config, run, stage.name, fingerprint, others)):
                 say(f"[{number}/{len(stages)}] {stage.name}: as in {other}")
+                _warn_of_other_versions(config, run, stage)
             else:
                 say(f"[{number}/{len(stages)}] {stage.name}: {reason}")
                 work = importlib.import_module(stage.module)
@@ -270,8 +324,35 @@ def _earlier_results_named(config: Config, run: RunDirectory) -> Iterator[None]:
                 say(f"warning: {', '.join(earlier)} {'are' if earlier[1:] else 'is'} of an earlier run")
 
 
-def _adopted(run: RunDirectory, name: str, fingerprint: Fingerprint, others: Sequence[RunDirectory]) -> Path | None:
-    return next((other.path for other in others if run.adopt(name, fingerprint, other)), None)
+def _why_redo(config: Config, run: RunDirectory, name: str, fingerprint: Fingerprint) -> str | None:
+    """None where a stage holds, else the reason why it must be done.
+
+    `train.nonfinite` is not in the fingerprint: it changes nothing where all goes well, and a training that stopped may
+    go on under another one. Where it did something, the result is that of this way alone, and the record says so.
+    """
+    reason = run.why_redo(name, fingerprint)
+    helped = None if reason else run.record(name)["choices"].get("nonfinite")
+    if helped in (None, config.train.nonfinite):
+        return reason
+    return f"train.nonfinite: {helped} -> {config.train.nonfinite}, and a loss or gradient was not finite"
+
+
+def _adopted(
+    config: Config, run: RunDirectory, name: str, fingerprint: Fingerprint, others: Sequence[RunDirectory]
+) -> Path | None:
+    hold = (other for other in others if _why_redo(config, other, name, fingerprint) is None)
+    return next((other.path for other in hold if run.adopt(name, fingerprint, other)), None)
+
+
+def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> None:
+    """Says where what holds was made with other versions of the libraries that make it."""
+    used = [name for name in stage.libraries if _ASKED_FOR.get(name, lambda config: True)(config)]
+    others = other_versions(run.record(stage.name).get("versions"), used)
+    both = [(name, old, new) for name, (old, new) in others.items() if old is not None and new is not None]
+    if both:
+        made = " and ".join(f"{name} {old}" for name, old, _ in both)
+        here = " and ".join(new for _, _, new in both) + (" is" if len(both) == 1 else " are") + " installed"
+        say(printable(f"warning: {stage.name} was made with {made}, {here}; --redo {stage.name} makes it again"))
 
 
 def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[str]) -> Fingerprint:
@@ -279,4 +360,5 @@ def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[st
         settings={path: setting(config, path) for path in (*stage.settings, *stage.also(config))},
         files=stage.files(config),
         inputs={name: run.record(name)["output"] for name in stage.inputs if name in names},
+        code={"tfpipe": RELEASE, "stage": stage.version},
     )

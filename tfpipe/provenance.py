@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tfpipe import __version__
 
 _RECORDED_PACKAGES = (
-    "tfpipe", "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text",
-    "tensorflow-model-optimization", "tf2onnx", "onnx", "onnxruntime", "transformers", "keras-nlp", "numpy", "pyarrow",
+    "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text", "tensorflow-model-optimization",
+    "tf2onnx", "onnx", "onnxruntime", "transformers", "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
+    "rensa", "regex", "scikit-learn", "nltk", "datasets", "tensorflow-datasets",
 )  # fmt: skip
 
+RELEASE = ".".join(__version__.split(".")[:2])
+"""major and minor version of tfpipe: part of every fingerprint"""
 
-def package_versions() -> dict[str, str]:
-    """Versions of what decides a result, Python included."""
-    versions = {"python": platform.python_version()}
+
+@functools.cache
+def package_versions() -> Mapping[str, str]:
+    """Versions of what decides a result, Python included; read from packages' metadata, none is imported."""
+    # tfpipe's own from the code that runs: the metadata of an editable installation may be those of another time.
+    versions = {"python": platform.python_version(), "tfpipe": __version__}
     for package in _RECORDED_PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return versions
+    return MappingProxyType(versions)
+
+
+def other_versions(recorded: Any, packages: Iterable[str] | None = None) -> dict[str, tuple[Any, str | None]]:
+    """Compares the versions in a record with those here.
+
+    Args:
+      recorded: package -> version, as `package_versions` had them; a damaged record may hold anything.
+      packages: those that are compared; None: all.
+
+    Returns:
+      Package -> version in the record and version here, None where there is none; of those that differ.
+    """
+    before, here = recorded if isinstance(recorded, dict) else {}, package_versions()
+    pairs = {name: (before.get(name), here.get(name)) for name in packages or {**before, **here}}
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
 
 def machine() -> str:

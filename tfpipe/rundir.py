@@ -1,9 +1,10 @@
 """The run directory: lock, fingerprint, commit, resume.
 
 A stage lives in `<run>/<stage>/` and is committed when its `stage.json` is there, which is written last and atomically.
-What lies in a stage's directory without it is work in progress: continued when it was begun under the same fingerprint,
-else cleared. A fingerprint is made of the settings that the stage reads, as requested, of the SHA-256 of the files that
-it reads from outside, and of the output digests of the stages before it (`fingerprint.py`).
+What lies in a stage's directory without it is work in progress: continued when it was begun under the same fingerprint
+by the same versions of tfpipe, Python and the libraries, else cleared. A fingerprint is made of the settings that the
+stage reads, as requested, of the SHA-256 of the files that it reads from outside, of the output digests of the stages
+before it, and of the version of what the stage does (`fingerprint.py`).
 
 Inside a stage's directory `checkpoints/` is work (removed at the commit) and `logs/` is for people (kept, not part of
 the output); everything else is output and hashed.
@@ -31,9 +32,20 @@ from typing import Any
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.escaping import printable
 from tfpipe.fingerprint import Fingerprint, sealed
-from tfpipe.mirror import CHECKPOINTS, LOGS, RECORD, SAVED_MODEL, WORK_RECORD, Mirror, parse_record
-from tfpipe.provenance import machine, package_versions
+from tfpipe.mirror import (
+    CHECKPOINTS,
+    LOGS,
+    RECORD,
+    SAVED_MODEL,
+    WORK_RECORD,
+    Mirror,
+    content_of,
+    parse_record,
+    parse_work,
+)
+from tfpipe.provenance import machine, other_versions, package_versions
 from tfpipe.remote import Remote, files_below
 
 NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
@@ -234,22 +246,23 @@ class RunDirectory:
 
     @contextmanager
     def stage(self, name: str, fingerprint: Fingerprint) -> Iterator[StageDirectory]:
-        """Work on a stage: continues what was begun under the same fingerprint, commits when the block ends well."""
+        """Works on a stage: continues what was begun under the same fingerprint and by the same versions of everything.
+
+        Commits when the block ends well.
+        """
         path = self.path / name
         assert self._mirror is None or self._locked, "a remote run is written under its lock alone"
         self.record(name)  # of a remote run, brings its work
         inputs = {other: self.verified(other) for other in fingerprint.inputs}  # before anything is removed
         (path / RECORD).unlink(missing_ok=True)
-        try:
-            begun = json.loads((path / WORK_RECORD).read_text(encoding="utf-8"))["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            begun = None
+        work = {"fingerprint": fingerprint.digest, "versions": dict(package_versions())}
+        goes_on = _goes_on(name, parse_work(content_of(path / WORK_RECORD)), work)
         if self._mirror is not None:
-            self._mirror.begin(name, anew=begun != fingerprint.digest)
-        if begun != fingerprint.digest:
+            self._mirror.begin(name, anew=not goes_on)
+        if not goes_on:
             _remove(path)
             path.mkdir(parents=True)
-            write_json(path / WORK_RECORD, {"fingerprint": fingerprint.digest})
+            write_json(path / WORK_RECORD, work)
         stage = StageDirectory(name, path, inputs, mirror=self._mirror)
         stage.clear_output()
         started = time.monotonic()
@@ -272,10 +285,11 @@ class RunDirectory:
             "settings": fingerprint.settings,
             "files": fingerprint.files,
             "inputs": fingerprint.inputs,
+            "code": fingerprint.code,
             "seconds": round(time.monotonic() - started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "machine": machine(),
-            "versions": package_versions(),
+            "versions": work["versions"],
             "choices": stage.choices,
             "files_written": files,
             "output": _digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
@@ -310,7 +324,10 @@ class RunDirectory:
             return committed
         record = None if committed else self._local_record(name)
         # A kill between the two commits. What published is done again: its versions may be another machine's by now.
-        ours = record is not None and mirror.begun(name) in (None, record.get("fingerprint"))
+        ours = record is not None and mirror.begun(name) in (
+            None,
+            {part: record.get(part) for part in ("fingerprint", "versions")},
+        )
         if ours and "published" not in record.get("choices", {}) and not self._changed(name, record["files_written"]):
             say(f"  {name} was committed on this machine alone")
             mirror.commit(name, record)
@@ -319,6 +336,15 @@ class RunDirectory:
             mirror.take_work(name)
         self._settled.add(name)
         return True
+
+
+def _goes_on(name: str, begun: dict[str, Any] | None, now: dict[str, Any]) -> bool:
+    """Tells whether work that was begun may go on, and says so where versions alone stand against it."""
+    if begun is not None and begun["fingerprint"] == now["fingerprint"] and begun != now:
+        others = other_versions(begun["versions"])
+        shown = (f"no {package}" if old is None else f"{package} {old}" for package, (old, _) in others.items())
+        say("  " + printable(f"{name} begins anew, as it was begun with {', '.join(shown)}"))
+    return begun == now
 
 
 def sha256_of_directory(path: Path) -> str:

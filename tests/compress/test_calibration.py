@@ -13,8 +13,10 @@ from tfpipe.compress.calibration import (
     min_max_ranges,
     percentile_ranges,
 )
-from tfpipe.compress.grid import nudged
+from tfpipe.compress.fake_quantization import quantization_aware
+from tfpipe.compress.grid import kernels_by_point, nudged, quantized
 from tfpipe.data.token_table import TokenTable
+from tfpipe.errors import InputError
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, load_classifier, set_weights
@@ -85,6 +87,58 @@ def test_percentile_is_that_of_all_values_to_a_bin(model, rows, values, percenti
         expected = np.percentile(every, [100.0 - percentile, percentile], method="inverted_cdf")
         width = float(every.max() - every.min()) / BINS
         assert found[name] == pytest.approx(expected, abs=3 * width), name
+
+
+@pytest.fixture
+def altered(model):
+    """A function that gives the model other weights, until the end of the test."""
+    before = get_weights(model)
+    yield lambda **changes: set_weights(model, before | changes)
+    set_weights(model, before)
+
+
+RANGES = [min_max_ranges, lambda model, rows: percentile_ranges(model, rows, 99.9)]
+
+
+@pytest.mark.parametrize("ranges_of", RANGES)
+@pytest.mark.parametrize(("bias", "constant"), [(-50.0, 0.0), (0.3, 0.185), (-0.3, -0.115), (1e-38, 0.0)])
+def test_a_constant_has_a_range_that_holds_zero(tiny_run, model, rows, altered, ranges_of, bias, constant):
+    """A layer that is off, or always the same: its range is empty, and all that reads one must answer."""
+    dense, point = "bert.encoder.layer.1.intermediate.dense", "encoder.layer.1.output.input"
+    weights = get_weights(model)
+    kernel, biases = np.zeros_like(weights[f"{dense}.weight"]), np.full_like(weights[f"{dense}.bias"], bias)
+    altered(**{f"{dense}.weight": kernel, f"{dense}.bias": biases})
+    ranges = ranges_of(model, rows)
+    assert ranges[point] == pytest.approx((min(constant, 0.0), max(constant, 0.0)), abs=1e-3)
+    assert all(np.isfinite(bounds).all() and bounds[0] <= 0.0 <= bounds[1] for bounds in ranges.values())
+    batch = next(iter(rows))
+    plain, probe = model(model_inputs(batch), training=False).numpy(), Probe(model)
+    probe.switch_on({point: nudged(*ranges[point])})
+    assert probe.model(model_inputs(batch), training=False).numpy() == pytest.approx(plain, abs=1e-2)
+    assert all(np.isfinite(value) for value in damage_by_layer(model, rows, ranges, "single_label").values())
+    aware = quantization_aware(model, ranges)
+    assert np.isfinite(aware(model_inputs(batch), training=True).numpy()).all()
+    kernels = [name for names in kernels_by_point(weights).values() for name in names]
+    classifier = quantized(load_classifier(tiny_run[1] / "train"), get_weights(model), ranges, kernels)
+    assert all(np.isfinite(value).all() for value in classifier.weights.values())
+
+
+@pytest.mark.parametrize("ranges_of", RANGES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_has_no_range(model, rows, altered, ranges_of, value):
+    name = "bert.encoder.layer.0.output.LayerNorm.bias"
+    altered(**{name: np.full_like(get_weights(model)[name], value)})
+    with pytest.raises(InputError, match=r"quantize: what passes encoder\.layer\.1\.\S+ is NaN or infinite on the cal"):
+        ranges_of(model, rows)
+
+
+@pytest.mark.parametrize("ranges_of", RANGES)
+def test_one_row_is_a_step(model, tiny_run, ranges_of):
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    one = CalibrationRows(table, training_plan(config, table, table)[0], 1)
+    assert one.steps == len(list(one)) == 1
+    assert all(low < high for low, high in ranges_of(model, one).values())
 
 
 def test_a_probe_is_the_model_until_it_is_switched_on(model, rows):

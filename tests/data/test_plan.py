@@ -164,6 +164,55 @@ def test_rows_of_a_batch_can_be_shared(batch_size):
     assert batching.rows >= 1 and abs(batching.rows - exact) <= max(1, 0.1 * exact)
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.integers(1, 40) | st.integers(1, 520), min_size=1, max_size=300),
+    st.integers(1, 40) | st.integers(1, 300),
+    st.sampled_from(["auto", "packed", "bucketed", "padded"]),
+    st.sampled_from([None, None, 520, 2048]),
+)
+def test_a_step_has_batch_size_examples(lengths, batch_size, requested, row_length):
+    """Within an eighth, on average over all orders of the rows; exactly, where a row has one example."""
+    lengths = np.array(lengths, np.int32)
+    batching, words = choose_batching(requested, lengths, batch_size=batch_size, max_length=520, row_length=row_length)
+    evaluated = plan_evaluation(lengths, batching).examples
+    rows = int((evaluated >= 0).any(axis=-1).sum())
+    examples = batching.rows * len(lengths) / rows
+    assert abs(examples - batch_size) <= batch_size / 8 + 1e-9, words
+    if batching.kind == "packed":
+        assert f"{examples:.1f} examples a step" in words and requested in ("packed", "auto")
+        assert row_length in (None, *batching.row_lengths)
+    else:
+        assert batching.rows == batch_size and (requested, row_length) != ("auto", 520)
+    if len(lengths) >= 2 * batch_size and batching.kind != "packed":
+        plan = Plan(lengths, batching, 0)
+        counts = [plan.examples_before(n + 1) - plan.examples_before(n) for n in range(plan.steps_per_epoch)]
+        assert sorted(counts)[1:] == [batch_size] * (len(counts) - 1)
+
+
+def test_usual_batches_are_what_they_were():
+    """Of short texts and of long ones, as before small batch sizes were kept."""
+    long = np.clip(np.random.default_rng(1).lognormal(5.4, 0.6, 3000), 10, 512).astype(np.int32)
+    for requested in ("auto", "packed"):
+        for lengths, batch_size, rows, row_length in (
+            *((skewed(500), *each, 64) for each in ((16, 7), (32, 14), (64, 28), (128, 56))),
+            *((long, *each, 512) for each in ((16, 8), (32, 16), (64, 32))),
+        ):
+            batching, _ = choose_batching(requested, lengths, batch_size=batch_size, max_length=512)
+            assert batching == Batching("packed", rows, 4, (row_length,))
+
+
+def test_one_long_text_does_not_change_the_batch_size():
+    lengths = np.append(np.full(2000, 20, np.int32), 512).astype(np.int32)
+    for batch_size in (1, 4, 16, 32):
+        batching, words = choose_batching("auto", lengths, batch_size=batch_size, max_length=512)
+        assert batching == Batching("bucketed", batch_size, 1, bucket_lengths_for(512))
+        assert words.endswith("tokens, as packed rows of 512 would make it 24.7 examples a step")
+    batching, words = choose_batching("packed", lengths, batch_size=16, max_length=512)
+    assert batching == Batching("packed", 1, 16, (512,)) and words.endswith("62.8% of them real, 15.9 examples a step")
+    assert choose_batching("auto", lengths, batch_size=24, max_length=512)[0].kind == "packed"
+
+
 def test_bucketed_and_padded_have_an_example_a_row():
     lengths = skewed(100)
     batching, words = choose_batching("bucketed", lengths, batch_size=8, max_length=64)

@@ -16,11 +16,20 @@ from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
 from tfpipe.fingerprint import sealed
 from tfpipe.published import find_saved_model
-from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, sha256_of_directory, sha256_of_file
+from tfpipe.rundir import (
+    Fingerprint,
+    RunDirectory,
+    StageDirectory,
+    package_versions,
+    sha256_of_directory,
+    sha256_of_file,
+)
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
-FINGERPRINT = Fingerprint({"seed": 0, "train": {"epochs": 1}}, {"rows.csv": "0" * 64}, {})
+FINGERPRINT = Fingerprint(
+    {"seed": 0, "train": {"epochs": 1}}, {"rows.csv": "0" * 64}, {}, {"tfpipe": "0.1", "stage": 1}
+)
 RECORD_VALUES = (
     *VALUES,
     {"serving/dense/1": "00"},
@@ -94,6 +103,7 @@ def test_stage_records(committed, tmp_path):
 def test_work_records(tmp_path):
     run = RunDirectory(tmp_path / "run")
     stage = run.path / "train"
+    work = {"fingerprint": FINGERPRINT.digest, "versions": dict(package_versions())}
 
     def check(content: bytes) -> bool:
         shutil.rmtree(stage, ignore_errors=True)
@@ -101,15 +111,15 @@ def test_work_records(tmp_path):
         (stage / "checkpoints" / "kept").write_text("x")
         (stage / "work.json").write_bytes(content)
         try:
-            begun = json.loads(content)["fingerprint"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            begun = json.loads(content)
+        except (ValueError, RecursionError):
             begun = None
         with pytest.raises(ZeroDivisionError), run.stage("train", FINGERPRINT) as directory:
-            assert (directory.checkpoints / "kept").exists() == (begun == FINGERPRINT.digest)
+            assert (directory.checkpoints / "kept").exists() == (begun == work)
             raise ZeroDivisionError
-        return begun != FINGERPRINT.digest
+        return begun != work
 
-    fuzz("work.json", records({"fingerprint": FINGERPRINT.digest}), check, [b"[" * 100_000])
+    fuzz("work.json", records(work), check, [b"[" * 100_000])
 
 
 class Model(tf.Module):

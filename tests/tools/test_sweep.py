@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from tfpipe.config_file import dump_config, load_config
+from tfpipe.config_file import dump_config, load_config, read_yaml
 from tfpipe.errors import GateError, InputError
 from tfpipe.rundir import RunDirectory
 from tfpipe.tools import sweep
-from tfpipe.tools.sweep import parse_axis, slug
+from tfpipe.tools.sweep import as_yaml, parse_axis, slug
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,14 @@ from tfpipe.tools.sweep import parse_axis, slug
 )
 def test_axes(text, expected):
     assert parse_axis(text) == expected
+
+
+def test_a_mapping_keeps_its_order():
+    """That of the names is that of the outputs: two orders are two points."""
+    name, values = parse_axis("data.label_names={1: good, 0: bad},{0: bad, 1: good}")
+    assert [list(value) for value in values] == [[1, 0], [0, 1]]
+    assert [as_yaml(value) for value in values] == ["{1: good, 0: bad}", "{0: bad, 1: good}"]
+    assert [list(read_yaml(as_yaml(value), where=name)) for value in values] == [[1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -548,7 +548,7 @@ def test_a_step_with_faulty_data_is_left_out(do_fit, faulty, tmp_path, capsys, p
     recipe = with_settings(replace(RECIPE, epochs=2.0), nonfinite=policy, nonfinite_limit=2)
     result = do_fit(tmp_path / "both", recipe, training=faulty)
     assert result.stage.choices["steps_left_out"] == steps_of(faulty, FAULTY)
-    assert "steps_slowed" not in result.stage.choices
+    assert "steps_slowed" not in result.stage.choices and result.stage.choices["nonfinite"] == policy
     assert capsys.readouterr().err.count("; the step is left out") == 2
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert all(np.isfinite(value).all() for value in get_weights(result.model).values())
@@ -601,6 +601,7 @@ def test_a_rollback_goes_on_at_half_the_rate(do_fit, tmp_path, monkeypatch, caps
     printed = capsys.readouterr().err
     assert "back to the checkpoint of step 3, and on at 0.5 of the learning rate" in printed  # the last evaluation
     assert "back to the checkpoint of step 0, and on at 0.25 of the learning rate" in printed  # that did not help
+    assert result.stage.choices["nonfinite"] == "rollback"
     assert result.stage.choices["steps_slowed"] == [3, 0] and "steps_left_out" not in result.stage.choices
     rates = logged(result.stage, "learning_rate")
     assert [rates[step] / RECIPE.learning_rate for step in (1, 3, 4, 7)] == pytest.approx([0.5, 0.5, 0.25, 0.25])

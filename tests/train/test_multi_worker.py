@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_config
 
+import tfpipe
 from tfpipe import pipeline
 from tfpipe.config import Config
 from tfpipe.config_file import dump_config
@@ -176,6 +177,27 @@ def test_another_configuration_than_the_chiefs(config, tmp_path):
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert other.returncode == 2 and "its configuration is not the chief's" in other.stderr.splitlines()[-1]
+    assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3
+
+
+def test_another_version_than_the_chiefs(config, tmp_path):
+    """Of tfpipe here; the versions of the libraries are compared in the same line."""
+    later = tmp_path / "later" / "tfpipe"
+    shutil.copytree(Path(tfpipe.__file__).parent, later, ignore=shutil.ignore_patterns("__pycache__"))
+    module = later / "__init__.py"
+    module.write_text(module.read_text().replace(f'"{tfpipe.__version__}"', '"99.0.0"'))
+    workers = Workers(tmp_path, config)
+    cluster = free_addresses(2)
+    workers.start(count=1, cluster=cluster)
+    chief = workers.processes[0]
+    environment = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": 1}}
+    other = subprocess.run(
+        [sys.executable, "-m", "tfpipe.cli", "train", "config.yaml", "--run-dir", workers.run],
+        cwd=tmp_path, env=os.environ | {"TF_CONFIG": json.dumps(environment), "PYTHONPATH": str(later.parent)},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    last = other.stderr.splitlines()[-1]
+    assert other.returncode == 2 and "its software is not the chief's (tfpipe 99.0.0, python 3." in last
     assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3
 
 

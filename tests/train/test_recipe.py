@@ -7,6 +7,7 @@ import pytest
 from conftest import TokenRow, write_token_table
 
 from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, plan_evaluation
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
@@ -61,21 +62,42 @@ def test_only_a_fit_that_keeps_the_best_stops_or_slows_down():
     assert last.rate(PLAN, 19, past) == pytest.approx(4 * best.rate(PLAN, 19, past))
 
 
-def test_a_batch_must_divide():
+@pytest.mark.parametrize("batching", [BUCKETED, PACKED, Batching("padded", 16, 1, (16,))])
+def test_rows_are_filled_up_until_replicas_can_share_them(batching, tmp_path):
     lengths = np.full(100, 8, np.int32)
-    bucketed, packed = Plan(lengths, BUCKETED, 0), Plan(lengths, PACKED, 0)
-    for micro_batches, replicas in ((1, 1), (2, 2), (16, 1)):
-        check_division(bucketed, micro_batches, replicas)
-    for micro_batches, replicas in ((1, 2), (3, 2), (7, 1)):  # packed rows are filled up
-        check_division(packed, micro_batches, replicas)
-    with pytest.raises(InputError) as error:
-        check_division(bucketed, 3, 2)
-    assert str(error.value) == (
-        "train.batch_size: 16 does not divide among 2 replica(s) x train.gradient_accumulation 3; use a multiple of "
-        "6, or train.batching: packed"
-    )
-    with pytest.raises(InputError, match=r"a batch has 7 packed row\(s\), which 2 replica\(s\) x .* 4 can't share"):
-        check_division(packed, 4, 2)
+    rows = [TokenRow(np.full(8, 7, np.int32), np.zeros(8, np.int32), np.eye(2)[0], n) for n in range(100)]
+    write_token_table(tmp_path, rows, num_labels=2)
+    table, plan = TokenTable.open(tmp_path), Plan(lengths, batching, 0)
+    for micro_batches, replicas in ((1, 1), (2, 2), (7, 1), (3, 2), (1, 5)):
+        check_division(plan, micro_batches, replicas)
+        parts = [Share(replicas, first, 1) for first in range(replicas)]
+        own = [next(iter(batches(table, plan, 0, 1, share=part, micro_batches=micro_batches))) for part in parts]
+        assert all(batch["weights"].shape[0] % micro_batches == 0 for batch in own)
+        assert sum(float(batch["weights"].numpy().sum()) for batch in own) == plan.examples_before(1)
+
+
+def test_more_parts_than_rows_are_refused():
+    lengths = np.full(100, 8, np.int32)
+    for batching in (BUCKETED, PACKED):
+        refused = rf"a batch has {batching.rows} {batching.kind} row\(s\), which 5 replica\(s\) x .* 4 can't share"
+        with pytest.raises(InputError, match=refused):
+            check_division(Plan(lengths, batching, 0), 4, 5)
+
+
+def test_a_small_batch_size_is_kept_by_buckets_unless_packed_rows_are_asked_for(tiny_run):
+    config, run = tiny_run
+    table = TokenTable.open(run / "prepare" / "train")
+    for batch_size in (1, 2, 3, 5, 7):
+        for changes in ({}, {"batching": "packed"}, {"row_length": 256}):
+            train = config.train.model_copy(update={"batch_size": batch_size, **changes})
+            plan, words = training_plan(config.model_copy(update={"train": train}), table, table)
+            rows = int((plan_evaluation(table.lengths, plan.batching).examples >= 0).any(axis=-1).sum())
+            assert abs(plan.batching.rows * plan.num_examples / rows / batch_size - 1) <= 1 / 8, words
+            if changes:
+                assert plan.batching.kind == "packed" and "examples a step" in words
+            elif plan.batching.kind == "bucketed":
+                assert plan.batching.rows == batch_size and "as packed rows of 64 would make it" in words
+    assert training_plan(config, table, table)[0].batching.kind == "packed"
 
 
 def test_empty_rows_that_cost_more_than_a_tenth_are_said(capsys):

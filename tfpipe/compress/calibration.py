@@ -18,11 +18,13 @@ from tfpipe.console import progress_bar
 from tfpipe.data.batches import batches
 from tfpipe.data.plan import Plan
 from tfpipe.data.token_table import TokenTable
+from tfpipe.errors import InputError
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights
 from tfpipe.train.step import Batch, model_inputs
 
 BINS = 8192  # of a histogram, over the range of all values
+SMALLEST_WIDTH = BINS * float(np.finfo(np.float32).tiny)  # of one: below it, TensorFlow takes a bin for nothing
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -47,41 +49,54 @@ class CalibrationRows:
 
 
 def min_max_ranges(model: tf_keras.Model, rows: CalibrationRows) -> Ranges:
-    """The range at every quantization point: the mean, over batches, of the smallest and largest value.
+    """Finds the range at every quantization point: the mean, over batches, of the smallest and largest value, and 0.
 
     Args:
       model: training form, float.
       rows: what to run through it.
+
+    Raises:
+      InputError: a value is NaN or infinite.
     """
     seen = _extremes(model, rows)
-    means = {name: np.mean([each[name].numpy() for each in seen], axis=0) for name in seen[0]}
-    return {name: (float(low), float(high)) for name, (low, high) in means.items()}
+    means = {name: np.mean([each[name] for each in seen], axis=0) for name in seen[0]}
+    return {name: _with_zero(*bounds) for name, bounds in means.items()}
 
 
 def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: float) -> Ranges:
-    """The range at every quantization point: between two percentiles of all values, by histogram.
+    """Finds the range at every quantization point: between two percentiles of all values, by histogram, and 0.
 
     Args:
       model: training form, float.
       rows: what to run through it, twice.
       percentile: of the upper end; the lower is as far from 0 %.
+
+    Raises:
+      InputError: a value is NaN or infinite.
     """
     seen = _extremes(model, rows)
     bounds = {
         name: (min(float(each[name][0]) for each in seen), max(float(each[name][1]) for each in seen))
         for name in seen[0]
     }
-    counts = {name: np.zeros(BINS, np.int64) for name in bounds}
-    for values in _observed(model, rows):
-        for name, each in values.items():
-            counts[name] += tf.histogram_fixed_width(each, bounds[name], BINS).numpy()
-    ranges = {}
-    for name, (low, high) in bounds.items():
-        shares = np.cumsum(counts[name]) / counts[name].sum()
+    # A constant, such as the zeros of a ReLU that is off, has no histogram.
+    counts = {name: np.zeros(BINS, np.int64) for name, (low, high) in bounds.items() if high - low > SMALLEST_WIDTH}
+    for values in _observed(model, rows) if counts else ():
+        for name in counts:
+            counts[name] += tf.histogram_fixed_width(values[name], bounds[name], BINS).numpy()
+    ranges = {name: _with_zero(*constant) for name, constant in bounds.items() if name not in counts}
+    for name, count in counts.items():
+        low, high = bounds[name]
+        shares = np.cumsum(count) / count.sum()
         first, last = np.searchsorted(shares, [1.0 - percentile / 100.0, percentile / 100.0])
         width = (high - low) / BINS
-        ranges[name] = (low + first * width, low + (last + 1) * width)
+        ranges[name] = _with_zero(low + first * width, low + (last + 1) * width)
     return ranges
+
+
+def _with_zero(low: float, high: float) -> tuple[float, float]:
+    """Widens a range to hold 0, as FakeQuant needs: of one that is a single other value it makes NaN."""
+    return min(float(low), 0.0), max(float(high), 0.0)
 
 
 class Probe:
@@ -182,8 +197,15 @@ def _observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str
         }
 
 
-def _extremes(model: tf_keras.Model, rows: CalibrationRows) -> list[dict[str, tf.Tensor]]:
-    return [
-        {name: tf.stack([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in values.items()}
-        for values in _observed(model, rows)
-    ]
+def _extremes(model: tf_keras.Model, rows: CalibrationRows) -> list[dict[str, np.ndarray]]:
+    """Finds, batch by batch, the smallest and the largest value at each quantization point, `[2] float32`."""
+    seen = []
+    for values in _observed(model, rows):
+        seen.append({name: np.array([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in values.items()})
+        for name, bounds in seen[-1].items():
+            if not np.isfinite(bounds).all():
+                raise InputError(
+                    f"quantize: what passes {name} is NaN or infinite on the calibration rows, so it has no range; "
+                    "train again with a lower train.learning_rate, or set quantize.mode: weight_only"
+                )
+    return seen

@@ -34,6 +34,9 @@ SHORTEST_ROW = 64
 # Slots cost little (the last layer's queries), but they cost: as few as stay within this of the best fill.
 FILL_TOLERANCE = 0.01
 
+# A step has so many examples more or fewer than `batch_size` at most, on average, where whole rows are packed.
+BATCH_TOLERANCE = 1 / 8
+
 EMPTY_SLOT = -1
 
 
@@ -129,7 +132,11 @@ def choose_batching(
     longest: int = 0,
     row_length: int | None = None,
 ) -> tuple[Batching, str]:
-    """The shape of the batches, and what is worth saying of it.
+    """Chooses the shape of the batches, and says what is worth saying of it.
+
+    Packed rows are a whole number, so that examples per step are `batch_size` on average, or about: within an eighth.
+    Where whole rows can't keep that, `auto` falls back to bucketed batches, unless a row length is given. Otherwise
+    fewer examples share a row.
 
     Args:
       requested: `auto`, `packed`, `bucketed` or `padded`.
@@ -145,12 +152,11 @@ def choose_batching(
     lengths = np.asarray(lengths)
     longest = max(longest, int(lengths.max()))
     if requested == "bucketed":
-        batching = Batching("bucketed", batch_size, 1, bucket_lengths_for(max_length))
-        return batching, f"{batch_size} rows of up to {batching.row_lengths[-1]} tokens"
+        return _bucketed(batch_size, max_length)
     if requested == "padded":
         batching = Batching("padded", batch_size, 1, (max_length,))
         return batching, f"{batch_size} rows of {max_length} tokens, {lengths.mean() / max_length:.1%} of them real"
-    counts = np.bincount(lengths)
+    counts, given = np.bincount(lengths), row_length is not None
     if row_length is None:
         shortest = max(SHORTEST_ROW, -(-longest // 8) * 8)
         fills = {}
@@ -171,11 +177,42 @@ def choose_batching(
     rows = batch_size * lengths.mean() / (fill * row_length)
     # A number of rows that several devices can share: at worst a sixteenth away from the exact one.
     unit = 2 ** max(0, math.floor(math.log2(max(rows, 1.0))) - 3)
-    batching = Batching("packed", max(1, round(rows / unit) * unit), slots, (row_length,))
-    return batching, (
-        f"{batching.rows} rows of {row_length} tokens, {fill:.1%} of them real, "
-        f"{batching.rows * fill * row_length / lengths.mean():.1f} examples a step"
+    rows = max(1, round(rows / unit) * unit)
+    examples = rows * fill * row_length / lengths.mean()
+    if not _keeps(batch_size, examples):
+        if requested == "auto" and not given:
+            batching, words = _bucketed(batch_size, max_length)
+            return batching, f"{words}, as packed rows of {row_length} would make it {examples:.1f} examples a step"
+        rows, slots = _rows_and_slots(counts, row_length, batch_size)
+        fill = fill_rate(pack(counts, row_length, slots), row_length)
+        examples = rows * fill * row_length / lengths.mean()
+    return Batching("packed", rows, slots, (row_length,)), (
+        f"{rows} rows of {row_length} tokens, {fill:.1%} of them real, {examples:.1f} examples a step"
     )
+
+
+def _bucketed(batch_size: int, max_length: int) -> tuple[Batching, str]:
+    batching = Batching("bucketed", batch_size, 1, bucket_lengths_for(max_length))
+    return batching, f"{batch_size} rows of up to {batching.row_lengths[-1]} tokens"
+
+
+def _keeps(batch_size: int, examples: float) -> bool:
+    """Tells whether so many examples a step are the batch size, or near enough."""
+    return abs(examples - batch_size) <= BATCH_TOLERANCE * batch_size
+
+
+def _rows_and_slots(counts: np.ndarray, row_length: int, batch_size: int) -> tuple[int, int]:
+    """Finds the fewest packed rows that keep a batch size, and the slots that keep it best; one slot always does."""
+    for rows in range(1, batch_size):
+        examples: dict[int, float] = {}  # slots -> examples a step
+        for slots in range(math.ceil((1 - BATCH_TOLERANCE) * batch_size / rows), row_length + 1):
+            examples[slots] = rows * counts.sum() / sum(count for count, _ in pack(counts, row_length, slots))
+            if examples[slots] >= batch_size or examples[slots] == examples.get(slots - 1):
+                break
+        slots = min(examples, key=lambda slots: abs(examples[slots] - batch_size), default=1)
+        if _keeps(batch_size, examples.get(slots, 0.0)):
+            return rows, slots
+    return batch_size, 1
 
 
 def plan_evaluation(lengths: np.ndarray, batching: Batching) -> EpochPlan:

@@ -237,8 +237,8 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
 
 
 def as_yaml(value: Any) -> str:
-    """A value on one line, as `--set` takes it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    """Writes a value on one line, as `--set` takes it; a mapping keeps its order, which may be that of the outputs."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()
 
 
 def slug(label: str) -> str:

@@ -83,7 +83,8 @@ def fit(
     micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
     check_division(plan, micro_batches, replicas)
     if isinstance(strategy, tf.distribute.TPUStrategy) and len(plan.batching.row_lengths) > 1:
-        raise InputError("train.batching: bucketed has rows of several lengths, a TPU wants one: use packed or padded")
+        chosen = "auto became bucketed, which" if settings.batching == "auto" else "bucketed"
+        raise InputError(f"train.batching: {chosen} has rows of several lengths, a TPU wants one: use packed or padded")
     with strategy.scope():
         variables = trainable_by_name(model)
         optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
@@ -197,6 +198,7 @@ def fit(
     for name in ("left_out", "slowed"):
         if getattr(progress, name):
             stage.choices[f"steps_{name}"] = getattr(progress, name)
+            stage.choices["nonfinite"] = settings.nonfinite  # under another one, there would be another result
     if rate.overall:
         stage.choices["examples_per_second"] = round(rate.overall, 1)
     if progress.step < total_steps:

@@ -149,7 +149,7 @@ def training_plan(config: Config, training: TokenTable, validation: TokenTable) 
     settings = config.train
     try:
         batching, reason = choose_batching(
-            "packed" if settings.batching == "auto" else settings.batching,
+            settings.batching,
             training.lengths,
             longest=max(int(table.lengths.max()) for table in (training, validation)),
             batch_size=settings.batch_size,
@@ -164,29 +164,23 @@ def training_plan(config: Config, training: TokenTable, validation: TokenTable) 
 
 
 def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
-    """The rows of a batch must divide among replicas and micro-batches; empty rows fill up packed ones until they do.
+    """Checks that replicas and micro-batches can share the rows of a batch; empty rows fill it up until they can.
 
     Says so where that is more than a tenth of the work.
 
     Raises:
-      InputError: they do not divide, or there are fewer packed rows than parts.
+      InputError: there are fewer rows than parts.
     """
     rows, parts = plan.batching.rows, micro_batches * replicas
     shown = f"{replicas} replica(s) x train.gradient_accumulation {micro_batches}"
-    if plan.batching.kind == "packed":
-        if parts > rows:
-            raise InputError(
-                f"train.batch_size: a batch has {rows} packed row(s), which {shown} can't share; raise "
-                "train.batch_size or lower train.gradient_accumulation"
-            )
-        added = -rows % parts
-        if added * 10 > rows:
-            say(
-                f"  {rows} rows do not divide among {shown}: each batch gets {added} empty one(s); a larger "
-                "train.batch_size costs less"
-            )
-    elif rows % parts:
+    if parts > rows:
         raise InputError(
-            f"train.batch_size: {rows} does not divide among {shown}; use a multiple of {parts}, or train.batching: "
-            "packed"
+            f"train.batch_size: a batch has {rows} {plan.batching.kind} row(s), which {shown} can't share; raise "
+            "train.batch_size or lower train.gradient_accumulation"
+        )
+    added = -rows % parts
+    if added * 10 > rows:
+        say(
+            f"  {rows} rows do not divide among {shown}: each batch gets {added} empty one(s); a larger "
+            "train.batch_size costs less"
         )

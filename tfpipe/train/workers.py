@@ -20,12 +20,14 @@ import tensorflow as tf
 from tfpipe.config import Config
 from tfpipe.config_file import dump_config
 from tfpipe.errors import GateError, InputError, WorkerLost
+from tfpipe.provenance import package_versions
 from tfpipe.train.cluster import Cluster
 from tfpipe.train.devices import choose_precision, choose_strategy, choose_xla
 
 T = TypeVar("T")
 
 WORDS_AT_ONCE = 2**24
+_TRAINED_BY = ("tfpipe", "python", "tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
 # What TensorFlow says of a collective operation that another worker has left.
 _SIGNS = ("collective ops is aborted", "stopped sending heartbeats", "coordination service")
 
@@ -133,6 +135,7 @@ def join(config: Config, cluster: Cluster) -> Team:
         "configuration": dump_config(config),
         "precision": choose_precision(config.train.precision).value,
         "xla": choose_xla(config.train.xla).value,
+        "software": ", ".join(f"{name} {package_versions().get(name)}" for name in _TRAINED_BY),
     }
     of_chief = from_chief(strategy, own)
     for name, value in own.items():
