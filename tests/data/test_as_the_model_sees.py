@@ -40,7 +40,7 @@ CASES = {
         {},
     ),
     "html": (
-        [(f"{words(n % 50, 8)}{'<br />' if n % 2 else ' '}{n % 50} &amp; co", "01"[n % 2]) for n in range(200)],
+        [(f"{words(n % 51, 8)}{'<br />' if n % 2 else ' '}{n % 51} &amp; co", "01"[n % 2]) for n in range(200)],
         {"cleaning": {"html": True}},
     ),
     "unknown words": ([(f"{words(n % 60, 6)} {chr(0x4E00 + n)}", "01"[n % 2]) for n in range(240)], {}),

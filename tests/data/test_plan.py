@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -164,7 +166,7 @@ def test_rows_of_a_batch_can_be_shared(batch_size):
     assert batching.rows >= 1 and abs(batching.rows - exact) <= max(1, 0.1 * exact)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.integers(1, 40) | st.integers(1, 520), min_size=1, max_size=300),
     st.integers(1, 40) | st.integers(1, 300),
@@ -180,7 +182,8 @@ def test_a_step_has_batch_size_examples(lengths, batch_size, requested, row_leng
     examples = batching.rows * len(lengths) / rows
     assert abs(examples - batch_size) <= batch_size / 8 + 1e-9, words
     if batching.kind == "packed":
-        assert f"{examples:.1f} examples a step" in words and requested in ("packed", "auto")
+        said = float(re.search(r"([\d.]+) examples a step", words)[1])
+        assert abs(said - examples) < 0.051 and requested in ("packed", "auto")
         assert row_length in (None, *batching.row_lengths)
     else:
         assert batching.rows == batch_size and (requested, row_length) != ("auto", 520)

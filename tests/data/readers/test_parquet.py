@@ -25,7 +25,9 @@ def test_values_and_row_numbers(tmp_path, monkeypatch, records):
 def test_dictionaries_lists_and_bytes(tmp_path):
     labels = pa.array([["a", "b"], [], None])
     path = write(tmp_path / "x.parquet", text=pa.array(["x", "y", "z"]).dictionary_encode(), label=labels)
-    assert [label for *_, label in rows_of(path, task="multi_label")[0]] == ["a|b", "", ""]
+    usable, rejected, _ = rows_of(path, task="multi_label")
+    assert [label for *_, label in usable] == ["a|b", ""]
+    assert [(line, reason.partition(";")[0]) for line, reason, _ in rejected] == [(3, "no label (null)")]
     path = write(tmp_path / "y.parquet", text=[b"x"], label=["a"])
     assert rows_of(path)[1] == [(1, "the text is not text but bytes", "")]
 
