@@ -26,7 +26,7 @@ from tfpipe import encoder_source
 from tfpipe.compress.feasible import check_feasible
 from tfpipe.config import Config, Train
 from tfpipe.config_compress import Distill
-from tfpipe.config_data import Augmentation, Data
+from tfpipe.config_data import Data
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
 from tfpipe.data import augment, sources
@@ -63,24 +63,13 @@ class Stage:
 
 
 def _data_files(config: Config) -> dict[str, str]:
+    augmentation = config.data.augmentation
+    synonyms = augment.wordnet_files(augmentation.wordnet) if augmentation and augmentation.synonyms else []
     return {
         **sources.identity(config.data),
         **encoder_source.identity(config.encoder.source, weights=False),
-        **_wordnet_files(config.data.augmentation),
+        **{str(path): sha256_of_file(path) for path in synonyms},
     }
-
-
-def _wordnet_files(settings: Augmentation | None) -> dict[str, str]:
-    """What synonyms come from: the files that `augment` and NLTK read, the lists of irregular forms among them."""
-    if settings is None or not settings.synonyms:
-        return {}
-    directory = Path(settings.wordnet)
-    if not all((directory / name).is_file() for name in augment._WORDNET_FILES):
-        augment.wordnet.cache_clear()  # an earlier run of this process may have found them
-        augment.wordnet(settings.wordnet)  # says what is missing
-    irregular = (directory / f"{part}.exc" for part in ("noun", "verb", "adj", "adv"))
-    paths = [*(directory / name for name in augment._WORDNET_FILES), *filter(Path.is_file, irregular)]
-    return {str(path): sha256_of_file(path) for path in paths}
 
 
 def _encoder_files(config: Config) -> dict[str, str]:

@@ -19,15 +19,8 @@ from tfpipe.config_data import Augmentation
 from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
 from tfpipe.errors import InputError
 
-_WORDNET_FILES = (
-    "index.noun",
-    "data.noun",
-    "index.verb",
-    "data.verb",
-    "index.adj",
-    "data.adj",
-    "index.adv",
-    "data.adv",
+_WORDNET_FILES = tuple(
+    name.format(part) for part in ("noun", "verb", "adj", "adv") for name in ("index.{}", "data.{}", "{}.exc")
 )
 
 _LEXICOGRAPHER_FILES = 45
@@ -83,6 +76,22 @@ def synonyms(word: str, directory: str) -> tuple[str, ...]:
     return tuple(name.upper() if word.isupper() else name for name in found)
 
 
+def wordnet_files(directory: str) -> list[Path]:
+    """The files of WordNet that NLTK reads.
+
+    Raises:
+      InputError: one of them is missing.
+    """
+    paths = [Path(directory) / name for name in _WORDNET_FILES]
+    missing = next((path.name for path in paths if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(
+            f"data.augmentation.wordnet: no {missing} in {directory}; install WordNet's files, in Debian with "
+            "apt-get install wordnet-base, or give the directory that holds them"
+        )
+    return paths
+
+
 @functools.lru_cache(maxsize=1)
 def wordnet(directory: str):
     """WordNet's own files, read by NLTK.
@@ -97,12 +106,7 @@ def wordnet(directory: str):
         raise InputError(
             "data.augmentation.synonyms needs NLTK; install it with: pip install 'tfpipe[wordnet]'"
         ) from None
-    missing = next((name for name in _WORDNET_FILES if not (Path(directory) / name).exists()), None)
-    if missing is not None:
-        raise InputError(
-            f"data.augmentation.wordnet: no {missing} in {directory}; install WordNet's files, in Debian with "
-            "apt-get install wordnet-base, or give the directory that holds them"
-        )
+    wordnet_files(directory)
 
     class Reader(WordNetCorpusReader):
         def open(self, file):
