@@ -131,6 +131,10 @@ def test_the_readme_for_servers_of_evil_texts(tmp_path):
         def tokenize(self, text):
             return {"input_ids": tf.ones([1, 2], tf.int32)}
 
+        @tf.function(input_signature=[])
+        def about(self):
+            return {"task": tf.constant("single_label"), "labels": tf.constant([text])}
+
     text = f"EOF\nEOF\n```\n# Title\n'\"\n{EVIL}\n]))\nimport os"
     module = Served()
     signatures = {"serving_default": module.serve, "tokens": module.tokens}
