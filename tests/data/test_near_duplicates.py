@@ -109,3 +109,12 @@ def test_thousands_that_are_alike_stay_within_memory(tmp_path):
     tracemalloc.stop()
     assert len(rows) == 3000 and (similarity >= 0.8).all()
     assert peak < 200e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_rows_that_may_not_be_compared_leave_none_undecided(tmp_path):
+    """Of 600 rows that share bands and are not near, validation's are not compared with each other."""
+    texts = [f"thank you for your order number {n} of {WORDS[n % 30]} and {WORDS[n // 20]}" for n in range(600)]
+    stored = signatures(texts)
+    NearIndex.write(tmp_path, 0.97, np.arange(600), np.full(600, 1, np.int8), stored)
+    *_, undecided = NearIndex(tmp_path, 0.97).nearest(stored, np.full(600, 1, np.int8))
+    assert undecided == 0

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tfpipe.config import Config
 from tfpipe.data.augment import altered, seen_words
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import token_digests
+from tfpipe.data.duplicates import is_among, token_digests
 from tfpipe.data.tables import RowTokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 
@@ -72,7 +72,7 @@ class AlteredRows:
         found = token_digests(input_ids, token_type_ids, row_splits)
         before = _digests_of(batch)[rows[parents]]
         changed = (found != before).any(axis=1)
-        leaks = changed & np.isin(found[:, 0], held_out)
+        leaks = changed & is_among(found[:, 0], held_out)
         counts.totals["unchanged"] += int((~changed).sum())
         counts.totals["equal_to_held_out"] += int(leaks.sum())
         kept = np.flatnonzero(changed & ~leaks)

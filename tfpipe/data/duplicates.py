@@ -76,6 +76,18 @@ def token_digests(input_ids: np.ndarray, token_type_ids: np.ndarray, row_splits:
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
 
 
+def is_among(ids: np.ndarray, rising: np.ndarray) -> np.ndarray:
+    """Which of some ids are among others, `[n] bool`; what it takes goes by `ids`, not by how many the others are.
+
+    Args:
+      ids: `[n]`.
+      rising: `[m]`, of the same type, sorted.
+    """
+    if not len(rising):
+        return np.zeros(len(ids), bool)
+    return rising[np.minimum(np.searchsorted(rising, ids), len(rising) - 1)] == ids
+
+
 class Buckets:
     """The rows of a run on disk, equal digests in one file."""
 

@@ -19,6 +19,7 @@ from tfpipe.config import Config
 from tfpipe.config_data import SPLITS
 from tfpipe.data.augment import repetitions
 from tfpipe.data.counts import Counts
+from tfpipe.data.duplicates import is_among
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.token_table import read_shard, shard_path, write_shard
 from tfpipe.data.tokenizer_settings import TokenizerSettings
@@ -31,9 +32,9 @@ class Removal:
     """What was decided from all tokenized rows."""
 
     dropped: np.ndarray
-    """`[n] int64`: ids of rows that are left out as duplicates"""
+    """`[n] int64`, sorted: ids of rows that are left out as duplicates"""
     held_out: np.ndarray
-    """`[n] uint64`: of each held-out row, the first half of the digest of its tokens; empty where no row is altered"""
+    """`[n] uint64`, sorted: first half of the digest of each held-out row's tokens; empty where no row is altered"""
     repeats: np.ndarray | None
     """`[num_labels] float64`: how often a training row of each label is written; None: once"""
 
@@ -60,7 +61,7 @@ class Finisher:
         counts, rows = Counts(), np.load(rows_path(self._made, name), allow_pickle=False)
         for place, split in enumerate(SPLITS):
             own = rows[rows["split"] == place]
-            kept = ~np.isin(own["row_id"], self._removal.dropped)
+            kept = ~is_among(own["row_id"], self._removal.dropped)
             if not kept.any():
                 continue
             source, target = (shard_path(each / split, name) for each in (self._made, self._finished))

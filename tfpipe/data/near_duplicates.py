@@ -22,6 +22,7 @@ from rensa import RMinHash
 from tfpipe.config import Config
 from tfpipe.config_data import SPLITS
 from tfpipe.console import say
+from tfpipe.data.duplicates import is_among
 from tfpipe.data.seen_text import SeenText
 from tfpipe.data.split import TEST, TRAIN, VALIDATION
 from tfpipe.data.token_table import read_shard, shard_path
@@ -128,9 +129,17 @@ class NearIndex:
             rows, others, similarity = self._compared(signed, split, rows, others)
             found.append((rows, others, similarity))
             pending = np.setdiff1d(pending, rows, assume_unique=True)
-        undecided = int((equal[:, pending] > _MOST_CANDIDATES).any(axis=0).sum()) if len(pending) else 0
+        undecided = self._undecided(pending, split, first, equal)
         none = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
         return *(np.concatenate(column) for column in zip(none, *found, strict=True)), undecided
+
+    def _undecided(self, pending: np.ndarray, split: np.ndarray, first: np.ndarray, equal: np.ndarray) -> int:
+        """How many of the pending rows have further candidates in a split above their own."""
+        found = np.zeros(len(pending), bool)
+        for order, begin, size in zip(self._order, first[:, pending], equal[:, pending], strict=True):
+            more = size > _MOST_CANDIDATES
+            found[more] |= self._split[order[begin[more] + _MOST_CANDIDATES]] > split[pending[more]]
+        return int(found.sum())
 
     def _candidates(
         self, pending: np.ndarray, first: np.ndarray, equal: np.ndarray, start: int
@@ -186,7 +195,7 @@ def near_duplicates(
       settings: of the tokenizer.
       tables: directory of the shards, `SPLIT/part-NAME.arrow`.
       names: of the blocks that the shards were made of.
-      dropped: `[n] int64`: ids of rows that are left out already; they are neither indexed nor looked at.
+      dropped: `[n] int64`, sorted: ids of rows that are left out already; they are neither indexed nor looked at.
       scratch: directory for the index.
 
     Returns:
@@ -229,7 +238,7 @@ class _Signed:
                 continue
             batch = read_shard(path)
             row_ids = batch.column("row_id").to_numpy()
-            keep = ~np.isin(row_ids, self._dropped)
+            keep = ~is_among(row_ids, self._dropped)
             tokens = batch.column("input_ids").filter(pa.array(keep))
             signed = signatures(*self._seen(tokens.values.to_numpy(), tokens.offsets.to_numpy()))
             parts.append((row_ids[keep], np.full(keep.sum(), split, np.int8), signed))

@@ -37,7 +37,7 @@ from tfpipe.console import progress_bar, say
 from tfpipe.data import block
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import exact_duplicates
+from tfpipe.data.duplicates import exact_duplicates, is_among
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
 from tfpipe.data.finish import ROWS, Finisher, Removal, rows_path
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
@@ -96,7 +96,7 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     dropped = verdict.dropped(across_splits)
     if across_splits == "remove":
-        dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
+        dropped = np.sort(np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)]))
     removal = _removal(config, labels, rows, dropped)
     counts.add(_finish(config, settings, labels, tables, rows, removal, stage))
     _check_splits(config, survey, rows, counts)
@@ -297,7 +297,7 @@ class _Rows:
 def _removal(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -> Removal:
     held_out = np.empty(0, np.uint64)
     if config.data.augmentation is not None:
-        held_out = np.concatenate([block["digest"][block["split"] != TRAIN, 0] for block in rows])
+        held_out = np.sort(np.concatenate([block["digest"][block["split"] != TRAIN, 0] for block in rows]))
     return Removal(dropped, held_out, _repeats(config, labels, rows, dropped))
 
 
@@ -307,7 +307,7 @@ def _repeats(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -
         return None
     of_label: Counter[int] = Counter()
     for block_rows in rows:
-        kept = (block_rows["split"] == TRAIN) & ~np.isin(block_rows["row_id"], dropped)
+        kept = (block_rows["split"] == TRAIN) & ~is_among(block_rows["row_id"], dropped)
         of_label.update(block_rows["label"][kept].tolist())
     counts = np.zeros(len(labels.names))
     for cell, place in labels.index.items():

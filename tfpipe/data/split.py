@@ -89,9 +89,11 @@ def stratified_borders(
       label: `[rows] uint64`.
       border: the borders in shares.
     """
+    order = np.lexsort((place, label))
+    place, (labels, starts) = place[order], np.unique(label[order], return_index=True)
     found = {}
-    for value in np.unique(label).tolist():
-        own = np.unique(place[label == value])
+    for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(place)], strict=True):
+        own = np.unique(place[first:last])
         if len(own) < _FEWEST_TO_STRATIFY:
             continue
         ranks = (round(share * len(own)) for share in border)
