@@ -132,12 +132,13 @@ def announce(
             f"warning: {undecided:,} rows have more held-out rows that may be near than were compared, as texts "
             "made of a template have; raise data.duplicates.near_similarity, or set data.duplicates.near: false"
         )
-    near, train = duplicates["rows_near_one_that_judges"], statistics["rows"]["train"]
+    near = duplicates["rows_near_one_that_judges"]
+    train = statistics["rows"]["train"] + statistics["rows"]["validation"]
     if did == "removed" and near > WARN_NEAR_FRACTION * (near + train):
         say(
-            f"warning: {near / (near + train):.0%} of the training rows were near duplicates of held-out rows and were "
-            "removed; if these texts are meant to be alike, raise data.duplicates.near_similarity, or set "
-            "data.duplicates.near: false"
+            f"warning: {near / (near + train):.0%} of the training and validation rows were near duplicates of "
+            "held-out rows and were removed; if these texts are meant to be alike, raise "
+            "data.duplicates.near_similarity, or set data.duplicates.near: false"
         )
     made = statistics["augmentation"]
     if any(made.values()):

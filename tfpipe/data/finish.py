@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfpipe.config import Config
 from tfpipe.config_data import SPLITS
@@ -23,6 +24,7 @@ from tfpipe.data.duplicates import is_among
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.token_table import read_shard, shard_path, write_shard
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.errors import InputError
 
 ROWS = "rows"
 
@@ -97,8 +99,8 @@ class Finisher:
             order = np.argsort(np.concatenate([np.arange(len(rows)), parents]), kind="stable")
             rows = np.concatenate([rows, len(texts) + np.arange(len(parents))])[order]
             whole = np.concatenate([whole, copies_whole])
-        batch = batch.take(pa.array(rows))
-        return _numbered(batch), whole[rows]
+        _check_size(batch, rows)
+        return _numbered(batch.take(pa.array(rows))), whole[rows]
 
     def _count(self, batch: pa.RecordBatch, whole: np.ndarray, split: str, counts: Counts) -> None:
         ids = batch.column("input_ids")
@@ -117,6 +119,17 @@ class Finisher:
 def label_vectors(batch: pa.RecordBatch) -> np.ndarray:
     """The labels of a shard's rows, `[rows, num_labels] float32`; at least one row."""
     return batch.column("labels").flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+
+
+def _check_size(batch: pa.RecordBatch, rows: np.ndarray) -> None:
+    # Arrow counts the bytes of a column in 32 bits, and does not say where they are too few.
+    for name in ("text", "text_pair"):
+        lengths = pc.fill_null(pc.binary_length(batch.column(name)), 0).to_numpy(zero_copy_only=False)
+        if lengths[rows].sum(dtype=np.int64) >= 2**31:
+            raise InputError(
+                f"data.balance or data.augmentation: the rows of a block, written {len(rows) / len(lengths):.0f} times, "
+                "would take more than 2 GB; set train.class_weights: balanced instead, or shuffle the file"
+            )
 
 
 def _numbered(batch: pa.RecordBatch) -> pa.RecordBatch:

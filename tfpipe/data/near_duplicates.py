@@ -1,10 +1,10 @@
 """Rows whose texts are nearly the same, across splits: MinHash (Broder, 1997) with banding.
 
-Enters: token tables, whose rows are compared as the model sees them (`seen_text.py`). Those of validation and test are
-indexed. Leaves: for each row of training and validation the most similar indexed row of a split above its own, where
-the estimated Jaccard similarity of their pieces reaches the limit. A piece is eight bytes in a row, packed into an
-integer, so none is confused with another. Signatures come from rensa; the index is sorted arrays on disk, mapped by
-every process.
+Enters: token tables, whose rows are compared as the model sees them (`seen_text.py`). Those of validation and test
+are indexed. Leaves: for each row of training and validation a similar indexed row of a split above its own, the most
+similar of the candidates that were compared, where the estimated Jaccard similarity of their pieces reaches the
+limit. A piece is eight bytes in a row, packed into an integer, so none is confused with another. Signatures come from
+rensa; the index is sorted arrays on disk, mapped by every process.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class NearIndex:
             (directory / f"{name}.npy").write_bytes(content.getbuffer())
 
     def nearest(self, signed: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Finds the most similar row of a split above each row's own, for those rows that have one.
+        """Finds for each row a near row of a split above its own, the most similar of those that were compared.
 
         Args:
           signed: `[rows, 128] uint32`.
