@@ -215,3 +215,14 @@ def test_correct_asks_for_every_label_of_a_row():
     logits, labels = np.array([[2.0, 1.0], [-1.0, 3.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     assert metrics.correct(logits, labels, "single_label").tolist() == [True, True]
     assert metrics.correct(logits, labels, "multi_label").tolist() == [False, True]
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_a_row_that_is_not_finite_is_neither_right_nor_the_same(task):
+    reference = np.array([[-2.0, -1.0], [-1.0, -2.0]], np.float32)
+    logits = np.array([[-2.0, np.nan], [-1.0, -2.0]], np.float32)
+    found = metrics.differences(logits, reference, task)
+    assert found["label_agreement"] == 0.5 and np.isnan(found["max_abs_logit_diff"])
+    assert np.isnan(found["mean_abs_probability_diff"])
+    labels = metrics.predictions(reference, task).astype(np.float32)
+    assert metrics.correct(logits, labels, task).tolist() == [False, True]

@@ -89,7 +89,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
 
 def correct(logits: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
     """Which rows are answered right, every label of them: [rows, labels] float, the same -> [rows] bool."""
-    return (predictions(logits, task) == (labels > 0.5)).all(axis=-1)
+    return (predictions(logits, task) == (labels > 0.5)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
 
 
 def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:
@@ -117,9 +117,10 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
       `max_abs_logit_diff`; `label_agreement`, the share of the rows whose labels are all the same; and
       `mean_abs_probability_diff`, the mean over rows of the probability that moved (single_label: from labels to
       others, the total variation distance; multi_label: at the label where most did), so that a row counts as much
-      among a thousand labels as among two. NaN where a logit is.
+      among a thousand labels as among two. A row whose logits are not finite agrees with none, and the differences are
+      NaN then.
     """
-    same = (predictions(logits, task) == predictions(reference, task)).all(axis=-1)
+    same = (predictions(logits, task) == predictions(reference, task)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
     by_label = np.abs(probabilities(logits, task) - probabilities(reference, task))
     moved = by_label.max(axis=-1) if task == "multi_label" else by_label.sum(axis=-1) / 2.0
     return {

@@ -127,7 +127,7 @@ def _check_size(batch: pa.RecordBatch, rows: np.ndarray) -> None:
         lengths = pc.fill_null(pc.binary_length(batch.column(name)), 0).to_numpy(zero_copy_only=False)
         if lengths[rows].sum(dtype=np.int64) >= 2**31:
             raise InputError(
-                f"data.balance or data.augmentation: the rows of a block, written {len(rows) / len(lengths):.0f} times, "
+                f"data.balance or data.augmentation: a block's rows, written {len(rows) / len(lengths):.0f} times, "
                 "would take more than 2 GB; set train.class_weights: balanced instead, or shuffle the file"
             )
 
