@@ -197,6 +197,24 @@ def test_rows_that_may_not_be_compared_crowd_out_none(prepared, alike):
     assert all(entry["other"]["line"] > alike for entry in read_lines(directory / "duplicates.jsonl"))
 
 
+def test_a_row_that_goes_takes_no_other_with_it(prepared):
+    """A training row is near to a validation row; that one is near to a test row, and goes."""
+    common = words("common", 22, CONTENT)
+    rows = [(text, label, ("train", "validation", "test")[n % 3]) for n, (text, label) in enumerate(film_rows(60))]
+    rows += [(f"{common} good film story acting", "1", "test")]
+    rows += [(f"{common} good film movie weak", "1", "validation")]
+    rows += [(f"{common} dull plot movie weak", "1", "train")]
+    settings = {"split": {"column": "part"}, "max_length": 64}
+    near = {"duplicates": {"near_similarity": 0.72}}
+    found = {}
+    for across_splits in ("remove", "keep"):
+        near["duplicates"]["across_splits"] = across_splits
+        directory, _ = prepared(rows, ("text", "label", "part"), name=across_splits, **settings, **near)
+        listed = read_lines(directory / "duplicates.jsonl")
+        found[across_splits] = {(entry["line"] - 62, entry["other"]["line"] - 62) for entry in listed}
+    assert found == {"remove": {(1, 0)}, "keep": {(1, 0), (2, 1)}}
+
+
 @pytest.mark.parametrize("frequent", [0, 60, 85, 95])
 def test_a_frequent_text_does_not_turn_the_shares_around(prepared, frequent):
     rows = [(words(n, 12), "a") for n in range(600)]

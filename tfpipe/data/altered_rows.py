@@ -49,7 +49,7 @@ class AlteredRows:
           whole: `[rows of the batch] int64`, tokens of each before the cut.
           digest: `[rows of the batch, 2] uint64`, of their content, for the seed.
           rows: `[n] int64`, rising: rows of the batch; one that stands there again gets other copies.
-          held_out: `[m] uint64`: see `finish.Removal`.
+          held_out: `[m] uint64`, sorted: see `finish.Changes`.
           counts: `augmented`, `unchanged` and `equal_to_held_out` are added to.
 
         Returns:

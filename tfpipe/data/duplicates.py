@@ -76,8 +76,15 @@ def token_digests(input_ids: np.ndarray, token_type_ids: np.ndarray, row_splits:
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
 
 
+def save_sorted(path: Path, ids: np.ndarray) -> Path:
+    """Writes `[n]` ids in their order, for processes that map them: `is_among`."""
+    with open(path, "wb") as file:
+        np.save(file, np.sort(ids), allow_pickle=False)
+    return path
+
+
 def is_among(ids: np.ndarray, rising: np.ndarray) -> np.ndarray:
-    """Which of some ids are among others, `[n] bool`; what it takes goes by `ids`, not by how many the others are.
+    """Tells which of some ids are among others, `[n] bool`, without going through all of the others.
 
     Args:
       ids: `[n]`.

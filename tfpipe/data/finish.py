@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,39 +21,112 @@ import pyarrow.compute as pc
 
 from tfpipe.config import Config
 from tfpipe.config_data import SPLITS
+from tfpipe.console import progress_bar
 from tfpipe.data.augment import repetitions
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import is_among
+from tfpipe.data.duplicates import is_among, save_sorted
+from tfpipe.data.labels import Labels
 from tfpipe.data.split import TRAIN, digests
-from tfpipe.data.token_table import read_shard, shard_path, write_shard
+from tfpipe.data.survey import label_hash
+from tfpipe.data.token_table import read_shard, shard_path, write_manifest, write_shard
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.data.workers import in_processes
 from tfpipe.errors import InputError
+from tfpipe.rundir import StageDirectory
 
 ROWS = "rows"
 
 
 @dataclass(frozen=True)
-class Removal:
-    """What was decided from all tokenized rows."""
+class Changes:
+    """What the last step changes, as decided from all tokenized rows."""
 
-    dropped: np.ndarray
-    """`[n] int64`, sorted: ids of rows that are left out as duplicates"""
-    held_out: np.ndarray
-    """`[n] uint64`, sorted: first half of the digest of each held-out row's tokens; empty where no row is altered"""
+    dropped: Path
+    """file of `[n] int64`, sorted: ids of rows that are left out as duplicates"""
+    held_out: Path
+    """file of `[n] uint64`, sorted: first half of the digest of held-out rows' tokens; of none if none is altered"""
     repeats: np.ndarray | None
     """`[num_labels] float64`: how often a training row of each label is written; None: once"""
 
 
 def rows_path(tables: Path, name: str) -> Path:
-    """Where `[rows] ROW` of a block lie, beside its shards."""
+    """Names the file of a block's `[rows] ROW`, which lies beside its shards."""
     return tables / ROWS / f"{name}.npy"
 
 
-class Finisher:
+class TokenizedRows:
+    """`[rows] ROW` of every block, from the disk, as often as they are asked for."""
+
+    def __init__(self, tables: Path):
+        self.tables = tables
+        self.names = sorted(path.stem for path in (tables / ROWS).glob("*.npy"))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for name in self.names:
+            yield np.load(rows_path(self.tables, name), allow_pickle=False)
+
+
+def finish(
+    config: Config,
+    settings: TokenizerSettings,
+    labels: Labels,
+    rows: TokenizedRows,
+    dropped: np.ndarray,
+    stage: StageDirectory,
+) -> Counts:
+    """Writes the three tables where the stage leaves them.
+
+    Args:
+      config: the settings.
+      settings: of the tokenizer.
+      labels: the labels.
+      rows: of all blocks.
+      dropped: `[n] int64`: ids of rows that are left out.
+      stage: the stage.
+    """
+    for split in SPLITS:
+        (stage.path / split).mkdir(exist_ok=True)
+    held_out = [np.empty(0, np.uint64)]
+    if config.data.augmentation is not None:
+        held_out += [block["digest"][block["split"] != TRAIN, 0] for block in rows]
+    changes = Changes(
+        save_sorted(stage.checkpoints / "dropped.npy", dropped),
+        save_sorted(stage.checkpoints / "held-out.npy", np.concatenate(held_out)),
+        _repeats(config, labels, rows, np.sort(dropped)) if config.data.balance == "oversample" else None,
+    )
+    work = partial(_Finisher, config, settings, changes, rows.tables, stage.path)
+    module = "tfpipe.data.altered_rows" if config.data.augmentation is not None else None
+    counts = Counts()
+    with progress_bar("writing (blocks)", len(rows.names)) as bar:
+        for _, own in in_processes(work, ((name, name) for name in rows.names), config.data.workers, module):
+            counts.add(own)
+            bar.advance(1)
+    pad_id = settings.vocabulary.index(settings.pad_token)
+    for split in SPLITS:
+        shards = sorted(path.name for path in (stage.path / split).glob("part-*.arrow"))
+        write_manifest(stage.path / split, shards, num_labels=len(labels.names), pad_id=pad_id)
+    return counts
+
+
+def _repeats(config: Config, labels: Labels, rows: TokenizedRows, dropped: np.ndarray) -> np.ndarray:
+    """Tells how often to write a training row of each label, so that every label has as many as the commonest."""
+    of_label: Counter[int] = Counter()
+    for block in rows:
+        kept = (block["split"] == TRAIN) & ~is_among(block["row_id"], dropped)
+        of_label.update(block["label"][kept].tolist())
+    counts = np.zeros(len(labels.names))
+    for cell, place in labels.index.items():
+        counts[place] = of_label[label_hash(cell, config, labels)]
+    return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
+
+
+class _Finisher:
     """A function that finishes the shards of a block; made once in each process."""
 
-    def __init__(self, config: Config, settings: TokenizerSettings, removal: Removal, made: Path, finished: Path):
-        self._seed, self._removal, self._made, self._finished = config.seed, removal, made, finished
+    def __init__(self, config: Config, settings: TokenizerSettings, changes: Changes, made: Path, finished: Path):
+        self._seed, self._repeats, self._made, self._finished = config.seed, changes.repeats, made, finished
+        self._dropped = np.load(changes.dropped, mmap_mode="r", allow_pickle=False)
+        self._held_out = np.load(changes.held_out, mmap_mode="r", allow_pickle=False)
         self._unknown_id = settings.vocabulary.index(settings.unk_token)
         self._altering = None
         if config.data.augmentation is not None:
@@ -63,12 +139,12 @@ class Finisher:
         counts, rows = Counts(), np.load(rows_path(self._made, name), allow_pickle=False)
         for place, split in enumerate(SPLITS):
             own = rows[rows["split"] == place]
-            kept = ~is_among(own["row_id"], self._removal.dropped)
+            kept = ~is_among(own["row_id"], self._dropped)
             if not kept.any():
                 continue
             source, target = (shard_path(each / split, name) for each in (self._made, self._finished))
             batch, whole = read_shard(source), own["whole"].astype(np.int64)
-            expands = place == TRAIN and (self._altering is not None or self._removal.repeats is not None)
+            expands = place == TRAIN and (self._altering is not None or self._repeats is not None)
             if not kept.all():
                 batch, whole = batch.filter(pa.array(kept)), whole[kept]
             if expands:
@@ -81,18 +157,18 @@ class Finisher:
         return counts
 
     def _expanded(self, batch: pa.RecordBatch, whole: np.ndarray, counts: Counts) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Training rows, each with its repetitions and altered copies: the rows, and their tokens before the cut."""
+        """Puts repetitions and altered copies behind each training row: the rows, and their tokens before the cut."""
         texts, pairs = batch.column("text").to_pylist(), batch.column("text_pair").to_pylist()
         digest = digests(texts, pairs if pairs[0] is not None else None, self._seed)
         times = np.ones(len(texts), np.int64)
-        if self._removal.repeats is not None:
-            label = label_vectors(batch).argmax(axis=1)
-            wanted = zip(self._removal.repeats[label].tolist(), digest[:, 1].tolist(), strict=True)
+        if self._repeats is not None:
+            label = _label_vectors(batch).argmax(axis=1)
+            wanted = zip(self._repeats[label].tolist(), digest[:, 1].tolist(), strict=True)
             times[:] = [repetitions(repeats, bits) for repeats, bits in wanted]
             counts.totals["oversampled"] += int((times - 1).sum())
         rows = np.repeat(np.arange(len(texts)), times)
         if self._altering is not None:
-            copies, copies_whole, parents = self._altering(batch, whole, digest, rows, self._removal.held_out, counts)
+            copies, copies_whole, parents = self._altering(batch, whole, digest, rows, self._held_out, counts)
             joined = [pa.concat_arrays(columns) for columns in zip(batch.columns, copies.columns, strict=True)]
             batch = pa.record_batch(joined, schema=batch.schema)
             # After each row, and each of its repetitions, the copies that were made of it.
@@ -110,14 +186,14 @@ class Finisher:
         counts.totals["cut"] += int((whole - lengths).sum())
         counts.totals["rows_cut"] += int(np.count_nonzero(whole > lengths))
         counts.rows[split] += batch.num_rows
-        for label, count in enumerate(np.count_nonzero(label_vectors(batch), axis=0).tolist()):
+        for label, count in enumerate(np.count_nonzero(_label_vectors(batch), axis=0).tolist()):
             counts.labels[f"{split} {label}"] += count
         for length, count in zip(*np.unique(whole, return_counts=True), strict=True):
             counts.lengths[f"{split} {length}"] += int(count)
 
 
-def label_vectors(batch: pa.RecordBatch) -> np.ndarray:
-    """The labels of a shard's rows, `[rows, num_labels] float32`; at least one row."""
+def _label_vectors(batch: pa.RecordBatch) -> np.ndarray:
+    """Reads the labels of a shard's rows, `[rows, num_labels] float32`; at least one row."""
     return batch.column("labels").flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
 
 
@@ -133,7 +209,7 @@ def _check_size(batch: pa.RecordBatch, rows: np.ndarray) -> None:
 
 
 def _numbered(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows, those of one id numbered from 0 on in `copy`; they stand side by side."""
+    """Numbers the rows of each id from 0 on, in `copy`; they stand side by side."""
     row_ids = batch.column("row_id").to_numpy()
     first = np.flatnonzero(np.r_[True, row_ids[1:] != row_ids[:-1]])
     copy = np.arange(len(row_ids)) - np.repeat(first, np.diff(np.r_[first, len(row_ids)]))

@@ -22,8 +22,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,18 +35,17 @@ from tfpipe.console import progress_bar, say
 from tfpipe.data import block
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import exact_duplicates, is_among
+from tfpipe.data.duplicates import exact_duplicates, save_sorted
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
-from tfpipe.data.finish import ROWS, Finisher, Removal, rows_path
+from tfpipe.data.finish import ROWS, TokenizedRows, finish, rows_path
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
-from tfpipe.data.split import TRAIN
-from tfpipe.data.survey import Decisions, Survey, decide, label_hash, survey_block
-from tfpipe.data.token_table import SOURCES, shard_path, write_manifest, write_shard, write_sources
+from tfpipe.data.survey import Decisions, Survey, decide, survey_block
+from tfpipe.data.token_table import SOURCES, shard_path, write_shard, write_sources
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.data.workers import in_processes, map_blocks
+from tfpipe.data.workers import map_blocks
 from tfpipe.errors import InputError
 from tfpipe.rundir import StageDirectory, write_json, write_text
 
@@ -77,7 +74,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     decisions = decide(config, labels, survey)
     stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
     tables, counts = _tokenize(config, files, settings, decisions, survey, stage)
-    rows = _Rows(tables)
+    rows = TokenizedRows(tables)
 
     started = time.monotonic()
     across_splits = config.data.duplicates.across_splits
@@ -87,7 +84,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         raise _refusal(config, len(verdict.twins), "exactly the tokens", stage)
     near, undecided = [], 0
     if looked_for(config, survey.accepted):
-        known = verdict.dropped("remove")
+        known = save_sorted(stage.checkpoints / "exact.npy", verdict.dropped("remove"))
         near, undecided = near_duplicates(config, settings, tables, rows.names, known, stage.checkpoints)
     write_duplicates(config, files, verdict, near, stage.path)
     if across_splits == "refuse" and near:
@@ -96,9 +93,8 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     dropped = verdict.dropped(across_splits)
     if across_splits == "remove":
-        dropped = np.sort(np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)]))
-    removal = _removal(config, labels, rows, dropped)
-    counts.add(_finish(config, settings, labels, tables, rows, removal, stage))
+        dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
+    counts.add(finish(config, settings, labels, rows, dropped, stage))
     _check_splits(config, survey, rows, counts)
     settings.write(stage.path / "tokenizer")
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
@@ -122,7 +118,7 @@ def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> Inp
     )
 
 
-def _check_splits(config: Config, survey: Survey, rows: _Rows, counts: Counts) -> None:
+def _check_splits(config: Config, survey: Survey, rows: TokenizedRows, counts: Counts) -> None:
     for place, split in enumerate(SPLITS):
         if counts.rows[split]:
             continue
@@ -277,65 +273,3 @@ def _store(
     # Last, so that a block is done when its counts are there.
     write_text(directory / "counts" / f"{name}.json", counts.to_json() + "\n")
     return counts.totals["rows_read"]
-
-
-class _Rows:
-    """`[rows] ROW` of every block, from the disk, as often as they are asked for."""
-
-    def __init__(self, tables: Path):
-        self._tables = tables
-        self.names = sorted(path.stem for path in (tables / "counts").glob("*.json"))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for name in self.names:
-            yield np.load(rows_path(self._tables, name), allow_pickle=False)
-
-
-# What is decided from the tokenized rows, and the tables that come of it.
-
-
-def _removal(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -> Removal:
-    held_out = np.empty(0, np.uint64)
-    if config.data.augmentation is not None:
-        held_out = np.sort(np.concatenate([block["digest"][block["split"] != TRAIN, 0] for block in rows]))
-    return Removal(dropped, held_out, _repeats(config, labels, rows, dropped))
-
-
-def _repeats(config: Config, labels: Labels, rows: _Rows, dropped: np.ndarray) -> np.ndarray | None:
-    """How often a training row of each label is to be written, so that every label has as many as the commonest."""
-    if config.data.balance != "oversample":
-        return None
-    of_label: Counter[int] = Counter()
-    for block_rows in rows:
-        kept = (block_rows["split"] == TRAIN) & ~is_among(block_rows["row_id"], dropped)
-        of_label.update(block_rows["label"][kept].tolist())
-    counts = np.zeros(len(labels.names))
-    for cell, place in labels.index.items():
-        counts[place] = of_label[label_hash(cell, config, labels)]
-    return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
-
-
-def _finish(
-    config: Config,
-    settings: TokenizerSettings,
-    labels: Labels,
-    tables: Path,
-    rows: _Rows,
-    removal: Removal,
-    stage: StageDirectory,
-) -> Counts:
-    """Writes the three tables where the stage leaves them."""
-    for split in SPLITS:
-        (stage.path / split).mkdir(exist_ok=True)
-    work = partial(Finisher, config, settings, removal, tables, stage.path)
-    module = "tfpipe.data.altered_rows" if config.data.augmentation is not None else None
-    counts = Counts()
-    with progress_bar("writing (blocks)", len(rows.names)) as bar:
-        for _, own in in_processes(work, ((name, name) for name in rows.names), config.data.workers, module):
-            counts.add(own)
-            bar.advance(1)
-    pad_id = settings.vocabulary.index(settings.pad_token)
-    for split in SPLITS:
-        shards = sorted(path.name for path in (stage.path / split).glob("part-*.arrow"))
-        write_manifest(stage.path / split, shards, num_labels=len(labels.names), pad_id=pad_id)
-    return counts
