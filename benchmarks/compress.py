@@ -113,7 +113,8 @@ def make(data: str, directory: Path, seeds: list[int], only: str) -> None:
 def measure(data: str, directory: Path, seeds: list[int], only: str) -> None:
     """Answers, times, writes, prints."""
     measured = [_answers_of_seed(runs_of(data, directory, seed, only)) for seed in seeds]
-    config, run = next(iter(runs_of(data, directory, seeds[0], "").values()))
+    made = runs_of(data, directory, seeds[0], "").values()
+    config, run = next((config, run) for config, run in made if run.record("export") is not None)
     latency = _latencies({key: row["file"] for key, row in measured[0].items()}, run.path, config.seed)
     keys = dict.fromkeys(key for each in measured for key in each)
     rows = [

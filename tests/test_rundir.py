@@ -94,7 +94,7 @@ def test_work_under_another_fingerprint_is_cleared(run):
 def test_work_under_other_versions_is_begun_anew_and_says_so(run, capsys, package, version, said):
     stage = begin(run, fingerprint())
     work = json.loads((stage.path / "work.json").read_text())
-    assert work == {"fingerprint": fingerprint().digest, "versions": dict(package_versions())}
+    assert work == {"fingerprint": fingerprint().digest, "versions": package_versions()}
     work["versions"] = {name: each for name, each in (work["versions"] | {package: version}).items() if each}
     write_json(stage.path / "work.json", work)
     capsys.readouterr()

@@ -6,9 +6,8 @@ import functools
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from tfpipe import __version__
@@ -23,9 +22,13 @@ RELEASE = ".".join(__version__.split(".")[:2])
 """major and minor version of tfpipe: part of every fingerprint"""
 
 
+def package_versions() -> dict[str, str]:
+    """Gives the versions of what decides a result, Python included; no package is imported for that."""
+    return dict(_package_versions())
+
+
 @functools.cache
-def package_versions() -> Mapping[str, str]:
-    """Versions of what decides a result, Python included; read from packages' metadata, none is imported."""
+def _package_versions() -> dict[str, str]:
     # tfpipe's own from the code that runs: the metadata of an editable installation may be those of another time.
     versions = {"python": platform.python_version(), "tfpipe": __version__}
     for package in _RECORDED_PACKAGES:
@@ -33,7 +36,7 @@ def package_versions() -> Mapping[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return MappingProxyType(versions)
+    return versions
 
 
 def other_versions(recorded: Any, packages: Iterable[str] | None = None) -> dict[str, tuple[Any, str | None]]:

@@ -255,7 +255,7 @@ class RunDirectory:
         self.record(name)  # of a remote run, brings its work
         inputs = {other: self.verified(other) for other in fingerprint.inputs}  # before anything is removed
         (path / RECORD).unlink(missing_ok=True)
-        work = {"fingerprint": fingerprint.digest, "versions": dict(package_versions())}
+        work = {"fingerprint": fingerprint.digest, "versions": package_versions()}
         goes_on = _goes_on(name, parse_work(content_of(path / WORK_RECORD)), work)
         if self._mirror is not None:
             self._mirror.begin(name, anew=not goes_on)

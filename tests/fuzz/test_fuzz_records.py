@@ -103,7 +103,7 @@ def test_stage_records(committed, tmp_path):
 def test_work_records(tmp_path):
     run = RunDirectory(tmp_path / "run")
     stage = run.path / "train"
-    work = {"fingerprint": FINGERPRINT.digest, "versions": dict(package_versions())}
+    work = {"fingerprint": FINGERPRINT.digest, "versions": package_versions()}
 
     def check(content: bytes) -> bool:
         shutil.rmtree(stage, ignore_errors=True)
