@@ -25,7 +25,7 @@ from tfpipe import encoder_files
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.encoder_source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
-from tfpipe.rundir import sha256_of_file
+from tfpipe.files import sha256_of_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEXT_COMMIT = "f" * 40

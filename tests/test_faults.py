@@ -18,7 +18,8 @@ import pytest
 from conftest import last_line
 from test_stopping import metadata_server
 
-from tfpipe.rundir import RunDirectory, sha256_of_file
+from tfpipe.files import sha256_of_file
+from tfpipe.rundir import RunDirectory
 from tfpipe.train.checkpoints import Checkpoints
 
 WEIGHTS = ("train/model.safetensors", "train/history.json")

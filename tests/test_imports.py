@@ -13,7 +13,7 @@ PACKAGE = Path(tfpipe.__file__).parent
 # Lowest first: a module imports from its own group, or from a lower layer. Groups of one layer do not know each other.
 BASE = {
     "", "errors", "config", "config_compress", "config_data", "config_types", "config_file", "strict_yaml",
-    "console", "rundir", "fingerprint", "provenance", "paths", "escaping", "remote", "mirror",
+    "console", "files", "rundir", "fingerprint", "provenance", "paths", "escaping", "remote", "mirror",
     "stopping", "tpu_environment", "metrics", "published",
     "encoder_files", "encoder_source", "transformers_source", "keras_nlp_source",
 }  # fmt: skip

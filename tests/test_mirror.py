@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from tfpipe import cli, remote
 from tfpipe.errors import InputError
+from tfpipe.files import write_json
+from tfpipe.fingerprint import Fingerprint
 from tfpipe.remote import Remote
-from tfpipe.rundir import Fingerprint, RunDirectory, write_json
+from tfpipe.rundir import RunDirectory
 
 _numbers = itertools.count()
 

@@ -16,12 +16,13 @@ from tfpipe.compress.prune import sparsity_of
 from tfpipe.config_file import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError, InputError
+from tfpipe.files import sha256_of_file
 from tfpipe.fingerprint import sealed
 from tfpipe.mirror import Mirror
 from tfpipe.model.weights import load_classifier
 from tfpipe.published import find_saved_model
 from tfpipe.remote import Remote
-from tfpipe.rundir import RunDirectory, sha256_of_file
+from tfpipe.rundir import RunDirectory
 from tfpipe.tools import replay
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]

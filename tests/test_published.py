@@ -8,9 +8,11 @@ import pytest
 
 from tfpipe import remote
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_directory, write_json
+from tfpipe.fingerprint import Fingerprint
 from tfpipe.published import find_saved_model
 from tfpipe.remote import Remote
-from tfpipe.rundir import Fingerprint, RunDirectory, sha256_of_directory, write_json
+from tfpipe.rundir import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("ram_replaces")
 

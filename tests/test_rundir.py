@@ -11,8 +11,10 @@ import pytest
 
 import tfpipe
 from tfpipe.errors import InputError
-from tfpipe.fingerprint import sealed
-from tfpipe.rundir import Fingerprint, RunDirectory, package_versions, sha256_of_file, write_json, write_text
+from tfpipe.files import sha256_of_file, write_json, write_text
+from tfpipe.fingerprint import Fingerprint, sealed
+from tfpipe.provenance import package_versions
+from tfpipe.rundir import RunDirectory
 
 
 def fingerprint(epochs=1, files=None, inputs=None):

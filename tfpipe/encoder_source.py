@@ -26,8 +26,8 @@ import numpy as np
 from tfpipe import keras_nlp_source
 from tfpipe.encoder_files import TOKEN_PATTERNS, directory_of, parse, parse_repository
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_file
 from tfpipe.provenance import package_versions
-from tfpipe.rundir import sha256_of_file
 from tfpipe.transformers_source import (
     CONFIG,
     QUANTIZATION,

@@ -32,8 +32,10 @@ from tfpipe.console import say
 from tfpipe.data import augment, sources
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
+from tfpipe.files import sha256_of_file, write_text
+from tfpipe.fingerprint import Fingerprint
 from tfpipe.provenance import RELEASE, other_versions
-from tfpipe.rundir import Fingerprint, RunDirectory, StageDirectory, sha256_of_file, write_text
+from tfpipe.rundir import RunDirectory, StageDirectory
 from tfpipe.train.cluster import workers_of
 
 

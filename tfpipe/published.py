@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_directory
 from tfpipe.mirror import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
 from tfpipe.paths import versions
-from tfpipe.rundir import RunDirectory, sha256_of_directory
+from tfpipe.rundir import RunDirectory
 
 PUBLISHES = "verify"
 

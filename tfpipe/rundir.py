@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import hashlib
 import json
 import operator
 import os
@@ -33,6 +32,7 @@ from typing import Any
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
+from tfpipe.files import digest_of, link, remove, sha256_of_file, write_json
 from tfpipe.fingerprint import Fingerprint, sealed
 from tfpipe.mirror import (
     CHECKPOINTS,
@@ -89,7 +89,7 @@ class StageDirectory:
         """Removes what an interrupted try left, checkpoints and logs aside."""
         for child in self.path.iterdir():
             if child.name not in NOT_OUTPUT:
-                _remove(child)
+                remove(child)
 
 
 class RunDirectory:
@@ -234,9 +234,9 @@ class RunDirectory:
             return False
         partial = self.path / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(other.path / name, partial, copy_function=_link)
+        shutil.copytree(other.path / name, partial, copy_function=link)
         if (self.path / name).exists():
-            _remove(self.path / name)
+            remove(self.path / name)
         if self._mirror is not None:
             self._mirror.begin(name, anew=True)
         partial.rename(self.path / name)
@@ -260,14 +260,14 @@ class RunDirectory:
         if self._mirror is not None:
             self._mirror.begin(name, anew=not goes_on)
         if not goes_on:
-            _remove(path)
+            remove(path)
             path.mkdir(parents=True)
             write_json(path / WORK_RECORD, work)
         stage = StageDirectory(name, path, inputs, mirror=self._mirror)
         stage.clear_output()
         started = time.monotonic()
         yield stage
-        _remove(stage.checkpoints)
+        remove(stage.checkpoints)
         output = [
             file
             for file in sorted(path.rglob("*"))
@@ -292,7 +292,7 @@ class RunDirectory:
             "versions": work["versions"],
             "choices": stage.choices,
             "files_written": files,
-            "output": _digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
+            "output": digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
         }
         record = sealed(json.loads(json.dumps(record)))  # as it will be read
         write_json(path / RECORD, record)
@@ -345,50 +345,3 @@ def _goes_on(name: str, begun: dict[str, Any] | None, now: dict[str, Any]) -> bo
         shown = (f"no {package}" if old is None else f"{package} {old}" for package, (old, _) in others.items())
         say("  " + printable(f"{name} begins anew, as it was begun with {', '.join(shown)}"))
     return begun == now
-
-
-def sha256_of_directory(path: Path) -> str:
-    """SHA-256 of the files in a directory, their names and content, in hexadecimal."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return _digest_of({str(file.relative_to(path)): {"sha256": sha256_of_file(file)} for file in files})
-
-
-def sha256_of_file(path: Path, sync: bool = False) -> str:
-    """SHA-256 of a file's content, in hexadecimal; `sync` also flushes it to the disk."""
-    with open(path, "rb") as file:
-        if sync:
-            os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a part."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically: whoever holds the run's lock is the only writer."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _digest_of(files: dict[str, dict[str, Any]]) -> str:
-    return hashlib.sha256("\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files)).encode()).hexdigest()
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

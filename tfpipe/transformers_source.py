@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_file
 from tfpipe.paths import path_inside
-from tfpipe.rundir import sha256_of_file
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"

@@ -32,7 +32,9 @@ import tfpipe.cli
 from tfpipe import pipeline
 from tfpipe.config import Config
 from tfpipe.config_file import load_config
-from tfpipe.rundir import NOT_OUTPUT, RECORD, RunDirectory, sha256_of_file
+from tfpipe.files import sha256_of_file
+from tfpipe.mirror import RECORD
+from tfpipe.rundir import NOT_OUTPUT, RunDirectory
 
 GIVE_UP_SECONDS = 600.0
 ROWS = 400

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 from tfpipe.compress.feasible import check_feasible, largest_share, layer_pairs, least_bytes, of_layers
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import WEIGHTS_FILE
-from tfpipe.rundir import sha256_of_file
 from tfpipe.transformers_source import expected_shapes
 
 

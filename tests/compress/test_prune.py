@@ -13,9 +13,10 @@ from tfpipe.compress.masks import EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.config_file import parse_config
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
+from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import WEIGHTS_FILE, load_classifier
-from tfpipe.rundir import StageDirectory, sha256_of_file
+from tfpipe.rundir import StageDirectory
 from tfpipe.train import loop
 
 KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, output

@@ -14,7 +14,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import KINDS
 from tfpipe.evaluate.verify import publish
-from tfpipe.rundir import sha256_of_directory
+from tfpipe.files import sha256_of_directory
 
 
 def test_the_answers_are_kept_and_the_numbers_follow_from_them(tiny_run):

@@ -14,16 +14,11 @@ from hypothesis import strategies as st
 
 from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
-from tfpipe.fingerprint import sealed
+from tfpipe.files import sha256_of_directory, sha256_of_file
+from tfpipe.fingerprint import Fingerprint, sealed
+from tfpipe.provenance import package_versions
 from tfpipe.published import find_saved_model
-from tfpipe.rundir import (
-    Fingerprint,
-    RunDirectory,
-    StageDirectory,
-    package_versions,
-    sha256_of_directory,
-    sha256_of_file,
-)
+from tfpipe.rundir import RunDirectory, StageDirectory
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 

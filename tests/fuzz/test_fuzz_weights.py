@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from tfpipe import encoder_source
+from tfpipe.files import sha256_of_file
 from tfpipe.fingerprint import sealed
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier, save_classifier
-from tfpipe.rundir import StageDirectory, sha256_of_file
+from tfpipe.rundir import StageDirectory
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.transformers_source import standard_name

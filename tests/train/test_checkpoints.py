@@ -10,8 +10,9 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_file
 from tfpipe.fingerprint import sealed
-from tfpipe.rundir import StageDirectory, sha256_of_file
+from tfpipe.rundir import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
 

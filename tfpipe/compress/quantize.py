@@ -28,10 +28,11 @@ from tfpipe.config import Config
 from tfpipe.config_compress import Budget, Distill, Quantize
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
+from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
-from tfpipe.rundir import StageDirectory, write_json
+from tfpipe.rundir import StageDirectory
 from tfpipe.train.devices import choose_precision, choose_strategy, float32_kept, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit

@@ -47,7 +47,8 @@ from tfpipe.data.token_table import SOURCES, shard_path, write_shard, write_sour
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import map_blocks
 from tfpipe.errors import InputError
-from tfpipe.rundir import StageDirectory, write_json, write_text
+from tfpipe.files import write_json, write_text
+from tfpipe.rundir import StageDirectory
 
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
 

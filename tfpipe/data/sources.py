@@ -30,8 +30,8 @@ from tfpipe.config_data import SPLITS, Data, SplitName
 from tfpipe.data import hubs
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.files import sha256_of_file
 from tfpipe.paths import path_inside
-from tfpipe.rundir import sha256_of_file
 
 PACKAGE = "package:"
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from tfpipe.errors import InputError
+from tfpipe.files import write_json
 from tfpipe.paths import path_inside
-from tfpipe.rundir import write_json
 
 MANIFEST = "table.json"
 SOURCES = "sources.json"

@@ -24,8 +24,10 @@ from tfpipe.config_compress import LATENCY_SHAPES
 from tfpipe.console import say
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.export.export import STAGE_OF_VARIANT
+from tfpipe.files import write_json, write_text
+from tfpipe.mirror import RECORD
 from tfpipe.model.weights import WEIGHTS_FILE
-from tfpipe.rundir import RECORD, StageDirectory, write_json, write_text
+from tfpipe.rundir import StageDirectory
 from tfpipe.train.devices import cpu_flags, int8_outlook
 
 

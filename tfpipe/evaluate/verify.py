@@ -30,10 +30,11 @@ from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import SERVING_FILES, write_serving_files
+from tfpipe.files import sha256_of_directory, write_json
 from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
 from tfpipe.remote import files_below
-from tfpipe.rundir import StageDirectory, sha256_of_directory, write_json
+from tfpipe.rundir import StageDirectory
 from tfpipe.train.devices import float32_kept
 
 

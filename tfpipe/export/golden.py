@@ -27,9 +27,10 @@ from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.export.onnx_inspection import inspect_onnx
+from tfpipe.files import write_text
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
-from tfpipe.rundir import machine, write_text
+from tfpipe.provenance import machine
 from tfpipe.train.devices import float32_kept
 
 FILE = "golden.jsonl"

@@ -21,9 +21,9 @@ from safetensors.numpy import load_file, save
 from tfpipe.config import Task
 from tfpipe.console import say
 from tfpipe.errors import InputError
+from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture
 from tfpipe.model.layers import CodedDense, LayerNormalization
-from tfpipe.rundir import write_json
 from tfpipe.transformers_source import CONFIG as CONFIG_FILE
 from tfpipe.transformers_source import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.transformers_source import WEIGHTS as WEIGHTS_FILE

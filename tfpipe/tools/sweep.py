@@ -34,7 +34,9 @@ from tfpipe.evaluate.benchmark import time_in_turn
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.shown import rows_measured
 from tfpipe.export.export import STAGE_OF_VARIANT
-from tfpipe.rundir import RunDirectory, machine, write_json, write_text
+from tfpipe.files import write_json, write_text
+from tfpipe.provenance import machine
+from tfpipe.rundir import RunDirectory
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
 from tfpipe.train.cluster import workers_of
 
