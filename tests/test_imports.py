@@ -19,7 +19,7 @@ BASE = {
 }  # fmt: skip
 LAYERS = (
     *({"base"}, {"data", "model"}, {"train"}, {"compress"}, {"export"}, {"evaluate"}),
-    *({"pipeline"}, {"tools"}, {"cli"}),
+    *({"stages"}, {"pipeline"}, {"tools"}, {"cli"}),
 )
 
 

@@ -23,6 +23,7 @@ from tfpipe.model.weights import load_classifier
 from tfpipe.published import find_saved_model
 from tfpipe.remote import Remote
 from tfpipe.rundir import RunDirectory
+from tfpipe.stages import table
 from tfpipe.tools import replay
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]
@@ -43,7 +44,7 @@ def changed(config, **changes):
 
 def reasons(config, run):
     """Stage -> why it would be done now, given what the stages before it hold; the stages that hold are left out."""
-    stages, found = pipeline.stages_of(config), {}
+    stages, found = table.stages_of(config), {}
     names = [stage.name for stage in stages]
     for stage in stages:
         if any(run.record(name) is None for name in stage.inputs if name in names):
@@ -75,7 +76,7 @@ def read_json(path):
 def test_a_whole_run_commits_every_stage_and_publishes_every_variant(tiny_run):
     config, directory = tiny_run
     run = RunDirectory(directory)
-    assert [stage.name for stage in pipeline.stages_of(config)] == NAMES
+    assert [stage.name for stage in table.stages_of(config)] == NAMES
     assert all(run.record(name)["stage"] == name for name in NAMES)
     for variant in ("dense", "pruned", "int8"):
         assert (directory / "export" / variant / "model.onnx").is_file()
@@ -156,7 +157,7 @@ def test_a_setting_invalidates_the_stages_that_read_it(tiny_run, setting, value,
 
 def test_a_setting_is_read_only_where_it_counts(tiny_run):
     config, directory = tiny_run
-    run, (quantize,) = RunDirectory(directory), (s for s in pipeline.STAGES if s.name == "quantize")
+    run, (quantize,) = RunDirectory(directory), (s for s in table.STAGES if s.name == "quantize")
 
     def read(**changes):
         return pipeline._fingerprint(changed(config, **changes), run, quantize, NAMES).settings.keys()
@@ -212,8 +213,8 @@ def test_a_stage_that_was_made_by_other_libraries_holds_with_a_warning(copied_ru
 
 def test_a_stage_that_works_in_another_way_now_is_done_again(copied_run, monkeypatch):
     config, run = copied_run
-    stages = [replace(stage, version=2) if stage.name == "train" else stage for stage in pipeline.STAGES]
-    monkeypatch.setattr(pipeline, "STAGES", tuple(stages))
+    stages = [replace(stage, version=2) if stage.name == "train" else stage for stage in table.STAGES]
+    monkeypatch.setattr(table, "STAGES", tuple(stages))
     assert reasons(config, run) == {"train": "tfpipe changed how it works (1 -> 2)"}
     monkeypatch.setattr(pipeline, "RELEASE", "0.2")
     assert reasons(config, run) == dict.fromkeys(NAMES, "tfpipe 0.1 -> 0.2")
@@ -222,7 +223,7 @@ def test_a_stage_that_works_in_another_way_now_is_done_again(copied_run, monkeyp
 def test_every_library_that_decides_an_output_is_recorded(tiny_run):
     _, directory = tiny_run
     recorded = read_json(directory / "train" / "stage.json")["versions"].keys()
-    named = {name for stage in pipeline.STAGES for name in stage.libraries}
+    named = {name for stage in table.STAGES for name in stage.libraries}
     assert named - recorded <= {"tensorflow-tpu"}  # on a TPU alone
 
 
@@ -239,8 +240,8 @@ def test_a_training_that_was_helped_holds_under_the_same_help_alone(copied_run, 
     for asked, taken in ((config, None), (skipping, run.path)):
         taking = RunDirectory(tmp_path / asked.train.nonfinite)
         taking.path.mkdir()
-        (train,) = (stage for stage in pipeline.STAGES if stage.name == "train")
-        assert taking.adopt("prepare", pipeline._fingerprint(asked, run, pipeline.STAGES[0], NAMES), run)
+        (train,) = (stage for stage in table.STAGES if stage.name == "train")
+        assert taking.adopt("prepare", pipeline._fingerprint(asked, run, table.STAGES[0], NAMES), run)
         assert (
             pipeline._adopted(asked, taking, "train", pipeline._fingerprint(asked, run, train, NAMES), [run]) == taken
         )
@@ -301,7 +302,7 @@ def test_variants_that_are_off_are_neither_read_nor_published(copied_run, capsys
 def test_without_pruning_int8_starts_from_the_dense_model(tiny_run):
     config, directory = tiny_run
     config = changed(config, prune=None)
-    assert [stage.name for stage in pipeline.stages_of(config)] == [name for name in NAMES if name != "prune"]
+    assert [stage.name for stage in table.stages_of(config)] == [name for name in NAMES if name != "prune"]
     found = reasons(config, RunDirectory(directory))
     assert found["quantize"] == "output of prune" and not {"prepare", "train"} & found.keys()
 

@@ -16,6 +16,7 @@ from tfpipe.config import Config
 from tfpipe.config_data import Augmentation
 from tfpipe.config_types import Section
 from tfpipe.rundir import RunDirectory
+from tfpipe.stages import table
 
 SPREADS = "how the work is spread changes no result"
 KEPT = "when and how many checkpoints are kept changes no result"
@@ -117,7 +118,7 @@ def others(path: str, value: Any) -> list[Any]:
 def digests(config: Config, **files: Any) -> dict[str, str]:
     """Stage -> digest of its fingerprint, as if nothing changed in the stages before it."""
     found = {}
-    for stage in pipeline.STAGES:
+    for stage in table.STAGES:
         if stage.name != "report":  # it shows every setting
             stage = dataclasses.replace(stage, **files)
             found[stage.name] = pipeline._fingerprint(config, RunDirectory("nowhere"), stage, []).digest
@@ -192,9 +193,9 @@ def test_a_stage_reads_what_it_declares(config, tmp_path, monkeypatch):
     note(config, "")
     monkeypatch.setattr(Section, "__getattribute__", noting, raising=False)
     run = RunDirectory(tmp_path / "run")
-    names = [stage.name for stage in pipeline.stages_of(config)]
+    names = [stage.name for stage in table.stages_of(config)]
     undeclared = {}
-    for stage in pipeline.stages_of(config):
+    for stage in table.stages_of(config):
         fingerprint = pipeline._fingerprint(config, run, stage, names)
         declared = {*stage.settings, *stage.also(config)}
         with run.stage(stage.name, fingerprint) as directory:

@@ -69,9 +69,10 @@ def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: 
     from tfpipe import pipeline
     from tfpipe.config_file import load_config
     from tfpipe.rundir import RunDirectory
+    from tfpipe.stages.table import stages_of
 
     settings = load_config(config, overrides)
-    names = [stage.name for stage in pipeline.stages_of(settings)]
+    names = [stage.name for stage in stages_of(settings)]
     needed = {"distill": "distill.student.layers, such as [1, 3, 5]", "prune": "prune", "quantize": "quantize"}
     for name in (until, redo):
         if name is not None and name not in names:

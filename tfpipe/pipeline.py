@@ -1,16 +1,8 @@
-"""The pipeline: labelled text in, verified and compressed classifiers out.
+"""The engine: brings a run up to date, stage by stage.
 
-    prepare    rows -> splits -> token tables
-    train      pretrained encoder + token tables -> dense classifier
-    distill    dense -> distilled: a smaller model that the dense one teaches
-    prune      distilled (else dense) -> pruned: zeros in the kernels, or fewer heads and columns, fine-tuned
-    quantize   pruned (else distilled, else dense) -> int8: weights on the 8-bit grid, ranges of activations
-    export     every variant -> SavedModel and ONNX
-    verify     every artefact against the Keras model it came from, and the budget; what passes is published
-    report     the table, metrics.json, model_card.md
-
-The stages know nothing of each other: each reads what an earlier one committed. This module alone knows their order,
-what each reads, and when its result still holds.
+Enters: a configuration and a run directory. Leaves: every stage of `stages/table.py` that the configuration asks for,
+committed. The stages know nothing of each other: each reads what an earlier one committed. This module decides when a
+result still holds, takes it over from another run, or does the stage, with the other workers where it trains.
 """
 
 from __future__ import annotations
@@ -19,186 +11,20 @@ import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from tfpipe import encoder_source
 from tfpipe.compress.feasible import check_feasible
-from tfpipe.config import Config, Train
-from tfpipe.config_compress import Distill
-from tfpipe.config_data import Data
+from tfpipe.config import Config
 from tfpipe.config_file import dump_config, setting
 from tfpipe.console import say
-from tfpipe.data import augment, sources
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
-from tfpipe.files import sha256_of_file, write_text
+from tfpipe.files import write_text
 from tfpipe.fingerprint import Fingerprint
 from tfpipe.provenance import RELEASE, other_versions
 from tfpipe.rundir import RunDirectory, StageDirectory
+from tfpipe.stages.table import STAGES, Stage, stages_of
 from tfpipe.train.cluster import workers_of
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the pipeline: what it reads decides when it is done again."""
-
-    name: str
-    module: str
-    """its `run(config, stage)` is the stage; imported only when it runs, as most import TensorFlow"""
-    settings: tuple[str, ...]
-    """dotted paths of the settings that it reads"""
-    also: Callable[[Config], tuple[str, ...]] = field(default=lambda config: ())
-    """more of them, by what the configuration is"""
-    inputs: tuple[str, ...] = ()
-    """stages that it reads; one that the configuration turns off is left out"""
-    files: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
-    """files that it reads from outside the run, with their SHA-256"""
-    version: int = 1
-    """raised when the same settings and inputs come to give another output: CONTRIBUTING.md says when"""
-    libraries: tuple[str, ...] = ()
-    """packages that make its output: what was made with other versions of them still holds, and a run says so"""
-    trains: bool = False
-    """whether it is done by all workers of a training, where there are several; the chief does the others"""
-    publishes: bool = False
-    """whether it writes outside its own directory: then no other run can take over its result"""
-
-
-def _data_files(config: Config) -> dict[str, str]:
-    augmentation = config.data.augmentation
-    synonyms = augment.wordnet_files(augmentation.wordnet) if augmentation and augmentation.synonyms else []
-    return {
-        **sources.identity(config.data),
-        **encoder_source.identity(config.encoder.source, weights=False),
-        **{str(path): sha256_of_file(path) for path in synonyms},
-    }
-
-
-def _encoder_files(config: Config) -> dict[str, str]:
-    return encoder_source.identity(config.encoder.source, weights=True)
-
-
-def _student_files(config: Config) -> dict[str, str]:
-    student = config.distill and config.distill.student
-    return encoder_source.identity(student.encoder, weights=True) if student and student.encoder else {}
-
-
-# The section `train`, but for what changes no result, or its last digits alone, or decides whether there is one; and of
-# it what pruning and quantization take over: the rest trains the dense model, and the student, and reaches them as its
-# output.
-_TRAIN = tuple(
-    f"train.{name}"
-    for name in Train.model_fields
-    if name
-    not in (
-        *("strategy", "worker_timeout", "xla", "steps_per_execution"),
-        *("checkpoint_every", "keep_last", "nonfinite", "nonfinite_limit"),
-    )
-)
-_DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
-_TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
-
-# What a teacher adds to another stage's loss.
-_TEACHING = tuple(f"distill.{name}" for name in Distill.model_fields if name != "student")
-_MODELS = ("prepare", "train", "distill", "prune", "quantize")
-
-
-def _quantize_also(config: Config) -> tuple[str, ...]:
-    """What teaches a model that is trained, in the precision of the teacher; the sizes say what may stay float."""
-    trained = config.quantize is not None and config.quantize.mode == "qat"
-    taught = (*_TEACHING, *(("train.precision",) if config.distill is not None else ())) if trained else ()
-    sized = ("budget.max_size_bytes", "budget.artifact") if config.quantize and config.quantize.float_layers else ()
-    return taught + sized
-
-
-# How the work is spread changes no row.
-_DATA = tuple(f"data.{name}" for name in Data.model_fields if name not in ("workers", "runner", "runner_options"))
-
-_KERAS = ("tensorflow", "tensorflow-tpu", "tf-keras", "numpy")
-_TF_MOT = (*_KERAS, "tensorflow-model-optimization")
-
-# Libraries that make something of an output only where a configuration asks for it.
-_ASKED_FOR: dict[str, Callable[[Config], bool]] = {
-    "rensa": lambda config: config.data.duplicates.near is not False,
-    "scikit-learn": lambda config: config.data.cleaning.stop_words == "english",
-    "nltk": lambda config: config.data.augmentation is not None and config.data.augmentation.synonyms > 0.0,
-    "datasets": lambda config: "hf:" in str(config.data.source),
-    "tensorflow-datasets": lambda config: "tfds:" in str(config.data.source),
-}
-
-STAGES = (
-    Stage(
-        "prepare",
-        "tfpipe.data.prepare",
-        ("task", "seed", *_DATA),
-        files=_data_files,
-        libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),
-    ),
-    Stage(
-        "train",
-        "tfpipe.train.train",
-        ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
-        inputs=("prepare",),
-        files=_encoder_files,
-        libraries=_KERAS,
-        trains=True,
-    ),
-    Stage(
-        "distill",
-        "tfpipe.compress.distill",
-        ("task", "seed", "data.max_length", "distill", *_TRAIN),
-        inputs=("prepare", "train"),
-        files=_student_files,
-        libraries=_KERAS,
-        trains=True,
-    ),
-    Stage(
-        "prune",
-        "tfpipe.compress.prune",
-        ("task", "seed", "data.max_length", "prune", *_TEACHING, "train.precision", *_TRAINING),
-        inputs=("prepare", "train", "distill"),
-        libraries=_TF_MOT,
-        trains=True,
-    ),
-    Stage(
-        "quantize",
-        "tfpipe.compress.quantize",
-        ("task", "seed", "data.max_length", "quantize", *_TRAINING),
-        also=_quantize_also,
-        inputs=("prepare", "train", "distill", "prune"),
-        libraries=_TF_MOT,
-        trains=True,
-    ),
-    Stage(
-        "export",
-        "tfpipe.export.export",
-        ("export", "data.text_pair_column"),
-        inputs=_MODELS,
-        libraries=("tensorflow", "tf-keras", "tensorflow-text", "tf2onnx", "onnx"),
-    ),
-    Stage(
-        "verify",
-        "tfpipe.evaluate.verify",
-        ("name", "task", "seed", "verify", "budget", "export.serving_version", "data.text_pair_column"),
-        inputs=(*_MODELS, "export"),
-        libraries=("onnxruntime", "tensorflow", "tensorflow-text"),
-        publishes=True,
-    ),
-    Stage(
-        "report",
-        "tfpipe.evaluate.report",
-        tuple(Config.model_fields),  # the model card shows the whole configuration
-        inputs=(*_MODELS, "export", "verify"),
-    ),
-)
-
-
-def stages_of(config: Config) -> tuple[Stage, ...]:
-    """The stages that a configuration asks for, in order."""
-    off = {name for name in ("prune", "quantize") if getattr(config, name) is None}
-    if config.distill is None or config.distill.student is None:
-        off.add("distill")
-    return tuple(stage for stage in STAGES if stage.name not in off)
 
 
 def run(
@@ -337,8 +163,7 @@ def _adopted(
 
 def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> None:
     """Says where what holds was made with other versions of the libraries that make it."""
-    used = [name for name in stage.libraries if _ASKED_FOR.get(name, lambda config: True)(config)]
-    others = other_versions(run.record(stage.name).get("versions"), used)
+    others = other_versions(run.record(stage.name).get("versions"), stage.libraries_used(config))
     both = [(name, old, new) for name, (old, new) in others.items() if old is not None and new is not None]
     if both:
         made = " and ".join(f"{name} {old}" for name, old, _ in both)

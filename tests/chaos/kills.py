@@ -29,12 +29,12 @@ from collections import Counter
 from pathlib import Path
 
 import tfpipe.cli
-from tfpipe import pipeline
 from tfpipe.config import Config
 from tfpipe.config_file import load_config
 from tfpipe.files import sha256_of_file
 from tfpipe.mirror import RECORD
 from tfpipe.rundir import NOT_OUTPUT, RunDirectory
+from tfpipe.stages import table
 
 GIVE_UP_SECONDS = 600.0
 ROWS = 400
@@ -133,7 +133,7 @@ def finish(arguments: list[str], log: Path) -> None:
 def differences(expected: Path, found: Path, config: Config) -> list[str]:
     """What two runs of one configuration have not in common: files, their content, records; measurements aside."""
     different = []
-    for stage in pipeline.stages_of(config):
+    for stage in table.stages_of(config):
         first, second = contents(expected / stage.name), contents(found / stage.name)
         different += [
             f"{stage.name}/{name}"
@@ -184,7 +184,7 @@ def _measured_apart(path: Path) -> str:
 def intact(run: Path) -> tuple[list[str], list[str]]:
     """The stages that a run has committed so far, and what is wrong with them."""
     directory, committed, wrong = RunDirectory(run), [], []
-    for stage in pipeline.STAGES:
+    for stage in table.STAGES:
         if directory.record(stage.name) is not None:
             committed.append(stage.name)
             try:
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--undisturbed", type=Path, help="a finished run of that configuration; default: makes one")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
-    for stage in pipeline.STAGES:
+    for stage in table.STAGES:
         importlib.import_module(stage.module)
     with tempfile.TemporaryDirectory(prefix="tfpipe-chaos-", ignore_cleanup_errors=True) as scratch:
         results = torment(options, Path(scratch))
@@ -228,7 +228,7 @@ def torment(options: argparse.Namespace, scratch: Path) -> dict:
     undisturbed = options.undisturbed or scratch / "undisturbed"
     if options.undisturbed is None:
         finish(["run", str(config_file), "--run-dir", str(undisturbed)], log)
-    stages = [stage.name for stage in pipeline.stages_of(config)]
+    stages = [stage.name for stage in table.stages_of(config)]
     seconds = {name: RunDirectory(undisturbed).record(name)["seconds"] for name in stages}
     draw, kills, mismatches, runs, recoveries = random.Random(options.seed), Counter(), [], 0, 0
     while (left := options.kills - sum(kills.values())) > 0:
