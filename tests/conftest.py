@@ -273,6 +273,23 @@ def tiny_file(tmp_path, tiny_reviews, tiny_encoder):
     return path
 
 
+def write_wordnet(directory: Path, **synsets: list[str]) -> str:
+    """WordNet's own files: `write_wordnet(directory, adj=["good", "fine"])` makes one synset of adjectives."""
+    directory.mkdir(exist_ok=True)
+    header = "  1 This software and database is WordNet 3.0\n"
+    for part in ("noun", "verb", "adj", "adv"):
+        data, index, offset = header, header, len(header)
+        if part in synsets:
+            kind, lemmas = part[0], synsets[part]
+            words = " ".join(f"{lemma} 0" for lemma in lemmas)
+            data += f"{offset:08d} 00 {kind} {len(lemmas):02x} {words} 000 | a gloss  \n"
+            index += "".join(f"{lemma} {kind} 1 0 1 0 {offset:08d}  \n" for lemma in sorted(lemmas))
+        (directory / f"data.{part}").write_text(data)
+        (directory / f"index.{part}").write_text(index)
+        (directory / f"{part}.exc").write_text("")
+    return str(directory)
+
+
 def last_line(answer):
     """The message of a command that ended with exit code 2: one line, after whatever the stages said."""
     code, out, error = answer

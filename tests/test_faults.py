@@ -96,11 +96,11 @@ def test_asked_to_stop(request, tfpipe_command, tiny_file, tiny_run, prepared, f
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 400 kB, and a function that makes it large."""
+    """A disk of 600 kB: enough to prepare, too small for a checkpoint, and a function that makes it large."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]).returncode:
+    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk]).returncode:
         pytest.skip("no right to mount a small disk here")
     try:
         yield disk, lambda: subprocess.run([mount, "-o", "remount,size=100m", disk], check=True)

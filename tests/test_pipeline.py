@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config, write_reviews
+from conftest import tiny_config, write_reviews, write_wordnet
 
 from tfpipe import cli, pipeline, remote
 from tfpipe.compress.prune import sparsity_of
@@ -247,28 +247,13 @@ def test_a_training_that_was_helped_holds_under_the_same_help_alone(copied_run, 
         )
 
 
-def wordnet_of(directory, *words):
-    """WordNet's own files, of one synset of adjectives."""
-    directory.mkdir(exist_ok=True)
-    for part in ("noun", "verb", "adj", "adv"):
-        data = index = "  1 made up\n"
-        if part == "adj":
-            place = f"{len(data):08d}"
-            data += f"{place} 00 a {len(words):02x} {' '.join(f'{word} 0' for word in words)} 000 | made up  \n"
-            index += "".join(f"{word} a 1 0 1 0 {place}  \n" for word in sorted(words))
-        (directory / f"data.{part}").write_text(data)
-        (directory / f"index.{part}").write_text(index)
-        (directory / f"{part}.exc").write_text("")
-    return str(directory)
-
-
 def test_another_wordnet_is_other_data(tmp_path, tiny_encoder, capsys):
-    synonyms = {"copies": 1, "synonyms": 1.0, "wordnet": wordnet_of(tmp_path / "wordnet", "good", "great")}
+    synonyms = {"copies": 1, "synonyms": 1.0, "wordnet": write_wordnet(tmp_path / "wordnet", adj=["good", "great"])}
     config = tiny_config(write_reviews(tmp_path / "r.csv", 60), tiny_encoder, data__augmentation=synonyms)
     run = RunDirectory(tmp_path / "run")
     pipeline.run(config, run, until="prepare")
     assert reasons(config, run).keys().isdisjoint({"prepare"})
-    wordnet_of(tmp_path / "wordnet", "good", "awful")
+    write_wordnet(tmp_path / "wordnet", adj=["good", "awful"])
     index, data = (str(tmp_path / "wordnet" / name) for name in ("index.adj", "data.adj"))
     assert reasons(config, run)["prepare"] == f"content of {index}; content of {data}"
     shutil.rmtree(tmp_path / "wordnet")

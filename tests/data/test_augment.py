@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import write_wordnet
 
 from tfpipe.config_data import Augmentation
 from tfpipe.data.augment import altered as altered_words
@@ -24,21 +25,9 @@ def seeds(count=300):
 
 @pytest.fixture(scope="module")
 def tiny_wordnet(tmp_path_factory) -> str:
-    """WordNet's own files, of two synsets: {film, movie, moving_picture} and {good, fine}."""
+    """Two synsets: {film, movie, moving_picture} and {good, fine}."""
     directory = tmp_path_factory.mktemp("wordnet")
-    header = "  1 This software and database is WordNet 3.0\n"
-    synsets = {"noun": ("n", ["film", "movie", "moving_picture"]), "adj": ("a", ["good", "fine"])}
-    for part in ("noun", "verb", "adj", "adv"):
-        data, index, offset = header, header, len(header)
-        if part in synsets:
-            kind, lemmas = synsets[part]
-            words = " ".join(f"{lemma} 0" for lemma in lemmas)
-            data += f"{offset:08d} 00 {kind} {len(lemmas):02x} {words} 000 | a gloss  \n"
-            index += "".join(f"{lemma} {kind} 1 0 1 0 {offset:08d}  \n" for lemma in sorted(lemmas))
-        (directory / f"data.{part}").write_text(data)
-        (directory / f"index.{part}").write_text(index)
-        (directory / f"{part}.exc").write_text("")
-    return str(directory)
+    return write_wordnet(directory, noun=["film", "movie", "moving_picture"], adj=["good", "fine"])
 
 
 def test_everything_is_decided_by_the_seed(tiny_wordnet):
