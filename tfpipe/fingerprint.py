@@ -1,4 +1,4 @@
-"""What decides the output of a stage, as one digest; what differs from it, in words; a seal for what is recorded.
+"""The fingerprint of a stage (all that decides its output), its differences in words, and a seal for records.
 
 Enters: settings, files from outside the run, outputs of earlier stages, the version of the code. Leaves: the digest
 under which a stage is committed and its work goes on.
@@ -46,7 +46,9 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the four parts. Where a file lies does not matter, only what it holds.
+        """SHA-256 over the four parts.
+
+        In `files`, a file counts by its content, not by its path; in `settings`, a path counts as it is written.
 
         The order of a mapping that a user wrote counts: that of `data.label_names` is the order of the outputs.
         """

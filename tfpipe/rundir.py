@@ -164,7 +164,7 @@ class RunDirectory:
         return self._no_longer_published(record)
 
     def _no_longer_published(self, record: dict[str, Any]) -> str | None:
-        """What a stage has published that is not there as it was, where the run lies; None where all is."""
+        """Names a published file that is gone or changed where the run lies; None where all are as they were."""
         choices = record["choices"]
         sizes = choices.get("published_bytes", {})  # records from before have none
         for version in choices.get("published", {}):
@@ -198,7 +198,7 @@ class RunDirectory:
 
     @property
     def place(self) -> Path | Remote:
-        """Where the run lies, as messages name it."""
+        """The directory or store of the run, as messages name it."""
         return self.path if self._mirror is None else self._mirror.remote
 
     def committed(self, name: str) -> dict[str, Any] | None:
@@ -206,7 +206,7 @@ class RunDirectory:
         return self._local_record(name) if self._mirror is None else self._mirror.committed(name)
 
     def has_file(self, relative: str) -> bool:
-        """Whether a file is there, where the run lies."""
+        """Tells whether a file exists where the run lies."""
         return os.path.isfile(self.path / relative) if self._mirror is None else (self.place / relative).exists()
 
     def names(self, *below: str) -> list[str]:

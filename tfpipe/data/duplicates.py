@@ -2,8 +2,8 @@
 
 Enters: a `ROW` of each tokenized row (`tables.py`), 40 bytes. Leaves: which rows to drop and why, and the texts that
 have several labels. The tokens are those that the model sees: cleaning, the vocabulary and the cut at
-`data.max_length` make rows equal that differ in the file. Equal digests meet in one of `BUCKETS` files, so memory
-does not grow with the rows.
+`data.max_length` make rows equal that differ in the file. Equal digests meet in one of `BUCKETS` files, so that
+memory holds one file's digests and the duplicates, not the rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BUCKETS = 64
 
 @dataclass
 class Verdict:
-    """What is known of the duplicates among some rows."""
+    """The duplicates found among some rows."""
 
     identical: np.ndarray
     """`[n, 2] int64`: a training row with the tokens and label of an earlier one, and that one"""

@@ -39,7 +39,7 @@ ROWS = "rows"
 
 @dataclass(frozen=True)
 class Changes:
-    """What the last step changes, as decided from all tokenized rows."""
+    """Changes that the last step makes, decided from all tokenized rows."""
 
     dropped: Path
     """file of `[n] int64`, sorted: ids of rows that are left out as duplicates"""

@@ -48,7 +48,7 @@ def digests(texts: Sequence[str], text_pairs: Iterable[str] | None, seed: int) -
 
 
 def places(digest: np.ndarray) -> np.ndarray:
-    """Where in [0, 1) each digest falls, evenly: `[rows, 2] uint64` -> `[rows] float64`."""
+    """Spreads digests evenly over [0, 1): `[rows, 2] uint64` -> `[rows] float64`."""
     # 53 bits fill a float64 exactly: 64 would let the largest values round up to 1.
     return (digest[:, 0] >> np.uint64(11)).astype(np.float64) / 2**53
 

@@ -59,7 +59,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was decided from all rows; with it, a row's labels and split depend on the row alone."""
+    """Decisions made from all rows; given them, a row's labels and split depend on the row alone."""
 
     labels: Labels
     border: tuple[float, float]
@@ -101,7 +101,7 @@ def decide(config: Config, labels: Labels, survey: Survey) -> Decisions:
 
 
 def places_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
-    """Where in [0, 1) each row falls, `[rows] float64`: by its group where there is one, else by its content."""
+    """Returns each row's place in [0, 1), `[rows] float64`: by its group where there is one, else by its content."""
     if rows.groups is not None:
         digest = digests(rows.groups, None, config.seed)
     return turned(places(digest), config.data.split)

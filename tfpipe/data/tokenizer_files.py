@@ -121,7 +121,7 @@ class TokenizerFiles:
         return tokens
 
     def check(self, vocabulary: tuple[str, ...], tokens: dict[str, str]) -> None:
-        """Whether all else that the folder says is what BERT's own tokenizer does.
+        """Checks that all else in the folder is what BERT's own tokenizer does.
 
         Args:
           vocabulary: one piece per id.
@@ -205,7 +205,7 @@ class TokenizerFiles:
 
 
 def _is_template(processor: dict[str, Any], cls: str, sep: str, ids: dict[str, int]) -> bool:
-    """Whether a post-processor makes `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with type 1."""
+    """Tells whether a post-processor makes `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with type 1."""
     if processor.get("type") == "BertProcessing":
         return processor.get("cls") == [cls, ids[cls]] and processor.get("sep") == [sep, ids[sep]]
 
@@ -280,7 +280,7 @@ def _object(parent: Any, key: str) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    """What stands where a list is expected: nothing is an empty one."""
+    """Wraps a value that is no list; nothing becomes an empty list."""
     return value if isinstance(value, list) else [value] if value else []
 
 

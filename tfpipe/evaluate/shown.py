@@ -31,5 +31,5 @@ def amount(value: float) -> str:
 
 
 def rows_measured(rows: int, of: int, split: str = "test") -> str:
-    """Which rows a number is over: all of a split, or a sample."""
+    """Names the rows that a number is over: all of a split, or a sample."""
     return f"all {of:,} {split} rows" if rows == of else f"a random sample of {rows:,} of {of:,} {split} rows"

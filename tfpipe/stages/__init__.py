@@ -1,1 +1,1 @@
-"""What a run does, stage by stage."""
+"""The stages of a run."""
