@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import tfpipe  # before TensorFlow: the package sets what TensorFlow reads when it is imported
-from tfpipe.config import Train
+from tfpipe.config.run import Train
 from tfpipe.encoder_source import shape_of
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.rundir import StageDirectory

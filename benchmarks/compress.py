@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe import metrics, pipeline
-from tfpipe.config_file import load_config
+from tfpipe.config.file import load_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import batches_of, onnx_answer

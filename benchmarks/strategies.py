@@ -31,7 +31,7 @@ def work(config_file: str, run_dir: str, strategy: str, overrides: list[str]) ->
     import tensorflow as tf  # isort: skip
 
     from tfpipe import pipeline
-    from tfpipe.config_file import load_config
+    from tfpipe.config.file import load_config
     from tfpipe.rundir import RunDirectory
 
     if strategy == "mirrored":
@@ -85,7 +85,7 @@ def main() -> None:
         work(arguments.config, run, strategy, overrides)
         return
 
-    from tfpipe.config_file import load_config
+    from tfpipe.config.file import load_config
     from tfpipe.provenance import package_versions
 
     name = load_config(Path(arguments.config), []).name

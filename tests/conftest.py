@@ -19,8 +19,8 @@ from tfpipe import (
     pipeline,
     remote,
 )  # before TensorFlow: the package sets what TensorFlow reads when it is imported
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config, parse_config
+from tfpipe.config.file import dump_config, parse_config
+from tfpipe.config.run import Config
 from tfpipe.data import prepare as prepare_stage
 from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
 from tfpipe.rundir import RunDirectory, StageDirectory

@@ -11,8 +11,8 @@ import yaml
 from conftest import last_line
 
 import tfpipe
-from tfpipe.config import Config
-from tfpipe.config_file import load_config
+from tfpipe.config.file import load_config
+from tfpipe.config.run import Config
 from tfpipe.errors import Stopped, StopReason
 from tfpipe.rundir import RunDirectory
 

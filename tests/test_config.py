@@ -4,7 +4,7 @@ import pytest
 from conftest import tiny_config
 from pydantic import BaseModel
 
-from tfpipe.config import Config, Train
+from tfpipe.config.run import Config, Train
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
 

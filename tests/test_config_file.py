@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config, load_config, parse_config, setting
+from tfpipe.config.file import dump_config, load_config, parse_config, setting
+from tfpipe.config.run import Config
 from tfpipe.errors import InputError
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from markdown_it import MarkdownIt
 
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
 from tfpipe.evaluate import report
 from tfpipe.export import serving

@@ -13,7 +13,7 @@ from conftest import tiny_config, write_reviews, write_wordnet
 
 from tfpipe import cli, pipeline, remote
 from tfpipe.compress.prune import sparsity_of
-from tfpipe.config_file import load_config, parse_config
+from tfpipe.config.file import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file

@@ -15,7 +15,7 @@ import pytest
 from conftest import tiny_vocabulary, write_encoder
 
 import tfpipe
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import hubs
 from tfpipe.data.sources import source_files
 from tfpipe.encoder_source import open_source

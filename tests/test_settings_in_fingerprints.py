@@ -12,9 +12,9 @@ import pytest
 from conftest import tiny_config, write_encoder, write_reviews
 
 from tfpipe import pipeline
-from tfpipe.config import Config
-from tfpipe.config_data import Augmentation
-from tfpipe.config_types import Section
+from tfpipe.config.data import Augmentation
+from tfpipe.config.run import Config
+from tfpipe.config.types import Section
 from tfpipe.rundir import RunDirectory
 from tfpipe.stages import table
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import yaml
 
-from tfpipe import strict_yaml
+from tfpipe.config import strict_yaml
 
 LAUGHS = "\n".join(["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)])
 MERGES = "\n".join(

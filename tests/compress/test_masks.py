@@ -11,7 +11,7 @@ import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.masks import EMBEDDINGS, MASK_UPDATES, SMOOTHING, UnitMasks, WeightMasks, is_prunable, sparsity_of
-from tfpipe.config import Train
+from tfpipe.config.run import Train
 from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from tfpipe.compress import prune
 from tfpipe.compress.masks import EMBEDDINGS, is_prunable, sparsity_of
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file

@@ -17,7 +17,7 @@ from tfpipe.compress.feasible import least_bytes
 from tfpipe.compress.grid import LARGEST_CODE, kernels_by_point, nudged, on_grid
 from tfpipe.compress.masks import is_prunable
 from tfpipe.compress.quantize import OVERHEAD
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data.plan import choose_batching
 from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model

@@ -1,6 +1,6 @@
 """Reads a file as `prepare` does, block by block."""
 
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data import readers
 from tfpipe.data.rows import read_rows
 from tfpipe.data.sources import source_files

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data.labels import found_labels, named_labels, separator_of, split_cell
 from tfpipe.errors import InputError
 

@@ -8,8 +8,8 @@ import pytest
 from data.preparing import SPLITS, files_in, film_rows, read_json, read_lines, rows_of, split_of, tables
 
 from tfpipe import pipeline
-from tfpipe.config_data import Data, Split
-from tfpipe.config_file import parse_config
+from tfpipe.config.data import Data, Split
+from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import prepare
 from tfpipe.data.sources import SourceFile, identity

@@ -8,7 +8,7 @@ import tensorflow as tf
 from data.row_reading import rows_of
 from pydantic import TypeAdapter
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data.sources import identity, open_bytes, source_files
 from tfpipe.errors import InputError
 

@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
-from tfpipe.config_data import Cleaning
+from tfpipe.config.data import Cleaning
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import TokenRow, write_token_table
 
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
 from tfpipe.evaluate.benchmark import BATCH_SIZES, measure_batching, measure_latency

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.evaluate.report import _cells, _print_table
 
 KEYS = {

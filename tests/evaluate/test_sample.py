@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from tfpipe import metrics, pipeline
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings

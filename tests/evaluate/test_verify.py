@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tfpipe import metrics, pipeline
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import KINDS

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tfpipe
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config, load_config, parse_config
+from tfpipe.config.file import dump_config, load_config, parse_config
+from tfpipe.config.run import Config
 from tfpipe.train.cluster import Cluster
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}

@@ -17,8 +17,8 @@ from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated
 from hypothesis import strategies as st
 
 from tfpipe import encoder_source
-from tfpipe.config_data import Data
-from tfpipe.config_file import parse_config
+from tfpipe.config.data import Data
+from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import readers
 from tfpipe.data.rows import read_rows

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tfpipe.config_file import dump_config, load_config, read_yaml
+from tfpipe.config.file import dump_config, load_config, read_yaml
 from tfpipe.errors import GateError, InputError
 from tfpipe.rundir import RunDirectory
 from tfpipe.tools import sweep

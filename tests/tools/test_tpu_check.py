@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_config, write_encoder
 
-from tfpipe.config_file import dump_config
+from tfpipe.config.file import dump_config
 from tfpipe.errors import GateError, InputError
 from tfpipe.model.bert import Architecture
 from tfpipe.rundir import RunDirectory

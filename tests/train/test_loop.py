@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
-from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError, Stopped

@@ -18,8 +18,8 @@ from conftest import tiny_config
 
 import tfpipe
 from tfpipe import pipeline
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config
+from tfpipe.config.file import dump_config
+from tfpipe.config.run import Config
 from tfpipe.rundir import RunDirectory
 
 TFPIPE = Path(sys.executable).with_name("tfpipe")

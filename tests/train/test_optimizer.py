@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary
 
-from tfpipe.config import Train
+from tfpipe.config.run import Train
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.train.devices import choose_strategy

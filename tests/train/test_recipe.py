@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import TokenRow, write_token_table
 
-from tfpipe.config import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, plan_evaluation
 from tfpipe.data.token_table import TokenTable

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
-from tfpipe.config import Train
+from tfpipe.config.run import Train
 from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Batching, Plan
 from tfpipe.data.token_table import TokenTable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tfpipe.config_compress import Budget
+from tfpipe.config.compress import Budget
 
 SECTIONS = {"distilled": "distill", "pruned": "prune", "int8": "quantize"}
 """variant -> the section of the configuration that asks for it"""

@@ -14,7 +14,7 @@ import tf_keras
 from tfpipe import encoder_source
 from tfpipe.compress.feasible import of_layers
 from tfpipe.compress.teacher import taught
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.files import write_json

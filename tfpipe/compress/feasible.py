@@ -13,8 +13,8 @@ from typing import Any
 
 from tfpipe import encoder_source
 from tfpipe.compress.grid import is_embedding, is_projection
-from tfpipe.config import Config
-from tfpipe.config_compress import LATENCY_SHAPES, Student
+from tfpipe.config.compress import LATENCY_SHAPES, Student
+from tfpipe.config.run import Config
 from tfpipe.errors import InputError
 from tfpipe.transformers_source import PER_LAYER, expected_shapes
 

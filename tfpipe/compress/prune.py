@@ -12,8 +12,8 @@ import numpy as np
 from tfpipe.compress.masks import EMBEDDINGS, UnitMasks, WeightMasks, sparsity_of
 from tfpipe.compress.structure import remove_units
 from tfpipe.compress.teacher import taught
-from tfpipe.config import Config
-from tfpipe.config_compress import Prune
+from tfpipe.config.compress import Prune
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError

@@ -24,8 +24,8 @@ from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantiz
 from tfpipe.compress.feasible import least_bytes
 from tfpipe.compress.grid import is_embedding, kernels_by_point, on_grid, quantized
 from tfpipe.compress.teacher import taught
-from tfpipe.config import Config
-from tfpipe.config_compress import Budget, Distill, Quantize
+from tfpipe.config.compress import Budget, Distill, Quantize
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.files import write_json

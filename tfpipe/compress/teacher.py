@@ -12,8 +12,8 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.compress.feasible import layer_pairs
-from tfpipe.config import Config
-from tfpipe.config_compress import Distill
+from tfpipe.config.compress import Distill
+from tfpipe.config.run import Config
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import GatherClassToken
 from tfpipe.model.weights import Classifier, set_weights

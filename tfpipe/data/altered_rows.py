@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.data.augment import altered, seen_words
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import is_among, token_digests

@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from pathlib import Path
 
-from tfpipe.config_data import Augmentation
+from tfpipe.config.data import Augmentation
 from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
 from tfpipe.errors import InputError
 

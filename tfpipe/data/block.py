@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data.sources import SourceFile
 from tfpipe.errors import InputError
 

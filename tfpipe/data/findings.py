@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS
+from tfpipe.config.data import SPLITS
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import IDENTICAL, NEAR, TWIN, Verdict

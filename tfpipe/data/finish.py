@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS
+from tfpipe.config.data import SPLITS
+from tfpipe.config.run import Config
 from tfpipe.console import progress_bar
 from tfpipe.data.augment import repetitions
 from tfpipe.data.counts import Counts

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfpipe.config_data import SplitName
+from tfpipe.config.data import SplitName
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 

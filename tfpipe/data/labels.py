@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.data.block import excerpt
 from tfpipe.errors import InputError
 

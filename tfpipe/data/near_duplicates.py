@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS
+from tfpipe.config.data import SPLITS
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.duplicates import is_among
 from tfpipe.data.near_index import PERMUTATIONS, NearIndex, signatures

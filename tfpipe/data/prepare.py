@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 
 from tfpipe import encoder_source
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS, SplitName
+from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
 from tfpipe.data import block
 from tfpipe.data.block import Rejection

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS
+from tfpipe.config.data import SPLITS
+from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tfpipe.config_data import SPLITS, Data, SplitName
+from tfpipe.config.data import SPLITS, Data, SplitName
 from tfpipe.data import hubs
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfpipe.config_data import SPLITS, Split, SplitName
+from tfpipe.config.data import SPLITS, Split, SplitName
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _FEWEST_TO_STRATIFY = 10

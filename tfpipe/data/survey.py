@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS
+from tfpipe.config.data import SPLITS
+from tfpipe.config.run import Config
 from tfpipe.data.block import Block, Rejection
 from tfpipe.data.labels import Labels, separator_of, split_cell
 from tfpipe.data.rows import Rows, read_rows

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfpipe.config import Config
-from tfpipe.config_data import SPLITS, SplitName
+from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.run import Config
 from tfpipe.data.block import Block
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import ROW, token_digests

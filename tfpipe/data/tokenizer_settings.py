@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfpipe.config_data import Cleaning
+from tfpipe.config.data import Cleaning
 from tfpipe.data.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.block import Block
 from tfpipe.data.sources import SourceFile

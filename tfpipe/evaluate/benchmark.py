@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.console import progress_bar
 from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch

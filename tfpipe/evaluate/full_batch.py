@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings

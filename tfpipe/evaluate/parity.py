@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe import metrics
-from tfpipe.config import Config, Verify
+from tfpipe.config.run import Config, Verify
 from tfpipe.console import progress_bar
 from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of

@@ -19,8 +19,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from tfpipe import escaping
-from tfpipe.config import Config
-from tfpipe.config_compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.export.export import STAGE_OF_VARIANT

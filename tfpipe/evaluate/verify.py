@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from tfpipe import metrics
 from tfpipe.compress import budget
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer

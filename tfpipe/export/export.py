@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import tfpipe
 from tfpipe import metrics
-from tfpipe.config import Task, Verify
+from tfpipe.config.run import Task, Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.errors import InputError

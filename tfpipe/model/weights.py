@@ -18,7 +18,7 @@ import tf_keras
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from tfpipe.config import Task
+from tfpipe.config.run import Task
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.files import write_json

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfpipe import encoder_source
-from tfpipe.config import Config, Train
-from tfpipe.config_compress import Distill
-from tfpipe.config_data import Data
+from tfpipe.config.compress import Distill
+from tfpipe.config.data import Data
+from tfpipe.config.run import Config, Train
 from tfpipe.data import augment, sources
 from tfpipe.files import sha256_of_file
 

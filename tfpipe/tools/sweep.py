@@ -21,9 +21,9 @@ import yaml
 
 from tfpipe import pipeline
 from tfpipe.compress.feasible import check_feasible
-from tfpipe.config import Config
-from tfpipe.config_compress import LATENCY_SHAPES
-from tfpipe.config_file import load_config, read_yaml
+from tfpipe.config.compress import LATENCY_SHAPES
+from tfpipe.config.file import load_config, read_yaml
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer_settings import TokenizerSettings

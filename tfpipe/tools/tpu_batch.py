@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tfpipe.config import Config
-from tfpipe.config_file import setting
+from tfpipe.config.file import setting
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError

@@ -18,8 +18,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfpipe import encoder_source
-from tfpipe.config import Config
-from tfpipe.config_file import load_config
+from tfpipe.config.file import load_config
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
-from tfpipe.config_types import steps_or_seconds
+from tfpipe.config.types import steps_or_seconds
 from tfpipe.console import progress_bar, say
 from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Plan

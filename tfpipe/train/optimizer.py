@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.config import Train
+from tfpipe.config.run import Train
 from tfpipe.errors import InputError
 
 # Too large a scale costs a step for every factor of two, too small a one loses small gradients until it has grown.

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tfpipe.config import Config, Train
+from tfpipe.config.run import Config, Train
 from tfpipe.console import say
 from tfpipe.data.plan import Plan, choose_batching
 from tfpipe.data.token_table import TokenTable

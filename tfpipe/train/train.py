@@ -10,7 +10,7 @@ import json
 import tf_keras
 
 from tfpipe import encoder_source
-from tfpipe.config import Config
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.files import write_json

@@ -17,8 +17,8 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.config import Config
-from tfpipe.config_file import dump_config
+from tfpipe.config.file import dump_config
+from tfpipe.config.run import Config
 from tfpipe.errors import GateError, InputError, WorkerLost
 from tfpipe.provenance import package_versions
 from tfpipe.train.cluster import Cluster

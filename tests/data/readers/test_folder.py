@@ -3,7 +3,7 @@ import os
 import pytest
 from data.row_reading import rows_of
 
-from tfpipe.config_file import parse_config
+from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data.sources import identity
 from tfpipe.errors import InputError

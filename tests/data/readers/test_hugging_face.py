@@ -2,7 +2,7 @@ import datasets
 import pytest
 from data.row_reading import rows_of
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data.sources import identity, source_files
 from tfpipe.errors import InputError
 

@@ -3,7 +3,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from data.row_reading import rows_of
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data.sources import identity, source_files
 from tfpipe.errors import InputError
 

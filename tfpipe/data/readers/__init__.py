@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data.block import Block, Cells
 from tfpipe.data.sources import SourceFile
 

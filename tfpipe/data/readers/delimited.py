@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
 from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, check_columns, wanted_columns
 from tfpipe.data.sources import READ_ERRORS, SourceFile, folder_files, open_bytes

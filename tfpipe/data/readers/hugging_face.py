@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns

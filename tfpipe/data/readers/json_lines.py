@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
 from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.sources import SourceFile, open_bytes

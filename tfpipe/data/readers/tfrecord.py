@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpipe.config_data import Data
+from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, cells_of_records
 from tfpipe.data.sources import COMPRESSIONS, SourceFile

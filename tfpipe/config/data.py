@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tfpipe.config_types import Fraction, PositiveInt, Section, Source, Text, as_list
+from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as_list
 
 SPLITS = ("train", "validation", "test")
 SplitName = Literal["train", "validation", "test"]

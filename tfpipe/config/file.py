@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tfpipe import strict_yaml
-from tfpipe.config import Config
+from tfpipe.config import strict_yaml
+from tfpipe.config.run import Config
 from tfpipe.errors import InputError
 
 _received = reprlib.Repr()  # of what may be large, or hold large things many times over

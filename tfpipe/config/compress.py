@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tfpipe.config_types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section
+from tfpipe.config.types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section
 
 LATENCY_SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 """name -> (texts of a call, tokens of each): where latencies are measured"""

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tfpipe.config_compress import Budget, Distill, Prune, Quantize
-from tfpipe.config_data import Data
-from tfpipe.config_types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.config.compress import Budget, Distill, Prune, Quantize
+from tfpipe.config.data import Data
+from tfpipe.config.types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
 
 Task = Literal["single_label", "multi_label"]
 
