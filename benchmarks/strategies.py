@@ -32,7 +32,7 @@ def work(config_file: str, run_dir: str, strategy: str, overrides: list[str]) ->
 
     from tfpipe import pipeline
     from tfpipe.config.file import load_config
-    from tfpipe.rundir import RunDirectory
+    from tfpipe.rundir.directory import RunDirectory
 
     if strategy == "mirrored":
         devices = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -86,7 +86,7 @@ def main() -> None:
         return
 
     from tfpipe.config.file import load_config
-    from tfpipe.provenance import package_versions
+    from tfpipe.rundir.provenance import package_versions
 
     name = load_config(Path(arguments.config), []).name
     rows = []

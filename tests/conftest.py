@@ -14,16 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tfpipe import (
-    cli,
-    pipeline,
-    remote,
-)  # before TensorFlow: the package sets what TensorFlow reads when it is imported
+from tfpipe import cli, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
 from tfpipe.data import prepare as prepare_stage
 from tfpipe.data.token_table import TokenRows, record_batch, write_manifest, write_shard
-from tfpipe.rundir import RunDirectory, StageDirectory
+from tfpipe.rundir import remote  # before TensorFlow: the package sets what TensorFlow reads when it is imported
+from tfpipe.rundir.directory import RunDirectory, StageDirectory
 
 import tensorflow as tf  # isort: skip
 

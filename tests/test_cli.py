@@ -14,7 +14,7 @@ import tfpipe
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.errors import Stopped, StopReason
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from conftest import last_line
 from test_stopping import metadata_server
 
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.train.checkpoints import Checkpoints
 
 WEIGHTS = ("train/model.safetensors", "train/history.json")

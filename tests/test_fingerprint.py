@@ -8,7 +8,7 @@ import json
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tfpipe.fingerprint import Fingerprint, is_sealed, sealed
+from tfpipe.rundir.fingerprint import Fingerprint, is_sealed, sealed
 
 LEAVES = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([0.5, 1.0, "", "a", "b"])
 VALUES = st.recursive(

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from tfpipe import cli, remote
+from tfpipe import cli
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
-from tfpipe.fingerprint import Fingerprint
-from tfpipe.remote import Remote
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir import remote
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.remote import Remote
 
 _numbers = itertools.count()
 

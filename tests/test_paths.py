@@ -12,10 +12,10 @@ from conftest import TokenRow, write_token_table
 
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
-from tfpipe.fingerprint import sealed
 from tfpipe.paths import path_inside
-from tfpipe.remote import Remote
-from tfpipe.rundir import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.fingerprint import sealed
+from tfpipe.rundir.remote import Remote
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "..", "", ".", "a\0b", None, 3]

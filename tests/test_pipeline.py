@@ -11,18 +11,19 @@ import pytest
 import tensorflow as tf
 from conftest import tiny_config, write_reviews, write_wordnet
 
-from tfpipe import cli, pipeline, remote
+from tfpipe import cli, pipeline
 from tfpipe.compress.prune import sparsity_of
 from tfpipe.config.file import load_config, parse_config
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.fingerprint import sealed
-from tfpipe.mirror import Mirror
 from tfpipe.model.weights import load_classifier
-from tfpipe.published import find_saved_model
-from tfpipe.remote import Remote
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir import remote
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.fingerprint import sealed
+from tfpipe.rundir.mirror import Mirror
+from tfpipe.rundir.published import find_saved_model
+from tfpipe.rundir.remote import Remote
 from tfpipe.stages import table
 from tfpipe.tools import replay
 

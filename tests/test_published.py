@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 
-from tfpipe import remote
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory, write_json
-from tfpipe.fingerprint import Fingerprint
-from tfpipe.published import find_saved_model
-from tfpipe.remote import Remote
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir import remote
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.published import find_saved_model
+from tfpipe.rundir.remote import Remote
 
 pytestmark = pytest.mark.usefixtures("ram_replaces")
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 import tensorflow as tf
 
-from tfpipe import remote
 from tfpipe.errors import InputError
-from tfpipe.remote import Remote, files_below
+from tfpipe.rundir import remote
+from tfpipe.rundir.remote import Remote, files_below
 
 _numbers = itertools.count()
 

@@ -12,9 +12,9 @@ import pytest
 import tfpipe
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file, write_json, write_text
-from tfpipe.fingerprint import Fingerprint, sealed
-from tfpipe.provenance import package_versions
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.fingerprint import Fingerprint, sealed
+from tfpipe.rundir.provenance import package_versions
 
 
 def fingerprint(epochs=1, files=None, inputs=None):
@@ -295,7 +295,7 @@ def test_a_file_that_only_moved_changes_nothing(run):
 
 HOLD = """
 import sys, time
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 with RunDirectory(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)

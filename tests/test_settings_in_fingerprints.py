@@ -15,7 +15,7 @@ from tfpipe import pipeline
 from tfpipe.config.data import Augmentation
 from tfpipe.config.run import Config
 from tfpipe.config.types import Section
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.stages import table
 
 SPREADS = "how the work is spread changes no result"

@@ -68,7 +68,7 @@ def run(
 def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
     from tfpipe import pipeline
     from tfpipe.config.file import load_config
-    from tfpipe.rundir import RunDirectory
+    from tfpipe.rundir.directory import RunDirectory
     from tfpipe.stages.table import stages_of
 
     settings = load_config(config, overrides)

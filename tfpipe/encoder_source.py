@@ -27,7 +27,7 @@ from tfpipe import keras_nlp_source
 from tfpipe.encoder_files import TOKEN_PATTERNS, directory_of, parse, parse_repository
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.provenance import package_versions
+from tfpipe.rundir.provenance import package_versions
 from tfpipe.transformers_source import (
     CONFIG,
     QUANTIZATION,

@@ -32,8 +32,8 @@ import tfpipe.cli
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.files import sha256_of_file
-from tfpipe.mirror import RECORD
-from tfpipe.rundir import NOT_OUTPUT, RunDirectory
+from tfpipe.rundir.directory import NOT_OUTPUT, RunDirectory
+from tfpipe.rundir.mirror import RECORD
 from tfpipe.stages import table
 
 GIVE_UP_SECONDS = 600.0

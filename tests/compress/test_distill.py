@@ -12,7 +12,7 @@ from tfpipe.compress import distill
 from tfpipe.compress.distill import made_of_layers
 from tfpipe.config.file import parse_config
 from tfpipe.model.weights import load_classifier
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 
 
 @pytest.fixture(scope="module")

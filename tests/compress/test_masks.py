@@ -15,7 +15,7 @@ from tfpipe.config.run import Train
 from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train import loop
 from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.loop import fit

@@ -16,7 +16,7 @@ from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import WEIGHTS_FILE, load_classifier
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train import loop
 
 KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, output

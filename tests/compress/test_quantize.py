@@ -23,7 +23,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, load_classifier
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train.evaluation import Evaluation
 
 POINTS = {f"encoder.layer.{layer}.{part}.input" for layer in (0, 1) for part in (

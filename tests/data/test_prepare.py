@@ -18,7 +18,7 @@ from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory, StageDirectory
 
 
 def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_encoder):

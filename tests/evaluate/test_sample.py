@@ -20,7 +20,7 @@ from tfpipe.evaluate.artifacts import KINDS, Artifact, load_artifacts
 from tfpipe.evaluate.parity import answer_rows, compare
 from tfpipe.export.golden import hard_requests
 from tfpipe.model.weights import load_classifier
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 
 SHARES = (0.5, 0.3, 0.15, 0.05)
 ROWS = 2000

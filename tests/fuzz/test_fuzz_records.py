@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
 from tfpipe.files import sha256_of_directory, sha256_of_file
-from tfpipe.fingerprint import Fingerprint, sealed
-from tfpipe.provenance import package_versions
-from tfpipe.published import find_saved_model
-from tfpipe.rundir import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.fingerprint import Fingerprint, sealed
+from tfpipe.rundir.provenance import package_versions
+from tfpipe.rundir.published import find_saved_model
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 

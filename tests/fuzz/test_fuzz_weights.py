@@ -15,10 +15,10 @@ from safetensors.numpy import load, save
 
 from tfpipe import encoder_source
 from tfpipe.files import sha256_of_file
-from tfpipe.fingerprint import sealed
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier, save_classifier
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.fingerprint import sealed
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.transformers_source import standard_name

@@ -7,7 +7,7 @@ import pytest
 
 from tfpipe.config.file import dump_config, load_config, read_yaml
 from tfpipe.errors import GateError, InputError
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools import sweep
 from tfpipe.tools.sweep import as_yaml, parse_axis, slug
 

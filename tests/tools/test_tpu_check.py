@@ -13,7 +13,7 @@ from conftest import tiny_config, write_encoder
 from tfpipe.config.file import dump_config
 from tfpipe.errors import GateError, InputError
 from tfpipe.model.bert import Architecture
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools import tpu_batch, tpu_compile, tpu_hlo, tpu_lower, tpu_report
 from tfpipe.tools import tpu_check as tool
 from tfpipe.tools.tpu_report import CHIPS, GIB, parse_topology

@@ -20,7 +20,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError, Stopped
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train import checkpoints, loop, nonfinite, optimizer
 from tfpipe.train.devices import choose_strategy, precision
 from tfpipe.train.evaluation import Evaluation

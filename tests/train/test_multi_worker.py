@@ -20,7 +20,7 @@ import tfpipe
 from tfpipe import pipeline
 from tfpipe.config.file import dump_config
 from tfpipe.config.run import Config
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 
 TFPIPE = Path(sys.executable).with_name("tfpipe")
 SECONDS_TO_NOTICE = 60  # stated in the README; a few, as a rule

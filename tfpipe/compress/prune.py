@@ -20,7 +20,7 @@ from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import recipe_of, training_plan

@@ -32,7 +32,7 @@ from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train.devices import choose_precision, choose_strategy, float32_kept, precision
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit

@@ -32,7 +32,7 @@ from tfpipe.data.token_table import read_shard, shard_path, write_manifest, writ
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import in_processes
 from tfpipe.errors import InputError
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 
 ROWS = "rows"
 

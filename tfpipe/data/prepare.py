@@ -48,7 +48,7 @@ from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import map_blocks
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
 

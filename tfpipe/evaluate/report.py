@@ -25,9 +25,9 @@ from tfpipe.console import say
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
-from tfpipe.mirror import RECORD
 from tfpipe.model.weights import WEIGHTS_FILE
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.mirror import RECORD
 from tfpipe.train.devices import cpu_flags, int8_outlook
 
 

@@ -33,8 +33,8 @@ from tfpipe.export.serving import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, write_json
 from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
-from tfpipe.remote import files_below
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.remote import files_below
 from tfpipe.train.devices import float32_kept
 
 

@@ -19,10 +19,10 @@ from tfpipe.export.onnx import operator_counts, save_onnx, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.export.serving_check import check_saved_model
 from tfpipe.export.warmup import write_warmup
-from tfpipe.mirror import RECORD
 from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import Classifier, load_classifier, set_weights
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.mirror import RECORD
 
 STAGE_OF_VARIANT = {"dense": "train", "distilled": "distill", "pruned": "prune", "int8": "quantize"}
 

@@ -22,7 +22,7 @@ import numpy as np
 from tfpipe.errors import InputError, told_by
 from tfpipe.escaping import printable
 from tfpipe.metrics import split_labels
-from tfpipe.published import find_saved_model
+from tfpipe.rundir.published import find_saved_model
 
 BATCH = 64
 LONGEST_LINE_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools.tpu_report import Topology
 from tfpipe.train.recipe import check_division, training_plan
 from tfpipe.train.vocabulary import ActiveVocabulary

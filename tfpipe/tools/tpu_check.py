@@ -24,8 +24,8 @@ from tfpipe.console import say
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
-from tfpipe.provenance import package_versions
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.provenance import package_versions
 from tfpipe.tools.tpu_batch import BatchShape, batch_shapes
 from tfpipe.tools.tpu_compile import PINNED, check_installed, compile_for
 from tfpipe.tools.tpu_lower import lower

@@ -34,9 +34,9 @@ from safetensors.numpy import load_file, save_file
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file, write_json
-from tfpipe.fingerprint import is_sealed, sealed
 from tfpipe.paths import path_inside
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.fingerprint import is_sealed, sealed
 
 MARKER = "checkpoint.json"
 

@@ -24,7 +24,7 @@ from tfpipe.data.plan import Plan
 from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.stopping import stop_requests
 from tfpipe.train import tpu, workers
 from tfpipe.train.checkpoints import Checkpoints, Progress

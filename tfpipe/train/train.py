@@ -16,7 +16,7 @@ from tfpipe.data.token_table import TokenTable
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
-from tfpipe.rundir import StageDirectory
+from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train.devices import choose_precision, choose_strategy, precision
 from tfpipe.train.loop import fit
 from tfpipe.train.optimizer import freeze

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfpipe.config.file import dump_config
 from tfpipe.config.run import Config
 from tfpipe.errors import GateError, InputError, WorkerLost
-from tfpipe.provenance import package_versions
+from tfpipe.rundir.provenance import package_versions
 from tfpipe.train.cluster import Cluster
 from tfpipe.train.devices import choose_precision, choose_strategy, choose_xla
 

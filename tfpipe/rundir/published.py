@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory
-from tfpipe.mirror import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
 from tfpipe.paths import versions
-from tfpipe.rundir import RunDirectory
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.mirror import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
 
 PUBLISHES = "verify"
 

@@ -33,8 +33,8 @@ from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import digest_of, link, remove, sha256_of_file, write_json
-from tfpipe.fingerprint import Fingerprint, sealed
-from tfpipe.mirror import (
+from tfpipe.rundir.fingerprint import Fingerprint, sealed
+from tfpipe.rundir.mirror import (
     CHECKPOINTS,
     LOGS,
     RECORD,
@@ -45,8 +45,8 @@ from tfpipe.mirror import (
     parse_record,
     parse_work,
 )
-from tfpipe.provenance import machine, other_versions, package_versions
-from tfpipe.remote import Remote, files_below
+from tfpipe.rundir.provenance import machine, other_versions, package_versions
+from tfpipe.rundir.remote import Remote, files_below
 
 NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 

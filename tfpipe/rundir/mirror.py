@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
-from tfpipe.fingerprint import is_sealed
 from tfpipe.paths import path_inside, versions
-from tfpipe.remote import Remote, files_below
+from tfpipe.rundir.fingerprint import is_sealed
+from tfpipe.rundir.remote import Remote, files_below
 
 RECORD = "stage.json"
 WORK_RECORD = "work.json"

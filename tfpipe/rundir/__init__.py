@@ -1,0 +1,1 @@
+"""The directory of a run: records, fingerprints, its copy on a store."""
