@@ -17,7 +17,7 @@ import numpy as np
 
 import tfpipe  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config.run import Train
-from tfpipe.encoder_source import shape_of
+from tfpipe.encoders.source import shape_of
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress

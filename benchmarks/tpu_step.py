@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tfpipe.encoder_source import shape_of
+from tfpipe.encoders.source import shape_of
 from tfpipe.tools import tpu_check
 
 TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "v4:2x2x1", "v6e:1x1")

@@ -21,9 +21,9 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import reset_sessions
 from safetensors.numpy import load_file, save_file
 
-from tfpipe import encoder_files
 from tfpipe.data.tokenizer_settings import TokenizerSettings
-from tfpipe.encoder_source import identity, open_source, vocabulary_of
+from tfpipe.encoders import fetch as encoder_files
+from tfpipe.encoders.source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 
@@ -336,7 +336,7 @@ def test_identity_of_a_directory(encoder):
 
 def test_tensorflow_is_not_imported(encoder):
     program = (
-        "import sys; from tfpipe.encoder_source import identity, open_source; s = sys.argv[1]; identity(s); "
+        "import sys; from tfpipe.encoders.source import identity, open_source; s = sys.argv[1]; identity(s); "
         "identity('keras-nlp:bert_tiny_en_uncased'); open_source(s).weights(); "
         "assert not {'tensorflow', 'keras', 'transformers'} & set(sys.modules)"
     )
@@ -667,7 +667,7 @@ def test_keras_nlp_identity(preset):
 
 def test_keras_nlp_tokenizer_directory_lasts_as_long_as_the_process():
     program = (
-        "from types import SimpleNamespace; from tfpipe.keras_nlp_source import _write_tokenizer; "
+        "from types import SimpleNamespace; from tfpipe.encoders.keras_nlp import _write_tokenizer; "
         "tokens = dict.fromkeys(('oov_token', 'cls_token', 'sep_token', 'pad_token', 'mask_token'), '[X]'); "
         "tokenizer = SimpleNamespace(split=True, suffix_indicator='##', lowercase=True, strip_accents=False, "
         "split_on_cjk=True, get_vocabulary=lambda: ['[X]'], **tokens); "

@@ -18,7 +18,7 @@ import tfpipe
 from tfpipe.config.data import Data
 from tfpipe.data import hubs
 from tfpipe.data.sources import source_files
-from tfpipe.encoder_source import open_source
+from tfpipe.encoders.source import open_source
 from tfpipe.errors import InputError
 
 PACKAGE = Path(tfpipe.__file__).parent

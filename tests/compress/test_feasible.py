@@ -7,10 +7,10 @@ from conftest import TINY, tiny_config, tiny_vocabulary, write_encoder
 from safetensors.numpy import load_file
 
 from tfpipe.compress.feasible import check_feasible, largest_share, layer_pairs, least_bytes, of_layers
+from tfpipe.encoders.transformers import expected_shapes
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import WEIGHTS_FILE
-from tfpipe.transformers_source import expected_shapes
 
 
 def test_least_bytes_are_those_of_the_weights(tiny_run):

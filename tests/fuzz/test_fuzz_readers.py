@@ -16,13 +16,13 @@ import tensorflow as tf
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated
 from hypothesis import strategies as st
 
-from tfpipe import encoder_source
 from tfpipe.config.data import Data
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import readers
 from tfpipe.data.rows import read_rows
 from tfpipe.data.sources import identity, source_files
+from tfpipe.encoders import source as encoder_source
 
 LONGEST_REASON = 600
 

@@ -12,8 +12,8 @@ from conftest import TINY, TokenRow, tiny_vocabulary, write_token_table
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
-from tfpipe import transformers_source
 from tfpipe.data.token_table import MANIFEST, TokenTable
+from tfpipe.encoders import transformers as transformers_source
 from tfpipe.files import sha256_of_directory, sha256_of_file
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed

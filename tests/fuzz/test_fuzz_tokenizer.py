@@ -8,7 +8,7 @@ from transformers import BertTokenizerFast
 
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import SPECIAL_TOKENS, TokenizerSettings
-from tfpipe.encoder_source import vocabulary_of
+from tfpipe.encoders.source import vocabulary_of
 
 PIECES = [
     "[PAD]",

@@ -13,7 +13,8 @@ from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from tfpipe import encoder_source
+from tfpipe.encoders import source as encoder_source
+from tfpipe.encoders.transformers import standard_name
 from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier, save_classifier
@@ -21,7 +22,6 @@ from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
-from tfpipe.transformers_source import standard_name
 
 SMALL = TINY | {"vocab_size": len(tiny_vocabulary()), "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1}
 DTYPES = ("F32", "F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "C64", "X")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TFBertForSequenceClassification, TFBertModel
 
-from tfpipe import encoder_source
+from tfpipe.encoders import source as encoder_source
 from tfpipe.model.bert import MASK_FORM_INPUTS, Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
 from tfpipe.train.devices import precision

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, write_encoder
 
-from tfpipe.encoder_source import open_source
+from tfpipe.encoders.source import open_source
 from tfpipe.model.bert import Architecture, build_mask_form
 from tfpipe.model.weights import import_encoder
 

@@ -11,12 +11,12 @@ import re
 import numpy as np
 import tf_keras
 
-from tfpipe import encoder_source
 from tfpipe.compress.feasible import of_layers
 from tfpipe.compress.teacher import taught
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
+from tfpipe.encoders import source as encoder_source
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, load_classifier, save_classifier, set_weights

@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfpipe import encoder_source
 from tfpipe.compress.grid import is_embedding, is_projection
 from tfpipe.config.compress import LATENCY_SHAPES, Student
 from tfpipe.config.run import Config
+from tfpipe.encoders import source as encoder_source
+from tfpipe.encoders.transformers import PER_LAYER, expected_shapes
 from tfpipe.errors import InputError
-from tfpipe.transformers_source import PER_LAYER, expected_shapes
 
 FEWEST_HEADS = 1  # that structured pruning leaves in a layer
 FEWEST_COLUMNS = 16

@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfpipe import encoder_source
 from tfpipe.config.data import SPLITS, SplitName
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
@@ -46,6 +45,7 @@ from tfpipe.data.survey import Decisions, Survey, decide, survey_block
 from tfpipe.data.token_table import SOURCES, shard_path, write_shard, write_sources
 from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import map_blocks
+from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text
 from tfpipe.rundir.directory import StageDirectory

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfpipe.encoders.transformers import CONFIG, VOCABULARY, read_json
 from tfpipe.errors import InputError
-from tfpipe.transformers_source import CONFIG, VOCABULARY, read_json
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_WORD_CHARS = 100  # transformers turns longer words into [UNK], counted after normalization

@@ -17,9 +17,9 @@ from typing import Any
 
 from tfpipe.config.data import Cleaning
 from tfpipe.data.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
+from tfpipe.encoders.transformers import read_json
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.transformers_source import read_json
 
 CLEANING = "cleaning.json"
 # The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.

@@ -20,14 +20,14 @@ from safetensors.numpy import load_file, save
 
 from tfpipe.config.run import Task
 from tfpipe.console import say
+from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
+from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
+from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
+from tfpipe.encoders.transformers import check_architecture
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture
 from tfpipe.model.layers import CodedDense, LayerNormalization
-from tfpipe.transformers_source import CONFIG as CONFIG_FILE
-from tfpipe.transformers_source import QUANTIZATION as QUANTIZATION_FILE
-from tfpipe.transformers_source import WEIGHTS as WEIGHTS_FILE
-from tfpipe.transformers_source import check_architecture
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tfpipe import encoder_source
 from tfpipe.config.compress import Distill
 from tfpipe.config.data import Data
 from tfpipe.config.run import Config, Train
 from tfpipe.data import augment, sources
+from tfpipe.encoders import source as encoder_source
 from tfpipe.files import sha256_of_file
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpipe import encoder_source
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form

@@ -9,10 +9,10 @@ import json
 
 import tf_keras
 
-from tfpipe import encoder_source
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
+from tfpipe.encoders import source as encoder_source
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier

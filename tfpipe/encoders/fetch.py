@@ -12,10 +12,18 @@ import os
 import re
 from pathlib import Path
 
+from tfpipe.encoders.transformers import (
+    CONFIG,
+    QUANTIZATION,
+    VOCABULARY,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    read_json,
+    weight_files,
+)
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.paths import path_inside
-from tfpipe.transformers_source import CONFIG, QUANTIZATION, VOCABULARY, WEIGHTS, WEIGHTS_INDEX, read_json, weight_files
 
 NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
 TOKEN_PATTERNS = (

@@ -23,12 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from tfpipe import keras_nlp_source
-from tfpipe.encoder_files import TOKEN_PATTERNS, directory_of, parse, parse_repository
-from tfpipe.errors import InputError
-from tfpipe.files import sha256_of_file
-from tfpipe.rundir.provenance import package_versions
-from tfpipe.transformers_source import (
+from tfpipe.encoders import keras_nlp as keras_nlp_source
+from tfpipe.encoders.fetch import TOKEN_PATTERNS, directory_of, parse, parse_repository
+from tfpipe.encoders.transformers import (
     CONFIG,
     QUANTIZATION,
     VOCABULARY,
@@ -42,6 +39,9 @@ from tfpipe.transformers_source import (
     standard_name,
     weight_files,
 )
+from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_file
+from tfpipe.rundir.provenance import package_versions
 
 
 @dataclass

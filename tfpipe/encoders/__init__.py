@@ -1,0 +1,1 @@
+"""Pretrained encoders: sources, files, architectures, weights. No TensorFlow."""
