@@ -17,6 +17,7 @@ from tfpipe.compress.feasible import check_feasible
 from tfpipe.config.file import dump_config, setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import write_text
@@ -24,7 +25,6 @@ from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.provenance import RELEASE, other_versions
 from tfpipe.stages.table import STAGES, Stage, stages_of
-from tfpipe.train.cluster import workers_of
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
     if cluster is None:
         _bring_up_to_date(config, run, until, redo, others, training=lambda stage, inputs: nullcontext())
         return
-    from tfpipe.train import workers
+    from tfpipe.devices import workers
 
     say(f"{cluster}{': the chief' if cluster.is_chief else ''}")
     with workers.loss_of_a_worker_said(cluster):

@@ -8,10 +8,10 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
 from tfpipe.compress.grid import is_embedding, is_projection
 from tfpipe.compress.masks import is_prunable
+from tfpipe.devices.strategy import choose_strategy
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, load_classifier, set_weights, variables_by_name
-from tfpipe.train.devices import choose_strategy
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

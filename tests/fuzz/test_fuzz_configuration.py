@@ -20,7 +20,7 @@ from pydantic import ValidationError
 import tfpipe
 from tfpipe.config.file import dump_config, load_config, parse_config
 from tfpipe.config.run import Config
-from tfpipe.train.cluster import Cluster
+from tfpipe.devices.cluster import Cluster
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
 SMALL = b"""name: x

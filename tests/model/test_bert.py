@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TFBertForSequenceClassification, TFBertModel
 
+from tfpipe.devices.strategy import precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.model.bert import MASK_FORM_INPUTS, Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
-from tfpipe.train.devices import precision
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
 ARCHITECTURE = Architecture.from_dict(CONFIG)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.devices.strategy import precision
 from tfpipe.model import elementwise
 from tfpipe.model.layers import (
     MASKED,
@@ -25,7 +26,6 @@ from tfpipe.model.layers import (
     ResidualNormalization,
     salted,
 )
-from tfpipe.train.devices import precision
 
 KEY = tf.constant([3, 41, 0], tf.int32)
 

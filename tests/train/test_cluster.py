@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from tfpipe.devices.cluster import Cluster, workers_of
 from tfpipe.errors import InputError
-from tfpipe.train.cluster import Cluster, workers_of
 
 TWO = {"worker": ["127.0.0.1:2222", "10.0.0.2:2223"]}
 

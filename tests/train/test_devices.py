@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.errors import InputError
-from tfpipe.train import devices
-from tfpipe.train.devices import (
+from tfpipe.devices import strategy as devices
+from tfpipe.devices.strategy import (
     Choice,
     choose_precision,
     choose_strategy,
@@ -19,6 +18,7 @@ from tfpipe.train.devices import (
     float32_kept,
     precision,
 )
+from tfpipe.errors import InputError
 
 HAS_GPU = bool(tf.config.list_physical_devices("GPU"))
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="what is chosen on a machine with a GPU is another thing")

@@ -12,9 +12,9 @@ import tf_keras
 from conftest import TINY, tiny_vocabulary
 
 from tfpipe.config.run import Train
+from tfpipe.devices.strategy import choose_strategy
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture, build_training_form
-from tfpipe.train.devices import choose_strategy
 from tfpipe.train.optimizer import decay_without_gradient, depth_of, freeze, make_optimizer
 from tfpipe.train.step import trainable_by_name
 

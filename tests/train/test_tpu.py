@@ -9,9 +9,9 @@ import urllib.error
 
 import pytest
 
+from tfpipe.devices import tpu
+from tfpipe.devices.strategy import choose_strategy, explain_strategy
 from tfpipe.errors import InputError
-from tfpipe.train import tpu
-from tfpipe.train.devices import choose_strategy, explain_strategy
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def elsewhere(monkeypatch):
 def test_no_tpu_on_this_machine():
     """In a process of its own: what is half connected would stay so."""
     assert explain_strategy("tpu").value == "tpu"
-    code = "from tfpipe.train.devices import choose_strategy; choose_strategy('tpu')"
+    code = "from tfpipe.devices.strategy import choose_strategy; choose_strategy('tpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert "InputError: train.strategy: tpu: TensorFlow finds no TPU on this machine" in last

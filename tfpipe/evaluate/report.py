@@ -22,13 +22,13 @@ from tfpipe import escaping
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.devices.strategy import cpu_flags, int8_outlook
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
 from tfpipe.model.weights import WEIGHTS_FILE
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.mirror import RECORD
-from tfpipe.train.devices import cpu_flags, int8_outlook
 
 
 def run(config: Config, stage: StageDirectory) -> None:

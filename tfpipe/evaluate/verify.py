@@ -22,6 +22,7 @@ from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import Artifact, load_artifacts
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
@@ -35,7 +36,6 @@ from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.remote import files_below
-from tfpipe.train.devices import float32_kept
 
 
 @float32_kept()

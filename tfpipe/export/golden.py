@@ -24,6 +24,7 @@ from tfpipe import metrics
 from tfpipe.config.run import Task, Verify
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer import Tokenizer
+from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.export.onnx_inspection import inspect_onnx
@@ -31,7 +32,6 @@ from tfpipe.files import write_text
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir.provenance import machine
-from tfpipe.train.devices import float32_kept
 
 FILE = "golden.jsonl"
 FORMAT = 1

@@ -27,6 +27,7 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.token_table import TokenTable
 from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.escaping import code, markdown
 from tfpipe.evaluate.artifacts import Batch, onnx_answer, saved_model_answers
@@ -38,7 +39,6 @@ from tfpipe.files import write_json, write_text
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.provenance import machine
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
-from tfpipe.train.cluster import workers_of
 
 TOGETHER = 8  # files timed in turn: all that are loaded at once
 LONGEST_NAME = 120

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.devices.strategy import precision, tpu_precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
@@ -30,7 +31,6 @@ from tfpipe.tools.tpu_batch import BatchShape, batch_shapes
 from tfpipe.tools.tpu_compile import PINNED, check_installed, compile_for
 from tfpipe.tools.tpu_lower import lower
 from tfpipe.tools.tpu_report import Topology, needed_hbm_bytes, parse_topology, print_table, report, verdict
-from tfpipe.train.devices import precision, tpu_precision
 from tfpipe.train.optimizer import freeze, make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, trainable_by_name
 

@@ -13,7 +13,7 @@ from tfpipe.console import progress_bar
 from tfpipe.data.batches import Share, evaluation_batches, evaluation_steps
 from tfpipe.data.plan import Batching
 from tfpipe.data.token_table import TokenTable
-from tfpipe.train import tpu
+from tfpipe.devices import tpu
 from tfpipe.train.feed import Feed, batch_of
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
 

@@ -22,13 +22,13 @@ from tfpipe.console import progress_bar, say
 from tfpipe.data.batches import Share, batches
 from tfpipe.data.plan import Plan
 from tfpipe.data.token_table import TokenTable
+from tfpipe.devices import tpu, workers
+from tfpipe.devices.strategy import choose_xla
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.stopping import stop_requests
-from tfpipe.train import tpu, workers
 from tfpipe.train.checkpoints import Checkpoints, Progress
-from tfpipe.train.devices import choose_xla
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.feed import Feed
 from tfpipe.train.nonfinite import NonFinite

@@ -19,10 +19,10 @@ import tensorflow as tf
 
 from tfpipe.config.file import dump_config
 from tfpipe.config.run import Config
+from tfpipe.devices.cluster import Cluster
+from tfpipe.devices.strategy import choose_precision, choose_strategy, choose_xla
 from tfpipe.errors import GateError, InputError, WorkerLost
 from tfpipe.rundir.provenance import package_versions
-from tfpipe.train.cluster import Cluster
-from tfpipe.train.devices import choose_precision, choose_strategy, choose_xla
 
 T = TypeVar("T")
 

@@ -21,9 +21,9 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.console import native_output_hidden
+from tfpipe.devices import tpu
+from tfpipe.devices.cluster import Cluster, workers_of
 from tfpipe.errors import InputError
-from tfpipe.train import tpu
-from tfpipe.train.cluster import Cluster, workers_of
 
 
 @dataclass(frozen=True)

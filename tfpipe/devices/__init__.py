@@ -1,0 +1,1 @@
+"""Devices: strategies, TPUs, the workers of a training."""
