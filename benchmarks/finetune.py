@@ -135,7 +135,7 @@ class Paced:
 
     def plan(self, chosen):
         """Remembers the plan."""
-        from tfpipe.data.token_table import TokenTable
+        from tfpipe.tokens.table import TokenTable
 
         self._plan, self._lengths = chosen[0], TokenTable.open(self._run / "prepare" / "train").lengths
         return chosen
@@ -160,10 +160,10 @@ def tfpipe_speed(task: dict[str, Any]) -> None:
 
 def tfpipe_accuracy(task: dict[str, Any], seed: int) -> dict[str, float]:
     """The stage `train`, then its classifier over the test rows."""
-    from tfpipe.data.token_table import TokenTable
     from tfpipe.evaluate.artifacts import batches_of
     from tfpipe.export.export import float_model
     from tfpipe.model.weights import load_classifier
+    from tfpipe.tokens.table import TokenTable
 
     started = time.perf_counter()
     _, stage = tfpipe_fit(task, seed, task["epochs"])

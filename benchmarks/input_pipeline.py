@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tfpipe.data.batches import Share, batches
-from tfpipe.data.plan import Plan, choose_batching
-from tfpipe.data.token_table import TokenTable, write_manifest, write_shard
+from tfpipe.tokens.batches import Share, batches
+from tfpipe.tokens.plan import Plan, choose_batching
+from tfpipe.tokens.table import TokenTable, write_manifest, write_shard
 
 KINDS = (("packed", None), ("packed", 512), ("bucketed", None), ("padded", None))
 

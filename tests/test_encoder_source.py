@@ -21,11 +21,11 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import reset_sessions
 from safetensors.numpy import load_file, save_file
 
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.encoders import fetch as encoder_files
 from tfpipe.encoders.source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEXT_COMMIT = "f" * 40

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from conftest import TokenRow, write_token_table
 
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.paths import path_inside
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.rundir.remote import Remote
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "..", "", ".", "a\0b", None, 3]

@@ -14,7 +14,6 @@ from conftest import tiny_config, write_reviews, write_wordnet
 from tfpipe import cli, pipeline
 from tfpipe.compress.prune import sparsity_of
 from tfpipe.config.file import load_config, parse_config
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import load_classifier
@@ -25,6 +24,7 @@ from tfpipe.rundir.mirror import Mirror
 from tfpipe.rundir.published import find_saved_model
 from tfpipe.rundir.remote import Remote
 from tfpipe.stages import table
+from tfpipe.tokens.table import TokenTable
 from tfpipe.tools import replay
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]

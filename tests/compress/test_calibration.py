@@ -15,11 +15,11 @@ from tfpipe.compress.calibration import (
 )
 from tfpipe.compress.fake_quantization import quantization_aware
 from tfpipe.compress.grid import kernels_by_point, nudged, quantized
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, load_classifier, set_weights
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.recipe import training_plan
 from tfpipe.train.step import model_inputs
 

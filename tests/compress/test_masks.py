@@ -12,11 +12,11 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.masks import EMBEDDINGS, MASK_UPDATES, SMOOTHING, UnitMasks, WeightMasks, is_prunable, sparsity_of
 from tfpipe.config.run import Train
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train import loop
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import Recipe, training_plan

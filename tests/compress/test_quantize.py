@@ -18,12 +18,12 @@ from tfpipe.compress.grid import LARGEST_CODE, kernels_by_point, nudged, on_grid
 from tfpipe.compress.masks import is_prunable
 from tfpipe.compress.quantize import OVERHEAD
 from tfpipe.config.file import parse_config
-from tfpipe.data.plan import choose_batching
-from tfpipe.data.token_table import TokenTable
 from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, load_classifier
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.plan import choose_batching
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.evaluation import Evaluation
 
 POINTS = {f"encoder.layer.{layer}.{part}.input" for layer in (0, 1) for part in (

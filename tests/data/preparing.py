@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from tfpipe.data.split import assign, borders, digests, places
-from tfpipe.data.token_table import TokenTable
+from tfpipe.tokens.table import TokenTable
 
 SPLITS = ("train", "validation", "test")
 

@@ -8,9 +8,9 @@ import pytest
 from data.preparing import SPLITS, film_rows, read_json, read_lines, rows_of, tables, tokens_of
 
 from tfpipe.data.seen_text import SeenText
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 CONTENT = "film movie story plot good great bad awful dull cast acting scene weak warm funny lovely".split()
 STOP = "the this it is was and of on but as".split()

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from conftest import TokenRow, write_token_table
 
-from tfpipe.data.batches import Share, batches, evaluation_batches, evaluation_steps
-from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, choose_batching
-from tfpipe.data.token_table import TokenTable
+from tfpipe.tokens.batches import Share, batches, evaluation_batches, evaluation_steps
+from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for, choose_batching
+from tfpipe.tokens.table import TokenTable
 
 BUCKETED = Batching("bucketed", 8, 1, bucket_lengths_for(48))
 PACKED = Batching("packed", 6, 4, (64,))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe.data.packing import assign, fill_rate, pack
+from tfpipe.tokens.packing import assign, fill_rate, pack
 
 ROW = 32
 LENGTHS = st.lists(st.integers(1, ROW), min_size=1, max_size=300).map(lambda values: np.array(values, np.int32))

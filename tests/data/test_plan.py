@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, choose_batching, plan_evaluation
+from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for, choose_batching, plan_evaluation
 
 MAX_LENGTH = 96
 BUCKETS = bucket_lengths_for(MAX_LENGTH)

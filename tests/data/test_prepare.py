@@ -13,12 +13,12 @@ from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import prepare
 from tfpipe.data.sources import SourceFile, identity
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 
 def test_every_row_is_in_its_split_with_its_tokens_and_its_line(prepared, tiny_encoder):

@@ -10,8 +10,8 @@ from conftest import TokenRow, write_token_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.tokens.table import TokenTable
 
 PAD = 9
 

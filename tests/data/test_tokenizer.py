@@ -21,9 +21,9 @@ from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
 from tfpipe.config.data import Cleaning
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VARIANTS = {

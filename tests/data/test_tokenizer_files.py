@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 SPECIAL = {
     "unk_token": "[UNK]",

@@ -5,9 +5,9 @@ import pytest
 from conftest import TokenRow, write_token_table
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
 from tfpipe.evaluate.benchmark import BATCH_SIZES, measure_batching, measure_latency
+from tfpipe.tokens.table import TokenTable
 
 BATCHES = {
     name: Batch({"input_ids": np.ones(shape, np.int32)}, [""] * shape[0], None)

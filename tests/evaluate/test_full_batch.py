@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.full_batch import full_batch, full_batches, timing_tokenizer
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 LENGTHS = (32, 64, 128)
 TINY = TokenizerSettings(tuple(tiny_vocabulary()))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import KINDS, Artifact
 from tfpipe.evaluate.parity import compare, judge
 from tfpipe.export.golden import HARD_TEXTS, hard_requests
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
 

@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import KINDS, Artifact, load_artifacts
 from tfpipe.evaluate.parity import answer_rows, compare
 from tfpipe.export.golden import hard_requests
 from tfpipe.model.weights import load_classifier
 from tfpipe.rundir.directory import RunDirectory
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 SHARES = (0.5, 0.3, 0.15, 0.05)
 ROWS = 2000

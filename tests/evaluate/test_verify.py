@@ -10,11 +10,11 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import KINDS
 from tfpipe.evaluate.verify import publish
 from tfpipe.files import sha256_of_directory
+from tfpipe.tokens.table import TokenTable
 
 
 def test_the_answers_are_kept_and_the_numbers_follow_from_them(tiny_run):

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.export import golden
 from tfpipe.export.golden import HARD_TEXTS, Requests
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 HEAD = '{"format": 1, "task": "single_label", "limits": {"label_agreement": 0.9}, "recorded_on": "", "tfpipe": ""}\n'
 LINE = '{"text": "a", "input_ids": [7], "token_type_ids": [0], "logits": [0, 1]}\n'

@@ -20,13 +20,13 @@ from onnx import TensorProto, numpy_helper
 import tfpipe
 from tfpipe import metrics
 from tfpipe.compress.quantize import on_grid
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.export.onnx import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.export.onnx_layers import _take
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, codes_of, is_kernel, load_classifier
+from tfpipe.tokens.table import TokenTable
 
 LAYERS = TINY["num_hidden_layers"]
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}

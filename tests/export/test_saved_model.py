@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpipe import metrics
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export.export import float_model, served_model
 from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")

@@ -16,13 +16,13 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export import golden, warmup
 from tfpipe.export.export import float_model
 from tfpipe.export.serving import batching_parameters
 from tfpipe.model.weights import load_classifier
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
 C_API = Path(__file__).parent / "c_api.py"

@@ -12,13 +12,13 @@ from conftest import TINY, TokenRow, tiny_vocabulary, write_token_table
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
-from tfpipe.data.token_table import MANIFEST, TokenTable
 from tfpipe.encoders import transformers as transformers_source
 from tfpipe.files import sha256_of_directory, sha256_of_file
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
 from tfpipe.rundir.provenance import package_versions
 from tfpipe.rundir.published import find_saved_model
+from tfpipe.tokens.table import MANIFEST, TokenTable
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 

@@ -6,9 +6,9 @@ from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import SPECIAL_TOKENS, TokenizerSettings
 from tfpipe.encoders.source import vocabulary_of
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import SPECIAL_TOKENS, TokenizerSettings
 
 PIECES = [
     "[PAD]",

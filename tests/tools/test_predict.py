@@ -13,14 +13,14 @@ import tensorflow as tf
 from conftest import TINY, WORDS, tiny_vocabulary, tiny_weights
 
 from tfpipe import metrics
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir.fingerprint import sealed
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import predict as tool
 
 TEXTS = ["this film is very good and lovely", "this film is very bad and awful", "", "ünknown Wörds 汉字"]

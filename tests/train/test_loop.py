@@ -15,13 +15,13 @@ import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
 from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
-from tfpipe.data.plan import Batching, Plan, bucket_lengths_for
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.errors import InputError, Stopped
 from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train import checkpoints, loop, nonfinite, optimizer
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit

@@ -7,10 +7,10 @@ import pytest
 from conftest import TokenRow, write_token_table
 
 from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
-from tfpipe.data.batches import Share, batches
-from tfpipe.data.plan import Batching, Plan, bucket_lengths_for, plan_evaluation
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.tokens.batches import Share, batches
+from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for, plan_evaluation
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.recipe import Recipe, check_division, class_weights, recipe_of, training_plan
 from tfpipe.train.step import Loss
 

@@ -9,12 +9,12 @@ import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
 from tfpipe.config.run import Train
-from tfpipe.data.batches import Share, batches
-from tfpipe.data.plan import Batching, Plan
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
+from tfpipe.tokens.batches import Share, batches
+from tfpipe.tokens.plan import Batching, Plan
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.feed import Feed
 from tfpipe.train.optimizer import make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, make_train_step, trainable_by_name

@@ -15,12 +15,12 @@ import tf_keras
 from tfpipe import metrics
 from tfpipe.compress.grid import is_embedding, kernels_by_point, nudged, on_grid
 from tfpipe.console import progress_bar
-from tfpipe.data.batches import batches
-from tfpipe.data.plan import Plan
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights
+from tfpipe.tokens.batches import batches
+from tfpipe.tokens.plan import Plan
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.step import Batch, model_inputs
 
 BINS = 8192  # of a histogram, over the range of all values

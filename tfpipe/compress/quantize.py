@@ -27,13 +27,13 @@ from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Budget, Distill, Quantize
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices.strategy import choose_precision, choose_strategy, float32_kept, precision
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import recipe_of, training_plan

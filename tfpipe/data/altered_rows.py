@@ -17,7 +17,7 @@ from tfpipe.data.augment import altered, seen_words
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import is_among, token_digests
 from tfpipe.data.tables import RowTokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 TEXTS = ("text", "text_pair")
 _PLACE_OF_TEXT = (b"", b"\x01")  # in the seed, so that the two texts of a pair are altered independently

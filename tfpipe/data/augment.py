@@ -16,8 +16,8 @@ import warnings
 from pathlib import Path
 
 from tfpipe.config.data import Augmentation
-from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
 from tfpipe.errors import InputError
+from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 
 _WORDNET_FILES = tuple(
     name.format(part) for part in ("noun", "verb", "adj", "adv") for name in ("index.{}", "data.{}", "{}.exc")

@@ -18,7 +18,7 @@ from tfpipe.data.labels import Labels
 from tfpipe.data.rows import FILE_SHIFT
 from tfpipe.data.sources import SourceFile, folder_files
 from tfpipe.data.survey import Survey
-from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 WARN_CUT_FRACTION = 0.05
 WARN_UNKNOWN_FRACTION = 0.02

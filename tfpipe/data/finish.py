@@ -28,11 +28,11 @@ from tfpipe.data.duplicates import is_among, save_sorted
 from tfpipe.data.labels import Labels
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash
-from tfpipe.data.token_table import read_shard, shard_path, write_manifest, write_shard
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import in_processes
 from tfpipe.errors import InputError
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import read_shard, shard_path, write_manifest, write_shard
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 ROWS = "rows"
 

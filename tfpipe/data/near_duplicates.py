@@ -21,9 +21,9 @@ from tfpipe.data.duplicates import is_among
 from tfpipe.data.near_index import PERMUTATIONS, NearIndex, signatures
 from tfpipe.data.seen_text import SeenText
 from tfpipe.data.split import TEST, TRAIN, VALIDATION
-from tfpipe.data.token_table import read_shard, shard_path
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import in_processes
+from tfpipe.tokens.table import read_shard, shard_path
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
 

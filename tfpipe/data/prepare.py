@@ -42,13 +42,13 @@ from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
 from tfpipe.data.survey import Decisions, Survey, decide, survey_block
-from tfpipe.data.token_table import SOURCES, shard_path, write_shard, write_sources
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.data.workers import map_blocks
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import SOURCES, shard_path, write_shard, write_sources
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
 

@@ -17,9 +17,9 @@ from tfpipe.data import readers
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
-from tfpipe.data.token_table import FILE_SHIFT
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.tokens.table import FILE_SHIFT
 
 LISTED_VALUES = 10
 _NO_LABEL = (bytes, dict, list, tuple)

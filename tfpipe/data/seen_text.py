@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 
 class SeenText:

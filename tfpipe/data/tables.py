@@ -20,9 +20,9 @@ from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.scripts import count_scripts
 from tfpipe.data.split import digests
 from tfpipe.data.survey import Decisions, label_hashes, places_of, splits_of
-from tfpipe.data.token_table import TokenRows, record_batch
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
+from tfpipe.tokens.table import TokenRows, record_batch
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 _SAMPLED = 16  # one row of so many is looked at for its scripts
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.console import progress_bar
-from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import Artifact, Batch
+from tfpipe.tokens.table import TokenTable
 
 K = TypeVar("K")
 

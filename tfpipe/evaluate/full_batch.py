@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.evaluate.artifacts import Batch
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 CHARACTERS_PER_TOKEN = 16  # of text to cut from; where it makes too few tokens, words of one token fill up
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -9,9 +9,9 @@ import numpy as np
 from tfpipe import metrics
 from tfpipe.config.run import Config, Verify
 from tfpipe.console import progress_bar
-from tfpipe.data.token_table import TokenTable
 from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of
 from tfpipe.export.golden import Requests
+from tfpipe.tokens.table import TokenTable
 
 
 def measured(table: TokenTable, config: Config) -> np.ndarray:

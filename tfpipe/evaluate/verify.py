@@ -19,9 +19,6 @@ from tfpipe import metrics
 from tfpipe.compress import budget
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import Artifact, load_artifacts
@@ -36,6 +33,9 @@ from tfpipe.model.weights import load_classifier
 from tfpipe.paths import versions
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.remote import files_below
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 
 @float32_kept()

@@ -11,9 +11,6 @@ import json
 
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.export import golden
 from tfpipe.export.onnx import operator_counts, save_onnx, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
@@ -23,6 +20,9 @@ from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import Classifier, load_classifier, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.mirror import RECORD
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 STAGE_OF_VARIANT = {"dense": "train", "distilled": "distill", "pruned": "prune", "int8": "quantize"}
 

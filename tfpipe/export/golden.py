@@ -22,8 +22,6 @@ import tensorflow as tf
 import tfpipe
 from tfpipe import metrics
 from tfpipe.config.run import Task, Verify
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.export.inspection import load_saved_model
@@ -32,6 +30,8 @@ from tfpipe.files import write_text
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir.provenance import machine
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
 
 FILE = "golden.jsonl"
 FORMAT = 1

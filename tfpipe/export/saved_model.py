@@ -19,10 +19,10 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
-from tfpipe.data.tokenizer import Tokenizer
 from tfpipe.export.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.weights import Classifier, variables_by_name
+from tfpipe.tokens.tokenizer import Tokenizer
 
 
 class ServedClassifier(tf.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tfpipe.data.token_table import TokenTable
+from tfpipe.tokens.table import TokenTable
 
 FILE = "tf_serving_warmup_requests"
 LENGTHS = 10  # quantiles of the rows' lengths

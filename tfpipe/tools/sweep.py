@@ -25,8 +25,6 @@ from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.file import load_config, read_yaml
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
-from tfpipe.data.tokenizer_settings import TokenizerSettings
 from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.escaping import code, markdown
@@ -38,6 +36,8 @@ from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.provenance import machine
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
 
 TOGETHER = 8  # files timed in turn: all that are loaded at once

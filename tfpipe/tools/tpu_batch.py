@@ -12,10 +12,10 @@ from pathlib import Path
 from tfpipe.config.file import setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
 from tfpipe.rundir.directory import RunDirectory
+from tfpipe.tokens.table import TokenTable
 from tfpipe.tools.tpu_report import Topology
 from tfpipe.train.recipe import check_division, training_plan
 from tfpipe.train.vocabulary import ActiveVocabulary

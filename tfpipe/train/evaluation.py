@@ -10,10 +10,10 @@ import tf_keras
 
 from tfpipe import metrics
 from tfpipe.console import progress_bar
-from tfpipe.data.batches import Share, evaluation_batches, evaluation_steps
-from tfpipe.data.plan import Batching
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices import tpu
+from tfpipe.tokens.batches import Share, evaluation_batches, evaluation_steps
+from tfpipe.tokens.plan import Batching
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.feed import Feed, batch_of
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
 

@@ -19,15 +19,15 @@ import tf_keras
 from tfpipe import metrics
 from tfpipe.config.types import steps_or_seconds
 from tfpipe.console import progress_bar, say
-from tfpipe.data.batches import Share, batches
-from tfpipe.data.plan import Plan
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices import tpu, workers
 from tfpipe.devices.strategy import choose_xla
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.stopping import stop_requests
+from tfpipe.tokens.batches import Share, batches
+from tfpipe.tokens.plan import Plan
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.feed import Feed

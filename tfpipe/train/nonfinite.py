@@ -19,9 +19,9 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.console import say
-from tfpipe.data.plan import EMPTY_SLOT, Batching, Plan
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.tokens.plan import EMPTY_SLOT, Batching, Plan
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.recipe import Recipe

@@ -14,9 +14,9 @@ import numpy as np
 
 from tfpipe.config.run import Config, Train
 from tfpipe.console import say
-from tfpipe.data.plan import Plan, choose_batching
-from tfpipe.data.token_table import TokenTable
 from tfpipe.errors import InputError
+from tfpipe.tokens.plan import Plan, choose_batching
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.schedule import learning_rate, plateau_factor, stale_evaluations
 from tfpipe.train.step import Loss
 

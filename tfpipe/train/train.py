@@ -11,13 +11,13 @@ import tf_keras
 
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.data.token_table import TokenTable
 from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import fit
 from tfpipe.train.optimizer import freeze
 from tfpipe.train.recipe import recipe_of, training_plan

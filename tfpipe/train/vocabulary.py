@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfpipe.data.token_table import TokenTable
 from tfpipe.model.bert import Architecture
+from tfpipe.tokens.table import TokenTable
 
 _TABLE = "word_embeddings.weight"
 

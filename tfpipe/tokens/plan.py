@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tfpipe.data.packing import assign, fill_rate, pack
+from tfpipe.tokens.packing import assign, fill_rate, pack
 
 # Examples of similar length meet in a bucketed batch when many batches are sorted together: the more, the less padding
 # but the less random a batch. Share of padding with batches of 32 sentences of 27 tokens on average (6,034 of them):

@@ -27,8 +27,8 @@ import tensorflow_text
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tfpipe.data.tokenizer_files import MAX_WORD_CHARS, SPECIAL_TOKENS
-from tfpipe.data.tokenizer_settings import HTML, TokenizerSettings
+from tfpipe.tokens.tokenizer_files import MAX_WORD_CHARS, SPECIAL_TOKENS
+from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 
 MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that is short enough
 

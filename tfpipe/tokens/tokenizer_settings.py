@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.config.data import Cleaning
-from tfpipe.data.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 from tfpipe.encoders.transformers import read_json
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 
 CLEANING = "cleaning.json"
 # The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.

@@ -29,8 +29,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.data.plan import EMPTY_SLOT, Batching, Plan, plan_evaluation
-from tfpipe.data.token_table import TokenTable
+from tfpipe.tokens.plan import EMPTY_SLOT, Batching, Plan, plan_evaluation
+from tfpipe.tokens.table import TokenTable
 
 _DTYPES = {
     "input_ids": tf.int32,

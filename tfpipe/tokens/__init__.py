@@ -1,0 +1,1 @@
+"""Tokens: the tokenizer, token tables, batches of them."""
