@@ -13,8 +13,8 @@ import pytest
 from tfpipe.data.block import Rejection
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import ROW
+from tfpipe.data.runners.transport import from_bytes, to_bytes
 from tfpipe.data.survey import STRATUM, BlockSurvey
-from tfpipe.data.transport import from_bytes, to_bytes
 
 
 def survey():

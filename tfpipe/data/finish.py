@@ -26,9 +26,9 @@ from tfpipe.data.augment import repetitions
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import is_among, save_sorted
 from tfpipe.data.labels import Labels
+from tfpipe.data.runners.local import in_processes
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash
-from tfpipe.data.workers import in_processes
 from tfpipe.errors import InputError
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import read_shard, shard_path, write_manifest, write_shard

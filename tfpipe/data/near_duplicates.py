@@ -19,9 +19,9 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.duplicates import is_among
 from tfpipe.data.near_index import PERMUTATIONS, NearIndex, signatures
+from tfpipe.data.runners.local import in_processes
 from tfpipe.data.seen_text import SeenText
 from tfpipe.data.split import TEST, TRAIN, VALIDATION
-from tfpipe.data.workers import in_processes
 from tfpipe.tokens.table import read_shard, shard_path
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 

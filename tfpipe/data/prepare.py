@@ -40,9 +40,9 @@ from tfpipe.data.finish import ROWS, TokenizedRows, finish, rows_path
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
+from tfpipe.data.runners.local import map_blocks
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
 from tfpipe.data.survey import Decisions, Survey, decide, survey_block
-from tfpipe.data.workers import map_blocks
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text

@@ -54,7 +54,7 @@ def map_blocks(
       InputError: a process was ended from outside, such as for want of memory.
     """
     if config.data.runner != "local":
-        from tfpipe.data import beam  # an extra
+        from tfpipe.data.runners import beam  # an extra
 
         yield from beam.map_blocks(work, files, config, scratch, done)
         return

@@ -17,8 +17,8 @@ from typing import Any
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.block import Block
+from tfpipe.data.runners.transport import from_bytes, to_bytes
 from tfpipe.data.sources import SourceFile
-from tfpipe.data.transport import from_bytes, to_bytes
 from tfpipe.errors import InputError
 
 try:

@@ -1,0 +1,1 @@
+"""Runners: blocks worked on by processes of this machine or by Apache Beam."""
