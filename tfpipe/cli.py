@@ -213,7 +213,7 @@ def tpu_check(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="file for the results")] = None,
 ) -> None:
     """Compile the training step for TPU topologies without a TPU: does it fit, how fast can it be."""
-    from tfpipe.tools import tpu_check as tool
+    from tfpipe.tools.tpu_check import check as tool
 
     tool.run(
         config,

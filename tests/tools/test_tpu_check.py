@@ -14,9 +14,13 @@ from tfpipe.config.file import dump_config
 from tfpipe.errors import GateError, InputError
 from tfpipe.model.bert import Architecture
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.tools import tpu_batch, tpu_compile, tpu_hlo, tpu_lower, tpu_report
-from tfpipe.tools import tpu_check as tool
-from tfpipe.tools.tpu_report import CHIPS, GIB, parse_topology
+from tfpipe.tools.tpu_check import batch as tpu_batch
+from tfpipe.tools.tpu_check import check as tool
+from tfpipe.tools.tpu_check import compile as tpu_compile
+from tfpipe.tools.tpu_check import hlo as tpu_hlo
+from tfpipe.tools.tpu_check import lower as tpu_lower
+from tfpipe.tools.tpu_check import report as tpu_report
+from tfpipe.tools.tpu_check.report import CHIPS, GIB, parse_topology
 
 
 def _has_compiler() -> bool:

@@ -27,10 +27,10 @@ from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.provenance import package_versions
-from tfpipe.tools.tpu_batch import BatchShape, batch_shapes
-from tfpipe.tools.tpu_compile import PINNED, check_installed, compile_for
-from tfpipe.tools.tpu_lower import lower
-from tfpipe.tools.tpu_report import Topology, needed_hbm_bytes, parse_topology, print_table, report, verdict
+from tfpipe.tools.tpu_check.batch import BatchShape, batch_shapes
+from tfpipe.tools.tpu_check.compile import PINNED, check_installed, compile_for
+from tfpipe.tools.tpu_check.lower import lower
+from tfpipe.tools.tpu_check.report import Topology, needed_hbm_bytes, parse_topology, print_table, report, verdict
 from tfpipe.train.optimizer import freeze, make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, trainable_by_name
 

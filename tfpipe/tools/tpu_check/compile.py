@@ -1,6 +1,6 @@
 """Compiles StableHLO for a TPU with libtpu's compile-only client: a process of its own, with JAX and no TensorFlow.
 
-    python -m tfpipe.tools.tpu_compile REQUEST.json
+    python -m tfpipe.tools.tpu_check.compile REQUEST.json
 
 Enters: a file `{"stablehlo": FILE, "topologies": [NAME, …], "answer": FILE}`. Leaves: the answer, topology -> what the
 compiler says of the program on one chip:
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
-from tfpipe.tools.tpu_hlo import Module
+from tfpipe.tools.tpu_check.hlo import Module
 
 PINNED = {"jax": "0.6.1", "jaxlib": "0.6.1", "libtpu": "0.0.14"}
 
@@ -90,7 +90,7 @@ def compile_for(stablehlo: str, topologies: Sequence[str]) -> dict[str, dict[str
             encoding="utf-8",
         )
         environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_IT} | _ENVIRONMENT
-        command = [sys.executable, "-m", "tfpipe.tools.tpu_compile", str(request)]
+        command = [sys.executable, "-m", "tfpipe.tools.tpu_check.compile", str(request)]
         ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
         if ended.returncode == 0:
             return json.loads(answer.read_text(encoding="utf-8"))

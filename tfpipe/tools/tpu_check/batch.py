@@ -16,7 +16,7 @@ from tfpipe.errors import InputError
 from tfpipe.model.bert import Architecture
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
-from tfpipe.tools.tpu_report import Topology
+from tfpipe.tools.tpu_check.report import Topology
 from tfpipe.train.recipe import check_division, training_plan
 from tfpipe.train.vocabulary import ActiveVocabulary
 

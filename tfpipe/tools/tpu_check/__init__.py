@@ -1,0 +1,1 @@
+"""The training step compiled for TPUs, without one."""
