@@ -27,8 +27,8 @@ from tfpipe import metrics, pipeline
 from tfpipe.config.file import load_config
 from tfpipe.evaluate.artifacts import batches_of, onnx_answer
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
+from tfpipe.provenance import machine, package_versions
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.provenance import machine, package_versions
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.pareto import marked, plot

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfpipe.rundir.provenance import machine
+from tfpipe.provenance import machine
 
 MAX_LENGTH = 128
 PEER = """

@@ -86,7 +86,7 @@ def main() -> None:
         return
 
     from tfpipe.config.file import load_config
-    from tfpipe.rundir.provenance import package_versions
+    from tfpipe.provenance import package_versions
 
     name = load_config(Path(arguments.config), []).name
     rows = []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import last_line
-from test_stopping import metadata_server
+from train.metadata_server import metadata_server
 
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.directory import RunDirectory
@@ -66,7 +66,7 @@ def at_a_checkpoint(action):
 @pytest.fixture
 def notice(monkeypatch):
     """A metadata server that can announce the end of the machine."""
-    monkeypatch.setattr("tfpipe.stopping.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("tfpipe.train.stopping.POLL_SECONDS", 0.02)
     with metadata_server(monkeypatch) as server:
 
         def announce() -> None:

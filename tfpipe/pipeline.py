@@ -21,9 +21,9 @@ from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import write_text
+from tfpipe.provenance import RELEASE, other_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
-from tfpipe.rundir.provenance import RELEASE, other_versions
 from tfpipe.stages.table import STAGES, Stage, stages_of
 
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-WHERE = ("test_faults.py", "train/test_multi_worker.py")
+WHERE = ("test_faults.py", "devices/test_multi_worker.py")
 
 
 def main() -> None:

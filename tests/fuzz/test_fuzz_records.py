@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tfpipe.encoders import transformers as transformers_source
 from tfpipe.files import sha256_of_directory, sha256_of_file
+from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
-from tfpipe.rundir.provenance import package_versions
 from tfpipe.rundir.published import find_saved_model
 from tfpipe.tokens.table import MANIFEST, TokenTable
 from tfpipe.train import checkpoints as checkpoints_module

@@ -1,7 +1,7 @@
 import os
 import re
 
-from tfpipe.rundir.provenance import package_versions
+from tfpipe.provenance import package_versions
 from tfpipe.tools import doctor
 
 

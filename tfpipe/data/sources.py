@@ -30,8 +30,7 @@ from tfpipe.config.data import SPLITS, Data, SplitName
 from tfpipe.data import hubs
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.files import sha256_of_file
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside, sha256_of_file
 
 PACKAGE = "package:"
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}

@@ -22,7 +22,7 @@ from tfpipe.config.run import Config
 from tfpipe.devices.cluster import Cluster
 from tfpipe.devices.strategy import choose_precision, choose_strategy, choose_xla
 from tfpipe.errors import GateError, InputError, WorkerLost
-from tfpipe.rundir.provenance import package_versions
+from tfpipe.provenance import package_versions
 
 T = TypeVar("T")
 

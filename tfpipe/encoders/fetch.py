@@ -23,7 +23,7 @@ from tfpipe.encoders.transformers import (
 )
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 
 NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
 TOKEN_PATTERNS = (

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.errors import InputError
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 
 _CONFIG = "config.json"
 _SHARDS = "model.weights.json"

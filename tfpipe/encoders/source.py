@@ -41,7 +41,7 @@ from tfpipe.encoders.transformers import (
 )
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir.provenance import package_versions
+from tfpipe.provenance import package_versions
 
 
 @dataclass

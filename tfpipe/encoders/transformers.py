@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.errors import InputError
-from tfpipe.files import sha256_of_file
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside, sha256_of_file
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"

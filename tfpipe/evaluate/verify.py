@@ -16,11 +16,11 @@ import numpy as np
 from safetensors.numpy import save
 
 from tfpipe import metrics
-from tfpipe.compress import budget
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError
+from tfpipe.evaluate import budget
 from tfpipe.evaluate.artifacts import Artifact, load_artifacts
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
@@ -28,9 +28,8 @@ from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import SERVING_FILES, write_serving_files
-from tfpipe.files import sha256_of_directory, write_json
+from tfpipe.files import sha256_of_directory, versions, write_json
 from tfpipe.model.weights import load_classifier
-from tfpipe.paths import versions
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.remote import files_below
 from tfpipe.tokens.table import TokenTable

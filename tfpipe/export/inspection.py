@@ -36,7 +36,7 @@ from tensorflow.python.framework import op_def_registry
 
 from tfpipe.errors import InputError
 from tfpipe.export.serving_check import nodes_of
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 
 SAVED_MODEL = "saved_model.pb"
 MOST_BYTES = 2**31 - 1  # of a protocol buffer

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from tfpipe.errors import InputError
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 
 MOST_BYTES = 2**31 - 1  # of a protocol buffer
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfpipe.export import warmup
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.files import write_text
-from tfpipe.rundir.provenance import machine
+from tfpipe.provenance import machine
 
 SERVING_FILES = ("models.config", "batching_parameters.txt", "README.md")
 GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little

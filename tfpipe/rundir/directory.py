@@ -33,6 +33,7 @@ from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import digest_of, link, remove, sha256_of_file, write_json
+from tfpipe.provenance import machine, other_versions, package_versions
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
 from tfpipe.rundir.mirror import (
     CHECKPOINTS,
@@ -45,7 +46,6 @@ from tfpipe.rundir.mirror import (
     parse_record,
     parse_work,
 )
-from tfpipe.rundir.provenance import machine, other_versions, package_versions
 from tfpipe.rundir.remote import Remote, files_below
 
 NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
-from tfpipe.paths import path_inside, versions
+from tfpipe.files import path_inside, versions
 from tfpipe.rundir.fingerprint import is_sealed
 from tfpipe.rundir.remote import Remote, files_below
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfpipe.errors import InputError
-from tfpipe.files import sha256_of_directory
-from tfpipe.paths import versions
+from tfpipe.files import sha256_of_directory, versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.mirror import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from tfpipe.console import progress_bar, say
 from tfpipe.errors import InputError
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 
 T = TypeVar("T")
 

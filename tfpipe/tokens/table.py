@@ -18,8 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfpipe.errors import InputError
-from tfpipe.files import write_json
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside, write_json
 
 MANIFEST = "table.json"
 SOURCES = "sources.json"

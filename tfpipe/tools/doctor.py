@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfpipe.devices.strategy import choose_precision, choose_xla, cpu_flags, explain_strategy, int8_outlook
-from tfpipe.rundir.provenance import package_versions
+from tfpipe.provenance import package_versions
 
 
 def run() -> None:

@@ -34,8 +34,8 @@ from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.shown import rows_measured
 from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
+from tfpipe.provenance import machine
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.provenance import machine
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table

@@ -24,7 +24,6 @@ from tfpipe.devices.strategy import choose_xla
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.stopping import stop_requests
 from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Plan
 from tfpipe.tokens.table import TokenTable
@@ -35,6 +34,7 @@ from tfpipe.train.nonfinite import NonFinite
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
 from tfpipe.train.recipe import Recipe, check_division
 from tfpipe.train.step import Hooks, make_replica_step, make_train_step, trainable_by_name
+from tfpipe.train.stopping import stop_requests
 
 LOGGED_STEPS = 2000
 """points of a curve in TensorBoard, at most about: its files do not grow with the training"""

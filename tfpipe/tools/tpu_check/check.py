@@ -25,8 +25,8 @@ from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.provenance import package_versions
 from tfpipe.tools.tpu_check.batch import BatchShape, batch_shapes
 from tfpipe.tools.tpu_check.compile import PINNED, check_installed, compile_for
 from tfpipe.tools.tpu_check.lower import lower

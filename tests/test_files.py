@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import TokenRow, write_token_table
 
 from tfpipe.errors import InputError
-from tfpipe.paths import path_inside
+from tfpipe.files import path_inside
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.rundir.remote import Remote

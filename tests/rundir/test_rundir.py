@@ -12,9 +12,9 @@ import pytest
 import tfpipe
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file, write_json, write_text
+from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
-from tfpipe.rundir.provenance import package_versions
 
 
 def fingerprint(epochs=1, files=None, inputs=None):
