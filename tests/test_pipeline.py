@@ -12,8 +12,8 @@ import tensorflow as tf
 from conftest import tiny_config, write_reviews, write_wordnet
 
 from tfpipe import cli, pipeline
-from tfpipe.compress.prune import sparsity_of
 from tfpipe.config.file import load_config, parse_config
+from tfpipe.encoders.parameters import sparsity_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import load_classifier

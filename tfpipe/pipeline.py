@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from tfpipe.compress.feasible import check_feasible
 from tfpipe.config.file import dump_config, setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
@@ -24,6 +23,7 @@ from tfpipe.files import write_text
 from tfpipe.provenance import RELEASE, other_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.stages.feasible import check_feasible
 from tfpipe.stages.table import STAGES, Stage, stages_of
 
 

@@ -14,7 +14,8 @@ from tfpipe.compress.calibration import (
     percentile_ranges,
 )
 from tfpipe.compress.fake_quantization import quantization_aware
-from tfpipe.compress.grid import kernels_by_point, nudged, quantized
+from tfpipe.compress.grid import nudged, quantized
+from tfpipe.encoders.parameters import kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import QuantizationPoint

@@ -6,10 +6,10 @@ import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
-from tfpipe.compress.grid import is_embedding, is_projection
-from tfpipe.compress.masks import is_prunable
 from tfpipe.devices.strategy import choose_strategy
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import is_embedding, is_projection, is_prunable
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, load_classifier, set_weights, variables_by_name
 
@@ -32,7 +32,7 @@ def test_only_kernels_that_pruning_made_zeros_in_are_held(tiny_run, replicas):
         kept = [
             name
             for name, value in classifier.weights.items()
-            if is_prunable(name, value) and np.array_equal(after[name] == 0, value == 0) and (value == 0).any()
+            if is_prunable(name) and np.array_equal(after[name] == 0, value == 0) and (value == 0).any()
         ]
         assert len(kept) == held
 

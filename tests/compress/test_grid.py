@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, tiny_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -11,34 +10,9 @@ from hypothesis.extra import numpy as arrays
 from tfpipe.compress.grid import (
     LARGEST_CODE,
     bias_on_grid,
-    is_embedding,
-    is_projection,
-    kernels_by_point,
     nudged,
     on_grid,
-    point_of,
 )
-from tfpipe.model.bert import Architecture, build_training_form
-from tfpipe.model.layers import QuantizationPoint
-from tfpipe.model.weights import get_weights
-
-
-def test_each_projection_but_the_head_stands_behind_a_point():
-    """Against the layers of the model, where a projection reads the point."""
-    model = build_training_form(Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())}), 2)
-    points = {layer.name for layer in model.layers if isinstance(layer, QuantizationPoint)}
-    kernels = kernels_by_point(get_weights(model))
-    assert set(kernels) == points and len(points) == 2 * 4 + 1
-    for point, names in kernels.items():
-        for name in names:
-            layer = model.get_layer(name.removeprefix("bert.").removesuffix(".weight"))
-            read = layer.input.node.layer.name if hasattr(layer.input.node, "layer") else None
-            assert read is None or read == point or point.startswith("encoder.layer.1"), name
-    every = {name for names in kernels.values() for name in names}
-    assert every == {name for name in get_weights(model) if is_projection(name)} and len(every) == 2 * 6 + 1
-    assert sum(map(is_embedding, get_weights(model))) == 3
-    assert not is_projection("classifier.weight") and not is_projection("bert.encoder.layer.0.output.LayerNorm.weight")
-    assert point_of("bert.encoder.layer.0.attention.self.query.weight") == "encoder.layer.0.attention.self.input"
 
 
 def test_a_bias_of_an_empty_channel_is_kept():

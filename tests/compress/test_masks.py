@@ -10,10 +10,12 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
-from tfpipe.compress.masks import EMBEDDINGS, MASK_UPDATES, SMOOTHING, UnitMasks, WeightMasks, is_prunable, sparsity_of
+from tfpipe.compress.masks import MASK_UPDATES, SMOOTHING, UnitMasks, WeightMasks
 from tfpipe.config.run import Train
 from tfpipe.devices.strategy import choose_strategy, precision
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
@@ -46,21 +48,6 @@ def copies_of(variable) -> list[np.ndarray]:
     return [copy.numpy() for copy in getattr(variable, "values", (variable,))]
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "expected"),
-    [
-        ("bert.encoder.layer.0.attention.self.query.weight", (4, 4), True),
-        ("bert.encoder.layer.0.attention.self.query.bias", (4,), False),
-        ("bert.encoder.layer.0.output.LayerNorm.weight", (4,), False),
-        ("bert.embeddings.word_embeddings.weight", (4, 4), False),
-        ("bert.pooler.dense.weight", (4, 4), False),
-        ("classifier.weight", (2, 4), False),
-    ],
-)
-def test_is_prunable(name, shape, expected):
-    assert is_prunable(name, np.ones(shape)) is expected
-
-
 @pytest.fixture(scope="module")
 def shared_model():
     """A model for tests that change its kernels: each sets them first."""
@@ -80,7 +67,7 @@ def test_the_smallest_weights_go_and_the_others_stay(shared_model):
     pruned = 0
     for name, old in before.items():
         new = after[name]
-        if not is_prunable(name, old):
+        if not is_prunable(name):
             assert np.array_equal(new, old), name
             continue
         pruned += 1
@@ -233,7 +220,7 @@ def test_embeddings_are_pruned_where_asked_for(shared_model):
     reset(shared_model)
     masks = WeightMasks(shared_model, 0.75, ramp_steps=1, embeddings=True)
     masks.update(tf.constant(0, tf.int64))
-    table = get_weights(shared_model)[EMBEDDINGS]
+    table = get_weights(shared_model)[WORD_EMBEDDINGS]
     assert abs(zeros_of(table) - 0.75 * table.size) <= 1
 
 

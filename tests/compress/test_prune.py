@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from tfpipe.compress import prune
-from tfpipe.compress.masks import EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.config.file import parse_config
+from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
@@ -52,7 +52,7 @@ def pruned(tiny_run, tmp_path_factory):
 
 def test_every_kernel_on_disk_is_half_zeros(tiny_run, stored):
     config, _ = tiny_run
-    kernels = {name: value for name, value in stored["prune"].items() if is_prunable(name, value)}
+    kernels = {name: value for name, value in stored["prune"].items() if is_prunable(name)}
     assert len(kernels) == 2 * KERNELS_PER_LAYER
     for name, kernel in kernels.items():
         assert abs(zeros_of(kernel) - config.prune.sparsity * kernel.size) <= 1, name
@@ -61,8 +61,8 @@ def test_every_kernel_on_disk_is_half_zeros(tiny_run, stored):
 
 def test_nothing_else_is_pruned(stored):
     assert all(zeros_of(value) == 0 for value in stored["train"].values())
-    others = [name for name, value in stored["prune"].items() if not is_prunable(name, value)]
-    assert {"bert.pooler.dense.weight", "classifier.weight", EMBEDDINGS} <= set(others)
+    others = [name for name, value in stored["prune"].items() if not is_prunable(name)]
+    assert {"bert.pooler.dense.weight", "classifier.weight", WORD_EMBEDDINGS} <= set(others)
     assert all(zeros_of(stored["prune"][name]) == 0 for name in others)
 
 
@@ -75,13 +75,13 @@ def test_the_kept_weights_were_trained_on(stored):
 def test_two_of_each_four_inputs_are_zero_on_disk(pruned):
     weights = load_file(pruned(method="two_four").path / WEIGHTS_FILE)
     for name, kernel in weights.items():
-        if is_prunable(name, kernel):
+        if is_prunable(name):
             assert ((kernel.reshape(len(kernel), -1, 4) == 0).sum(axis=2) == 2).all(), name  # [out, in]
 
 
 def test_embeddings_are_pruned_whole_where_asked_for(pruned, capsys):
     """The rows of word pieces that occur in no text too."""
-    table = load_file(pruned(sparsity=0.75, embeddings=True).path / WEIGHTS_FILE)[EMBEDDINGS]
+    table = load_file(pruned(sparsity=0.75, embeddings=True).path / WEIGHTS_FILE)[WORD_EMBEDDINGS]
     assert zeros_of(table) == pytest.approx(0.75 * table.size, abs=1)
     assert "zeros in the word embeddings: 75.00%" in capsys.readouterr().err
 

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics
 from tfpipe.compress import quantize
-from tfpipe.compress.feasible import least_bytes
-from tfpipe.compress.grid import LARGEST_CODE, kernels_by_point, nudged, on_grid
-from tfpipe.compress.masks import is_prunable
+from tfpipe.compress.grid import LARGEST_CODE, nudged, on_grid
+from tfpipe.compress.limits import least_bytes
 from tfpipe.compress.quantize import OVERHEAD
 from tfpipe.config.file import parse_config
+from tfpipe.encoders.parameters import is_prunable, kernels_by_point
 from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, load_classifier
@@ -83,7 +83,7 @@ def scales_of(quantization: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def test_what_is_quantized(weights, quantization):
     scales = scales_of(quantization)
-    kernels = {name for name, value in weights.items() if is_prunable(name, value)}
+    kernels = {name for name, value in weights.items() if is_prunable(name)}
     assert set(scales) == kernels | EMBEDDINGS | {"bert.pooler.dense.weight"}
     for name, scale in scales.items():
         assert scale.dtype == np.float32 and scale.shape == weights[name].shape[:1], name
@@ -121,7 +121,7 @@ def test_biases_lie_in_steps_of_the_sums_that_they_join(weights, quantization):
 
 def test_zeros_of_pruning_stay_zeros(pruned, weights):
     for name, before in pruned.items():
-        if is_prunable(name, before):
+        if is_prunable(name):
             assert (before == 0).mean() == pytest.approx(0.5, abs=1e-3), name
             assert (weights[name][before == 0] == 0).all(), name
 
@@ -132,7 +132,7 @@ def test_the_kernels_were_trained_and_the_embeddings_were_not(pruned, weights):
             assert np.array_equal(weights[name], on_grid(before)[0])
         else:
             assert not np.array_equal(weights[name], before), name
-            if is_prunable(name, before):
+            if is_prunable(name):
                 assert not np.array_equal(weights[name], on_grid(before)[0]), name
 
 

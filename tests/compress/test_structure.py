@@ -8,10 +8,11 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe.compress.feasible import FEWEST_COLUMNS
+from tfpipe.compress.limits import FEWEST_COLUMNS
 from tfpipe.compress.masks import UnitMasks
 from tfpipe.compress.structure import Units, remove_units
-from tfpipe.model.bert import MASK_FORM_INPUTS, Architecture, build_mask_form, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.model.bert import MASK_FORM_INPUTS, build_mask_form, build_training_form
 from tfpipe.model.weights import set_weights
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())})

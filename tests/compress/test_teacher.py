@@ -9,7 +9,8 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from tfpipe import metrics
 from tfpipe.compress.teacher import Distillation, soft_loss
 from tfpipe.config.compress import Distill
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import import_encoder
 from tfpipe.train.step import Loss
 

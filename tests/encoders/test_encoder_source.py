@@ -62,7 +62,7 @@ def test_directory(encoder):
     assert opened.source == str(encoder)
     assert opened.tokenizer_directory == encoder
     size = len(tiny_vocabulary())
-    assert opened.architecture == {
+    assert opened.architecture.to_dict() == {
         "vocab_size": size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 64, "hidden_act": "gelu", "max_position_embeddings": 64, "type_vocab_size": 2,
         "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "pad_token_id": 0,
@@ -246,13 +246,13 @@ def test_configurations_that_are_refused(encoder, changes, message):
 )  # fmt: skip
 def test_activations_are_normalised(encoder, name, meaning):
     change_config(encoder, hidden_act=name)
-    assert open_source(str(encoder)).architecture["hidden_act"] == meaning
+    assert open_source(str(encoder)).architecture.hidden_act == meaning
 
 
 def test_first_published_configurations_have_fewer_keys(encoder):
     change_config(encoder, layer_norm_eps=..., pad_token_id=..., position_embedding_type=...)
     architecture = open_source(str(encoder)).architecture
-    assert (architecture["layer_norm_eps"], architecture["pad_token_id"]) == (1e-12, 0)
+    assert (architecture.layer_norm_eps, architecture.pad_token_id) == (1e-12, 0)
 
 
 def test_unreadable_text_files(encoder):
@@ -608,7 +608,7 @@ def test_keras_nlp_parity(preset, tmp_path):
     opened = open_source(f"keras-nlp:{preset}")
     weights = opened.weights()
     assert opened.skipped == []
-    assert opened.architecture == {
+    assert opened.architecture.to_dict() == {
         "vocab_size": len(tiny_vocabulary()), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 48, "hidden_act": "gelu_new", "max_position_embeddings": 16, "type_vocab_size": 2,
         "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.2, "pad_token_id": 0,
@@ -682,7 +682,7 @@ def test_keras_nlp_directory_comes_before_a_preset_of_that_name(preset, tmp_path
     shutil.copytree(preset, tmp_path / "bert_tiny_en_uncased")
     monkeypatch.chdir(tmp_path)
     opened = open_source("keras-nlp:bert_tiny_en_uncased")
-    assert opened.architecture["hidden_size"] == 32
+    assert opened.architecture.hidden_size == 32
     assert len(opened.weights()) == 39
     assert len(identity("keras-nlp:bert_tiny_en_uncased")) == 4
 

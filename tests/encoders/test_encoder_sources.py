@@ -10,7 +10,7 @@ import tf_keras
 from conftest import TINY, write_encoder
 
 from tfpipe.encoders.source import open_source
-from tfpipe.model.bert import Architecture, build_mask_form
+from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import import_encoder
 
 TOLERANCE = 1e-4  # on the last hidden state; seen: 2e-6
@@ -30,7 +30,7 @@ def rows(vocab_size: int, batch: int, length: int = 12) -> dict[str, np.ndarray]
 def hidden_states(source: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """The class tokens' last hidden states of tfpipe's model, built and filled from a source: [batch, hidden]."""
     encoder = open_source(source)
-    architecture = Architecture.from_dict(encoder.architecture)
+    architecture = encoder.architecture
     model = build_mask_form(architecture, 2)
     import_encoder(model, encoder.weights(), source)
     last = model.get_layer(f"encoder.layer.{architecture.num_hidden_layers - 1}.output.LayerNorm").output

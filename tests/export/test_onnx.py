@@ -20,12 +20,13 @@ from onnx import TensorProto, numpy_helper
 import tfpipe
 from tfpipe import metrics
 from tfpipe.compress.quantize import on_grid
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.export.onnx import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.export.onnx_layers import _take
-from tfpipe.model.bert import Architecture
-from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, codes_of, is_kernel, load_classifier
+from tfpipe.model.weights import QUANTIZATION_FILE, Classifier, codes_of, load_classifier
 from tfpipe.tokens.table import TokenTable
 
 LAYERS = TINY["num_hidden_layers"]
@@ -273,7 +274,7 @@ def test_weights_keep_their_names_and_values(tiny_run, graphs):
         classifier = load_classifier(tiny_run[1] / STAGES[variant])
         found = initializers(graphs[variant])
         for name, value in classifier.weights.items():
-            stored = value.T if is_kernel(name, value) else value
+            stored = value.T if is_kernel(name) else value
             assert np.array_equal(found[name], stored), name
 
 
@@ -288,7 +289,7 @@ def test_int8_weights(tiny_run, graphs):
         weight = classifier.weights[name]
         codes, scale = found[f"{name}.codes"], found[f"{name}.scale"].ravel()
         assert codes.dtype == np.int8 and name not in found
-        stored = codes.T if is_kernel(name, weight) else codes
+        stored = codes.T if is_kernel(name) else codes
         assert np.array_equal(stored.astype(np.float32) * scale[:, None], weight), name
         assert np.array_equal(stored == 0, weight == 0), name
     large = {

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpipe import metrics
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.export.export import float_model, served_model
 from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
-from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

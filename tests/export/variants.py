@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfpipe.compress.grid import kernels_by_point, quantized
+from tfpipe.compress.grid import quantized
 from tfpipe.compress.structure import remove_units
+from tfpipe.encoders.parameters import kernels_by_point
 from tfpipe.model.weights import Classifier
 
 NAMES = ("structured", "two_four", "weight_only", "int8", "partly float", "structured int8", "embeddings")

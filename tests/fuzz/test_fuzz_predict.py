@@ -17,10 +17,10 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.export import golden, inspection
 from tfpipe.export.export import float_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
-from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

@@ -12,7 +12,8 @@ from conftest import TINY, TokenRow, tiny_vocabulary, write_token_table
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
-from tfpipe.encoders import transformers as transformers_source
+from tfpipe.encoders.architecture import check_architecture
+from tfpipe.encoders.transformers import read_json
 from tfpipe.files import sha256_of_directory, sha256_of_file
 from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
@@ -200,8 +201,8 @@ def test_model_configurations(tmp_path):
         path.write_bytes(content)
 
         def read():
-            architecture = transformers_source.check_architecture(transformers_source.read_json(path), str(path))
-            return architecture, transformers_source.expected_shapes(architecture)
+            architecture = check_architecture(read_json(path), str(path))
+            return json.loads(json.dumps(architecture.to_dict())), architecture.tensor_shapes()
 
         found, refused = attempt(read, path.name)
         if refused is None:

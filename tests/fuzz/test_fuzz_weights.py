@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from tfpipe.encoders import source as encoder_source
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.transformers import standard_name
 from tfpipe.files import sha256_of_file
-from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier, load_classifier, save_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed

@@ -13,7 +13,8 @@ from transformers import TFBertForSequenceClassification, TFBertModel
 
 from tfpipe.devices.strategy import precision
 from tfpipe.encoders import source as encoder_source
-from tfpipe.model.bert import MASK_FORM_INPUTS, Architecture, build_mask_form, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.model.bert import MASK_FORM_INPUTS, build_mask_form, build_training_form
 from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
@@ -87,7 +88,7 @@ def both_encoders(request, tmp_path_factory):
     directory = write_encoder(tmp_path_factory.mktemp(request.param), hidden_act=request.param)
     reference = TFBertModel.from_pretrained(directory, use_safetensors=True)
     source = encoder_source.open_source(str(directory), None)
-    ours = build_mask_form(Architecture.from_dict(source.architecture), NUM_LABELS)
+    ours = build_mask_form(source.architecture, NUM_LABELS)
     import_encoder(ours, source.weights(), str(directory))
     return reference, ours
 

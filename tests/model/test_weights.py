@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tfpipe.compress.quantize import quantization_aware
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
-from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
+from tfpipe.model.bert import build_mask_form, build_training_form
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import (
     QUANTIZATION_FILE,

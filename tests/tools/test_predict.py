@@ -13,10 +13,10 @@ import tensorflow as tf
 from conftest import TINY, WORDS, tiny_vocabulary, tiny_weights
 
 from tfpipe import metrics
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.export.export import float_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
-from tfpipe.model.bert import Architecture
 from tfpipe.model.weights import Classifier
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ import tensorflow as tf
 from conftest import tiny_config, write_encoder
 
 from tfpipe.config.file import dump_config
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import GateError, InputError
-from tfpipe.model.bert import Architecture
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools.tpu_check import batch as tpu_batch
 from tfpipe.tools.tpu_check import check as tool

@@ -16,8 +16,9 @@ from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_
 
 from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.devices.strategy import choose_strategy, precision
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError, Stopped
-from tfpipe.model.bert import Architecture, build_mask_form, build_training_form
+from tfpipe.model.bert import build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for

@@ -13,9 +13,11 @@ from conftest import TINY, tiny_vocabulary
 
 from tfpipe.config.run import Train
 from tfpipe.devices.strategy import choose_strategy
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import depth_of
 from tfpipe.errors import InputError
-from tfpipe.model.bert import Architecture, build_training_form
-from tfpipe.train.optimizer import decay_without_gradient, depth_of, freeze, make_optimizer
+from tfpipe.model.bert import build_training_form
+from tfpipe.train.optimizer import decay_without_gradient, freeze, make_optimizer
 from tfpipe.train.step import trainable_by_name
 
 NAMES = ("bert.encoder.layer.0.output.dense.weight", "bert.encoder.layer.0.output.dense.bias")

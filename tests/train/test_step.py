@@ -10,7 +10,8 @@ from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_
 
 from tfpipe.config.run import Train
 from tfpipe.devices.strategy import choose_strategy, precision
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Batching, Plan

@@ -13,8 +13,9 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
-from tfpipe.compress.grid import is_embedding, kernels_by_point, nudged, on_grid
+from tfpipe.compress.grid import nudged, on_grid
 from tfpipe.console import progress_bar
+from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights

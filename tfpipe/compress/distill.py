@@ -6,19 +6,18 @@ encoder. Leaves: the student in the transformers layout, and `history.json`.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import tf_keras
 
-from tfpipe.compress.feasible import of_layers
 from tfpipe.compress.teacher import taught
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
 from tfpipe.encoders import source as encoder_source
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import layer_of, layer_prefix
 from tfpipe.files import write_json
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, load_classifier, save_classifier, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
@@ -44,7 +43,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         student, pretrained = made_of_layers(dense, settings.layers)
     else:
         source = encoder_source.open_source(settings.encoder, settings.sha256, section="distill.student")
-        student, pretrained = Architecture.from_dict(source.architecture), source.weights()
+        student, pretrained = source.architecture, source.weights()
     active = ActiveVocabulary([training, validation], student.vocab_size, whole=config.train.optimizer == "lamb")
     with precision(policy.value), strategy.scope():
         tf_keras.utils.set_random_seed(config.seed)  # the first weights of a new head
@@ -82,12 +81,12 @@ def made_of_layers(dense: Classifier, layers: tuple[int, ...]) -> tuple[Architec
       dense: the teacher.
       layers: which, from 0; they exist.
     """
-    number = {str(layer): str(index) for index, layer in enumerate(layers)}
+    number = {layer: index for index, layer in enumerate(layers)}
     weights = {}
     for name, value in dense.weights.items():
-        match = re.match(r"(bert\.encoder\.layer\.)(\d+)(\..*)", name)
-        if match is None:
+        layer = layer_of(name)
+        if layer is None:
             weights[name] = value
-        elif match[2] in number:
-            weights[f"{match[1]}{number[match[2]]}{match[3]}"] = value
-    return Architecture.from_dict(of_layers(dense.architecture.to_dict(), layers)), weights
+        elif layer in number:
+            weights[name.replace(layer_prefix(layer), layer_prefix(number[layer]), 1)] = value
+    return dense.architecture.of_layers(layers), weights

@@ -21,8 +21,8 @@ from tensorflow_model_optimization.quantization.keras import (
     quantizers,
 )
 
-from tfpipe.compress.grid import is_projection, point_of
 from tfpipe.compress.masks import zeroing
+from tfpipe.encoders.parameters import is_projection, point_of
 from tfpipe.model import layers
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 

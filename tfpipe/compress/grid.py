@@ -10,35 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfpipe.encoders.parameters import is_embedding, point_of
+
 if TYPE_CHECKING:  # the names of what is quantized are asked for before TensorFlow is needed
     from tfpipe.model.weights import Classifier
 
 LARGEST_CODE = 127  # of a weight: the grid is symmetric, -128 is not used
-
-
-def point_of(kernel: str) -> str:
-    """The quantization point that feeds a projection: `bert.pooler.dense.weight` -> `pooler.input`."""
-    projection = kernel.removesuffix(".weight").removeprefix("bert.")
-    return f"{projection.rpartition('.')[0]}.input"
-
-
-def is_projection(name: str) -> bool:
-    """Whether a weight is the kernel of a projection that can be quantized: the head stays float."""
-    return name.endswith("dense.weight") or (".attention.self." in name and name.endswith(".weight"))
-
-
-def is_embedding(name: str) -> bool:
-    """Whether a weight is an embedding table."""
-    return name.endswith("_embeddings.weight")
-
-
-def kernels_by_point(weights: dict[str, np.ndarray]) -> dict[str, list[str]]:
-    """Quantization point -> names of the kernels that it feeds."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(weights):
-        if is_projection(name):
-            found.setdefault(point_of(name), []).append(name)
-    return found
 
 
 def quantized(

@@ -8,32 +8,20 @@ themselves, after each update, the last one included: zeros are exact at the end
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
 from tensorflow_model_optimization.sparsity.keras import ConstantSparsity, PolynomialDecay
 
 from tfpipe.compress.structure import Units
-from tfpipe.model.bert import Architecture
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable
 from tfpipe.model.weights import variables_by_name
 
 MASK_UPDATES = 20  # over the ramp; each sorts every kernel
 SMOOTHING = 0.95  # of the importance of units: over about twenty steps
-EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
-
-
-def is_prunable(name: str, weight) -> bool:
-    """Whether a weight is a kernel of the encoder's layers: embeddings, pooler and head stay dense."""
-    return name.startswith("bert.encoder.") and name.endswith(".weight") and len(weight.shape) == 2
-
-
-def sparsity_of(weights: Mapping[str, np.ndarray]) -> float:
-    """Share of exact zeros in the encoder's kernels."""
-    kernels = [weight for name, weight in weights.items() if is_prunable(name, weight)]
-    return sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
 
 
 class WeightMasks(tf.Module):
@@ -63,7 +51,7 @@ class WeightMasks(tf.Module):
         self.kernels = {
             name: variable
             for name, variable in variables_by_name(model).items()
-            if is_prunable(name, variable) or (embeddings and name == EMBEDDINGS)
+            if is_prunable(name) or (embeddings and name == WORD_EMBEDDINGS)
         }
         self.step = _counter()
         self.masks = [_ones(kernel.shape, f"mask_{index}") for index, kernel in enumerate(self.kernels.values())]

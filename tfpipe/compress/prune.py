@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfpipe.compress.masks import EMBEDDINGS, UnitMasks, WeightMasks, sparsity_of
+from tfpipe.compress.masks import UnitMasks, WeightMasks
 from tfpipe.compress.structure import remove_units
 from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Prune
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
+from tfpipe.encoders.parameters import ENCODER, WORD_EMBEDDINGS, sparsity_of
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
@@ -97,7 +98,7 @@ def _checked_zeros(weights: dict[str, np.ndarray], settings: Prune, steps: int) 
     _check_reached(reached, settings, steps, "zeros", TOLERANCE)
     say(f"  zeros in the encoder's kernels: {reached:.2%}")
     if settings.embeddings:
-        say(f"  zeros in the word embeddings: {(weights[EMBEDDINGS] == 0).mean():.2%}")
+        say(f"  zeros in the word embeddings: {(weights[WORD_EMBEDDINGS] == 0).mean():.2%}")
     return reached
 
 
@@ -105,7 +106,7 @@ def _without_units(classifier: Classifier, settings: Prune, steps: int) -> tuple
     before = classifier.architecture
     architecture, weights = remove_units(before, classifier.weights)
     sizes = [
-        sum(value.size for name, value in each.items() if name.startswith("bert.encoder."))
+        sum(value.size for name, value in each.items() if name.startswith(ENCODER))
         for each in (classifier.weights, weights)
     ]
     removed = 1.0 - sizes[1] / sizes[0]

@@ -21,13 +21,14 @@ from tfpipe.compress.calibration import (
     percentile_ranges,
 )
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
-from tfpipe.compress.feasible import least_bytes
-from tfpipe.compress.grid import is_embedding, kernels_by_point, on_grid, quantized
+from tfpipe.compress.grid import on_grid, quantized
+from tfpipe.compress.limits import least_bytes
 from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Budget, Distill, Quantize
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import choose_precision, choose_strategy, float32_kept, precision
+from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.elementwise import announce_compiler

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.compress.feasible import FEWEST_COLUMNS, FEWEST_HEADS
-from tfpipe.model.bert import Architecture
+from tfpipe.compress.limits import FEWEST_COLUMNS, FEWEST_HEADS
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import layer_prefix
 
 
 class Units:
@@ -36,7 +37,7 @@ class Units:
         self.size = sum(self._sizes)
         """elements of the vector"""
         self.readers = tuple(
-            f"bert.encoder.layer.{layer}.{kernel}.weight"
+            f"{layer_prefix(layer)}.{kernel}.weight"
             for layer in range(architecture.num_hidden_layers)
             for kernel in ("attention.output.dense", "output.dense")
         )
@@ -112,7 +113,7 @@ def remove_units(
     """
     weights, heads, widths = dict(weights), [], []
     for layer in range(architecture.num_hidden_layers):
-        prefix = f"bert.encoder.layer.{layer}"
+        prefix = layer_prefix(layer)
         read = (weights[f"{prefix}.attention.output.dense.weight"] != 0).any(axis=0)
         of_head = read.reshape(-1, architecture.head_width).any(axis=1)
         of_head[0] |= not of_head.any()  # a layer keeps one, whatever was asked for

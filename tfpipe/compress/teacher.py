@@ -11,7 +11,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.compress.feasible import layer_pairs
+from tfpipe.compress.limits import layer_pairs
 from tfpipe.config.compress import Distill
 from tfpipe.config.run import Config
 from tfpipe.devices.strategy import precision
@@ -47,7 +47,7 @@ def taught(
     """
     if config.distill is None:
         return None
-    layers = layer_pairs(config, _last_layer(model) + 1, teacher.architecture.num_hidden_layers)
+    layers = layer_pairs(config.distill, _last_layer(model) + 1, teacher.architecture.num_hidden_layers)
     architecture = teacher.architecture if active is None else active.architecture(teacher.architecture)
     with precision(policy):
         dense = build_training_form(architecture.with_dropout(0.0), len(teacher.labels))

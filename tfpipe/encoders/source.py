@@ -19,11 +19,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfpipe.encoders import keras_nlp as keras_nlp_source
+from tfpipe.encoders.architecture import Architecture, check_architecture
 from tfpipe.encoders.fetch import TOKEN_PATTERNS, directory_of, parse, parse_repository
 from tfpipe.encoders.transformers import (
     CONFIG,
@@ -31,9 +31,7 @@ from tfpipe.encoders.transformers import (
     VOCABULARY,
     WEIGHTS_INDEX,
     Tensors,
-    check_architecture,
     check_vocabulary,
-    expected_shapes,
     read_json,
     read_safetensors,
     standard_name,
@@ -52,8 +50,8 @@ class EncoderSource:
     """`encoder.source` as requested"""
     tokenizer_directory: Path
     """holds vocab.txt and tokenizer_config.json"""
-    architecture: dict[str, Any]
-    """keys of transformers' `BertConfig`; `hidden_act` is "gelu" (exact), "gelu_new" (tanh) or "relu\""""
+    architecture: Architecture
+    """its shape; `hidden_act` is "gelu" (exact), "gelu_new" (tanh) or "relu\""""
     where: str
     """file or preset that the weights come from, for messages"""
     read: Callable[[], Tensors] = field(repr=False)
@@ -70,7 +68,7 @@ class EncoderSource:
         Raises:
           InputError: wrong SHA-256, unreadable file, a tensor that is missing, not finite or of another shape.
         """
-        expected = expected_shapes(self.architecture)
+        expected = self.architecture.tensor_shapes()
         found: dict[str, np.ndarray] = {}
         skipped: list[str] = []
         for stored_name, load in self.read():
@@ -93,7 +91,7 @@ class EncoderSource:
         if missing:
             raise InputError(
                 f"{self.where}: {len(missing)} of {len(expected)} tensors of the encoder are missing, the first is "
-                f"{missing[0]}; expected the weights of a BERT with {self.architecture['num_hidden_layers']} layers"
+                f"{missing[0]}; expected the weights of a BERT with {self.architecture.num_hidden_layers} layers"
             )
         self.skipped = skipped
         return found
@@ -135,11 +133,11 @@ def open_source(source: str, sha256: str | None = None, *, section: str = "encod
         def read() -> Tensors:
             return read_safetensors(files, sha256, f"{section}.sha256")
 
-    check_vocabulary(directory / VOCABULARY, architecture["vocab_size"])
+    check_vocabulary(directory / VOCABULARY, architecture.vocab_size)
     return EncoderSource(source, directory, architecture, where, read)
 
 
-def shape_of(source: str) -> tuple[dict[str, Any], Path]:
+def shape_of(source: str) -> tuple[Architecture, Path]:
     """The shape of an encoder and the directory of its tokenizer, without its weights.
 
     Raises:
@@ -164,7 +162,7 @@ def vocabulary_of(directory: Path) -> list[str]:
         return [line.rstrip("\n") for line in file]
 
 
-def check_reads(architecture: dict[str, Any], setting: str, source: str, max_length: int, *, pairs: bool) -> None:
+def check_reads(architecture: Architecture, setting: str, source: str, max_length: int, *, pairs: bool) -> None:
     """Whether an encoder can read rows of a length, or pairs.
 
     Args:
@@ -177,7 +175,7 @@ def check_reads(architecture: dict[str, Any], setting: str, source: str, max_len
     Raises:
       InputError: it can't.
     """
-    positions, types = architecture["max_position_embeddings"], architecture["type_vocab_size"]
+    positions, types = architecture.max_position_embeddings, architecture.type_vocab_size
     if max_length > positions:
         raise InputError(
             f"data.max_length is {max_length}, but {setting} {source} has {positions} positions; set data.max_length "

@@ -24,92 +24,10 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 QUANTIZATION = "quantization.safetensors"
 """beside the weights of a classifier that tfpipe quantized"""
-PER_LAYER = {"attention_heads_per_layer": "num_attention_heads", "intermediate_size_per_layer": "intermediate_size"}
-"""keys of a classifier that tfpipe pruned by structure -> the key of a BERT whose layers are all the same"""
 
-# transformers' names on the left. What it calls "gelu" is exact (erf), the other two are the tanh approximation.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "relu": "relu",
-}
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings", "type_vocab_size",
-)  # fmt: skip
-_MOST, _MOST_OTHERWISE = {"num_hidden_layers": 1000}, 1 << 24  # beyond, a file is damaged and would cost hours
-
 Tensors = Iterator[tuple[str, Callable[[], np.ndarray]]]
 """name as stored, and a function that loads the tensor"""
-
-
-def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The keys of a `BertConfig` that decide what a BERT computes, each checked.
-
-    Args:
-      config: content of a transformers config.json.
-      where: file that it came from, for messages.
-
-    Raises:
-      InputError: another kind of model, or a value that is missing or makes no sense.
-    """
-
-    def fail(key: str, rule: str) -> InputError:
-        received = f"is {json.dumps(config[key])}" if key in config else "is missing"
-        return InputError(f"{where}: {key} {received}; {rule}")
-
-    def whole(key: str) -> int:
-        value = config.get(key)
-        if type(value) is not int or not 1 <= value <= _MOST.get(key, _MOST_OTHERWISE):
-            raise fail(key, f"expected a whole number from 1 to {_MOST.get(key, _MOST_OTHERWISE)}")
-        return value
-
-    def real(key: str, default: float | None, low: float, high: float) -> float:
-        value = config.get(key, default)
-        if type(value) not in (int, float) or not low <= value < high:
-            raise fail(key, f"expected a number from {low:g} to {high:g}")
-        return float(value)
-
-    if config.get("model_type") != "bert":
-        raise fail("model_type", 'only "bert" is supported (RoBERTa, DistilBERT, ALBERT and the like are not)')
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        raise fail("position_embedding_type", 'only "absolute" is supported')
-    if config.get("hidden_act") not in tuple(ACTIVATIONS):  # a tuple: what was written may not be hashable
-        raise fail("hidden_act", f"supported are {', '.join(ACTIVATIONS)}")
-    for key in ("pruned_heads", "is_decoder", "add_cross_attention", "quantization_config"):
-        if config.get(key):
-            raise fail(key, "only a plain, dense BERT encoder is supported")
-    sizes = {key: whole(key) for key in _SIZES}
-    if sizes["hidden_size"] % sizes["num_attention_heads"]:
-        raise fail("hidden_size", f"expected a multiple of num_attention_heads ({sizes['num_attention_heads']})")
-    per_layer = {}
-    for key, most in PER_LAYER.items():
-        counts = config.get(key)
-        if counts is None:
-            continue
-        if (
-            not isinstance(counts, list)
-            or len(counts) != sizes["num_hidden_layers"]
-            or not all(type(count) is int and 1 <= count <= sizes[most] for count in counts)
-        ):
-            raise fail(key, f"expected num_hidden_layers whole numbers from 1 to {most}")
-        per_layer[key] = counts
-    # The first published configurations have no pad_token_id and no layer_norm_eps: 0 and 1e-12 are BERT's own.
-    pad_token_id = config.get("pad_token_id", 0)
-    if type(pad_token_id) is not int or not 0 <= pad_token_id < sizes["vocab_size"]:
-        raise fail("pad_token_id", f"expected a token id from 0 to {sizes['vocab_size'] - 1}")
-    return {
-        **sizes,
-        "hidden_act": ACTIVATIONS[config["hidden_act"]],
-        "layer_norm_eps": real("layer_norm_eps", 1e-12, 1e-15, 0.01),
-        "hidden_dropout_prob": real("hidden_dropout_prob", None, 0.0, 1.0),
-        "attention_probs_dropout_prob": real("attention_probs_dropout_prob", None, 0.0, 1.0),
-        "pad_token_id": pad_token_id,
-        **per_layer,
-    }
 
 
 def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
@@ -190,36 +108,6 @@ def standard_name(name: str) -> str:
     # gamma and beta are TensorFlow's names, which the first conversions to PyTorch kept.
     name = re.sub(r"\bLayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
     return re.sub(r"\bLayerNorm\.beta$", "LayerNorm.bias", name)
-
-
-def expected_shapes(architecture: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a `BertModel` of this shape, the pooler included."""
-    hidden, layers = architecture["hidden_size"], architecture["num_hidden_layers"]
-    heads, widths = (architecture.get(key) or [architecture[same]] * layers for key, same in PER_LAYER.items())
-    head_width = hidden // architecture["num_attention_heads"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (architecture["vocab_size"], hidden),
-        "embeddings.position_embeddings.weight": (architecture["max_position_embeddings"], hidden),
-        "embeddings.token_type_embeddings.weight": (architecture["type_vocab_size"], hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
-    }
-    for layer in range(layers):
-        inner, attention = widths[layer], heads[layer] * head_width
-        for name, out_size, in_size in (
-            ("attention.self.query", attention, hidden),
-            ("attention.self.key", attention, hidden),
-            ("attention.self.value", attention, hidden),
-            ("attention.output.dense", hidden, attention),
-            ("intermediate.dense", inner, hidden),
-            ("output.dense", hidden, inner),
-        ):
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = (out_size, in_size)
-            shapes[f"encoder.layer.{layer}.{name}.bias"] = (out_size,)
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = (hidden,)
-            shapes[f"encoder.layer.{layer}.{name}.bias"] = (hidden,)
-    return {**shapes, "pooler.dense.weight": (hidden, hidden), "pooler.dense.bias": (hidden,)}
 
 
 def check_vocabulary(path: Path, vocab_size: int) -> None:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from onnx import numpy_helper
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfpipe.compress.masks import is_prunable, sparsity_of
+from tfpipe.encoders.parameters import is_prunable, sparsity_of, stored_layer
 from tfpipe.export.export import float_model
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.export.onnx_inspection import inspect_onnx
@@ -168,8 +168,7 @@ def onnx_answer(path: Path, threads: int | None) -> Answer:
 def onnx_kernels(path: Path) -> dict[str, np.ndarray]:
     """The encoder's kernels as they are in an ONNX file, float or as codes: [in, out] each."""
     tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(path)).graph.initializer}
-    values = ((name, numpy_helper.to_array(tensor)) for name, tensor in tensors.items() if "bert.encoder." in name)
-    return {name: value for name, value in values if is_prunable(name, value)}
+    return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if is_prunable(name)}
 
 
 def saved_model_kernels(directory: Path) -> dict[str, np.ndarray]:
@@ -179,12 +178,13 @@ def saved_model_kernels(directory: Path) -> dict[str, np.ndarray]:
     for key in reader.get_variable_to_shape_map():
         # A checkpoint writes each dot of a name twice.
         name = key.removeprefix("weights/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("..", ".")
-        if name.startswith("bert.encoder."):
+        if is_prunable(name):
             found[name] = reader.get_tensor(key)
     saved_model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     for function in saved_model.meta_graphs[0].graph_def.library.function:
         for node in function.node_def:
             *_, layer, last = ("", *node.name.split("/"))
-            if node.op == "Const" and last == CODES:
-                found[f"bert.{layer}.weight"] = tf.make_ndarray(node.attr["value"].tensor)
-    return {name: value for name, value in found.items() if is_prunable(name, value)}
+            name = f"{stored_layer(layer)}.weight"
+            if node.op == "Const" and last == CODES and is_prunable(name):
+                found[name] = tf.make_ndarray(node.attr["value"].tensor)
+    return found

@@ -26,10 +26,11 @@ import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
 import tfpipe
+from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, rewrite_layers
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import Classifier, is_kernel, variables_by_name
+from tfpipe.model.weights import Classifier, variables_by_name
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
@@ -151,7 +152,7 @@ def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Cl
     graph.input.extend(kept)
     for tensor, name in weight_inputs.items():
         value = classifier.weights[name]
-        kernel = is_kernel(name, variables[name])
+        kernel = is_kernel(name)
         if name not in codes:
             add_initializer(graph, name, value.T if kernel else value)
             reconnect(graph, tensor, name)

@@ -13,13 +13,12 @@ before every projection that can be 8 bits wide.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.parameters import stored_layer
 from tfpipe.model.layers import (
     Activation,
     AttentionContext,
@@ -43,66 +42,6 @@ from tfpipe.model.layers import (
 
 MASK_FORM_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """of the mask form and of every artefact that takes token ids, each [batch, length]"""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of an encoder, in the words of transformers' BertConfig."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    max_position_embeddings: int
-    type_vocab_size: int
-    layer_norm_eps: float
-    hidden_dropout_prob: float
-    attention_probs_dropout_prob: float
-    pad_token_id: int
-    attention_heads_per_layer: tuple[int, ...] | None = None
-    """what structured pruning left; None: `num_attention_heads` in each"""
-    intermediate_size_per_layer: tuple[int, ...] | None = None
-    """what structured pruning left; None: `intermediate_size` in each"""
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any]) -> Architecture:
-        """Takes the keys it knows from a config.json.
-
-        Raises:
-          KeyError: one is missing that every BERT has.
-        """
-        given = {field.name: config[field.name] for field in fields(cls) if field.default is MISSING}
-        for name in ("attention_heads_per_layer", "intermediate_size_per_layer"):
-            if config.get(name) is not None:
-                given[name] = tuple(config[name])
-        return cls(**given)
-
-    @property
-    def head_width(self) -> int:
-        """Of a head's queries, keys and values, in every layer."""
-        return self.hidden_size // self.num_attention_heads
-
-    @property
-    def heads(self) -> tuple[int, ...]:
-        """Attention heads of each layer."""
-        return self.attention_heads_per_layer or (self.num_attention_heads,) * self.num_hidden_layers
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Feed-forward columns of each layer."""
-        return self.intermediate_size_per_layer or (self.intermediate_size,) * self.num_hidden_layers
-
-    def with_dropout(self, rate: float | None) -> Architecture:
-        """The same encoder with one dropout rate everywhere; None keeps the rates."""
-        if rate is None:
-            return self
-        return replace(self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The keys of config.json; counts per layer only where they are not the same everywhere, as BERT has them."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras.Model:
@@ -272,15 +211,15 @@ class _MaskTrunk(_Trunk):
 
     def dense(self, name: str, units: int, x, **kwargs):
         """A projection, of codes where there are some."""
-        if f"bert.{name}.weight" not in self._codes:
+        if f"{stored_layer(name)}.weight" not in self._codes:
             return super().dense(name, units, x, **kwargs)
-        codes, scale = self._codes[f"bert.{name}.weight"]
+        codes, scale = self._codes[f"{stored_layer(name)}.weight"]
         return CodedDense(np.ascontiguousarray(codes.T), scale, name=name)(x)
 
     def embedding(self, name: str, size: int, ids):
         """A table, of codes where there are some."""
-        if f"bert.{name}.weight" in self._codes:
-            return CodedEmbedding(*self._codes[f"bert.{name}.weight"], name=name)(ids)
+        if f"{stored_layer(name)}.weight" in self._codes:
+            return CodedEmbedding(*self._codes[f"{stored_layer(name)}.weight"], name=name)(ids)
         return GatherEmbedding(size, self.architecture.hidden_size, name=name)(ids)
 
     def embedded(self, word, position, token_type):

@@ -20,13 +20,13 @@ from safetensors.numpy import load_file, save
 
 from tfpipe.config.run import Task
 from tfpipe.console import say
+from tfpipe.encoders.architecture import Architecture, check_architecture
+from tfpipe.encoders.parameters import HEAD, PREFIX, is_kernel, stored_layer
 from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
 from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
-from tfpipe.encoders.transformers import check_architecture
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
-from tfpipe.model.bert import Architecture
 from tfpipe.model.layers import CodedDense, LayerNormalization
 
 
@@ -88,7 +88,7 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
     named = {}
     for wrapped in model.layers:
         layer = getattr(wrapped, "layer", wrapped)
-        prefix = layer.name if layer.name.startswith("classifier") else f"bert.{layer.name}"
+        prefix = stored_layer(layer.name)
         if isinstance(layer, tf_keras.layers.Embedding):
             named[f"{prefix}.weight"] = layer.embeddings
         elif isinstance(layer, tf_keras.layers.Dense):
@@ -104,15 +104,10 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
     return named
 
 
-def is_kernel(name: str, variable: tf.Variable) -> bool:
-    """Whether a weight is the kernel of a projection, stored transposed ([out, in]) on disk."""
-    return name.endswith(".weight") and len(variable.shape) == 2 and "embeddings" not in name
-
-
 def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:
     """A model's weights in transformers' naming and orientation, float32."""
     return {
-        name: np.ascontiguousarray(variable.numpy().T) if is_kernel(name, variable) else variable.numpy()
+        name: np.ascontiguousarray(variable.numpy().T) if is_kernel(name) else variable.numpy()
         for name, variable in variables_by_name(model).items()
     }
 
@@ -126,7 +121,7 @@ def set_weights(model: tf_keras.Model, weights: dict[str, np.ndarray]) -> None:
     for name, variable in variables_by_name(model).items():
         if name not in weights:
             raise InputError(f"{name} is missing from the weights; config.json and the weights disagree")
-        value = weights[name].T if is_kernel(name, variable) else weights[name]
+        value = weights[name].T if is_kernel(name) else weights[name]
         _check_shape(name, value.shape, variable.shape)
         variable.assign(value)
 
@@ -148,16 +143,16 @@ def import_encoder(model: tf_keras.Model, weights: dict[str, np.ndarray], source
     left = dict(weights)
     made_new = []
     for name, variable in variables_by_name(model).items():
-        key = name.removeprefix("bert.")
+        key = name.removeprefix(PREFIX)
         value = left.pop(key, None)
-        if key.startswith("classifier") and value is not None and value.shape[0] != variable.shape[-1]:
+        if key.startswith(HEAD) and value is not None and value.shape[0] != variable.shape[-1]:
             value = None  # the head of another task
         if value is None:
-            if not key.startswith(("pooler.", "classifier.")):
+            if not key.startswith(("pooler.", f"{HEAD}.")):
                 raise InputError(f"encoder {source}: tensor {key} is missing from the weights; is it a BERT encoder?")
             made_new.append(key)
             continue
-        value = value.T if is_kernel(name, variable) else value
+        value = value.T if is_kernel(name) else value
         _check_shape(f"encoder {source}: tensor {key}", value.shape, variable.shape)
         variable.assign(value)
     taken = len(weights) - len(left)
@@ -214,7 +209,7 @@ def load_classifier(directory: Path) -> Classifier:
             raise ValueError("id2label in config.json")
         quantization = directory / QUANTIZATION_FILE
         classifier = Classifier(
-            architecture=Architecture.from_dict(architecture),
+            architecture=architecture,
             labels=labels,
             task=task,
             max_length=max_length,

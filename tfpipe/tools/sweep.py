@@ -20,7 +20,6 @@ import numpy as np
 import yaml
 
 from tfpipe import pipeline
-from tfpipe.compress.feasible import check_feasible
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.file import load_config, read_yaml
 from tfpipe.config.run import Config
@@ -36,6 +35,7 @@ from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
 from tfpipe.provenance import machine
 from tfpipe.rundir.directory import RunDirectory
+from tfpipe.stages.feasible import check_feasible
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table

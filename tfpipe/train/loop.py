@@ -21,6 +21,7 @@ from tfpipe.config.types import steps_or_seconds
 from tfpipe.console import progress_bar, say
 from tfpipe.devices import tpu, workers
 from tfpipe.devices.strategy import choose_xla
+from tfpipe.encoders.parameters import WORD_EMBEDDINGS
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.rundir.directory import StageDirectory
@@ -210,7 +211,7 @@ def fit(
         step = progress.best_step
     updates = [n for n in range(step) if n not in progress.left_out]
     rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in updates]
-    decay = decay_without_gradient(optimizer, variables.get("bert.embeddings.word_embeddings.weight"), rates)
+    decay = decay_without_gradient(optimizer, variables.get(WORD_EMBEDDINGS), rates)
     return Fitted(progress.history, decay)
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.config.run import Train
+from tfpipe.encoders.parameters import depth_of, layer_of
 from tfpipe.errors import InputError
 
 # Too large a scale costs a step for every factor of two, too small a one loses small gradients until it has grown.
@@ -41,7 +42,7 @@ def make_optimizer(
       settings: the section `train`.
       loss_scaling: whether gradients are float16: the loss is then multiplied as far as they stay finite.
     """
-    num_layers = 1 + max((depth_of(name, 0) - 1 for name in variables if ".layer." in name), default=-1)
+    num_layers = 1 + max((layer for name in variables if (layer := layer_of(name)) is not None), default=-1)
     chosen = [
         VariableSettings(
             settings.layer_decay ** (num_layers + 1 - depth_of(name, num_layers)),
@@ -59,14 +60,6 @@ def make_optimizer(
     if loss_scaling:
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=INITIAL_LOSS_SCALE)
     return optimizer
-
-
-def depth_of(name: str, num_layers: int) -> int:
-    """How far a weight is from the input: 0 for embeddings, 1 for the first layer, `num_layers` + 1 for the head."""
-    parts = name.split(".")
-    if "layer" in parts:
-        return 1 + int(parts[parts.index("layer") + 1])
-    return 0 if "embeddings" in parts else num_layers + 1
 
 
 def decay_without_gradient(

@@ -14,7 +14,7 @@ from tfpipe.console import say
 from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.files import write_json
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
@@ -31,7 +31,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     labels = json.loads((prepared / "labels.json").read_text(encoding="utf-8"))["names"]
     training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
     source = encoder_source.open_source(config.encoder.source, config.encoder.sha256)
-    architecture = Architecture.from_dict(source.architecture)
+    architecture = source.architecture
 
     strategy, chosen_strategy = choose_strategy(settings.strategy, settings.worker_timeout)
     policy = choose_precision(settings.precision)

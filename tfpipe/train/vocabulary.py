@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfpipe.model.bert import Architecture
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.tokens.table import TokenTable
 
 _TABLE = "word_embeddings.weight"

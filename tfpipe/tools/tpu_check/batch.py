@@ -12,8 +12,8 @@ from pathlib import Path
 from tfpipe.config.file import setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
-from tfpipe.model.bert import Architecture
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tools.tpu_check.report import Topology

@@ -22,9 +22,10 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import precision, tpu_precision
 from tfpipe.encoders import source as encoder_source
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.bert import build_training_form
 from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools.tpu_check.batch import BatchShape, batch_shapes
@@ -76,7 +77,7 @@ def run(
     config = load_config(config_file, list(overrides))
     policy = tpu_precision(config.train.precision).value
     check_installed()
-    architecture = Architecture.from_dict(encoder_source.shape_of(config.encoder.source)[0])
+    architecture = encoder_source.shape_of(config.encoder.source)[0]
     directory = RunDirectory(run_dir or Path("runs") / config.name)
     shapes = batch_shapes(config, directory, architecture, chosen, rows, row_length, config_file)
     say(f"  precision: {policy}; batches: {next(iter(shapes.values()))}")

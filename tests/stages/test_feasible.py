@@ -6,11 +6,12 @@ import pytest
 from conftest import TINY, tiny_config, tiny_vocabulary, write_encoder
 from safetensors.numpy import load_file
 
-from tfpipe.compress.feasible import check_feasible, largest_share, layer_pairs, least_bytes, of_layers
-from tfpipe.encoders.transformers import expected_shapes
+from tfpipe.compress.limits import largest_share, layer_pairs, least_bytes
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.model.weights import WEIGHTS_FILE
+from tfpipe.stages.feasible import check_feasible
 
 
 def test_least_bytes_are_those_of_the_weights(tiny_run):
@@ -59,7 +60,7 @@ def test_a_size_that_can_be_had_is_not_refused(tiny_run, tiny_reviews, tiny_enco
 
 def test_a_smaller_student_makes_a_smaller_size_possible(tiny_reviews, tiny_encoder):
     vocabulary = len(tiny_vocabulary())
-    shapes = expected_shapes(TINY | {"vocab_size": vocabulary, "num_hidden_layers": 1})
+    shapes = Architecture.from_dict(TINY | {"vocab_size": vocabulary, "num_hidden_layers": 1}).tensor_shapes()
     least = least_bytes(shapes, int8=True)
     config = tiny_config(
         tiny_reviews, tiny_encoder, distill={"student": {"layers": [1]}}, budget={"max_size_bytes": least - 1}
@@ -137,24 +138,27 @@ def test_a_quantized_classifier_is_no_encoder(tiny_run, tiny_reviews):
             check_feasible(tiny_config(tiny_reviews, source, **changes))
 
 
-PRUNED = TINY | {
-    "vocab_size": 100,
-    "num_hidden_layers": 3,
-    "attention_heads_per_layer": [4, 2, 1],
-    "intermediate_size_per_layer": [60, 30, 20],
-}
+WHOLE = Architecture.from_dict(TINY | {"vocab_size": 100})
+PRUNED = Architecture.from_dict(
+    TINY
+    | {
+        "vocab_size": 100,
+        "num_hidden_layers": 3,
+        "attention_heads_per_layer": [4, 2, 1],
+        "intermediate_size_per_layer": [60, 30, 20],
+    }
+)
 
 
 def test_layers_of_a_pruned_encoder_keep_their_own_counts():
-    chosen = of_layers(PRUNED, (0, 2))
-    assert (chosen["num_hidden_layers"], chosen["attention_heads_per_layer"]) == (2, [4, 1])
-    assert chosen["intermediate_size_per_layer"] == [60, 20]
-    assert expected_shapes(chosen)["encoder.layer.1.intermediate.dense.weight"] == (20, 32)
-    assert of_layers(TINY, (1,)) == TINY | {"num_hidden_layers": 1}
+    chosen = PRUNED.of_layers((0, 2))
+    assert (chosen.num_hidden_layers, chosen.heads, chosen.widths) == (2, (4, 1), (60, 20))
+    assert chosen.tensor_shapes()["encoder.layer.1.intermediate.dense.weight"] == (20, 32)
+    assert WHOLE.of_layers((1,)).to_dict() == WHOLE.to_dict() | {"num_hidden_layers": 1}
 
 
 def test_the_largest_share_is_what_stays_in_each_layer():
-    assert largest_share(TINY) == pytest.approx(1 - (16 + 16) / (64 + 64))
+    assert largest_share(WHOLE) == pytest.approx(1 - (16 + 16) / (64 + 64))
     assert largest_share(PRUNED) == pytest.approx(1 - 3 * (16 + 16) / (7 * 16 + 110))
 
 
@@ -170,16 +174,16 @@ def test_the_largest_share_is_what_stays_in_each_layer():
 )
 def test_layers_are_spread_evenly_and_the_last_is_with_the_last(tiny_reviews, own, other, expected):
     config = tiny_config(tiny_reviews, "x", distill={"hidden_weight": 1.0})
-    assert layer_pairs(config, own, other) == expected
-    assert layer_pairs(tiny_config(tiny_reviews, "x"), own, other) == ()
-    assert layer_pairs(tiny_config(tiny_reviews, "x", distill=None), own, other) == ()
+    assert layer_pairs(config.distill, own, other) == expected
+    assert layer_pairs(tiny_config(tiny_reviews, "x").distill, own, other) == ()
+    assert layer_pairs(None, own, other) == ()
 
 
 def test_a_layer_map_is_taken_as_it_is(tiny_reviews):
     config = tiny_config(tiny_reviews, "x", distill={"hidden_weight": 1.0, "layer_map": {2: 3, 0: 0}})
-    assert layer_pairs(config, 3, 6) == ((0, 0), (2, 3))
+    assert layer_pairs(config.distill, 3, 6) == ((0, 0), (2, 3))
     with pytest.raises(InputError, match="learns has layers 0 to 1 and the teacher 0 to 5"):
-        layer_pairs(config, 2, 6)
+        layer_pairs(config.distill, 2, 6)
 
 
 def test_a_pruned_encoder_is_read_with_its_counts(tmp_path, tiny_reviews):

@@ -6,20 +6,14 @@ Imports no TensorFlow and reads no weights.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from tfpipe.compress.grid import is_embedding, is_projection
+from tfpipe.compress.limits import FEWEST_COLUMNS, FEWEST_HEADS, largest_share, layer_pairs, least_bytes
 from tfpipe.config.compress import LATENCY_SHAPES, Student
 from tfpipe.config.run import Config
 from tfpipe.encoders import source as encoder_source
-from tfpipe.encoders.transformers import PER_LAYER, expected_shapes
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
-
-FEWEST_HEADS = 1  # that structured pruning leaves in a layer
-FEWEST_COLUMNS = 16
 
 
 def check_feasible(config: Config) -> None:
@@ -38,20 +32,20 @@ def check_feasible(config: Config) -> None:
     dense, tokenizer = encoder_source.shape_of(config.encoder.source)
     smaller = dense
     if student and student.layers is not None:
-        if max(student.layers) >= dense["num_hidden_layers"]:
+        if max(student.layers) >= dense.num_hidden_layers:
             raise InputError(
                 f"distill.student.layers: {max(student.layers)}, but {config.encoder.source} has layers 0 to "
-                f"{dense['num_hidden_layers'] - 1}"
+                f"{dense.num_hidden_layers - 1}"
             )
-        smaller = of_layers(dense, student.layers)
+        smaller = dense.of_layers(student.layers)
     elif student:
         smaller = _checked_student(student, dense, tokenizer, config)
     if compares:
-        layer_pairs(config, smaller["num_hidden_layers"], dense["num_hidden_layers"])
-        if smaller["hidden_size"] != dense["hidden_size"]:
+        layer_pairs(distill, smaller.num_hidden_layers, dense.num_hidden_layers)
+        if smaller.hidden_size != dense.hidden_size:
             raise InputError(
-                f"distill.hidden_weight: hidden states are {smaller['hidden_size']} wide, the teacher's "
-                f"{dense['hidden_size']}, and can't be compared; set it to 0, the soft labels teach as well"
+                f"distill.hidden_weight: hidden states are {smaller.hidden_size} wide, the teacher's "
+                f"{dense.hidden_size}, and can't be compared; set it to 0, the soft labels teach as well"
             )
     if structured and config.prune.sparsity > (most := largest_share(smaller)):
         raise InputError(
@@ -60,74 +54,16 @@ def check_feasible(config: Config) -> None:
             "smaller encoder"
         )
     _, length = LATENCY_SHAPES[budget.latency_shape]
-    if budget.max_latency_ms and length > smaller["max_position_embeddings"]:
+    if budget.max_latency_ms and length > smaller.max_position_embeddings:
         raise InputError(
             f"budget.latency_shape: {budget.latency_shape} has {length} tokens, the encoder "
-            f"{smaller['max_position_embeddings']} positions; choose a shorter one"
+            f"{smaller.max_position_embeddings} positions; choose a shorter one"
         )
     if budget.max_size_bytes:
         _check_size(smaller, config)
 
 
-def of_layers(architecture: dict[str, Any], layers: tuple[int, ...]) -> dict[str, Any]:
-    """The shape of an encoder of some of the layers."""
-    chosen = {
-        key: [counts[layer] for layer in layers] for key in PER_LAYER if (counts := architecture.get(key)) is not None
-    }
-    return {**architecture, **chosen, "num_hidden_layers": len(layers)}
-
-
-def largest_share(architecture: dict[str, Any]) -> float:
-    """Share of the parameters of an encoder's layers that structured pruning can remove at most."""
-    layers = architecture["num_hidden_layers"]
-    heads, widths = (architecture.get(key) or [architecture[same]] * layers for key, same in PER_LAYER.items())
-    per_head = 2 * (architecture["hidden_size"] // architecture["num_attention_heads"])  # in columns
-    left = sum(FEWEST_HEADS * per_head + min(FEWEST_COLUMNS, width) for width in widths)
-    return 1.0 - left / (sum(heads) * per_head + sum(widths))
-
-
-def layer_pairs(config: Config, own: int, others: int) -> tuple[tuple[int, int], ...]:
-    """The layers whose hidden states are compared: (of the model that learns, of the teacher); none without a weight.
-
-    Args:
-      config: gives the map; without one they are spread evenly, the last with the last.
-      own: layers of the model that learns.
-      others: layers of the teacher.
-
-    Raises:
-      InputError: a layer of the map does not exist.
-    """
-    settings = config.distill
-    if settings is None or not settings.hidden_weight:
-        return ()
-    if settings.layer_map is None:
-        count = min(own, others)
-        return tuple((n * own // count - 1, n * others // count - 1) for n in range(1, count + 1))
-    for layer, other in settings.layer_map.items():
-        if layer >= own or other >= others:
-            raise InputError(
-                f"distill.layer_map: {layer} -> {other}, but the model that learns has layers 0 to {own - 1} and the "
-                f"teacher 0 to {others - 1}"
-            )
-    return tuple(sorted(settings.layer_map.items()))
-
-
-def least_bytes(shapes: Mapping[str, tuple[int, ...]], *, int8: bool, float_kernels: Collection[str] = ()) -> int:
-    """Bytes of a variant's weights: its files are larger by the graph and, in a SavedModel, the vocabulary.
-
-    Args:
-      shapes: name of each weight -> its shape, `[rows, columns]` or `[rows]`.
-      int8: whether projections and embeddings are 8 bits wide, with a float scale a row.
-      float_kernels: projections that are not.
-    """
-    total = 0
-    for name, shape in shapes.items():
-        in_int8 = int8 and (is_embedding(name) or (is_projection(name) and name not in float_kernels))
-        total += math.prod(shape) + 4 * shape[0] if in_int8 else 4 * math.prod(shape)
-    return total
-
-
-def _checked_student(asked: Student, dense: dict[str, Any], tokenizer: Path, config: Config) -> dict[str, Any]:
+def _checked_student(asked: Student, dense: Architecture, tokenizer: Path, config: Config) -> Architecture:
     """The shape of another encoder, which is there and can read the rows that are tokenized for the dense one."""
     source, where = asked.encoder, "distill.student.encoder"
     try:
@@ -150,16 +86,16 @@ def _checked_student(asked: Student, dense: dict[str, Any], tokenizer: Path, con
             "distill.student.layers"
         )
     whole = config.train.optimizer == "lamb" or (config.prune is not None and config.prune.embeddings)
-    if whole and student["vocab_size"] != dense["vocab_size"]:
+    if whole and student.vocab_size != dense.vocab_size:
         raise InputError(
-            f"{where}: {source} embeds {student['vocab_size']:,} word pieces, {config.encoder.source} "
-            f"{dense['vocab_size']:,}; with train.optimizer: lamb or prune.embeddings both must be the same"
+            f"{where}: {source} embeds {student.vocab_size:,} word pieces, {config.encoder.source} "
+            f"{dense.vocab_size:,}; with train.optimizer: lamb or prune.embeddings both must be the same"
         )
     return student
 
 
-def _check_size(architecture: dict[str, Any], config: Config) -> None:
-    limit, shapes = config.budget.max_size_bytes, expected_shapes(architecture)
+def _check_size(architecture: Architecture, config: Config) -> None:
+    limit, shapes = config.budget.max_size_bytes, architecture.tensor_shapes()
     int8 = config.quantize is not None
     layers = {name: shape for name, shape in shapes.items() if name.startswith("encoder.")}
     kept = 1.0
