@@ -161,8 +161,7 @@ def tfpipe_speed(task: dict[str, Any]) -> None:
 def tfpipe_accuracy(task: dict[str, Any], seed: int) -> dict[str, float]:
     """The stage `train`, then its classifier over the test rows."""
     from tfpipe.evaluate.artifacts import batches_of
-    from tfpipe.export.export import float_model
-    from tfpipe.model.weights import load_classifier
+    from tfpipe.model.classifier import float_model, load_classifier
     from tfpipe.tokens.table import TokenTable
 
     started = time.perf_counter()

@@ -16,7 +16,7 @@ from tfpipe.config.file import load_config, parse_config
 from tfpipe.encoders.parameters import sparsity_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir import remote
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import sealed

@@ -18,8 +18,9 @@ from tfpipe.compress.grid import nudged, quantized
 from tfpipe.encoders.parameters import kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.model.bert import build_training_form
+from tfpipe.model.classifier import load_classifier
 from tfpipe.model.layers import QuantizationPoint
-from tfpipe.model.weights import get_weights, load_classifier, set_weights
+from tfpipe.model.weights import get_weights, set_weights
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.recipe import training_plan
 from tfpipe.train.step import model_inputs

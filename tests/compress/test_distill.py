@@ -11,7 +11,7 @@ from conftest import write_encoder
 from tfpipe.compress import distill
 from tfpipe.compress.distill import made_of_layers
 from tfpipe.config.file import parse_config
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import StageDirectory
 
 

@@ -10,8 +10,9 @@ from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_embedding, is_projection, is_prunable
 from tfpipe.model.bert import build_training_form
+from tfpipe.model.classifier import load_classifier
 from tfpipe.model.layers import QuantizationPoint
-from tfpipe.model.weights import get_weights, load_classifier, set_weights, variables_by_name
+from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -12,10 +12,9 @@ from tfpipe.compress import prune
 from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.errors import InputError
-from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import WEIGHTS_FILE, load_classifier
+from tfpipe.model.classifier import WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.train import loop
 

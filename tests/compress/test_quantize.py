@@ -18,9 +18,8 @@ from tfpipe.compress.limits import least_bytes
 from tfpipe.compress.quantize import OVERHEAD
 from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import is_prunable, kernels_by_point
-from tfpipe.export.export import float_model
 from tfpipe.files import sha256_of_file
-from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, load_classifier
+from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.plan import choose_batching
 from tfpipe.tokens.table import TokenTable

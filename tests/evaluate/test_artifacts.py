@@ -3,7 +3,7 @@ import pytest
 
 from tfpipe.evaluate.artifacts import KINDS, batches_of, load_artifacts
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.table import TokenTable
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}

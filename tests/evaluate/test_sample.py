@@ -16,7 +16,7 @@ from tfpipe.config.file import parse_config
 from tfpipe.evaluate.artifacts import KINDS, Artifact, load_artifacts
 from tfpipe.evaluate.parity import answer_rows, compare
 from tfpipe.export.golden import hard_requests
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -9,12 +9,11 @@ import tensorflow as tf
 from variants import NAMES, compressed
 
 from tfpipe.evaluate.artifacts import onnx_kernels, saved_model_kernels
-from tfpipe.export.export import float_model, served_model
 from tfpipe.export.onnx import save_onnx, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.export.serving_check import check_saved_model
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

@@ -60,7 +60,7 @@ def test_a_part_is_padded_to_its_own_longest(tokenizer):
 
 
 def test_what_is_written_is_read_back(tmp_path, tiny_run, tokenizer):
-    from tfpipe.model.weights import load_classifier
+    from tfpipe.model.classifier import load_classifier
 
     file = tmp_path / golden.FILE
     requests = golden.hard_requests(tokenizer, pairs=False)

@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.export.export import float_model, served_model
 from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
-from tfpipe.model.weights import Classifier, load_classifier
+from tfpipe.model.classifier import Classifier, float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

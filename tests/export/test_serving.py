@@ -17,9 +17,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfpipe.export import golden, warmup
-from tfpipe.export.export import float_model
 from tfpipe.export.serving import batching_parameters
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

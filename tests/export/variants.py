@@ -7,7 +7,7 @@ import numpy as np
 from tfpipe.compress.grid import quantized
 from tfpipe.compress.structure import remove_units
 from tfpipe.encoders.parameters import kernels_by_point
-from tfpipe.model.weights import Classifier
+from tfpipe.model.classifier import Classifier
 
 NAMES = ("structured", "two_four", "weight_only", "int8", "partly float", "structured int8", "embeddings")
 

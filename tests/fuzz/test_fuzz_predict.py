@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.export import golden, inspection
-from tfpipe.export.export import float_model
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
-from tfpipe.model.weights import Classifier
+from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import predict as tool

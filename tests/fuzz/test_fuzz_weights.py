@@ -17,7 +17,7 @@ from tfpipe.encoders import source as encoder_source
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.transformers import standard_name
 from tfpipe.files import sha256_of_file
-from tfpipe.model.weights import Classifier, load_classifier, save_classifier
+from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.train import checkpoints as checkpoints_module

@@ -15,7 +15,8 @@ from tfpipe.devices.strategy import precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.model.bert import MASK_FORM_INPUTS, build_mask_form, build_training_form
-from tfpipe.model.weights import Classifier, import_encoder, load_classifier, save_classifier, set_weights
+from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
+from tfpipe.model.weights import import_encoder, set_weights
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
 ARCHITECTURE = Architecture.from_dict(CONFIG)

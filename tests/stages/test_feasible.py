@@ -10,7 +10,7 @@ from tfpipe.compress.limits import largest_share, layer_pairs, least_bytes
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.model.weights import WEIGHTS_FILE
+from tfpipe.model.classifier import WEIGHTS_FILE
 from tfpipe.stages.feasible import check_feasible
 
 

@@ -18,7 +18,8 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import layer_of, layer_prefix
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
-from tfpipe.model.weights import Classifier, get_weights, import_encoder, load_classifier, save_classifier, set_weights
+from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
+from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import fit

@@ -13,7 +13,7 @@ import numpy as np
 from tfpipe.encoders.parameters import is_embedding, point_of
 
 if TYPE_CHECKING:  # the names of what is quantized are asked for before TensorFlow is needed
-    from tfpipe.model.weights import Classifier
+    from tfpipe.model.classifier import Classifier
 
 LARGEST_CODE = 127  # of a weight: the grid is symmetric, -128 is not used
 

@@ -20,13 +20,15 @@ from tfpipe.encoders.parameters import ENCODER, WORD_EMBEDDINGS, sparsity_of
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
-from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
+from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
+from tfpipe.model.weights import get_weights, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import recipe_of, training_plan
 from tfpipe.train.step import Hooks
 from tfpipe.train.vocabulary import ActiveVocabulary
+from tfpipe.variants import made_of
 
 # A mask ends within half a percent of its goal; with few heads, one of them is more than that.
 TOLERANCE = 0.005
@@ -41,7 +43,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     settings, prepared = config.prune, stage.inputs["prepare"]
     training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
     dense = load_classifier(stage.inputs["train"])
-    base = load_classifier(stage.inputs["distill"]) if "distill" in stage.inputs else dense
+    base = load_classifier(stage.inputs[made_of("prune", stage.inputs)])
     strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
     policy = choose_precision(config.train.precision)
     stage.choices["precision"] = str(policy)

@@ -31,26 +31,26 @@ from tfpipe.devices.strategy import choose_precision, choose_strategy, float32_k
 from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
+from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
 from tfpipe.model.elementwise import announce_compiler
-from tfpipe.model.weights import Classifier, get_weights, load_classifier, save_classifier, set_weights
+from tfpipe.model.weights import get_weights, set_weights
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.loop import fit
 from tfpipe.train.recipe import recipe_of, training_plan
 from tfpipe.train.step import Hooks
+from tfpipe.variants import made_of
 
 OVERHEAD = {"onnx": 500_000, "saved_model": 5_000_000}
 """bytes of a file beside its weights, at most about: the graph; in a SavedModel the vocabulary and its like"""
-BASES = ("prune", "distill", "train")
-"""the stages whose classifier may be quantized, the first that is there"""
 
 
 def run(config: Config, stage: StageDirectory) -> None:
     """Calibrates, trains with fake quantization, puts the weights on their grid."""
     settings, prepared = config.quantize, stage.inputs["prepare"]
     training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
-    base = load_classifier(next(stage.inputs[name] for name in BASES if name in stage.inputs))
+    base = load_classifier(stage.inputs[made_of("quantize", stage.inputs)])
     dense = load_classifier(stage.inputs["train"])
     idle = [f"quantize.{name}" for name in settings.without_effect]
     if settings.mode != "qat" and config.prune is None and config.distill not in (None, Distill()):

@@ -16,8 +16,9 @@ from tfpipe.config.compress import Distill
 from tfpipe.config.run import Config
 from tfpipe.devices.strategy import precision
 from tfpipe.model.bert import build_training_form
+from tfpipe.model.classifier import Classifier
 from tfpipe.model.layers import GatherClassToken
-from tfpipe.model.weights import Classifier, set_weights
+from tfpipe.model.weights import set_weights
 from tfpipe.train.step import Batch, Loss, Objective, model_inputs
 from tfpipe.train.vocabulary import ActiveVocabulary
 

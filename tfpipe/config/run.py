@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
 from tfpipe.config.types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.variants import VARIANTS
 
 Task = Literal["single_label", "multi_label"]
 
@@ -229,9 +230,10 @@ class Config(Section):
     @property
     def variants(self) -> tuple[str, ...]:
         """The model variants that this run makes, in the order in which they are made."""
-        return (
-            "dense",
-            *(("distilled",) if self.distill is not None and self.distill.student is not None else ()),
-            *(("pruned",) if self.prune is not None else ()),
-            *(("int8",) if self.quantize is not None else ()),
-        )
+        return tuple(each.name for each in VARIANTS if each.section is None or self._has(each.section))
+
+    def _has(self, section: str) -> bool:
+        value = self
+        for name in section.split("."):
+            value = value and getattr(value, name)
+        return value is not None

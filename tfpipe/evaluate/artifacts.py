@@ -18,12 +18,11 @@ from onnx import numpy_helper
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.encoders.parameters import is_prunable, sparsity_of, stored_layer
-from tfpipe.export.export import float_model
 from tfpipe.export.inspection import load_saved_model
 from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier, float_model
 from tfpipe.model.layers import CODES
-from tfpipe.model.weights import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier
 from tfpipe.tokens.table import TokenTable
 
 KINDS = ("keras", "saved_model", "saved_model_text", "onnx")

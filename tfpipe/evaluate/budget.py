@@ -10,9 +10,7 @@ import math
 from dataclasses import dataclass
 
 from tfpipe.config.compress import Budget
-
-SECTIONS = {"distilled": "distill", "pruned": "prune", "int8": "quantize"}
-"""variant -> the section of the configuration that asks for it"""
+from tfpipe.variants import SECTION_OF_VARIANT
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def judge(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
     closest = min(costs, key=lambda cost: cost.distance(budget))
     if closest is not last:
         excess = "; ".join(closest.excesses(budget))
-        later = " and ".join(f"{SECTIONS[cost.variant]}: null" for cost in costs[costs.index(closest) + 1 :])
+        later = " and ".join(f"{SECTION_OF_VARIANT[cost.variant]}: null" for cost in costs[costs.index(closest) + 1 :])
         state = f" ({excess})" if excess else f", which is within it: set {later} to publish it"
         told += f". Closest came {closest.variant}{state}"
     return within, f"{told}. To publish {last.variant}, relax {_relaxed(last, budget)}"

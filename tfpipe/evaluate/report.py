@@ -24,11 +24,11 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import cpu_flags, int8_outlook
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
-from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
-from tfpipe.model.weights import WEIGHTS_FILE
+from tfpipe.model.classifier import WEIGHTS_FILE
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.mirror import RECORD
+from tfpipe.variants import STAGE_OF_VARIANT
 
 
 def run(config: Config, stage: StageDirectory) -> None:

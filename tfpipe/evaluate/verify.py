@@ -25,16 +25,16 @@ from tfpipe.evaluate.artifacts import Artifact, load_artifacts
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
 from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
-from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.export.golden import hard_requests
 from tfpipe.export.serving import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, versions, write_json
-from tfpipe.model.weights import load_classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.remote import files_below
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
+from tfpipe.variants import STAGE_OF_VARIANT
 
 
 @float32_kept()

@@ -16,15 +16,13 @@ from tfpipe.export.onnx import operator_counts, save_onnx, to_onnx
 from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.export.serving_check import check_saved_model
 from tfpipe.export.warmup import write_warmup
-from tfpipe.model.bert import build_mask_form
-from tfpipe.model.weights import Classifier, load_classifier, set_weights
+from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.mirror import RECORD
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-
-STAGE_OF_VARIANT = {"dense": "train", "distilled": "distill", "pruned": "prune", "int8": "quantize"}
+from tfpipe.variants import STAGE_OF_VARIANT
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -59,17 +57,3 @@ def run(config: Config, stage: StageDirectory) -> None:
         for artifact, beside in ((saved_model, extra), (directory / "model.onnx", directory)):
             golden.record(artifact, beside / golden.FILE, requests, classifier, variant)
         stage.choices[variant] = {"onnx_operators": counts, "saved_model_operators": operators}
-
-
-def float_model(classifier: Classifier):
-    """The mask form of a stored classifier: the Keras model that every artefact is compared with."""
-    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges)
-    set_weights(model, classifier.weights)
-    return model
-
-
-def served_model(classifier: Classifier):
-    """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
-    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
-    set_weights(model, classifier.weights)
-    return model

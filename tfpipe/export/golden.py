@@ -28,7 +28,7 @@ from tfpipe.export.inspection import load_saved_model
 from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.files import write_text
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import Classifier
+from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

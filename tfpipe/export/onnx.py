@@ -30,7 +30,8 @@ from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.export.onnx_layers import add_initializer, drop_unused, reconnect, rewrite_layers
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import Classifier, variables_by_name
+from tfpipe.model.classifier import Classifier
+from tfpipe.model.weights import variables_by_name
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 

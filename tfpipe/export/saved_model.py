@@ -21,7 +21,8 @@ import tf_keras
 from tfpipe import metrics
 from tfpipe.export.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.weights import Classifier, variables_by_name
+from tfpipe.model.classifier import Classifier
+from tfpipe.model.weights import variables_by_name
 from tfpipe.tokens.tokenizer import Tokenizer
 
 

@@ -1,86 +1,18 @@
-"""Weights by name: between Keras models, and to and from the transformers layout on disk.
+"""Weights by name, into and out of Keras models: transformers' naming (`bert.encoder.layer.0.….weight`).
 
-In memory and on disk a classifier's weights are one mapping in transformers' naming (`bert.encoder.layer.0.….weight`,
-kernels [out, in]). `config.json` + `model.safetensors` + tokenizer files load in transformers as they are.
+Kernels are [out, in] in such a mapping, and [in, out] in Keras.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import get_args
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from tfpipe.config.run import Task
 from tfpipe.console import say
-from tfpipe.encoders.architecture import Architecture, check_architecture
 from tfpipe.encoders.parameters import HEAD, PREFIX, is_kernel, stored_layer
-from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
-from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
-from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
 from tfpipe.errors import InputError
-from tfpipe.files import write_json
 from tfpipe.model.layers import CodedDense, LayerNormalization
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A stored classifier: everything needed to build any form of it."""
-
-    architecture: Architecture
-    labels: tuple[str, ...]
-    task: str
-    max_length: int
-    weights: dict[str, np.ndarray]
-    """transformers' name -> float32"""
-    quantization: dict[str, np.ndarray]
-    """`<layer>.weight.scale` [out] float32, `<point>.minimum` and `.maximum` [] float32; empty: not quantized"""
-
-    def with_weights(
-        self,
-        weights: dict[str, np.ndarray],
-        quantization: dict[str, np.ndarray] | None = None,
-        architecture: Architecture | None = None,
-    ) -> Classifier:
-        """The same classifier with other weights, and another shape where one is given."""
-        return replace(
-            self,
-            weights=weights,
-            quantization=quantization or {},
-            architecture=architecture or self.architecture,
-        )
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Quantization point -> range of what is 8 bits wide there."""
-        suffix = ".minimum"
-        return {
-            name.removesuffix(suffix): (float(low), float(self.quantization[name.removesuffix(suffix) + ".maximum"]))
-            for name, low in self.quantization.items()
-            if name.endswith(suffix)
-        }
-
-    @property
-    def codes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Quantized weight -> its 8-bit codes, [rows, columns] int8, and their scales, [rows] float32."""
-        suffix, found = ".scale", {}
-        for name, scale in self.quantization.items():
-            if name.endswith(suffix):
-                weight = name.removesuffix(suffix)
-                found[weight] = codes_of(self.weights[weight], scale), scale
-        return found
-
-
-def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """[rows, columns] float32 on its grid, [rows] float32 scales -> the int8 codes, exactly."""
-    return np.round(weight / scale[:, None]).astype(np.int8)
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
@@ -167,58 +99,3 @@ def _check_shape(what: str, got, expected) -> None:
         raise InputError(
             f"{what}: shape {list(got)} does not fit {list(expected)}; config.json and the weights disagree"
         )
-
-
-def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
-    """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
-    config = {
-        "architectures": ["BertForSequenceClassification"],
-        "model_type": "bert",
-        "position_embedding_type": "absolute",
-        **classifier.architecture.to_dict(),
-        "problem_type": f"{classifier.task}_classification",
-        "id2label": dict(enumerate(classifier.labels)),
-        "label2id": {label: index for index, label in enumerate(classifier.labels)},
-        "max_length": classifier.max_length,
-    }
-    write_json(directory / "config.json", config)
-    for file in sorted(tokenizer.iterdir()):
-        shutil.copyfile(file, directory / file.name)
-    ordered = {name: np.ascontiguousarray(classifier.weights[name], np.float32) for name in sorted(classifier.weights)}
-    # save(), not save_file(), which makes files that their owner alone can read
-    (directory / WEIGHTS_FILE).write_bytes(save(ordered, metadata={"format": "pt"}))
-    if classifier.quantization:
-        ordered = {name: np.asarray(value, np.float32) for name, value in sorted(classifier.quantization.items())}
-        (directory / QUANTIZATION_FILE).write_bytes(save(ordered))
-
-
-def load_classifier(directory: Path) -> Classifier:
-    """Reads what `save_classifier` wrote.
-
-    Raises:
-      InputError: a file is missing or broken.
-    """
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        architecture = check_architecture(config, CONFIG_FILE)
-        labels = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
-        task, max_length = config["problem_type"].removesuffix("_classification"), config["max_length"]
-        if task not in get_args(Task) or type(max_length) is not int:
-            raise ValueError("task or max_length in config.json")
-        if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
-            raise ValueError("id2label in config.json")
-        quantization = directory / QUANTIZATION_FILE
-        classifier = Classifier(
-            architecture=architecture,
-            labels=labels,
-            task=task,
-            max_length=max_length,
-            weights=load_file(directory / WEIGHTS_FILE),
-            quantization=load_file(quantization) if quantization.exists() else {},
-        )
-        for name, value in (classifier.weights | classifier.quantization).items():
-            if value.dtype != np.float32:
-                raise ValueError(f"{name} is {value.dtype}, not float32")
-        return classifier
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise InputError(f"{directory}: not a classifier written by tfpipe ({error!r}); make it again") from error

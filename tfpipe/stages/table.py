@@ -21,6 +21,7 @@ from tfpipe.config.run import Config, Train
 from tfpipe.data import augment, sources
 from tfpipe.encoders import source as encoder_source
 from tfpipe.files import sha256_of_file
+from tfpipe.variants import STAGE_OF_VARIANT
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in 
 
 # What a teacher adds to another stage's loss.
 _TEACHING = tuple(f"distill.{name}" for name in Distill.model_fields if name != "student")
-_MODELS = ("prepare", "train", "distill", "prune", "quantize")
+_MODELS = ("prepare", *STAGE_OF_VARIANT.values())
 
 
 def _quantize_also(config: Config) -> tuple[str, ...]:
@@ -182,7 +183,5 @@ STAGES = (
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """Lists the stages that a configuration asks for, in order."""
-    off = {name for name in ("prune", "quantize") if getattr(config, name) is None}
-    if config.distill is None or config.distill.student is None:
-        off.add("distill")
-    return tuple(stage for stage in STAGES if stage.name not in off)
+    made = {STAGE_OF_VARIANT[name] for name in config.variants}
+    return tuple(stage for stage in STAGES if stage.name in made or stage.name not in STAGE_OF_VARIANT.values())

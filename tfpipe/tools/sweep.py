@@ -31,7 +31,6 @@ from tfpipe.evaluate.artifacts import Batch, onnx_answer, saved_model_answers
 from tfpipe.evaluate.benchmark import time_in_turn
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.shown import rows_measured
-from tfpipe.export.export import STAGE_OF_VARIANT
 from tfpipe.files import write_json, write_text
 from tfpipe.provenance import machine
 from tfpipe.rundir.directory import RunDirectory
@@ -39,6 +38,7 @@ from tfpipe.stages.feasible import check_feasible
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.pareto import markdown_table, marked, plot, print_table
+from tfpipe.variants import STAGE_OF_VARIANT
 
 TOGETHER = 8  # files timed in turn: all that are loaded at once
 LONGEST_NAME = 120

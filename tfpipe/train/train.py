@@ -15,7 +15,8 @@ from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
-from tfpipe.model.weights import Classifier, get_weights, import_encoder, save_classifier
+from tfpipe.model.classifier import Classifier, save_classifier
+from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import fit

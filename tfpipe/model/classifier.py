@@ -1,0 +1,149 @@
+"""A stored classifier: the transformers layout on disk, and the Keras models that are made of it.
+
+On disk `config.json` + `model.safetensors` + tokenizer files load in transformers as they are. In memory the weights
+are one mapping in transformers' naming (`bert.encoder.layer.0.….weight`, kernels [out, in]).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from tfpipe.config.run import Task
+from tfpipe.encoders.architecture import Architecture, check_architecture
+from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
+from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
+from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
+from tfpipe.errors import InputError
+from tfpipe.files import write_json
+from tfpipe.model.bert import build_mask_form
+from tfpipe.model.weights import set_weights
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A stored classifier: everything needed to build any form of it."""
+
+    architecture: Architecture
+    labels: tuple[str, ...]
+    task: str
+    max_length: int
+    weights: dict[str, np.ndarray]
+    """transformers' name -> float32"""
+    quantization: dict[str, np.ndarray]
+    """`<layer>.weight.scale` [out] float32, `<point>.minimum` and `.maximum` [] float32; empty: not quantized"""
+
+    def with_weights(
+        self,
+        weights: dict[str, np.ndarray],
+        quantization: dict[str, np.ndarray] | None = None,
+        architecture: Architecture | None = None,
+    ) -> Classifier:
+        """The same classifier with other weights, and another shape where one is given."""
+        return replace(
+            self,
+            weights=weights,
+            quantization=quantization or {},
+            architecture=architecture or self.architecture,
+        )
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Quantization point -> range of what is 8 bits wide there."""
+        suffix = ".minimum"
+        return {
+            name.removesuffix(suffix): (float(low), float(self.quantization[name.removesuffix(suffix) + ".maximum"]))
+            for name, low in self.quantization.items()
+            if name.endswith(suffix)
+        }
+
+    @property
+    def codes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Quantized weight -> its 8-bit codes, [rows, columns] int8, and their scales, [rows] float32."""
+        suffix, found = ".scale", {}
+        for name, scale in self.quantization.items():
+            if name.endswith(suffix):
+                weight = name.removesuffix(suffix)
+                found[weight] = codes_of(self.weights[weight], scale), scale
+        return found
+
+
+def float_model(classifier: Classifier):
+    """The mask form of a stored classifier: the Keras model that every artefact is compared with."""
+    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges)
+    set_weights(model, classifier.weights)
+    return model
+
+
+def served_model(classifier: Classifier):
+    """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
+    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
+    set_weights(model, classifier.weights)
+    return model
+
+
+def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """[rows, columns] float32 on its grid, [rows] float32 scales -> the int8 codes, exactly."""
+    return np.round(weight / scale[:, None]).astype(np.int8)
+
+
+def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
+    """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "position_embedding_type": "absolute",
+        **classifier.architecture.to_dict(),
+        "problem_type": f"{classifier.task}_classification",
+        "id2label": dict(enumerate(classifier.labels)),
+        "label2id": {label: index for index, label in enumerate(classifier.labels)},
+        "max_length": classifier.max_length,
+    }
+    write_json(directory / "config.json", config)
+    for file in sorted(tokenizer.iterdir()):
+        shutil.copyfile(file, directory / file.name)
+    ordered = {name: np.ascontiguousarray(classifier.weights[name], np.float32) for name in sorted(classifier.weights)}
+    # save(), not save_file(), which makes files that their owner alone can read
+    (directory / WEIGHTS_FILE).write_bytes(save(ordered, metadata={"format": "pt"}))
+    if classifier.quantization:
+        ordered = {name: np.asarray(value, np.float32) for name, value in sorted(classifier.quantization.items())}
+        (directory / QUANTIZATION_FILE).write_bytes(save(ordered))
+
+
+def load_classifier(directory: Path) -> Classifier:
+    """Reads what `save_classifier` wrote.
+
+    Raises:
+      InputError: a file is missing or broken.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        architecture = check_architecture(config, CONFIG_FILE)
+        labels = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
+        task, max_length = config["problem_type"].removesuffix("_classification"), config["max_length"]
+        if task not in get_args(Task) or type(max_length) is not int:
+            raise ValueError("task or max_length in config.json")
+        if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+            raise ValueError("id2label in config.json")
+        quantization = directory / QUANTIZATION_FILE
+        classifier = Classifier(
+            architecture=architecture,
+            labels=labels,
+            task=task,
+            max_length=max_length,
+            weights=load_file(directory / WEIGHTS_FILE),
+            quantization=load_file(quantization) if quantization.exists() else {},
+        )
+        for name, value in (classifier.weights | classifier.quantization).items():
+            if value.dtype != np.float32:
+                raise ValueError(f"{name} is {value.dtype}, not float32")
+        return classifier
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{directory}: not a classifier written by tfpipe ({error!r}); make it again") from error
