@@ -108,7 +108,8 @@ def tfpipe_fit(task: dict[str, Any], seed: int, epochs: float, wrap_step=None):
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     from tfpipe.config.file import load_config
     from tfpipe.rundir.directory import StageDirectory
-    from tfpipe.train import loop, recipe, train
+    from tfpipe.stages import train
+    from tfpipe.train import loop, recipe
 
     run = Path(task["run"])
     config = load_config(run / "config.yaml", [f"seed={seed}", f"train.epochs={epochs}", *task["set"]])

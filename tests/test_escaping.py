@@ -14,9 +14,9 @@ from markdown_it import MarkdownIt
 
 from tfpipe.config.file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
-from tfpipe.evaluate import report
 from tfpipe.export import serving
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.stages import report
 from tfpipe.tools.pareto import markdown_table, plot
 
 EVIL = "<script>alert(1)</script> | `x` [a](javascript:b) ![c](d) *e* $f$ \\ &lt;"

@@ -7,7 +7,7 @@ import pytest
 from tfpipe.config.compress import Budget
 from tfpipe.config.run import Config
 from tfpipe.evaluate.budget import Cost, judge
-from tfpipe.evaluate.verify import costs_of
+from tfpipe.stages.verify import costs_of
 
 PRUNED, INT8 = Cost("pruned", 0.004, 90_000_000, 200.0), Cost("int8", 0.012, 23_000_000, 74.0)
 

@@ -19,13 +19,13 @@ from onnx import TensorProto, numpy_helper
 
 import tfpipe
 from tfpipe import metrics
-from tfpipe.compress.quantize import on_grid
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.export.onnx import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.export.onnx_layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
+from tfpipe.stages.quantize import on_grid
 from tfpipe.tokens.table import TokenTable
 
 LAYERS = TINY["num_hidden_layers"]

@@ -12,13 +12,13 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from tfpipe.compress.quantize import quantization_aware
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.model.bert import build_mask_form, build_training_form
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier, load_classifier, save_classifier
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, import_encoder, set_weights, variables_by_name
+from tfpipe.stages.quantize import quantization_aware
 
 CONFIG = TINY | {"vocab_size": len(tiny_vocabulary())}
 ARCHITECTURE = Architecture.from_dict(CONFIG)

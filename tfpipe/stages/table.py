@@ -117,14 +117,14 @@ _ASKED_FOR: dict[str, Callable[[Config], bool]] = {
 STAGES = (
     Stage(
         "prepare",
-        "tfpipe.data.prepare",
+        "tfpipe.stages.prepare",
         ("task", "seed", *_DATA),
         files=_data_files,
         libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),
     ),
     Stage(
         "train",
-        "tfpipe.train.train",
+        "tfpipe.stages.train",
         ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
         inputs=("prepare",),
         files=_encoder_files,
@@ -133,7 +133,7 @@ STAGES = (
     ),
     Stage(
         "distill",
-        "tfpipe.compress.distill",
+        "tfpipe.stages.distill",
         ("task", "seed", "data.max_length", "distill", *_TRAIN),
         inputs=("prepare", "train"),
         files=_student_files,
@@ -142,7 +142,7 @@ STAGES = (
     ),
     Stage(
         "prune",
-        "tfpipe.compress.prune",
+        "tfpipe.stages.prune",
         ("task", "seed", "data.max_length", "prune", *_TEACHING, "train.precision", *_TRAINING),
         inputs=("prepare", "train", "distill"),
         libraries=_TF_MOT,
@@ -150,7 +150,7 @@ STAGES = (
     ),
     Stage(
         "quantize",
-        "tfpipe.compress.quantize",
+        "tfpipe.stages.quantize",
         ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         also=_quantize_also,
         inputs=("prepare", "train", "distill", "prune"),
@@ -159,14 +159,14 @@ STAGES = (
     ),
     Stage(
         "export",
-        "tfpipe.export.export",
+        "tfpipe.stages.export",
         ("export", "data.text_pair_column"),
         inputs=_MODELS,
         libraries=("tensorflow", "tf-keras", "tensorflow-text", "tf2onnx", "onnx"),
     ),
     Stage(
         "verify",
-        "tfpipe.evaluate.verify",
+        "tfpipe.stages.verify",
         ("name", "task", "seed", "verify", "budget", "export.serving_version", "data.text_pair_column"),
         inputs=(*_MODELS, "export"),
         libraries=("onnxruntime", "tensorflow", "tensorflow-text"),
@@ -174,7 +174,7 @@ STAGES = (
     ),
     Stage(
         "report",
-        "tfpipe.evaluate.report",
+        "tfpipe.stages.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
         inputs=(*_MODELS, "export", "verify"),
     ),

@@ -11,11 +11,11 @@ from tfpipe import pipeline
 from tfpipe.config.data import Data, Split
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
-from tfpipe.data import prepare
 from tfpipe.data.sources import SourceFile, identity
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.stages import prepare
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

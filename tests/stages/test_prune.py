@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tfpipe.compress import prune
 from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.errors import InputError
@@ -16,6 +15,7 @@ from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.stages import prune
 from tfpipe.train import loop
 
 KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, output

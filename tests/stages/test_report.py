@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.evaluate.report import _cells, _print_table
+from tfpipe.stages.report import _cells, _print_table
 
 KEYS = {
     "variant", "artifact", "split", "accuracy", "macro_f1", "size_bytes", "latency_ms", "max_abs_logit_diff",

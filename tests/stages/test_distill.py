@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from conftest import write_encoder
 
-from tfpipe.compress import distill
-from tfpipe.compress.distill import made_of_layers
 from tfpipe.config.file import parse_config
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.stages import distill
+from tfpipe.stages.distill import made_of_layers
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import tf_keras
 from safetensors.numpy import load_file
 
 from tfpipe import metrics
-from tfpipe.compress import quantize
 from tfpipe.compress.grid import LARGEST_CODE, nudged, on_grid
 from tfpipe.compress.limits import least_bytes
-from tfpipe.compress.quantize import OVERHEAD
 from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import is_prunable, kernels_by_point
 from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.stages import quantize
+from tfpipe.stages.quantize import OVERHEAD
 from tfpipe.tokens.plan import choose_batching
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.evaluation import Evaluation

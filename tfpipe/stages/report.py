@@ -6,6 +6,7 @@ table.
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -136,7 +137,8 @@ def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], 
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"markdown": escaping.markdown, "code": escaping.code, "percent": percent}
-    template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
+    file = importlib.resources.files("tfpipe.evaluate") / "templates" / "model_card.md.jinja"
+    template = environment.from_string(file.read_text(encoding="utf-8"))
     shown_config = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))
     labels = json.loads((stage.inputs["prepare"] / "labels.json").read_text(encoding="utf-8"))["names"]

@@ -12,8 +12,8 @@ from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
 from tfpipe.errors import GateError
 from tfpipe.evaluate.artifacts import KINDS
-from tfpipe.evaluate.verify import publish
 from tfpipe.files import sha256_of_directory
+from tfpipe.stages.verify import publish
 from tfpipe.tokens.table import TokenTable
 
 
