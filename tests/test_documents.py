@@ -1,0 +1,34 @@
+"""The documents name files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tfpipe
+
+ROOT = Path(tfpipe.__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "tpu/README.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_document_names_exist(document):
+    """Files of Python, configuration and shell, from the top or from `tfpipe/` on."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+\.(?:py|sh|yaml|jinja))`", text))
+    beside = (ROOT, ROOT / "tfpipe", (ROOT / document).parent)
+    missing = {name for name in named if not any((place / name).is_file() for place in beside)}
+    assert missing == {name for name in OF_A_USER if name in missing}
+
+
+OF_A_USER = {"config.yaml"}
+"""files that a document talks of and that lie with users"""
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("## The tree", 1)[1].split("    tfpipe/\n", 1)[1].split("    tpu/", 1)[0]
+    lines = re.findall(r"^      ((?:\w+\.py ?)+|\w+/)", tree, re.MULTILINE)
+    named = {name.rstrip("/") for line in lines for name in line.split()}
+    known = {path.name for path in (ROOT / "tfpipe").iterdir() if path.name != "__pycache__"} - {"__init__.py"}
+    assert named == known
