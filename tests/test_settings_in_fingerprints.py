@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pickle
 import shutil
 import typing
 from typing import Any, Literal
@@ -18,31 +18,8 @@ from tfpipe.config.types import Section
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.stages import table
 
-SPREADS = "how the work is spread changes no result"
-KEPT = "when and how many checkpoints are kept changes no result"
-WITHOUT_EFFECT = {
-    "data.workers": SPREADS,
-    "data.runner": SPREADS,
-    "data.runner_options": SPREADS,
-    "train.strategy": SPREADS,
-    "train.worker_timeout": "whether there is a result, not which",
-    "train.xla": "the last digits alone",
-    "train.steps_per_execution": SPREADS,
-    "train.checkpoint_every": KEPT,
-    "train.keep_last": KEPT,
-    "train.nonfinite": "what failed under it and went on is recorded: test_pipeline has its test",
-    "train.nonfinite_limit": "whether there is a result, not which",
-}
-"""settings that no stage but the report has in its fingerprint, with the reason"""
-
 BY_CONTENT = {"encoder.source", "distill.student.encoder"}
 """what they hold is in fingerprints, not where they lie"""
-
-READ_WITHOUT_EFFECT = {
-    "prune": {"train.metric"},  # chooses among checkpoints where the best is kept; here it is the last
-    "quantize": {"train.metric"},
-}
-"""what else a stage reads"""
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +110,9 @@ def test_every_setting_is_in_a_fingerprint_or_changes_nothing(config):
     for path, value in settings.items():
         for other in others(path, value):
             same = digests(replaced(config, path, other), **no_files) == before
-            if same != (path in WITHOUT_EFFECT):
+            if same != (path in table.WITHOUT_EFFECT):
                 missed.append(path)
-    assert missed == [] and WITHOUT_EFFECT.keys() < settings.keys() and len(settings) > 100
+    assert missed == [] and table.WITHOUT_EFFECT.keys() < settings.keys() and len(settings) > 100
 
 
 def test_every_section_that_is_off_is_in_a_fingerprint(config):
@@ -176,33 +153,54 @@ def test_what_is_read_from_outside_is_in_a_fingerprint_by_its_content(config, tm
 
 
 def test_a_stage_reads_what_it_declares(config, tmp_path, monkeypatch):
-    places, read = {}, set()
+    """Every stage runs on a view that lacks all else; each declared setting is read by some stage."""
+    read, places = set(), {}
+    plain = Section.only
+
+    def noted(section, paths):
+        view = plain(section, paths)
+        note(view, "")
+        return view
 
     def note(section: Section, path: str) -> None:
-        places[id(section)] = path
-        for name in type(section).model_fields:
-            if isinstance(value := getattr(section, name), Section):
+        places[id(section)] = (path, section)  # kept alive, so that its number stays its own
+        for name, value in vars(section).items():
+            if isinstance(value, Section):
                 note(value, f"{path}{name}.")
 
     def noting(section, name):
-        value = object.__getattribute__(section, name)
-        if id(section) in places and name in type(section).model_fields and not isinstance(value, Section):
-            read.add(places[id(section)] + name)
-        return value
+        if id(section) in places and name in type(section).model_fields:
+            read.add(places[id(section)][0] + name)
+        return object.__getattribute__(section, name)
 
-    note(config, "")
+    monkeypatch.setattr(Section, "only", noted)
     monkeypatch.setattr(Section, "__getattribute__", noting, raising=False)
+    pipeline.run(config, RunDirectory(tmp_path / "run"), until="verify")
+    under_other_settings = {"data.label_separator", "train.momentum"}  # of several labels, of sgd
+    assert leaves(config).keys() - read - set(table.WITHOUT_EFFECT) == under_other_settings
+
+
+def test_a_view_has_what_was_asked_for(config):
+    view = config.only(("seed", "train.epochs", "distill.student", "data.source"))
+    assert (view.seed, view.train.epochs, view.distill.student) == (config.seed, 1, config.distill.student)
+    assert pickle.loads(pickle.dumps(view)).train.epochs == 1
+    for read, named in (
+        (lambda: view.train.metric, "Train.metric"),
+        (lambda: view.task, "Config.task"),
+        (lambda: view.prune, "Config.prune"),
+        (lambda: view.distill.weight, "Distill.weight"),
+        (lambda: pickle.loads(pickle.dumps(view)).data.text_column, "Data.text_column"),
+    ):
+        with pytest.raises(RuntimeError, match=rf"{named} is read by a stage that does not declare it; .*stages/table"):
+            read()
+    assert replaced(config, "distill", None).only(("distill.weight",)).distill is None
+    assert config.only(("train",)).train == config.train and config.train.metric  # the whole is as it was
+
+
+def test_a_stage_that_reads_more_stops(config, tmp_path, monkeypatch):
+    less = dataclasses.replace(table.STAGES[0], settings=tuple(set(table.STAGES[0].settings) - {"data.filter"}))
+    monkeypatch.setattr(table, "STAGES", (less, *table.STAGES[1:]))
     run = RunDirectory(tmp_path / "run")
-    names = [stage.name for stage in table.stages_of(config)]
-    undeclared = {}
-    for stage in table.stages_of(config):
-        fingerprint = pipeline._fingerprint(config, run, stage, names)
-        declared = {*stage.settings, *stage.also(config)}
-        with run.stage(stage.name, fingerprint) as directory:
-            read.clear()
-            importlib.import_module(stage.module).run(config, directory)
-        found = {path for path in read if not any(path == each or path.startswith(f"{each}.") for each in declared)}
-        if found := found - WITHOUT_EFFECT.keys() - BY_CONTENT - READ_WITHOUT_EFFECT.get(stage.name, set()):
-            undeclared[stage.name] = found
-        assert len(read) > 2
-    assert undeclared == {}
+    with pytest.raises(RuntimeError, match=r"Data\.filter is read by a stage that does not declare it"):
+        pipeline.run(config, run, until="prepare")
+    assert run.record("prepare") is None

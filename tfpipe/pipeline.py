@@ -76,7 +76,7 @@ def _help(config: Config, name: str, inputs: dict[str, Path]) -> None:
     """Does a worker's part of a stage that trains; what it writes is thrown away."""
     stage = next(stage for stage in STAGES if stage.name == name)
     with tempfile.TemporaryDirectory(prefix="tfpipe-worker-") as scratch:
-        importlib.import_module(stage.module).run(config, StageDirectory(stage.name, Path(scratch), inputs))
+        importlib.import_module(stage.module).run(stage.view(config), StageDirectory(stage.name, Path(scratch), inputs))
 
 
 def _as_the_chief_has_it(run: RunDirectory, name: str, output: str) -> Path:
@@ -116,7 +116,7 @@ def _bring_up_to_date(
                 work = importlib.import_module(stage.module)
                 together = training(stage.name, fingerprint.inputs) if stage.trains else nullcontext()
                 with run.stage(stage.name, fingerprint) as directory, together:
-                    work.run(config, directory)
+                    work.run(stage.view(config), directory)
                 record = run.record(stage.name)
                 say(f"[{number}/{len(stages)}] {stage.name}: done in {record['seconds']:.0f} s")
             if stage.name == until:
@@ -173,7 +173,7 @@ def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> 
 
 def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[str]) -> Fingerprint:
     return Fingerprint(
-        settings={path: setting(config, path) for path in (*stage.settings, *stage.also(config))},
+        settings={path: setting(config, path) for path in stage.recorded(config)},
         files=stage.files(config),
         inputs={name: run.record(name)["output"] for name in stage.inputs if name in names},
         code={"tfpipe": RELEASE, "stage": stage.version},

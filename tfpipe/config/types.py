@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, get_args
+from collections.abc import Iterable
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -52,6 +53,33 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def only(self, paths: Iterable[str]) -> Self:
+        """Makes a view that has some settings alone: reading another raises a RuntimeError.
+
+        Args:
+          paths: dotted, from this section; the path of a section stands for all in it.
+        """
+        below: dict[str, list[str]] = {}
+        for path in paths:
+            name, _, rest = path.partition(".")
+            below.setdefault(name, []).append(rest)
+        view = self.model_copy()
+        values = {name: value for name, value in self.__dict__.items() if name in below}
+        for name, value in values.items():
+            if isinstance(value, Section) and "" not in below[name]:
+                values[name] = value.only(below[name])
+        object.__setattr__(view, "__dict__", values)
+        return view
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there: settings that a view leaves out."""
+        if name in type(self).model_fields:
+            raise RuntimeError(
+                f"{type(self).__name__}.{name} is read by a stage that does not declare it; add it to its row in "
+                "tfpipe/stages/table.py, or a result would count as up to date after the setting has changed"
+            )
+        return super().__getattr__(name)
 
     @field_validator("*", mode="before")
     @classmethod

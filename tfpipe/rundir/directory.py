@@ -47,6 +47,7 @@ from tfpipe.rundir.mirror import (
     parse_work,
 )
 from tfpipe.rundir.remote import Remote, files_below
+from tfpipe.variants import VARIANTS
 
 NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 
@@ -65,6 +66,11 @@ class StageDirectory:
     listings: set[str] = field(default_factory=set)
     """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
     them, so the digest of the output leaves them out"""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that the stages before it have made, in their order."""
+        return tuple(variant.name for variant in VARIANTS if variant.stage in self.inputs)
 
     @property
     def checkpoints(self) -> Path:

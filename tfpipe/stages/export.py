@@ -34,7 +34,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     prepared = stage.inputs["prepare"]
     test, pairs = TokenTable.open(prepared / "test"), config.data.text_pair_column is not None
     fingerprint = json.loads((prepared / RECORD).read_text(encoding="utf-8"))["output"]
-    for variant in config.variants:
+    for variant in stage.variants:
         source, directory = stage.inputs[STAGE_OF_VARIANT[variant]], stage.path / variant
         directory.mkdir()
         classifier, saved_model = load_classifier(source), directory / "saved_model"

@@ -53,7 +53,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
     _print_table(rows, summary["measured_on"])
     _print_paths(stage, rows, records["verify"]["choices"]["published"])
-    if "int8" in config.variants:
+    if "int8" in stage.variants:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
 
 

@@ -23,6 +23,23 @@ from tfpipe.encoders import source as encoder_source
 from tfpipe.files import sha256_of_file
 from tfpipe.variants import STAGE_OF_VARIANT
 
+_SPREADS = "how the work is spread changes no result"
+_KEPT = "when and how many checkpoints are kept changes no result"
+WITHOUT_EFFECT = {
+    "data.workers": _SPREADS,
+    "data.runner": _SPREADS,
+    "data.runner_options": _SPREADS,
+    "train.strategy": f"{_SPREADS}, but for the last digits",
+    "train.worker_timeout": "it decides whether there is a result, not which",
+    "train.xla": "the last digits alone",
+    "train.steps_per_execution": _SPREADS,
+    "train.checkpoint_every": _KEPT,
+    "train.keep_last": _KEPT,
+    "train.nonfinite": "the record says where it did something, and `pipeline` asks for it",
+    "train.nonfinite_limit": "it decides whether there is a result, not which",
+}
+"""settings that every stage may read and that are in no fingerprint, with the reason"""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -32,9 +49,11 @@ class Stage:
     module: str
     """its `run(config, stage)` is the stage; imported only when it runs, as most import TensorFlow"""
     settings: tuple[str, ...]
-    """dotted paths of the settings that it reads"""
+    """dotted paths of the settings that it reads, and that are in its fingerprint; it can read no other"""
     also: Callable[[Config], tuple[str, ...]] = field(default=lambda config: ())
     """more of them, by what the configuration is"""
+    unrecorded: tuple[str, ...] = ()
+    """what it may read besides, as `files` holds the content, or as it has no effect here"""
     inputs: tuple[str, ...] = ()
     """stages that it reads; one that the configuration turns off is left out"""
     files: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
@@ -47,6 +66,14 @@ class Stage:
     """whether it is done by all workers of a training, where there are several; the chief does the others"""
     publishes: bool = False
     """whether it writes outside its own directory: then no other run can take over its result"""
+
+    def recorded(self, config: Config) -> tuple[str, ...]:
+        """Lists the settings that are in its fingerprint."""
+        return (*self.settings, *self.also(config))
+
+    def view(self, config: Config) -> Config:
+        """Makes what the stage gets of the configuration: see `Section.only`."""
+        return config.only((*self.recorded(config), *self.unrecorded, *WITHOUT_EFFECT))
 
     def libraries_used(self, config: Config) -> list[str]:
         """Lists those of its libraries that this configuration uses."""
@@ -72,17 +99,8 @@ def _student_files(config: Config) -> dict[str, str]:
     return encoder_source.identity(student.encoder, weights=True) if student and student.encoder else {}
 
 
-# Settings of `train` that can change a stage's output. Left out: how work is distributed, which changes the last digits
-# at most, and when to checkpoint or stop. `_TRAINING` is the part that prune and quantize inherit.
-_TRAIN = tuple(
-    f"train.{name}"
-    for name in Train.model_fields
-    if name
-    not in (
-        *("strategy", "worker_timeout", "xla", "steps_per_execution"),
-        *("checkpoint_every", "keep_last", "nonfinite", "nonfinite_limit"),
-    )
-)
+# `_TRAINING` is the part of `train` that prune and quantize inherit.
+_TRAIN = tuple(path for name in Train.model_fields if (path := f"train.{name}") not in WITHOUT_EFFECT)
 _DENSE_ONLY = ("epochs", "learning_rate", "metric", "frozen_layers", "early_stopping", "reduce_on_plateau")
 _TRAINING = tuple(name for name in _TRAIN if name.removeprefix("train.") not in (*_DENSE_ONLY, "precision"))
 
@@ -99,8 +117,7 @@ def _quantize_also(config: Config) -> tuple[str, ...]:
     return taught + sized
 
 
-# How the work is spread changes no row.
-_DATA = tuple(f"data.{name}" for name in Data.model_fields if name not in ("workers", "runner", "runner_options"))
+_DATA = tuple(path for name in Data.model_fields if (path := f"data.{name}") not in WITHOUT_EFFECT)
 
 _KERAS = ("tensorflow", "tensorflow-tpu", "tf-keras", "numpy")
 _TF_MOT = (*_KERAS, "tensorflow-model-optimization")
@@ -119,6 +136,7 @@ STAGES = (
         "prepare",
         "tfpipe.stages.prepare",
         ("task", "seed", *_DATA),
+        unrecorded=("encoder.source",),
         files=_data_files,
         libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),
     ),
@@ -126,6 +144,7 @@ STAGES = (
         "train",
         "tfpipe.stages.train",
         ("task", "seed", "encoder.sha256", "data.max_length", *_TRAIN),
+        unrecorded=("encoder.source",),
         inputs=("prepare",),
         files=_encoder_files,
         libraries=_KERAS,
@@ -153,6 +172,8 @@ STAGES = (
         "tfpipe.stages.quantize",
         ("task", "seed", "data.max_length", "quantize", *_TRAINING),
         also=_quantize_also,
+        # Where nothing is trained, it says what has no effect.
+        unrecorded=("train.precision", "prune", "distill"),
         inputs=("prepare", "train", "distill", "prune"),
         libraries=_TF_MOT,
         trains=True,

@@ -49,7 +49,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     pairs = config.data.text_pair_column is not None
     artifacts, comparisons, logits, accuracies = [], [], {}, {}
     measured_on = measured(test, config)
-    for variant in config.variants:
+    for variant in stage.variants:
         source = stage.inputs[STAGE_OF_VARIANT[variant]]
         classifier = load_classifier(source)
         of_variant = load_artifacts(
@@ -175,7 +175,7 @@ def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: C
             row["latency_ms"][config.budget.latency_shape],
         )
         for row in rows
-        if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(config.variants) == 1)
+        if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(accuracies) == 1)
     ]
 
 

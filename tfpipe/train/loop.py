@@ -229,10 +229,11 @@ def _take_note(result: dict[str, float], progress: Progress, plan: Plan, recipe:
     say(f"  validation after epoch {epoch:g}: {shown}")
     for name, value in result.items():
         tf.summary.scalar(f"validation/{name}", value, progress.step)
-    metric = recipe.settings.metric
-    if recipe.keep == "best" and metrics.is_better(metric, result[metric], progress.best):
-        progress.best, progress.best_step = result[metric], progress.step
-        checkpoints.save_best(progress.step)
+    if recipe.keep == "best":
+        metric = recipe.settings.metric
+        if metrics.is_better(metric, result[metric], progress.best):
+            progress.best, progress.best_step = result[metric], progress.step
+            checkpoints.save_best(progress.step)
 
 
 def _not_finite(loss: float, norm: float, optimizer: tf_keras.optimizers.Optimizer) -> str | None:

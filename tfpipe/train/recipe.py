@@ -55,17 +55,16 @@ class Recipe:
             warmup_fraction=settings.warmup_fraction,
             power=settings.schedule_power,
         ) * 0.5 ** sum(step >= first for first in slowed)
-        plateau = settings.reduce_on_plateau
-        if plateau is None or self.keep != "best":
+        if self.keep != "best" or (plateau := settings.reduce_on_plateau) is None:
             return rate
         values = [entry[settings.metric] for entry in history if entry["step"] <= step]
         return rate * plateau_factor(values, settings.metric, plateau.factor, plateau.patience, plateau.min_delta)
 
     def stops_early(self, history: Sequence[dict[str, float]]) -> bool:
         """Whether the evaluations so far are enough."""
-        stopping, metric = self.settings.early_stopping, self.settings.metric
-        if stopping is None or self.keep != "best":
+        if self.keep != "best" or (stopping := self.settings.early_stopping) is None:
             return False
+        metric = self.settings.metric
         return stale_evaluations([entry[metric] for entry in history], metric, stopping.min_delta) >= stopping.patience
 
     def is_evaluated(self, plan: Plan, done: int) -> bool:
