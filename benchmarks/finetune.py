@@ -109,7 +109,7 @@ def tfpipe_fit(task: dict[str, Any], seed: int, epochs: float, wrap_step=None):
     from tfpipe.config.file import load_config
     from tfpipe.rundir.directory import StageDirectory
     from tfpipe.stages import train
-    from tfpipe.train import loop, recipe
+    from tfpipe.train import loop, recipe, session
 
     run = Path(task["run"])
     config = load_config(run / "config.yaml", [f"seed={seed}", f"train.epochs={epochs}", *task["set"]])
@@ -121,7 +121,7 @@ def tfpipe_fit(task: dict[str, Any], seed: int, epochs: float, wrap_step=None):
 
         loop.make_train_step = make_wrapped
         recipe.Recipe.is_evaluated = lambda *args: False  # the others do not evaluate meanwhile either
-        train.training_plan = lambda *args: wrap_step.plan(plan_of(*args))
+        session.training_plan = lambda *args: wrap_step.plan(plan_of(*args))
     directory = Path(tempfile.mkdtemp())
     stage = StageDirectory("train", directory, {"prepare": run / "prepare"})
     train.run(config, stage)

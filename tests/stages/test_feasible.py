@@ -96,7 +96,11 @@ def test_what_the_encoder_can_not_do_is_refused(tiny_reviews, tiny_encoder, chan
         ({"hidden_size": 16}, {"distill__hidden_weight": 1.0}, r"distill.hidden_weight: .*16 wide, the teacher's 32"),
         ({"max_position_embeddings": 16}, {}, r"data.max_length is 32, but distill.student.encoder .* 16 positions"),
         ({"type_vocab_size": 1}, {"data__text_pair_column": "text2"}, "distill.student.encoder .* has 1 token type"),
-        ({"vocab_size": len(tiny_vocabulary()) + 8}, {"train__optimizer": "lamb"}, r"embeds 164 word pieces, .* 156"),
+        (
+            {"vocab_size": len(tiny_vocabulary()) + 8},
+            {"prune": {"embeddings": True}},
+            r"embeds 164 word pieces, .* 156",
+        ),
     ],
 )
 def test_a_student_that_can_not_read_the_rows_is_refused(tmp_path, tiny_reviews, tiny_encoder, shape, changes, told):

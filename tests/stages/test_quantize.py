@@ -23,6 +23,7 @@ from tfpipe.stages import quantize
 from tfpipe.stages.quantize import OVERHEAD
 from tfpipe.tokens.plan import choose_batching
 from tfpipe.tokens.table import TokenTable
+from tfpipe.train import session
 from tfpipe.train.evaluation import Evaluation
 
 POINTS = {f"encoder.layer.{layer}.{part}.input" for layer in (0, 1) for part in (
@@ -59,7 +60,7 @@ def requantized(tiny_run, tmp_path_factory) -> Requantized:
     config, run = tiny_run
     inputs = {name: run / name for name in ("prepare", "train", "prune")}
     result = Requantized(StageDirectory("quantize", tmp_path_factory.mktemp("quantize"), inputs))
-    calibrate, fit = quantize.min_max_ranges, quantize.fit
+    calibrate, fit = quantize.min_max_ranges, session.fit
 
     def keep_ranges(*args):
         result.calibrated = calibrate(*args)
@@ -71,7 +72,7 @@ def requantized(tiny_run, tmp_path_factory) -> Requantized:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "min_max_ranges", keep_ranges)
-        patch.setattr(quantize, "fit", keep_model)
+        patch.setattr(session, "fit", keep_model)
         quantize.run(config, result.stage)
     return result
 

@@ -65,7 +65,7 @@ class Train(Section):
     gradient_accumulation: PositiveInt = Field(
         1, description="micro-batches into which each replica divides its part of a step, to save memory"
     )
-    optimizer: Literal["adamw", "adam", "sgd", "lamb"] = Field("adamw", description="sgd has momentum")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has momentum")
     learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
     schedule: Literal["linear", "cosine", "polynomial", "constant"] = Field(
         "linear", description="how the rate falls from its peak to 0 at the last example; constant: it does not"
@@ -138,7 +138,7 @@ class Train(Section):
         needs = (
             ("row_length", "batching", ("auto", "packed")),
             ("momentum", "optimizer", ("sgd",)),
-            ("weight_decay", "optimizer", ("adamw", "lamb", "sgd")),
+            ("weight_decay", "optimizer", ("adamw", "sgd")),
             ("schedule_power", "schedule", ("polynomial",)),
             ("nonfinite_limit", "nonfinite", ("skip", "rollback")),
         )

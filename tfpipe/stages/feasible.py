@@ -85,11 +85,11 @@ def _checked_student(asked: Student, dense: Architecture, tokenizer: Path, confi
             "word pieces), and can't read the same rows; choose an encoder of the same family, or "
             "distill.student.layers"
         )
-    whole = config.train.optimizer == "lamb" or (config.prune is not None and config.prune.embeddings)
+    whole = config.prune is not None and config.prune.embeddings
     if whole and student.vocab_size != dense.vocab_size:
         raise InputError(
             f"{where}: {source} embeds {student.vocab_size:,} word pieces, {config.encoder.source} "
-            f"{dense.vocab_size:,}; with train.optimizer: lamb or prune.embeddings both must be the same"
+            f"{dense.vocab_size:,}; with prune.embeddings both must be the same"
         )
     return student
 

@@ -15,19 +15,14 @@ from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Prune
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.devices.strategy import choose_precision, choose_strategy, precision
 from tfpipe.encoders.parameters import ENCODER, WORD_EMBEDDINGS, sparsity_of
 from tfpipe.errors import InputError
-from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
-from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
-from tfpipe.model.weights import get_weights, set_weights
+from tfpipe.model.classifier import Classifier, load_classifier
+from tfpipe.model.weights import set_weights
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.tokens.table import TokenTable
-from tfpipe.train.loop import fit
-from tfpipe.train.recipe import recipe_of, training_plan
+from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks
-from tfpipe.train.vocabulary import ActiveVocabulary
 from tfpipe.variants import made_of
 
 # A mask ends within half a percent of its goal; with few heads, one of them is more than that.
@@ -40,32 +35,30 @@ def run(config: Config, stage: StageDirectory) -> None:
     Raises:
       InputError: the share asked for was not reached.
     """
-    settings, prepared = config.prune, stage.inputs["prepare"]
-    training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
+    settings = config.prune
     dense = load_classifier(stage.inputs["train"])
     base = load_classifier(stage.inputs[made_of("prune", stage.inputs)])
-    strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
-    policy = choose_precision(config.train.precision)
-    stage.choices["precision"] = str(policy)
-    recipe = recipe_of(
-        config, "prune", settings, keep="last", precision=policy.value, labels=dense.labels, training=training
+    session = Session(
+        config,
+        stage,
+        settings,
+        keep="last",
+        vocab_size=base.architecture.vocab_size,
+        whole_vocabulary=settings.embeddings,  # their mask ranks the whole table
     )
-    plan, _ = training_plan(config, training, validation)
-    steps = plan.steps(settings.epochs)
-    # LAMB scales by the norm of the whole table; masks over it rank all of it.
-    whole = config.train.optimizer == "lamb" or settings.embeddings
-    active = ActiveVocabulary([training, validation], base.architecture.vocab_size, whole=whole)
-    with precision(policy.value), strategy.scope():
-        architecture = active.architecture(base.architecture.with_dropout(config.train.dropout))
+    stage.choices["precision"] = str(session.policy)
+    steps = session.steps
+    with session.scope():
+        architecture = session.architecture(base.architecture)
         model = build_training_form(architecture, len(dense.labels))
-        set_weights(model, active.taken(base.weights))
+        set_weights(model, session.taken(base.weights))
         ramp_steps = round(settings.ramp_fraction * steps)
         if settings.method == "structured":
             masks = UnitMasks(model, architecture, settings.sparsity, ramp_steps)
         else:
             two_four = settings.method == "two_four"
             masks = WeightMasks(model, settings.sparsity, ramp_steps, two_four=two_four, embeddings=settings.embeddings)
-        objective = taught(model, dense, config, recipe.loss, policy.value, active)
+        objective = taught(model, dense, config, session.recipe.loss, session.policy.value, session.active)
     ramp = f"over {masks.end_step} of {steps} steps"
     what = {
         "magnitude": f"{len(masks.kernels)} kernels to {settings.sparsity:.0%}, {ramp}",
@@ -75,24 +68,14 @@ def run(config: Config, stage: StageDirectory) -> None:
     if settings.without_effect:
         say(f"  no effect with prune.method {settings.method}: {', '.join(settings.without_effect)}")
     say(f"  pruning {what}{'' if objective is None else ', taught by the dense model'}")
-    fitted = fit(
-        model,
-        stage=stage,
-        training=active.renumbered(training),
-        validation=active.renumbered(validation),
-        plan=plan,
-        recipe=recipe,
-        strategy=strategy,
-        hooks=Hooks(masks.on_gradients, masks.update, tracked=masks, objective=objective),
-    )
-    weights = active.put_back(get_weights(model), base.weights, fitted.embedding_decay)
+    fitted = session.fit(model, Hooks(masks.on_gradients, masks.update, tracked=masks, objective=objective))
+    weights = session.weights(model, base.weights, fitted)
     pruned = base.with_weights(weights)
     if settings.method == "structured":
         pruned, stage.choices["removed"] = _without_units(pruned, settings, steps)
     else:
         stage.choices["zeros"] = _checked_zeros(weights, settings, steps)
-    save_classifier(stage.path, pruned, prepared / "tokenizer")
-    write_json(stage.path / "history.json", fitted.history)
+    session.save(pruned, fitted.history)
 
 
 def _checked_zeros(weights: dict[str, np.ndarray], settings: Prune, steps: int) -> float:

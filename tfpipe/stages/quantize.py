@@ -27,18 +27,16 @@ from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Budget, Distill, Quantize
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.devices.strategy import choose_precision, choose_strategy, float32_kept, precision
+from tfpipe.devices.strategy import Choice, choose_precision, float32_kept, precision
 from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_training_form
-from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
+from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.elementwise import announce_compiler
-from tfpipe.model.weights import get_weights, set_weights
+from tfpipe.model.weights import set_weights
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.tokens.table import TokenTable
 from tfpipe.train.evaluation import Evaluation
-from tfpipe.train.loop import fit
-from tfpipe.train.recipe import recipe_of, training_plan
+from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks
 from tfpipe.variants import made_of
 
@@ -48,8 +46,7 @@ OVERHEAD = {"onnx": 500_000, "saved_model": 5_000_000}
 
 def run(config: Config, stage: StageDirectory) -> None:
     """Calibrates, trains with fake quantization, puts the weights on their grid."""
-    settings, prepared = config.quantize, stage.inputs["prepare"]
-    training, validation = TokenTable.open(prepared / "train"), TokenTable.open(prepared / "validation")
+    settings = config.quantize
     base = load_classifier(stage.inputs[made_of("quantize", stage.inputs)])
     dense = load_classifier(stage.inputs["train"])
     idle = [f"quantize.{name}" for name in settings.without_effect]
@@ -57,16 +54,17 @@ def run(config: Config, stage: StageDirectory) -> None:
         idle += ["distill"] if config.distill.student is None else []  # nobody learns
     if idle:
         say(f"  no effect with quantize mode {settings.mode}, calibration {settings.calibration}: {', '.join(idle)}")
-    strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
-    plan, _ = training_plan(config, training, validation)
-    rows = CalibrationRows(training, plan, settings.calibration_rows)
+    float32 = Choice("float32", "fake quantization needs it")
+    session = Session(config, stage, settings, keep="last", vocab_size=None, policy=float32)
+    rows = CalibrationRows(session.training, session.plan, settings.calibration_rows)
     with precision("float32"), float32_kept():  # some hundred rows
-        model = build_training_form(base.architecture.with_dropout(config.train.dropout), len(base.labels))
+        model = build_training_form(session.architecture(base.architecture), len(base.labels))
         set_weights(model, base.weights)
         announce_compiler()
         ranges = _ranges(model, rows, settings)
         if ranges:
-            say(f"  {len(ranges)} activations calibrated on {min(settings.calibration_rows, training.num_rows)} rows")
+            rows_used = min(settings.calibration_rows, session.training.num_rows)
+            say(f"  {len(ranges)} activations calibrated on {rows_used} rows")
         kernels = kernels_by_point(base.weights)
         if settings.float_layers:
             damage = damage_by_layer(model, rows, ranges, base.task)
@@ -77,30 +75,19 @@ def run(config: Config, stage: StageDirectory) -> None:
 
     weights, history = base.weights, []
     if settings.mode == "qat":
-        with precision("float32"), strategy.scope():
-            model = build_training_form(base.architecture.with_dropout(config.train.dropout), len(base.labels))
+        with session.scope():
+            model = build_training_form(session.architecture(base.architecture), len(base.labels))
             embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
             set_weights(model, base.weights | embeddings)
             model = quantization_aware(model, ranges)
             masks = KeptZeros(model)
-        recipe = recipe_of(
-            config, "quantize", settings, keep="last", precision="float32", labels=base.labels, training=training
-        )
-        with strategy.scope():
+        with session.strategy.scope():
             policy = choose_precision(config.train.precision).value
-            objective = taught(model, dense, config, recipe.loss, policy)
-        fitted = fit(
-            model,
-            stage=stage,
-            training=training,
-            validation=validation,
-            plan=plan,
-            recipe=recipe,
-            strategy=strategy,
-            hooks=Hooks(after_update=masks.update, objective=objective),
-        )
+            objective = taught(model, dense, config, session.recipe.loss, policy)
+        fitted = session.fit(model, Hooks(after_update=masks.update, objective=objective))
         # The embeddings of `base`: theirs is a grid of a grid, which is the same but for rounding.
-        weights, history = get_weights(model) | {name: base.weights[name] for name in embeddings}, fitted.history
+        weights, history = session.weights(model, base.weights, fitted), fitted.history
+        weights |= {name: base.weights[name] for name in embeddings}
         ranges = learned_ranges(model)
     names = sorted(name for each in kernels.values() for name in each)
     classifier = quantized(base, weights, ranges, names)
@@ -109,13 +96,12 @@ def run(config: Config, stage: StageDirectory) -> None:
             set_weights(model, classifier.weights)
             probe = Probe(model)
             probe.switch_on(classifier.ranges)
-            result = Evaluation(probe.model, validation, config.task, plan.batching).metrics()
+            result = Evaluation(probe.model, session.validation, session.task, session.plan.batching).metrics()
         say(f"  validation: {'  '.join(f'{name} {value:.4f}' for name, value in result.items())}")
         history.append({"step": 0, "epoch": 0.0, **result})
     scales = sum(name.endswith(".scale") for name in classifier.quantization)
     say(f"  {scales} weights on an 8-bit grid, {len(ranges)} activations with a range")
-    save_classifier(stage.path, classifier, prepared / "tokenizer")
-    write_json(stage.path / "history.json", history)
+    session.save(classifier, history)
 
 
 def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:

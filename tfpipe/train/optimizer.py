@@ -1,4 +1,4 @@
-"""The optimizers: AdamW, Adam, SGD with momentum, LAMB, over the fused update operators of TensorFlow.
+"""The optimizers: AdamW, Adam, SGD with momentum, over the fused update operators of TensorFlow.
 
 Keras's own update each weight in a dozen passes over memory; `ResourceApplyAdam` is one, and takes a quarter of the
 time. The learning rate is given for each step; layer-wise decay and weight decay are settings of each variable, made
@@ -54,7 +54,6 @@ def make_optimizer(
         "adamw": lambda: AdamW(chosen),
         "adam": lambda: AdamW([VariableSettings(each.rate_factor, 0.0) for each in chosen]),
         "sgd": lambda: Momentum(chosen, settings.momentum),
-        "lamb": lambda: Lamb(chosen),
     }[settings.optimizer]()
     optimizer.build(list(variables.values()))
     if loss_scaling:
@@ -188,30 +187,3 @@ class Momentum(_Optimizer):
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle, accum=slots[0].handle, lr=rate, grad=gradient, momentum=self.momentum
         )
-
-
-class Lamb(_Optimizer):
-    """LAMB (You et al., 2020), for large batches: Adam's step, as long as the weight is.
-
-    Biases and layer norms take Adam's step as it is, as in the paper's BERT. No library that TensorFlow 2.20 installs
-    beside has it for tf-keras; the test compares with Keras 3's.
-    """
-
-    slots = ("m", "v")
-    beta_1, beta_2, epsilon = 0.9, 0.999, 1e-6
-
-    def update(self, variable, gradient, slots, rate, weight_decay):
-        """The direction of AdamW, scaled by the ratio of the weight's norm to its own."""
-        m, v = slots
-        step = tf.cast(self.iterations + 1, tf.float32)
-        m.assign(m + (1.0 - self.beta_1) * (gradient - m))
-        v.assign(v + (1.0 - self.beta_2) * (tf.square(gradient) - v))
-        direction = (m / (1.0 - tf.pow(self.beta_1, step))) / (
-            tf.sqrt(v / (1.0 - tf.pow(self.beta_2, step))) + self.epsilon
-        ) + weight_decay * variable
-        ratio = 1.0
-        if len(variable.shape) > 1:
-            weight_norm, direction_norm = tf.norm(variable), tf.norm(direction)
-            usable = tf.logical_and(weight_norm > 0.0, direction_norm > 0.0)
-            ratio = tf.where(usable, weight_norm / tf.maximum(direction_norm, 1e-30), 1.0)
-        variable.assign_sub(rate * ratio * direction)

@@ -4,8 +4,6 @@ A word piece that occurs in no row has no gradient, so its moments stay zero and
 gradient descent need not touch it at every step. In an epoch of short texts most of the vocabulary is like that, and
 its update is a good part of what a step costs beside its tokens. So the model is trained on the pieces that occur, with
 the rows renumbered, and the others are put back at the end, decayed as often as they would have been.
-
-LAMB scales a step by the norm of the whole table: there all of it stays.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def batch_shapes(
             f"train.batching: {plan.batching.kind} has a program for each length of a row ({listed}); check one with "
             "--rows and --row-length, or set train.batching: packed"
         )
-    active = ActiveVocabulary([training, validation], architecture.vocab_size, whole=config.train.optimizer == "lamb")
+    active = ActiveVocabulary([training, validation], architecture.vocab_size)
     shape = BatchShape(
         rows=plan.batching.rows,
         row_length=plan.batching.row_lengths[0],

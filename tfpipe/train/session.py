@@ -1,0 +1,141 @@
+"""A session: what the stages that train share, from the prepared rows to a stored classifier.
+
+    session = Session(config, stage, settings, keep="last", vocab_size=…)               opens rows, devices, recipe
+    with session.scope():
+        model = build_training_form(session.architecture(…), …)                         builds
+    fitted = session.fit(model, hooks)                                                  trains
+    session.save(classifier.with_weights(session.weights(model, …)), fitted.history)    stores
+
+Where a `vocab_size` is given, the model trains on the word pieces that occur: see `vocabulary`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tf_keras
+
+from tfpipe.config.run import Config
+from tfpipe.devices.strategy import Choice, choose_precision, choose_strategy, precision
+from tfpipe.encoders.architecture import Architecture
+from tfpipe.files import write_json
+from tfpipe.model.classifier import Classifier, save_classifier
+from tfpipe.model.weights import get_weights
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.tokens.table import TokenTable
+from tfpipe.train.loop import Fitted, fit
+from tfpipe.train.recipe import Fitting, recipe_of, training_plan
+from tfpipe.train.step import Hooks
+from tfpipe.train.vocabulary import ActiveVocabulary
+
+
+class Session:
+    """The rows, the devices, the plan and the recipe of one stage that trains."""
+
+    def __init__(
+        self,
+        config: Config,
+        stage: StageDirectory,
+        settings: Fitting,
+        *,
+        keep: str,
+        vocab_size: int | None,
+        whole_vocabulary: bool = False,
+        policy: Choice | None = None,
+    ):
+        """Opens what `prepare` made, and chooses strategy, precision and batches.
+
+        Args:
+          config: the configuration, or the stage's view of it.
+          stage: the stage's directory.
+          settings: the section with the stage's epochs and peak learning rate.
+          keep: `best` or `last`, see `Recipe`.
+          vocab_size: word pieces of the encoder; None: rows keep their ids, and the model has the whole table.
+          whole_vocabulary: whether pieces that do not occur are trained too.
+          policy: Keras policy; None: by `train.precision`.
+
+        Raises:
+          InputError: the strategy is not to be had here, or an example does not fit into a row.
+        """
+        self.stage, self.task = stage, config.task
+        prepared = stage.inputs["prepare"]
+        self._tokenizer = prepared / "tokenizer"
+        self.labels = tuple(json.loads((prepared / "labels.json").read_text(encoding="utf-8"))["names"])
+        self.training, self.validation = (TokenTable.open(prepared / split) for split in ("train", "validation"))
+        self._seed, self._dropout, self.max_length = config.seed, config.train.dropout, config.data.max_length
+        self.strategy, self.chosen_strategy = choose_strategy(config.train.strategy, config.train.worker_timeout)
+        self.policy = policy or choose_precision(config.train.precision)
+        self.plan, self.batching = training_plan(config, self.training, self.validation)
+        self.active = None
+        if vocab_size is not None:
+            self.active = ActiveVocabulary([self.training, self.validation], vocab_size, whole=whole_vocabulary)
+        self.recipe = recipe_of(
+            config,
+            stage.name,
+            settings,
+            keep=keep,
+            precision=self.policy.value,
+            labels=self.labels,
+            training=self.training,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs."""
+        return self.recipe.total_steps(self.plan)
+
+    @contextmanager
+    def scope(self, *, seeded: bool = False) -> Iterator[None]:
+        """Makes models in the block under the strategy and the precision of the session.
+
+        Args:
+          seeded: whether weights are made new in it, from the seed of the run.
+        """
+        with precision(self.policy.value), self.strategy.scope():
+            if seeded:
+                tf_keras.utils.set_random_seed(self._seed)
+            yield
+
+    def architecture(self, architecture: Architecture) -> Architecture:
+        """Gives the shape of the model that trains: `train.dropout`, and the word pieces that occur."""
+        dropped = architecture.with_dropout(self._dropout)
+        return dropped if self.active is None else self.active.architecture(dropped)
+
+    def taken(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Gives the weights that fit this shape."""
+        return weights if self.active is None else self.active.taken(weights)
+
+    def fit(self, model: tf_keras.Model, hooks: Hooks | None = None) -> Fitted:
+        """Trains a model in place: see `loop.fit`."""
+        rows = (self.training, self.validation)
+        training, validation = rows if self.active is None else map(self.active.renumbered, rows)
+        return fit(
+            model,
+            stage=self.stage,
+            training=training,
+            validation=validation,
+            plan=self.plan,
+            recipe=self.recipe,
+            strategy=self.strategy,
+            hooks=hooks,
+        )
+
+    def weights(self, model: tf_keras.Model, before: dict[str, np.ndarray], fitted: Fitted) -> dict[str, np.ndarray]:
+        """Gives the trained weights in transformers' naming, with the word pieces that were left out.
+
+        Args:
+          model: trained.
+          before: the weights that it began with, with the whole table.
+          fitted: what `fit` gave.
+        """
+        weights = get_weights(model)
+        return weights if self.active is None else self.active.put_back(weights, before, fitted.embedding_decay)
+
+    def save(self, classifier: Classifier, history: list[dict[str, Any]]) -> None:
+        """Stores the classifier, its tokenizer and `history.json` in the stage's directory."""
+        save_classifier(self.stage.path, classifier, self._tokenizer)
+        write_json(self.stage.path / "history.json", history)
