@@ -190,7 +190,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "_take_note", die)  # at the last step, after the checkpoint of step 3
+        patch.setattr(loop._Fit, "_take_note", die)  # at the last step, after the checkpoint of step 3
         once("killed")
     assert (tmp_path / "killed" / "checkpoints" / "step-3").is_dir()
     # The ramp is over: without its masks, a resumed fit would have none to apply.

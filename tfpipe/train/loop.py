@@ -80,160 +80,208 @@ def fit(
       InputError: the loss or the gradient became NaN or infinite; the rows do not divide.
       Stopped: this process, or another worker, was asked to stop; a checkpoint was made.
     """
-    settings, hooks = recipe.settings, hooks or Hooks()
-    micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
-    check_division(plan, micro_batches, replicas)
-    if isinstance(strategy, tf.distribute.TPUStrategy) and len(plan.batching.row_lengths) > 1:
-        chosen = "auto became bucketed, which" if settings.batching == "auto" else "bucketed"
-        raise InputError(f"train.batching: {chosen} has rows of several lengths, a TPU wants one: use packed or padded")
-    with strategy.scope():
-        variables = trainable_by_name(model)
-        optimizer = make_optimizer(variables, settings, loss_scaling=recipe.precision == "mixed_float16")
-    state = {"model": model, "optimizer": optimizer} | ({} if hooks.tracked is None else {"hooks": hooks.tracked})
-    chief = workers.is_chief(strategy)
-    every = steps_or_seconds(settings.checkpoint_every)
-    landmarks = 2 if settings.nonfinite == "rollback" else 0
-    checkpoints = Checkpoints(
-        stage, state, writes=chief, every=every, keep_last=settings.keep_last, landmarks=landmarks
-    )
+    return _Fit(model, stage, training, validation, plan, recipe, strategy, hooks or Hooks()).run()
 
-    def restored() -> Progress:
-        """What is stored, or the beginning, on every worker."""
-        found = checkpoints.restore() if chief else None
-        progress = Progress(**workers.from_chief(strategy, vars(found or Progress())))
-        workers.synchronize(strategy, checkpoints.variables.values())
+
+class _Fit:
+    """One fit: what it holds, and its steps. Every worker of a training makes the same calls."""
+
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        stage: StageDirectory,
+        training: TokenTable,
+        validation: TokenTable,
+        plan: Plan,
+        recipe: Recipe,
+        strategy: tf.distribute.Strategy,
+        hooks: Hooks,
+    ):
+        """Makes the optimizer, restores what is stored, builds the step: see `fit`."""
+        settings = recipe.settings
+        self._model, self._stage, self._training = model, stage, training
+        self._plan, self._recipe, self._strategy = plan, recipe, strategy
+        self._micro_batches, replicas = settings.gradient_accumulation, strategy.num_replicas_in_sync
+        check_division(plan, self._micro_batches, replicas)
+        _check_tpu(strategy, plan, recipe)
+        with strategy.scope():
+            self._variables = trainable_by_name(model)
+            self._optimizer = make_optimizer(
+                self._variables, settings, loss_scaling=recipe.precision == "mixed_float16"
+            )
+        state = {"model": model, "optimizer": self._optimizer}
+        self._chief = workers.is_chief(strategy)
+        self._checkpoints = Checkpoints(
+            stage,
+            state | ({} if hooks.tracked is None else {"hooks": hooks.tracked}),
+            writes=self._chief,
+            every=steps_or_seconds(settings.checkpoint_every),
+            keep_last=settings.keep_last,
+            landmarks=2 if settings.nonfinite == "rollback" else 0,
+        )
+        self._progress = self._restored()
+        self._total_steps = recipe.total_steps(plan)
+        if self._progress.step:
+            say(f"  continuing {recipe.description} after step {self._progress.step} of {self._total_steps}")
+        replica_step = make_replica_step(
+            model,
+            self._optimizer,
+            replicas=replicas,
+            loss=recipe.loss,
+            seed=recipe.seed,
+            micro_batches=self._micro_batches,
+            clip_global_norm=settings.clip_global_norm,
+            hooks=hooks,
+            guarded=settings.nonfinite != "stop",
+            compiled=choose_xla(settings.xla).value == "on",
+        )
+        self._train_steps = make_train_step(strategy, replica_step)
+        self._feed = self._feed_from(self._progress.step)
+        announce_compiler()
+        # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
+        micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (self._micro_batches * replicas)))
+        self._evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy)
+        self._nonfinite = NonFinite(
+            model, training, plan, recipe, strategy, micro_batch, self._checkpoints, self._restored
+        )
+        self._rate, self._logged_every = _Rate(), -(-self._total_steps // LOGGED_STEPS)
+
+    def run(self) -> Fitted:
+        """Trains to the end, or until it is asked to stop."""
+        logs = str(self._stage.logs)
+        writer = tf.summary.create_file_writer(logs) if self._chief else tf.summary.create_noop_writer()
+        with (
+            stop_requests() as self._requests,
+            progress_bar(self._recipe.description, self._total_steps, self._progress.step) as self._bar,
+            writer.as_default(),
+            self._checkpoints,
+        ):
+            self._checkpoints.save(self._progress)
+            while True:
+                if self._asked_to_stop():
+                    self._stop()
+                if self._is_due() and not self._evaluate():  # nothing is stored before it: weights may be spoilt
+                    continue
+                if self._progress.step == self._total_steps or self._recipe.stops_early(self._progress.history):
+                    break
+                self._advance()
+        return self._result()
+
+    def _restored(self) -> Progress:
+        """Gives the variables what is stored, or leaves them at the beginning, on every worker."""
+        found = self._checkpoints.restore() if self._chief else None
+        progress = Progress(**workers.from_chief(self._strategy, vars(found or Progress())))
+        workers.synchronize(self._strategy, self._checkpoints.variables.values())
         return progress
 
-    progress = restored()
-    total_steps = recipe.total_steps(plan)
-    if progress.step:
-        say(f"  continuing {recipe.description} after step {progress.step} of {total_steps}")
-    replica_step = make_replica_step(
-        model,
-        optimizer,
-        replicas=replicas,
-        loss=recipe.loss,
-        seed=recipe.seed,
-        micro_batches=micro_batches,
-        clip_global_norm=settings.clip_global_norm,
-        hooks=hooks,
-        guarded=settings.nonfinite != "stop",
-        compiled=choose_xla(settings.xla).value == "on",
-    )
-    train_steps = make_train_step(strategy, replica_step)
-
-    def feed_from(first: int) -> Feed:
+    def _feed_from(self, first: int) -> Feed:
         def own_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             share = Share.of_worker(context)
-            return batches(training, plan, first, total_steps, share=share, micro_batches=micro_batches)
+            return batches(
+                self._training, self._plan, first, self._total_steps, share=share, micro_batches=self._micro_batches
+            )
 
-        return Feed(strategy, own_batches, from_here=tpu.has_other_hosts(strategy))
+        return Feed(self._strategy, own_batches, from_here=tpu.has_other_hosts(self._strategy))
 
-    feed = feed_from(progress.step)
-    announce_compiler()
-    # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
-    micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (micro_batches * replicas)))
-    evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy)
-    nonfinite = NonFinite(model, training, plan, recipe, strategy, micro_batch, checkpoints, restored)
-    writer = tf.summary.create_file_writer(str(stage.logs)) if chief else tf.summary.create_noop_writer()
+    def _asked_to_stop(self) -> bool:
+        return workers.any_worker(self._strategy, self._requests.reason is not None)
 
-    rate, logged_every = _Rate(), -(-total_steps // LOGGED_STEPS)
-    with (
-        stop_requests() as requests,
-        progress_bar(recipe.description, total_steps, progress.step) as bar,
-        writer.as_default(),
-        checkpoints,
-    ):
+    def _stop(self) -> None:
+        # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
+        self._checkpoints.save(self._progress)
+        self._checkpoints.wait()
+        raise Stopped(self._requests.reason or StopReason(143, "another worker"), self._progress.step)
 
-        def asked_to_stop() -> bool:
-            return workers.any_worker(strategy, requests.reason is not None)
+    def _go_back(self, stored: Progress) -> None:
+        self._bar.back_to(stored.step)
+        self._progress, self._feed = stored, self._feed_from(stored.step)
 
-        def back_to(stored: Progress) -> tuple[Progress, Feed]:
-            bar.back_to(stored.step)
-            return stored, feed_from(stored.step)
+    def _is_due(self) -> bool:
+        """Tells whether an evaluation comes after the steps so far, and has not been done."""
+        done = self._progress.history[-1]["step"] if self._progress.history else 0
+        return done < self._progress.step and self._recipe.is_evaluated(self._plan, self._progress.step)
 
-        checkpoints.save(progress)
-        while True:
-            if asked_to_stop():
-                # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
-                checkpoints.save(progress)
-                checkpoints.wait()
-                raise Stopped(requests.reason or StopReason(143, "another worker"), progress.step)
-            if _is_due(progress, plan, recipe):  # nothing is stored before it: it may find the weights spoilt
-                result = evaluation.metrics(asked_to_stop)
-                if result is None:
-                    continue
-                if not np.isfinite(result["loss"]):
-                    progress, feed = back_to(nonfinite.evaluation_failed(result["loss"], progress))
-                    continue
-                _take_note(result, progress, plan, recipe, checkpoints)
-                checkpoints.save(progress)
-            if progress.step == total_steps or recipe.stops_early(progress.history):
-                break
-            first, count = progress.step, recipe.steps_at_once(plan, progress.step)
-            rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in range(first, first + count)]
-            rate.begins()
-            start = tf.constant(np.int64(first))  # of each of Python's numbers, TensorFlow would keep a tensor for ever
-            losses, norms = train_steps(feed.next(count), start, tf.constant(rates, tf.float32))
-            losses, norms = losses.numpy(), norms.numpy()
-            progress.step += count
-            rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
-            after = progress
-            for step, loss, norm, each in zip(range(first, progress.step), losses, norms, rates, strict=True):
-                problem = _not_finite(loss, norm, optimizer)
-                if problem is None:
-                    nonfinite.well(loss)
-                elif (after := nonfinite.step_failed(problem, step, progress)) is not progress:
-                    break
-                if step % logged_every == 0 or step + 1 == total_steps:
-                    tf.summary.scalar("loss", loss, step + 1)
-                    tf.summary.scalar("gradient_norm", norm, step + 1)
-                    tf.summary.scalar("learning_rate", each, step + 1)
-            if after is not progress:
-                progress, feed = back_to(after)
-                continue
-            bar.advance(count, note=f"loss {losses[-1]:.3f}  {rate.recent:.0f} examples/s")
-            if checkpoints.is_due(first, progress.step) and not recipe.is_evaluated(plan, progress.step):
-                checkpoints.save(progress)
-    stage.choices["steps"] = progress.step
-    for name in ("left_out", "slowed"):
-        if getattr(progress, name):
-            stage.choices[f"steps_{name}"] = getattr(progress, name)
-            stage.choices["nonfinite"] = settings.nonfinite  # under another one, there would be another result
-    if rate.overall:
-        stage.choices["examples_per_second"] = round(rate.overall, 1)
-    if progress.step < total_steps:
-        say(f"  stopped after step {progress.step} of {total_steps}: {settings.metric} no longer improved")
-    step = progress.step
-    if recipe.keep == "best":
-        checkpoints.load_best(progress)
-        workers.synchronize(strategy, model.variables)
-        step = progress.best_step
-    updates = [n for n in range(step) if n not in progress.left_out]
-    rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in updates]
-    decay = decay_without_gradient(optimizer, variables.get(WORD_EMBEDDINGS), rates)
-    return Fitted(progress.history, decay)
+    def _evaluate(self) -> bool:
+        """Evaluates and takes note; False where it was asked to stop meanwhile, or went back."""
+        result = self._evaluation.metrics(self._asked_to_stop)
+        if result is None:
+            return False
+        if not np.isfinite(result["loss"]):
+            self._go_back(self._nonfinite.evaluation_failed(result["loss"], self._progress))
+            return False
+        self._take_note(result)
+        self._checkpoints.save(self._progress)
+        return True
+
+    def _take_note(self, result: dict[str, float]) -> None:
+        """Says, logs and remembers an evaluation, and keeps the weights if they are the best so far."""
+        progress = self._progress
+        epoch = round(progress.step / self._plan.steps_per_epoch, 3)
+        progress.history.append({"step": progress.step, "epoch": epoch, **result})
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+        say(f"  validation after epoch {epoch:g}: {shown}")
+        for name, value in result.items():
+            tf.summary.scalar(f"validation/{name}", value, progress.step)
+        if self._recipe.keep == "best":
+            metric = self._recipe.settings.metric
+            if metrics.is_better(metric, result[metric], progress.best):
+                progress.best, progress.best_step = result[metric], progress.step
+                self._checkpoints.save_best(progress.step)
+
+    def _advance(self) -> None:
+        """Makes one step, or `steps_per_execution` of them."""
+        progress, plan, recipe = self._progress, self._plan, self._recipe
+        first, count = progress.step, recipe.steps_at_once(plan, progress.step)
+        rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in range(first, first + count)]
+        self._rate.begins()
+        start = tf.constant(np.int64(first))  # of each of Python's numbers, TensorFlow would keep a tensor for ever
+        losses, norms = self._train_steps(self._feed.next(count), start, tf.constant(rates, tf.float32))
+        losses, norms = losses.numpy(), norms.numpy()
+        progress.step += count
+        self._rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
+        for step, loss, norm, rate in zip(range(first, progress.step), losses, norms, rates, strict=True):
+            problem = _not_finite(loss, norm, self._optimizer)
+            if problem is None:
+                self._nonfinite.well(loss)
+            elif (after := self._nonfinite.step_failed(problem, step, progress)) is not progress:
+                self._go_back(after)
+                return
+            if step % self._logged_every == 0 or step + 1 == self._total_steps:
+                tf.summary.scalar("loss", loss, step + 1)
+                tf.summary.scalar("gradient_norm", norm, step + 1)
+                tf.summary.scalar("learning_rate", rate, step + 1)
+        self._bar.advance(count, note=f"loss {losses[-1]:.3f}  {self._rate.recent:.0f} examples/s")
+        if self._checkpoints.is_due(first, progress.step) and not recipe.is_evaluated(plan, progress.step):
+            self._checkpoints.save(progress)
+
+    def _result(self) -> Fitted:
+        """Takes the weights that are kept, and notes what was done."""
+        progress, recipe, notes = self._progress, self._recipe, self._stage.notes
+        notes["steps"] = progress.step
+        for name in ("left_out", "slowed"):
+            if getattr(progress, name):
+                notes[f"steps_{name}"] = getattr(progress, name)
+                notes["nonfinite"] = recipe.settings.nonfinite  # under another one, there would be another result
+        if self._rate.overall:
+            notes["examples_per_second"] = round(self._rate.overall, 1)
+        if progress.step < self._total_steps:
+            metric = recipe.settings.metric
+            say(f"  stopped after step {progress.step} of {self._total_steps}: {metric} no longer improved")
+        step = progress.step
+        if recipe.keep == "best":
+            self._checkpoints.load_best(progress)
+            workers.synchronize(self._strategy, self._model.variables)
+            step = progress.best_step
+        updates = [n for n in range(step) if n not in progress.left_out]
+        rates = [recipe.rate(self._plan, n, progress.history, progress.slowed) for n in updates]
+        decay = decay_without_gradient(self._optimizer, self._variables.get(WORD_EMBEDDINGS), rates)
+        return Fitted(progress.history, decay)
 
 
-def _is_due(progress: Progress, plan: Plan, recipe: Recipe) -> bool:
-    """Whether an evaluation comes after the steps so far, and has not been done."""
-    done = progress.history[-1]["step"] if progress.history else 0
-    return done < progress.step and recipe.is_evaluated(plan, progress.step)
-
-
-def _take_note(result: dict[str, float], progress: Progress, plan: Plan, recipe: Recipe, checkpoints) -> None:
-    """Of an evaluation: it is said, logged and remembered, and the weights kept if they are the best so far."""
-    epoch = round(progress.step / plan.steps_per_epoch, 3)
-    progress.history.append({"step": progress.step, "epoch": epoch, **result})
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-    say(f"  validation after epoch {epoch:g}: {shown}")
-    for name, value in result.items():
-        tf.summary.scalar(f"validation/{name}", value, progress.step)
-    if recipe.keep == "best":
-        metric = recipe.settings.metric
-        if metrics.is_better(metric, result[metric], progress.best):
-            progress.best, progress.best_step = result[metric], progress.step
-            checkpoints.save_best(progress.step)
+def _check_tpu(strategy: tf.distribute.Strategy, plan: Plan, recipe: Recipe) -> None:
+    if isinstance(strategy, tf.distribute.TPUStrategy) and len(plan.batching.row_lengths) > 1:
+        chosen = "auto became bucketed, which" if recipe.settings.batching == "auto" else "bucketed"
+        raise InputError(f"train.batching: {chosen} has rows of several lengths, a TPU wants one: use packed or padded")
 
 
 def _not_finite(loss: float, norm: float, optimizer: tf_keras.optimizers.Optimizer) -> str | None:
