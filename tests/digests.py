@@ -4,8 +4,8 @@
     tfpipe run configs/quickstart.yaml --run-dir after      # with the other, on the same machine
     diff <(python tests/digests.py before) <(python tests/digests.py after)
 
-A change of structure changes none of them. `verify`, `publish` and `report` hold measured latencies: of these, the answers
-alone count. Reads the records as JSON, so that it serves every build.
+A change of structure changes none of them. `verify`, `publish` and `report` hold measured latencies: of these, only the
+answers count. Reads the records as JSON, so that it serves every build.
 """
 
 import json

@@ -15,6 +15,7 @@ from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.errors import Stopped, StopReason
 from tfpipe.rundir.directory import RunDirectory
+from tfpipe.stages import table
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,10 @@ def test_bad_data_ends_in_one_line(tfpipe_command, tiny_file, tmp_path, content,
         (["--set", "train.epochs"], "--set train.epochs: expected a.b=VALUE"),
         (["--set", "encoder.source=nowhere"], "nowhere"),
         (["--set", "data.max_length=65"], "data.max_length is 65"),
-        (["--until", "publish"], "publish: this run has no such stage; its stages are prepare, train, prune"),
-        (["--redo", "publish"], "publish: this run has no such stage"),
+        (["--until", "serve"], "serve: this run has no such stage; its stages are prepare, train, prune"),
+        (["--redo", "serve"], "serve: this run has no such stage"),
         (["--set", "prune=null", "--until", "prune"], "prune: this run has no such stage"),
-        (["--until", "distill"], "verify, report; for distill, set distill.student.layers, such as [1, 3, 5]"),
+        (["--until", "distill"], "publish, report; for distill, set distill.student.layers, such as [1, 3, 5]"),
         (["--run-dir", "tiny.yaml"], "run directory tiny.yaml: can't be written (File exists)"),
         (["--run-dir", "tiny.yaml/run"], "run directory tiny.yaml/run: can't be written (Not a directory)"),
         (["--run-dir", "/proc/run"], "run directory /proc/run: can't be written"),
@@ -106,7 +107,7 @@ def test_a_failed_gate_is_exit_code_1(tfpipe_command, tiny_file, copied_run):
 
 def test_a_run_that_holds_is_exit_code_0(tfpipe_command, tiny_file, copied_run):
     code, out, error = tfpipe_command("run", tiny_file, "--run-dir", copied_run[1].path)
-    assert code == 0 and out == "" and error.count("up to date") == 7
+    assert code == 0 and out == "" and error.count("up to date") == 8
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -192,32 +193,56 @@ def test_predict_from_what_is_no_model(tfpipe_command, tiny_encoder):
         assert "neither a run nor a SavedModel" in last_line(tfpipe_command("predict", path, "good"))
 
 
-def test_verify_replays_golden_requests(tfpipe_command, tiny_run):
-    code, out, _ = tfpipe_command("verify", "--golden", tiny_run[1] / "serving" / "dense" / "1")
-    assert code == 0 and "serving_default" in out and "answers as recorded" in out
+def test_replay_answers_as_recorded(tfpipe_command, tiny_run):
+    version = tiny_run[1] / "serving" / "dense" / "1"
+    code, out, error = tfpipe_command("replay", version)
+    assert code == 0 and "serving_default" in out and "answers as recorded" in out and "warning" not in error
+    code, again, error = tfpipe_command("verify", "--golden", version)
+    assert code == 0 and again == out and "use `tfpipe replay DIR`" in error
+    assert re.search(r"neither saved_model\.pb nor model\.onnx there", last_line(tfpipe_command("replay", ".")))
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], r"give either CONFIG, to verify a run, or --golden DIR"),
-        (["tiny.yaml", "--golden", "."], r"give either CONFIG"),
-        (["--golden", ".", "--set", "verify.rows=5"], "takes no other option"),
-        (["--golden", ".", "--run-dir", "x"], "takes no other option"),
-        (["--golden", "."], r"neither saved_model\.pb nor model\.onnx there"),
+        ([], r"give CONFIG, .* `tfpipe replay DIR`"),
+        (["tiny.yaml", "--golden", "."], r"verify --golden DIR takes --allow-operator alone"),
+        (["--golden", ".", "--set", "verify.rows=5"], "takes --allow-operator alone"),
+        (["tiny.yaml", "--allow-operator", "PyFunc"], r"give CONFIG, .* `tfpipe replay DIR`"),
     ],
 )
-def test_verify_takes_a_run_or_a_golden_file(tfpipe_command, tiny_file, arguments, said):
+def test_verify_takes_a_run(tfpipe_command, arguments, said):
     assert re.search(said, last_line(tfpipe_command("verify", *arguments)))
 
 
-def test_the_serving_version_is_a_setting_with_an_option_of_its_own(tfpipe_command, tiny_file, copied_run):
+def test_another_serving_version_exports_again(tfpipe_command, tiny_file, copied_run):
     _, run = copied_run
-    command = ("export", tiny_file, "--run-dir", run.path)
-    said = last_line(tfpipe_command(*command, "--serving-version", "2.18.0"))
+    command = ("export", tiny_file, "--run-dir", run.path, "--set")
+    said = last_line(tfpipe_command(*command, "export.serving_version=2.18.0"))
     assert "export.serving_version" in said and "2.19.1" in said and "2.20.0" in said
-    code, _, error = tfpipe_command(*command, "--serving-version", "2.19.1")
+    code, _, error = tfpipe_command(*command, "export.serving_version=2.19.1")
     assert code == 0 and 'export.serving_version: "2.20.0" -> "2.19.1"' in error and "TF Serving 2.19.1" in error
+
+
+def test_status_tells_what_would_be_done_and_changes_nothing(tfpipe_command, tiny_file, copied_run):
+    _, run = copied_run
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    command = ("status", tiny_file, "--run-dir", run.path)
+    code, out, error = tfpipe_command(*command)
+    assert (code, error) == (0, "") and out.count("up to date") == 8 and re.search(r"train +\d+ s", out)
+    code, out, _ = tfpipe_command(*command, "--json", "--set", "quantize.epochs=0.25")
+    found = {each["stage"]: each["reason"] for each in json.loads(out)}
+    assert code == 0 and [name for name, reason in found.items() if reason is None] == ["prepare", "train", "prune"]
+    assert re.fullmatch(r"quantize\.epochs: [\d.]+ -> 0\.25", found["quantize"])
+    assert found["export"] == "quantize would be done before it"
+    code, out, _ = tfpipe_command(
+        "run", tiny_file, "--run-dir", run.path, "--dry-run", "--redo", "prune", "--until", "export"
+    )
+    assert code == 0 and "asked for by --redo" in out and "verify" not in out and "up to date" in out
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+    code, out, _ = tfpipe_command("status", tiny_file, "--run-dir", run.path.parent / "new", "--json")
+    assert {(each["reason"], each["seconds"]) for each in json.loads(out)} == {("not done yet", None)}
+    assert not (run.path.parent / "new").exists()
 
 
 def test_config_show_prints_what_can_be_loaded(tfpipe_command, tiny_file, tmp_path):
@@ -239,7 +264,7 @@ def test_config_schema_is_json_with_descriptions(tfpipe_command):
 def test_every_command_has_a_summary(tfpipe_command):
     code, out, _ = tfpipe_command("--help")
     assert code == 0
-    for name in ("run", "prepare", "train", "prune", "quantize", "export", "verify", "report", "predict", "doctor"):
+    for name in ("run", *(stage.name for stage in table.STAGES), "status", "predict", "replay", "sweep", "doctor"):
         assert re.search(rf"^ +{name} +\w+", out, re.MULTILINE), name
     assert tfpipe_command("--version") == (0, f"tfpipe {tfpipe.__version__}\n", "")
 

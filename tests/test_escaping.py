@@ -16,6 +16,7 @@ from tfpipe.config.file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
 from tfpipe.export import serving
 from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.fingerprint import sealed
 from tfpipe.stages import report
 from tfpipe.tools.pareto import markdown_table, plot
 
@@ -71,7 +72,7 @@ def test_a_terminal_gets_no_commands():
 def test_the_model_card_of_evil_labels(tiny_run, tmp_path):
     config, directory = tiny_run
     inputs = {}
-    for stage in ("prepare", "train", "prune", "quantize", "export", "verify"):
+    for stage in ("prepare", "train", "prune", "quantize", "export", "verify", "publish"):
         inputs[stage] = tmp_path / stage
         inputs[stage].mkdir()
         for file in (directory / stage).glob("*.json"):
@@ -82,7 +83,7 @@ def test_the_model_card_of_evil_labels(tiny_run, tmp_path):
     (inputs["prepare"] / "statistics.json").write_text(json.dumps(statistics | {"source": EVIL}))
     record = json.loads((inputs["verify"] / "stage.json").read_text())
     record |= {"machine": EVIL, "versions": {EVIL: EVIL}}
-    (inputs["verify"] / "stage.json").write_text(json.dumps(record))
+    (inputs["verify"] / "stage.json").write_text(json.dumps(sealed(record)))
     tree = config.model_dump(mode="json", exclude_defaults=True)
     tree["data"]["label_names"] = {"0": EVIL, "1": "```\n\n<script>"}
     (tmp_path / "report").mkdir()

@@ -89,7 +89,7 @@ def test_asked_to_stop(request, tfpipe_command, tiny_file, tiny_run, prepared, f
     assert found == code and error.splitlines()[-1].startswith(f"tfpipe: stopped by {who} after step ")
     assert "Traceback" not in error and prepared.record("train") is None
     found, _, error = tfpipe_command(*command)
-    assert found == 0 and "[1/7] prepare: up to date" in error and "continuing train after step " in error
+    assert found == 0 and "[1/8] prepare: up to date" in error and "continuing train after step " in error
     assert_as_undisturbed(prepared, tiny_run)
     fault(f"asked to stop: {who}", "a checkpoint, then the end; given again, the same bytes", code)
 
@@ -131,7 +131,7 @@ def test_no_room(request, tfpipe_command, tiny_file, tiny_run, fault, room, said
     assert run.record("prepare") is not None and run.record("train") is None
     make_room()
     code, _, error = tfpipe_command(*command)
-    assert code == 0 and "[1/7] prepare: up to date" in error
+    assert code == 0 and "[1/8] prepare: up to date" in error
     expected = sha256_of_file(tiny_run[1] / "train" / "model.safetensors")
     assert sha256_of_file(run.path / "train" / "model.safetensors") == expected
     fault(f"a full disk: {said}", "one line; after room was made, the same bytes", 2)
@@ -228,7 +228,7 @@ def test_a_flipped_byte_in_a_published_model(tfpipe_command, copied_run, fault, 
     _, run = copied_run
     flip(run.path / "serving" / "dense" / "1" / file)
     message = last_line(tfpipe_command("predict", run.path, "so good"))
-    assert "its content is not what was published; publish it again with --redo verify" in message
+    assert "its content is not what was published; publish it again with --redo publish" in message
     fault(f"a flipped byte in a published model: {file}", "one line", 2)
 
 
@@ -236,7 +236,7 @@ def test_a_clock_that_jumps_back(tfpipe_command, tiny_file, tiny_run, prepared, 
     real, started = time.time, time.time()
     with at_a_checkpoint(lambda: monkeypatch.setattr(time, "time", lambda: 2 * started - real() - 86400.0)):
         code, _, _ = tfpipe_command("train", tiny_file, "--run-dir", prepared.path)
-    assert code == 0 and time.time() < started - 86000.0 and prepared.record("train")["seconds"] > 0.0
+    assert code == 0 and time.time() < started - 86000.0 and prepared.record("train").seconds > 0.0
     assert_as_undisturbed(prepared, tiny_run)
     assert "train: up to date" in tfpipe_command("train", tiny_file, "--run-dir", prepared.path)[2]
     fault("a clock that jumps back by a day", "not noticed: the same bytes", code)

@@ -40,13 +40,9 @@ def test_what_stays_inside_is_taken(tmp_path):
 
 
 EMPTY = {
-    "fingerprint": "f",
-    "output": "o",
-    "settings": {},
-    "files": {},
-    "inputs": {},
-    "choices": {},
-    "files_written": {},
+    **dict.fromkeys(("stage", "fingerprint", "output", "finished", "machine"), "x"),
+    **{part: {} for part in ("settings", "files", "inputs", "code", "versions", "notes", "published", "files_written")},
+    "seconds": 1.0,
 }
 
 
@@ -55,7 +51,7 @@ EMPTY = {
     [
         {"files_written": {"../../victim": {"sha256": "00", "size_bytes": 1}}},
         {"files_written": {"/etc/passwd": {"sha256": "00", "size_bytes": 1}}},
-        {"files_written": {}, "choices": {"published": {"../../victim": "00"}}},
+        {"published": {"../../victim": {"sha256": "00", "size_bytes": 1}}},
     ],
 )
 def test_a_record_names_files_of_its_stage(tmp_path, record):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tfpipe
-from tfpipe.stages import table
+from tfpipe.stages import SUMMARIES, table
 
 PACKAGE = Path(tfpipe.__file__).parent
 
@@ -89,6 +89,7 @@ def test_imports_point_to_lower_layers():
 
 def test_a_stage_imports_no_stage():
     known = modules()
+    assert list(SUMMARIES) == [stage.name for stage in table.STAGES]
     stages = {f"stages.{stage.name}" for stage in table.STAGES}
     assert stages <= known.keys()
     assert [name for name in (*stages, "stages.table") if imported_by(name, known) & stages] == []

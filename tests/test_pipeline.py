@@ -3,6 +3,8 @@ import json
 import os
 import re
 import shutil
+import sys
+import types
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -27,7 +29,7 @@ from tfpipe.stages import table
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tools import replay
 
-NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "report"]
+NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "publish", "report"]
 CHANGED_BY_EVERY_RUN = {"config.yaml", ".lock"}
 
 
@@ -44,7 +46,7 @@ def changed(config, **changes):
 
 
 def reasons(config, run):
-    """Stage -> why it would be done now, given what the stages before it hold; the stages that hold are left out."""
+    """Stage -> why it would be done, were the stages before it as they are; the stages that hold are left out."""
     stages, found = table.stages_of(config), {}
     names = [stage.name for stage in stages]
     for stage in stages:
@@ -78,7 +80,7 @@ def test_a_whole_run_commits_every_stage_and_publishes_every_variant(tiny_run):
     config, directory = tiny_run
     run = RunDirectory(directory)
     assert [stage.name for stage in table.stages_of(config)] == NAMES
-    assert all(run.record(name)["stage"] == name for name in NAMES)
+    assert all(run.record(name).stage == name for name in NAMES)
     for variant in ("dense", "pruned", "int8"):
         assert (directory / "export" / variant / "model.onnx").is_file()
         versions = directory / "serving" / variant
@@ -95,7 +97,7 @@ def test_a_second_run_does_nothing(copied_run, capsys):
     before = times(run.path)
     pipeline.run(config, run)
     printed = capsys.readouterr()
-    assert printed.err.splitlines() == [f"[{n}/7] {name}: up to date" for n, name in enumerate(NAMES, start=1)]
+    assert printed.err.splitlines() == [f"[{n}/8] {name}: up to date" for n, name in enumerate(NAMES, start=1)]
     assert times(run.path) == before and printed.out == ""
 
 
@@ -104,7 +106,7 @@ def test_a_setting_of_the_report_redoes_the_report_alone(copied_run, capsys):
     before = times(run.path)
     pipeline.run(changed(config, train__checkpoint_every=8), run)
     printed = capsys.readouterr().err
-    assert "[7/7] report: train.checkpoint_every: 7 -> 8" in printed and redone(printed) == ["report"]
+    assert "[8/8] report: train.checkpoint_every: 7 -> 8" in printed and redone(printed) == ["report"]
     touched = {name for name, when in times(run.path).items() if before.get(name) != when}
     assert {name.split("/")[0] for name in touched} == {"report"}
 
@@ -114,7 +116,7 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
     before = times(run.path)
     pipeline.run(changed(config, verify__small_batch_rows=8), run)
     printed = capsys.readouterr().err
-    assert redone(printed) == ["verify", "report"] and "verify.small_batch_rows: 16 -> 8" in printed
+    assert redone(printed) == ["verify", "publish", "report"] and "verify.small_batch_rows: 16 -> 8" in printed
     for variant in config.variants:
         assert sorted(os.listdir(run.path / "serving" / variant)) == ["1"]
     after = times(run.path)
@@ -125,9 +127,9 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
-        ("name", "other", {"verify"}),  # the names under which TF Serving knows the models
-        ("export__serving_version", "2.19.1", {"export", "verify"}),
-        ("seed", 1, {"prepare", "train", "prune", "quantize", "verify"}),
+        ("name", "other", {"publish"}),  # the names under which TF Serving knows the models
+        ("export__serving_version", "2.19.1", {"export", "publish"}),
+        ("seed", 1, {"prepare", "train", "prune", "quantize", "verify", "publish"}),
         ("data__max_length", 16, {"prepare", "train", "prune", "quantize"}),
         ("data__label_names", {"1": "positive", "0": "negative"}, {"prepare"}),  # the order of the outputs
         ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
@@ -192,7 +194,7 @@ def recorded_with(run, name, **changes):
 
 def test_a_stage_that_was_made_by_other_libraries_holds_with_a_warning(copied_run, tmp_path, capsys):
     config, run = copied_run
-    here = run.record("train")["versions"]
+    here = run.record("train").versions
     recorded_with(run, "prepare", versions=here | {"nltk": "1.0", "scikit-learn": "1.0"})  # not asked for
     recorded_with(run, "train", versions=here | {"tensorflow": "2.19.0", "onnxruntime": "1.0"})
     recorded_with(run, "export", versions=here | {"tf2onnx": "1.16.1", "onnx": "1.10.0", "rensa": "0.1"})
@@ -206,10 +208,10 @@ def test_a_stage_that_was_made_by_other_libraries_holds_with_a_warning(copied_ru
     pipeline.run(config, run)
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if line.startswith("warning")] == warnings
-    assert len(said) == 9 and said[said.index(warnings[0]) - 1] == "[2/7] train: up to date"
+    assert len(said) == 10 and said[said.index(warnings[0]) - 1] == "[2/8] train: up to date"
     taking = RunDirectory(tmp_path / "taking")
     pipeline.run(config, taking, until="train", others=[run])
-    assert capsys.readouterr().err.splitlines()[1:] == [f"[2/7] train: as in {run.path}", warnings[0]]
+    assert capsys.readouterr().err.splitlines()[1:] == [f"[2/8] train: as in {run.path}", warnings[0]]
 
 
 def test_a_stage_that_works_in_another_way_now_is_done_again(copied_run, monkeypatch):
@@ -219,6 +221,25 @@ def test_a_stage_that_works_in_another_way_now_is_done_again(copied_run, monkeyp
     assert reasons(config, run) == {"train": "tfpipe changed how it works (1 -> 2)"}
     monkeypatch.setattr(pipeline, "RELEASE", "0.2")
     assert reasons(config, run) == dict.fromkeys(NAMES, "tfpipe 0.1 -> 0.2")
+
+
+def test_a_new_stage_is_one_row_of_the_table(copied_run, monkeypatch, capsys):
+    """The run does it, the status tells of it, and its settings redo it; no other module knows."""
+    config, run = copied_run
+    module = types.ModuleType("a_stage_of_a_test")
+    module.run = lambda config, stage: (stage.path / "seed").write_text(f"{config.seed} {sorted(stage.inputs)}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    newcomer = table.Stage("count", module.__name__, ("seed",), inputs=("prepare",))
+    monkeypatch.setattr(table, "STAGES", (*table.STAGES[:2], newcomer, *table.STAGES[2:]))
+    assert [each.stage for each in pipeline.status(config, run) if each.reason] == ["count"]
+    pipeline.run(config, run)
+    assert redone(capsys.readouterr().err) == ["count"]
+    assert (run.path / "count" / "seed").read_text() == "0 ['prepare']" and run.record("count").settings == {"seed": 0}
+    again = {each.stage: each.reason for each in pipeline.status(changed(config, seed=1), run)}
+    assert again["count"] == "prepare would be done before it"
+    module.run = lambda config, stage: config.task
+    with pytest.raises(RuntimeError, match=r"Config\.task is read by a stage that does not declare it"):
+        pipeline.run(config, run, redo="count")
 
 
 def test_every_library_that_decides_an_output_is_recorded(tiny_run):
@@ -234,7 +255,7 @@ def test_a_training_that_was_helped_holds_under_the_same_help_alone(copied_run, 
     skipping = changed(config, train__nonfinite="skip")
     assert reasons(skipping, run).keys() == {"report"}
     record = run.record("train")
-    recorded_with(run, "train", choices=record["choices"] | {"steps_left_out": [3], "nonfinite": "skip"})
+    recorded_with(run, "train", notes=record.notes | {"steps_left_out": [3], "nonfinite": "skip"})
     assert "train" not in reasons(skipping, run)
     said = "train.nonfinite: skip -> stop, and a loss or gradient was not finite"
     assert reasons(config, run)["train"] == said
@@ -278,7 +299,7 @@ def test_variants_that_are_off_are_neither_read_nor_published(copied_run, capsys
     config, run = copied_run
     pipeline.run(changed(config, prune=None, quantize=None), run)
     printed = capsys.readouterr()
-    assert redone(printed.err) == ["export", "verify", "report"] and "[5/5] report" in printed.err
+    assert redone(printed.err) == ["export", "verify", "publish", "report"] and "[6/6] report" in printed.err
     assert {row["variant"] for row in read_json(run.path / "report" / "metrics.json")["artifacts"]} == {"dense"}
     assert os.listdir(run.path / "serving" / "pruned") == ["1"]  # published before: stays
     assert os.listdir(run.path / "serving" / "dense") == ["1"]  # exported again, with the same bytes
@@ -309,7 +330,7 @@ def test_redo_does_a_stage_that_holds(copied_run, capsys):
     pipeline.run(config, run, redo="prepare", until="train")
     printed = capsys.readouterr().err
     # The same rows give the same tables, so what read them still holds.
-    assert redone(printed) == ["prepare"] and "[2/7] train: up to date" in printed
+    assert redone(printed) == ["prepare"] and "[2/8] train: up to date" in printed
 
 
 def test_a_failed_gate_publishes_nothing(copied_run, capsys):
@@ -319,9 +340,9 @@ def test_a_failed_gate_publishes_nothing(copied_run, capsys):
         pipeline.run(strict, run)
     assert str(run.path / "verify" / "parity.json") in str(caught.value)
     assert all(os.listdir(run.path / "serving" / variant) == ["1"] for variant in config.variants)
-    assert run.record("verify") is None and reasons(strict, run).keys() == {"verify", "report"}
-    assert "warning: report/ is of an earlier run\n" in capsys.readouterr().err
-    with pytest.raises(InputError, match="the last run published nothing; serving/ holds older versions"):
+    assert run.record("verify") is None and reasons(strict, run).keys() == {"verify", "publish", "report"}
+    assert "warning: publish/, report/ are of an earlier run\n" in capsys.readouterr().err
+    with pytest.raises(InputError, match="verify changed since the last run published; serving/ holds older versions"):
         find_saved_model(run.path, "dense")
     parity = read_json(run.path / "verify" / "parity.json")
     assert parity["failures"] and all("max_logit_diff_onnx" in failure for failure in parity["failures"])
@@ -333,7 +354,7 @@ def test_a_run_that_ends_early_names_the_results_of_an_earlier_one(copied_run, c
     for until in ("train", None):
         with nullcontext() if until else pytest.raises(InputError, match="again with --redo train"):
             pipeline.run(shorter, run, until=until)
-        warning = "warning: prune/, quantize/, export/, verify/, report/ are of an earlier run\n"
+        warning = "warning: prune/, quantize/, export/, verify/, publish/, report/ are of an earlier run\n"
         assert capsys.readouterr().err.endswith(warning)
         with pytest.raises(InputError, match="train changed since the last run published"):
             find_saved_model(run.path, "int8")
@@ -343,21 +364,20 @@ def test_a_run_that_ends_early_names_the_results_of_an_earlier_one(copied_run, c
     assert "prepare/" not in capsys.readouterr().err
 
 
-def test_without_what_was_published_verify_is_done_again(copied_run, capsys):
+def test_without_what_was_published_it_is_published_again(copied_run, capsys):
     config, run = copied_run
     shutil.rmtree(run.path / "serving")
     pipeline.run(config, run)
     printed = capsys.readouterr().err
-    assert "verify: serving/dense/1 is missing or has another size\n" in printed
-    assert redone(printed) == ["verify", "report"] and "warning" not in printed
+    assert "publish: serving/dense/1 is missing or has another size\n" in printed
+    assert redone(printed) == ["publish"] and "warning" not in printed
     assert find_saved_model(run.path, "int8") == run.path / "serving" / "int8" / "1"
-    sizes = run.record("verify")["choices"]["published_bytes"]
-    assert sizes.keys() == {
+    assert run.record("publish").published.keys() == {
         *(f"serving/{variant}/1" for variant in config.variants),
         *(f"serving/{name}" for name in ("README.md", "batching_parameters.txt", "models.config")),
     }
     (run.path / "serving" / "README.md").unlink()
-    assert reasons(config, run)["verify"] == "serving/README.md is missing"
+    assert reasons(config, run)["publish"] == "serving/README.md is missing"
 
 
 @pytest.fixture
@@ -403,7 +423,7 @@ def test_a_training_that_was_killed_goes_on_on_another_machine(tiny_run, machine
     printed = capsys.readouterr().err
     assert redone(printed) == ["prepare", "train"] and "prepare: up to date" in printed
     assert re.search(r"continuing .* after step \d+ of ", printed)
-    assert run.record("train")["output"] == RunDirectory(directory).record("train")["output"]
+    assert run.record("train").output == RunDirectory(directory).record("train").output
 
 
 def test_a_run_on_a_store_is_read_on_any_machine(copied_run, machine, copied, capsys):
@@ -413,8 +433,8 @@ def test_a_run_on_a_store_is_read_on_any_machine(copied_run, machine, copied, ca
     shutil.copytree(finished.path, run.path)
     pipeline.run(config, run)
     printed = capsys.readouterr().err
-    assert printed.count("was committed on this machine alone") == 6
-    assert redone(printed) == ["verify", "report"]  # what was published here may have been published there since
+    assert printed.count("was committed on this machine alone") == 7
+    assert redone(printed) == ["publish"]  # what was published here may have been published there since
     there = Remote(url)
     assert there.children() == sorted([*NAMES, "config.yaml", "serving"])
     assert all(
@@ -446,7 +466,7 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, 
     pipeline.run(tiny_config(tiny_reviews, tiny_encoder), again, until="train")
     for file in ("model.safetensors", "history.json"):
         assert sha256_of_file(again.path / "train" / file) == sha256_of_file(directory / "train" / file)
-    first, second = (RunDirectory(each).record("train")["output"] for each in (directory, again.path))
+    first, second = (RunDirectory(each).record("train").output for each in (directory, again.path))
     assert first == second and again.record("prune") is None
 
 
@@ -456,7 +476,7 @@ def test_three_stages_under_one_mirrored_strategy(tmp_path, tiny_encoder):
     config = tiny_config(data, tiny_encoder, train__strategy="mirrored", train__epochs=1)
     run = RunDirectory(tmp_path / "run")
     pipeline.run(config, run, until="quantize")
-    assert run.record("train")["choices"]["strategy"].startswith("mirrored (2 ")
+    assert run.record("train").notes["strategy"].startswith("mirrored (2 ")
     classifier = load_classifier(run.path / "quantize")
     assert sparsity_of(classifier.weights) >= 0.5
     assert all(low < high for low, high in classifier.ranges.values())

@@ -20,6 +20,7 @@ import typer
 import tfpipe
 from tfpipe.errors import GateError, InputError, Stopped, WorkerLost
 from tfpipe.escaping import printable
+from tfpipe.stages import SUMMARIES
 
 app = typer.Typer(
     help="Labelled text in, a verified and compressed classifier out.",
@@ -39,10 +40,6 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=VALUE", help="override one setting; may be repeated")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="last stage to do")]
-ServingVersion = Annotated[
-    str | None,
-    typer.Option("--serving-version", metavar="VERSION", help="short for --set export.serving_version=VERSION"),
-]
 AllowOperator = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,13 +56,33 @@ def run(
     overrides: Overrides = None,
     until: Until = None,
     redo: Redo = None,
-    serving_version: ServingVersion = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done and why, like status")] = False,
 ) -> None:
     """Bring a run up to date: skip what holds, continue what was begun, redo what a changed setting invalidates."""
-    _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], until, redo)
+    _run(config, run_dir, overrides, until, redo, dry_run=dry_run)
 
 
-def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: str | None, redo: str | None) -> None:
+@app.command()
+def status(
+    config: ConfigFile,
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, for scripts")] = False,
+) -> None:
+    """Show which stages of a run are up to date, which would be done and why, and how long they took."""
+    _run(config, run_dir, overrides, None, None, dry_run=True, as_json=as_json)
+
+
+def _run(
+    config: Path,
+    run_dir: str | None,
+    overrides: list[str] | None,
+    until: str | None,
+    redo: str | None,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+) -> None:
     from tfpipe import pipeline
     from tfpipe.config.file import load_config
     from tfpipe.rundir.directory import RunDirectory
@@ -78,7 +95,13 @@ def _run(config: Path, run_dir: str | None, overrides: list[str] | None, until: 
         if name is not None and name not in names:
             asked = f"; for {name}, set {needed[name]}" if name in needed else ""
             raise InputError(f"{name}: this run has no such stage; its stages are {', '.join(names)}{asked}")
-    pipeline.run(settings, RunDirectory(run_dir or Path("runs") / settings.name), until=until, redo=redo)
+    directory = RunDirectory(run_dir or Path("runs") / settings.name)
+    if not dry_run:
+        pipeline.run(settings, directory, until=until, redo=redo)
+        return
+    from tfpipe.tools import status as tool
+
+    tool.run(settings, directory, until=until, redo=redo, as_json=as_json)
 
 
 def _stage_command(name: str, summary: str) -> None:
@@ -89,30 +112,9 @@ def _stage_command(name: str, summary: str) -> None:
     app.command(name)(command)
 
 
-for _name, _summary in (
-    ("prepare", "rows, splits, token tables"),
-    ("train", "the dense classifier"),
-    ("distill", "a smaller classifier that the dense one teaches"),
-    ("prune", "zeros in its kernels, or fewer heads and columns"),
-    ("quantize", "8-bit weights and activations"),
-    ("report", "the table, metrics.json, model_card.md"),
-):
-    _stage_command(_name, _summary)
-
-
-@app.command()
-def export(
-    config: ConfigFile,
-    run_dir: RunDir = None,
-    overrides: Overrides = None,
-    serving_version: ServingVersion = None,
-) -> None:
-    """Bring a run up to date as far as `export`: SavedModel and ONNX."""
-    _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], "export", None)
-
-
-def _serving(version: str | None) -> list[str]:
-    return [] if version is None else [f"export.serving_version='{version}'"]
+for _name, _summary in SUMMARIES.items():
+    if _name != "verify":
+        _stage_command(_name, _summary)
 
 
 @app.command()
@@ -120,30 +122,32 @@ def verify(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the run")] = None,
     run_dir: RunDir = None,
     overrides: Overrides = None,
-    serving_version: ServingVersion = None,
-    golden: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="no run: replay the golden requests of a SavedModel or ONNX file in DIR"),
-    ] = None,
+    golden: Annotated[Path | None, typer.Option(metavar="DIR", hidden=True)] = None,
+    allow_operator: Annotated[list[str] | None, typer.Option("--allow-operator", hidden=True)] = None,
+) -> None:
+    """Bring a run up to date as far as `verify`: every artifact against its Keras model, latencies, the budget."""
+    if golden is not None:  # the spelling of before, for one release
+        if config is not None or run_dir is not None or overrides:
+            raise InputError("verify --golden DIR takes --allow-operator alone; use `tfpipe replay DIR`")
+        typer.echo("warning: verify --golden DIR goes with the next release; use `tfpipe replay DIR`", err=True)
+        replay(golden, allow_operator)
+        return
+    if config is None or allow_operator:
+        raise InputError("verify: give CONFIG, to verify a run; to replay an artifact's requests, `tfpipe replay DIR`")
+    _run(config, run_dir, overrides, "verify", None)
+
+
+@app.command()
+def replay(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="directory of a SavedModel or an ONNX file with its golden requests")
+    ],
     allow_operator: AllowOperator = None,
 ) -> None:
-    """Bring a run up to date as far as `verify`: the parity matrix; publishes what passes. Or replay golden files."""
-    if (config is None) == (golden is None):
-        raise InputError(
-            "verify: give either CONFIG, to verify a run, or --golden DIR, to replay an artefact's requests"
-        )
-    if golden is None:
-        if allow_operator:
-            raise InputError("verify --allow-operator: goes with --golden DIR; a run's own artefacts need none")
-        _run(config, run_dir, [*(overrides or []), *_serving(serving_version)], "verify", None)
-        return
-    if run_dir is not None or overrides or serving_version is not None:
-        raise InputError(
-            "verify --golden DIR: takes no other option than --allow-operator; the file itself says what is allowed"
-        )
+    """Replay the golden requests of an exported artifact: does it answer here as it did where it was made?"""
     from tfpipe.tools import replay as tool
 
-    tool.run(golden, allow_operator or [])
+    tool.run(directory, allow_operator or [])
 
 
 @app.command()

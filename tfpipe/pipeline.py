@@ -11,6 +11,7 @@ import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfpipe.config.file import dump_config, setting
@@ -24,7 +25,9 @@ from tfpipe.provenance import RELEASE, other_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.stages.feasible import check_feasible
-from tfpipe.stages.table import STAGES, Stage, stages_of
+from tfpipe.stages.table import Stage, stages_of
+
+ASKED = "asked for by --redo"
 
 
 def run(
@@ -47,10 +50,11 @@ def run(
       others: runs whose committed stages are taken over where the fingerprint is the same.
     """
     check_feasible(config)
-    names = [stage.name for stage in stages_of(config)]
-    asked = names if until is None else names[: names.index(until) + 1]
+    stages = stages_of(config)
+    names = [stage.name for stage in stages]
+    asked = stages if until is None else stages[: names.index(until) + 1]
     cluster = workers_of(config.train.strategy)
-    if cluster is not None and not any(stage.trains for stage in STAGES if stage.name in asked):
+    if cluster is not None and not any(stage.trains for stage in asked):
         if not cluster.is_chief:
             say(f"{cluster}: nothing to train; the chief does the rest")
             return
@@ -72,16 +76,55 @@ def run(
                 _help(config, stage, {name: _as_the_chief_has_it(run, name, digest) for name, digest in inputs.items()})
 
 
+@dataclass(frozen=True)
+class Status:
+    """Whether a stage of a run holds."""
+
+    stage: str
+    reason: str | None
+    """why it would be done; None: it is up to date"""
+    seconds: float | None
+    """that it took the last time; None: it is not committed"""
+
+
+def status(config: Config, run: RunDirectory, *, until: str | None = None, redo: str | None = None) -> list[Status]:
+    """Tells which stages of a run hold, and changes nothing.
+
+    A stage whose input would be done again counts as one that would be done: whether its new input is the same as the
+    old one, only the work tells.
+
+    Args:
+      config: the configuration.
+      run: its directory.
+      until: last stage; None: all.
+      redo: stage that would be done again even if it holds.
+    """
+    check_feasible(config)
+    stages = stages_of(config)
+    names, found = [stage.name for stage in stages], []
+    for stage in stages[: 1 + names.index(until or names[-1])]:
+        record = run.record(stage.name)
+        again = [each.stage for each in found if each.reason is not None and each.stage in stage.inputs]
+        if stage.name == redo:
+            reason = ASKED
+        elif again:
+            reason = "not done yet" if record is None else f"{' and '.join(again)} would be done before it"
+        else:
+            reason = _why_redo(config, run, stage.name, _fingerprint(config, run, stage, names))
+        found.append(Status(stage.name, reason, record and record.seconds))
+    return found
+
+
 def _help(config: Config, name: str, inputs: dict[str, Path]) -> None:
     """Does a worker's part of a stage that trains; what it writes is thrown away."""
-    stage = next(stage for stage in STAGES if stage.name == name)
+    stage = next(stage for stage in stages_of(config) if stage.name == name)
     with tempfile.TemporaryDirectory(prefix="tfpipe-worker-") as scratch:
         importlib.import_module(stage.module).run(stage.view(config), StageDirectory(stage.name, Path(scratch), inputs))
 
 
 def _as_the_chief_has_it(run: RunDirectory, name: str, output: str) -> Path:
     record = run.record(name)
-    if record is None or record["output"] != output:
+    if record is None or record.output != output:
         raise InputError(
             f"{run.path}: stage {name} is not there as the chief has it; give all workers one --run-dir that each can "
             "see: on a shared disk, or gs://BUCKET/RUN"
@@ -103,7 +146,7 @@ def _bring_up_to_date(
         names = [stage.name for stage in stages]
         for number, stage in enumerate(stages, start=1):
             fingerprint = _fingerprint(config, run, stage, names)
-            reason = "asked for by --redo" if stage.name == redo else _why_redo(config, run, stage.name, fingerprint)
+            reason = ASKED if stage.name == redo else _why_redo(config, run, stage.name, fingerprint)
             taken = reason and stage.name != redo and not stage.publishes
             if reason is None:
                 say(f"[{number}/{len(stages)}] {stage.name}: up to date")
@@ -118,7 +161,7 @@ def _bring_up_to_date(
                 with run.stage(stage.name, fingerprint) as directory, together:
                     work.run(stage.view(config), directory)
                 record = run.record(stage.name)
-                say(f"[{number}/{len(stages)}] {stage.name}: done in {record['seconds']:.0f} s")
+                say(f"[{number}/{len(stages)}] {stage.name}: done in {record.seconds:.0f} s")
             if stage.name == until:
                 return
 
@@ -131,11 +174,11 @@ def _earlier_results_named(config: Config, run: RunDirectory) -> Iterator[None]:
     finally:
         with suppress(InputError):  # of a store that can't be reached: that has been said
             records = {stage.name: run.committed(stage.name) for stage in stages_of(config)}
-            outputs = {name: record and record["output"] for name, record in records.items()}
+            outputs = {name: record and record.output for name, record in records.items()}
             earlier = [
                 f"{name}/"
                 for name, record in records.items()
-                if record and any(outputs.get(other) != output for other, output in record["inputs"].items())
+                if record and any(outputs.get(other) != output for other, output in record.inputs.items())
             ]
             if earlier:
                 say(f"warning: {', '.join(earlier)} {'are' if earlier[1:] else 'is'} of an earlier run")
@@ -148,7 +191,7 @@ def _why_redo(config: Config, run: RunDirectory, name: str, fingerprint: Fingerp
     go on under another one. Where it did something, the result is that of this way alone, and the record says so.
     """
     reason = run.why_redo(name, fingerprint)
-    helped = None if reason else run.record(name)["choices"].get("nonfinite")
+    helped = None if reason else run.record(name).notes.get("nonfinite")
     if helped in (None, config.train.nonfinite):
         return reason
     return f"train.nonfinite: {helped} -> {config.train.nonfinite}, and a loss or gradient was not finite"
@@ -163,7 +206,7 @@ def _adopted(
 
 def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> None:
     """Says where what holds was made with other versions of the libraries that make it."""
-    others = other_versions(run.record(stage.name).get("versions"), stage.libraries_used(config))
+    others = other_versions(run.record(stage.name).versions, stage.libraries_used(config))
     both = [(name, old, new) for name, (old, new) in others.items() if old is not None and new is not None]
     if both:
         made = " and ".join(f"{name} {old}" for name, old, _ in both)
@@ -175,6 +218,6 @@ def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[st
     return Fingerprint(
         settings={path: setting(config, path) for path in stage.recorded(config)},
         files=stage.files(config),
-        inputs={name: run.record(name)["output"] for name in stage.inputs if name in names},
+        inputs={name: run.record(name).output for name in stage.inputs if name in names},
         code={"tfpipe": RELEASE, "stage": stage.version},
     )

@@ -33,7 +33,7 @@ from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.directory import NOT_OUTPUT, RunDirectory
-from tfpipe.rundir.mirror import RECORD
+from tfpipe.rundir.record import RECORD
 from tfpipe.stages import table
 
 GIVE_UP_SECONDS = 600.0
@@ -41,7 +41,8 @@ ROWS = 400
 _STAGE = re.compile(r"^\[\d+/\d+\] (\w+): (.*)\n", re.MULTILINE)
 # What measures, and so differs from run to run: left out of the comparison.
 _MEASURED = {
-    *("latency_ms", "costs", "within_budget", "training_examples_per_second", "examples_per_second"),
+    *("latency_ms", "latency_ms_by_batch_size", "costs", "within_budget"),
+    *("training_examples_per_second", "examples_per_second"),
     *("seconds", "duplicate_check_seconds"),
 }
 
@@ -178,8 +179,8 @@ def _measured_apart(path: Path) -> str:
 
     value = kept(value)
     if path.name == RECORD:  # the rest are digests, of files that hold measurements among them
-        measured = ("output", "inputs", "fingerprint") if value["stage"] in ("verify", "report") else ()
-        whole = {"stage", "fingerprint", "settings", "files", "inputs", "choices", "files_written", "output"}
+        measured = ("output", "inputs", "fingerprint") if value["stage"] in ("verify", "publish", "report") else ()
+        whole = {"stage", "fingerprint", "settings", "files", "inputs", "notes", "published", "files_written", "output"}
         value = {name: value[name] for name in whole - {*measured, *(["files_written"] if measured else [])}}
     return json.dumps(value, sort_keys=True)
 
@@ -232,7 +233,7 @@ def torment(options: argparse.Namespace, scratch: Path) -> dict:
     if options.undisturbed is None:
         finish(["run", str(config_file), "--run-dir", str(undisturbed)], log)
     stages = [stage.name for stage in table.stages_of(config)]
-    seconds = {name: RunDirectory(undisturbed).record(name)["seconds"] for name in stages}
+    seconds = {name: RunDirectory(undisturbed).record(name).seconds for name in stages}
     draw, kills, mismatches, runs, recoveries = random.Random(options.seed), Counter(), [], 0, 0
     while (left := options.kills - sum(kills.values())) > 0:
         runs += 1

@@ -624,7 +624,7 @@ def test_keras_nlp_parity(preset, tmp_path):
     def largest_difference(**changes) -> tuple[float, float]:
         directory = tmp_path / str(changes)
         directory.mkdir()
-        BertConfig(**opened.architecture | changes).save_pretrained(directory)
+        BertConfig(**opened.architecture.to_dict() | changes).save_pretrained(directory)
         save_file(weights, directory / "model.safetensors", metadata=PT)
         model, report = TFBertModel.from_pretrained(directory, output_loading_info=True)
         assert not report["missing_keys"]

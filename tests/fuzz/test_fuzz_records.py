@@ -19,6 +19,7 @@ from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory, StageDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
 from tfpipe.rundir.published import find_saved_model
+from tfpipe.rundir.record import Published
 from tfpipe.tokens.table import MANIFEST, TokenTable
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
@@ -53,44 +54,44 @@ def committed(tmp_path):
     run = RunDirectory(tmp_path / "run")
     (run.path / "serving" / "dense" / "2").mkdir(parents=True)
     (run.path / "serving" / "dense" / "2" / "saved_model.pb").write_text("graph")
-    with run.stage("verify", FINGERPRINT) as stage:
+    with run.stage("publish", FINGERPRINT) as stage:
         (stage.path / "below").mkdir()
         (stage.path / "below" / "table").write_text("numbers")
         (stage.path / "model").write_text("weights")
-        stage.choices["published"] = {"serving/dense/2": sha256_of_directory(run.path / "serving" / "dense" / "2")}
-        stage.choices["published_bytes"] = {"serving/dense/2": len("graph")}
+        sha256 = sha256_of_directory(run.path / "serving" / "dense" / "2")
+        stage.published["serving/dense/2"] = Published(sha256=sha256, size_bytes=len("graph"))
     (run.path / "serving" / "dense" / "²").mkdir()
     (run.path / "config.yaml").write_text("")
     return run
 
 
 def test_stage_records(committed, tmp_path):
-    run, path = committed, committed.path / "verify" / "stage.json"
+    run, path = committed, committed.path / "publish" / "stage.json"
     whole = json.loads(path.read_text())
-    digests = {name: sha256_of_file(run.path / "verify" / name) for name in whole["files_written"]}
+    digests = {name: sha256_of_file(run.path / "publish" / name) for name in whole["files_written"]}
 
     def check(content: bytes) -> bool:
         path.write_bytes(content)
-        record, refused = attempt(lambda: run.record("verify"), str(path))
+        record, refused = attempt(lambda: run.record("publish"), str(path))
         if refused is not None:  # what it names is outside of the run
             return True
-        reason = run.why_redo("verify", FINGERPRINT)
+        reason = run.why_redo("publish", FINGERPRINT)
         assert reason is None or len(reason.splitlines()) == 1
         found, _ = attempt(lambda: find_saved_model(run.path, "dense"), str(run.path))
-        assert found is None or (found.name == "2" and record is not None and not record["inputs"])
+        assert found is None or (found.name == "2" and record is not None and not record.inputs)
         if record is None:
-            assert reason == "its stage.json is damaged"
+            assert reason == "its stage.json is damaged, or of another tfpipe"
             return True
         if reason is None:
-            assert record["fingerprint"] == FINGERPRINT.digest
-        _, refused = attempt(lambda: run.verified("verify"), str(run.path))
+            assert record.fingerprint == FINGERPRINT.digest
+        _, refused = attempt(lambda: run.verified("publish"), str(run.path))
         if refused is None:
-            for name, entry in record["files_written"].items():
-                assert sha256_of_file(run.path / "verify" / name) == entry["sha256"] and len(digests) == 2
+            for name, entry in record.files_written.items():
+                assert sha256_of_file(run.path / "publish" / name) == entry.sha256 and len(digests) == 2
         other = RunDirectory(tmp_path / "other")
         shutil.rmtree(other.path, ignore_errors=True)
         other.path.mkdir()
-        assert other.adopt("verify", FINGERPRINT, run) == (reason is None)
+        assert other.adopt("publish", FINGERPRINT, run) == (reason is None)
         return False
 
     fuzz("stage.json", records(whole), check, [b"[" * 100_000, b"", b"null", b"\xff\xfe{\0}\0"])

@@ -27,9 +27,9 @@ FINGERPRINTS = st.builds(
 NAMES = Fingerprint({"data.label_names": {"0": "negative", "1": "positive"}}, {}, {}, {"tfpipe": "0.1", "stage": 1})
 
 
-def recorded(fingerprint: Fingerprint) -> dict:
-    """A stage's record as it is read again."""
-    return json.loads(json.dumps(dataclasses.asdict(fingerprint), indent=2))
+def recorded(fingerprint: Fingerprint) -> Fingerprint:
+    """What a stage's record has of it, as it is read again."""
+    return Fingerprint(**json.loads(json.dumps(dataclasses.asdict(fingerprint), indent=2)))
 
 
 @settings(deadline=None, max_examples=500)
@@ -43,7 +43,7 @@ def test_what_differs_is_always_said(one, other):
 @settings(deadline=None, max_examples=200)
 @given(FINGERPRINTS, st.randoms())
 def test_a_digest_survives_a_record_and_the_order_in_which_settings_are_listed(one, random):
-    assert Fingerprint(**recorded(one)).digest == one.digest
+    assert recorded(one).digest == one.digest
     listed = list(one.settings.items())
     random.shuffle(listed)
     assert dataclasses.replace(one, settings=dict(listed)).digest == one.digest
@@ -65,16 +65,14 @@ def test_another_order_is_said_in_words():
 
 
 def test_another_version_is_said_in_words():
-    def said(record: dict, **code) -> str:
+    def said(record: Fingerprint, **code) -> str:
         return dataclasses.replace(NAMES, code=NAMES.code | code).difference(record)
 
     record = recorded(NAMES)
     assert said(record, stage=2) == "tfpipe changed how it works (1 -> 2)"
     assert said(record, tfpipe="0.2") == said(record, tfpipe="0.2", stage=2) == "tfpipe 0.1 -> 0.2"
-    del record["code"]  # one of before there were versions
-    assert said(record) == "tfpipe: unknown version -> 0.1"
-    for damaged in (None, 1, [], {"tfpipe": {"a\n": "b"}}):
-        assert len(said(record | {"code": damaged}).splitlines()) == 1
+    unknown = dataclasses.replace(record, code={})
+    assert said(unknown) == "tfpipe: unknown version -> 0.1"
 
 
 def test_files_count_by_content_and_order():

@@ -14,6 +14,7 @@ from tfpipe.files import write_json
 from tfpipe.rundir import remote
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.record import Published
 from tfpipe.rundir.remote import Remote
 
 _numbers = itertools.count()
@@ -105,7 +106,7 @@ def reads(monkeypatch):
     return found
 
 
-def commit(run, name="train", begun=None, content="weights", **choices):
+def commit(run, name="train", begun=None, content="weights", published=(), **notes):
     """Does a stage as `pipeline.run` does, with a file at the top and one below."""
     with run.stage(name, begun or fingerprint()) as stage:
         (stage.path / "below").mkdir()
@@ -113,7 +114,8 @@ def commit(run, name="train", begun=None, content="weights", **choices):
         (stage.path / "below" / "vocabulary").write_text("a\nb\n")
         stage.logs.mkdir(exist_ok=True)
         (stage.logs / "events").write_text("event")
-        stage.choices.update(choices)
+        stage.published |= {each: Published(sha256="00", size_bytes=0) for each in published}
+        stage.notes |= notes
 
 
 def checkpoint(stage, step, best=None):
@@ -176,14 +178,14 @@ def test_a_fresh_machine_copies_what_it_reads_and_only_that(machine, reads):
     run = machine("a")
     with run.lock():
         commit(run, "prepare")
-        commit(run, "train", fingerprint(inputs={"prepare": run.record("prepare")["output"]}))
+        commit(run, "train", fingerprint(inputs={"prepare": run.record("prepare").output}))
     other = machine("b")
     with other.lock():
-        inputs = {"prepare": other.record("prepare")["output"]}
+        inputs = {"prepare": other.record("prepare").output}
         assert other.why_redo("prepare", fingerprint()) is None
         assert other.why_redo("train", fingerprint(inputs=inputs)) is None
         assert reads == ["prepare/stage.json", "train/stage.json"]
-        with other.stage("prune", fingerprint(inputs={"train": other.record("train")["output"]})) as stage:
+        with other.stage("prune", fingerprint(inputs={"train": other.record("train").output})) as stage:
             assert stage.inputs == {"train": other.path / "train"}
             assert (stage.inputs["train"] / "below" / "vocabulary").read_text() == "a\nb\n"
             assert set(reads[2:]) == {"train/model", "train/below/vocabulary"}
@@ -242,7 +244,7 @@ def test_a_flipped_byte_on_the_store_is_found_before_it_is_read(machine, there, 
     (tmp_path / "model").write_text("weightz")
     (there / "train").upload(tmp_path, ["model"])
     other = machine("b")
-    inputs = {"train": run.record("train")["output"]}
+    inputs = {"train": run.record("train").output}
     found = rf"{there.url}/train/model: its content is not what stage train wrote .*--redo train"
     with other.lock(), pytest.raises(InputError, match=found), other.stage("prune", fingerprint(inputs=inputs)):
         pytest.fail("a stage must not begin with a changed input")
@@ -284,7 +286,7 @@ def test_a_kill_at_any_write_of_a_commit_is_made_good(machine, there, writes):
             assert (run.why_redo("train", fingerprint()) is None) == committed
             if not committed:
                 commit(run)
-            assert run.record("train")["output"] == run_whole["output"]
+            assert run.record("train").output == run_whole.output
         with machine("third").lock():
             machine("third").verified("train")
 
@@ -302,9 +304,9 @@ def test_files_without_a_record_are_not_a_commit(machine, there, tmp_path):
         assert machine("b").record("train") is None
 
 
-def commit_here_alone(run, there, **choices):
+def commit_here_alone(run, there, published=()):
     with run.lock():
-        commit(run, **choices)
+        commit(run, published=published)
     there.remove()
 
 
@@ -321,7 +323,7 @@ def test_what_was_committed_here_alone_is_copied_at_the_start(machine, there, ca
 @pytest.mark.parametrize("what", ["changed", "published", "begun elsewhere"])
 def test_what_was_committed_here_alone_is_done_again_if_it_may_not_hold(machine, there, what):
     run = machine("a")
-    commit_here_alone(run, there, **({"published": {}} if what == "published" else {}))
+    commit_here_alone(run, there, published=["serving/dense/1"] if what == "published" else ())
     if what == "changed":
         (run.path / "train" / "model").write_text("weightz")
     if what == "begun elsewhere":
@@ -463,8 +465,8 @@ def test_keeping_is_nothing_for_a_local_run(tmp_path, writes):
 
 
 def publish(run, content, number=None):
-    """Does a stage that publishes the next version, as `verify` does."""
-    with run.stage("verify", fingerprint()) as stage:
+    """Does a stage that publishes the next version, as the stage of that name does."""
+    with run.stage("publish", fingerprint()) as stage:
         variant = run.path / "serving" / "dense"
         versions = [int(path.name) for path in variant.glob("*")] if variant.exists() else []
         newest = variant / str(max(versions, default=0))
@@ -474,8 +476,9 @@ def publish(run, content, number=None):
             (newest / "saved_model.pb").write_text(content)
             (newest / "variables" / "variables.index").write_text(content)
         (run.path / "serving" / "models.config").write_text(content)
-        (stage.path / "parity.json").write_text("{}")
-        stage.choices["published"] = {f"serving/dense/{newest.name}": content}
+        (stage.path / "published.json").write_text("{}")
+        stage.published[f"serving/dense/{newest.name}"] = Published(sha256=content, size_bytes=2 * len(content))
+        stage.published["serving/models.config"] = Published(sha256=None, size_bytes=None)
     return newest.name
 
 
@@ -489,9 +492,11 @@ def test_versions_are_published_before_the_record_and_the_model_last(machine, th
         *(f"{partial}/{name}" for name in ("variables/variables.index", "saved_model.pb")),
         *(f"serving/dense/1/{name}" for name in ("variables/variables.index", "saved_model.pb")),
         "serving/models.config",
-        "verify/stage.json",
+        "publish/stage.json",
     ]
-    assert written[0] == "verify/parity.json" and f"published {there.url}/serving/dense/1" in capsys.readouterr().err
+    assert (
+        written[0] == "publish/published.json" and f"published {there.url}/serving/dense/1" in capsys.readouterr().err
+    )
     other = machine("b")  # which must know the numbers that are taken, and what is there already
     with other.lock():
         assert publish(other, "first") == "1"
@@ -511,19 +516,19 @@ def test_a_kill_while_publishing_ends_with_one_whole_version(machine, there, wri
         there.remove()
         run = machine(f"{number} {same_machine}")
         with run.lock():
-            run.record("verify")
+            run.record("publish")
             writes.reset(kill_at=number)
             with pytest.raises(Killed):
                 publish(run, "first")
         writes.reset()
         run = run if same_machine else machine(f"{number} another")
         with run.lock():
-            if run.why_redo("verify", fingerprint()) is not None:
+            if run.why_redo("publish", fingerprint()) is not None:
                 publish(run, "first")
         versions = there / "serving" / "dense"
         assert versions.children() == ["1"]
         assert (versions / 1).files() == {"saved_model.pb": 5, "variables/variables.index": 5}
-        assert run.record("verify")["choices"]["published"] == {"serving/dense/1": "first"}
+        assert run.record("publish").published["serving/dense/1"].sha256 == "first"
 
 
 def test_a_version_of_another_machine_takes_the_place_of_ours(machine, there):
@@ -535,7 +540,7 @@ def test_a_version_of_another_machine_takes_the_place_of_ours(machine, there):
     with other.lock():
         publish(other, "theirs")
     with run.lock():
-        assert run.why_redo("verify", fingerprint(epochs=2)) is not None
+        assert run.why_redo("publish", fingerprint(epochs=2)) is not None
         assert publish(run, "ours") == "2"
     assert (there / "serving" / "dense" / 1 / "saved_model.pb").read_bytes() == b"theirs"
     assert (there / "serving" / "dense" / 2 / "saved_model.pb").read_bytes() == b"ours"
@@ -579,7 +584,7 @@ def test_a_published_version_is_brought_here_without_its_run(machine, there):
         publish(run, "first")
         publish(run, "second")
     reader = machine("b")
-    assert reader.committed("verify")["choices"]["published"] == {"serving/dense/2": "second"}
+    assert reader.committed("publish").published["serving/dense/2"].sha256 == "second"
     assert (reader.take("serving/dense/2") / "saved_model.pb").read_text() == "second"
     assert [path.relative_to(reader.path).parts[0] for path in reader.path.iterdir()] == ["serving"]
     assert [path.name for path in (reader.path / "serving" / "dense").iterdir()] == ["2"]

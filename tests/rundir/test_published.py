@@ -1,4 +1,4 @@
-"""Which published version answers for a run: the one that `verify` published for the stages that are there now."""
+"""Which published version answers for a run: the one that `publish` published for the stages that are there now."""
 
 import itertools
 import random
@@ -12,6 +12,7 @@ from tfpipe.rundir import remote
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.published import find_saved_model
+from tfpipe.rundir.record import Published
 from tfpipe.rundir.remote import Remote
 
 pytestmark = pytest.mark.usefixtures("ram_replaces")
@@ -21,22 +22,21 @@ INPUTS = {
     "prepare": (),
     "train": ("prepare",),
     "export": ("prepare", "train"),
-    "verify": ("prepare", "train", "export"),
+    "publish": ("prepare", "train", "export"),
 }
 VARIANTS = ("dense", "int8")
 
 
 def fingerprint(run, name, value):
-    return Fingerprint({"seed": value}, {}, {other: run.record(other)["output"] for other in INPUTS[name]})
+    return Fingerprint({"seed": value}, {}, {other: run.record(other).output for other in INPUTS[name]})
 
 
 def do(run, name, value, publish=VARIANTS):
-    """Does a stage of made-up content; `verify` publishes what `export` holds, as a new version."""
+    """Does a stage of made-up content; `publish` publishes what `export` holds, as a new version."""
     with run.lock(), run.stage(name, fingerprint(run, name, value)) as stage:
         (stage.path / "output").write_text(f"{name} {value}")
-        if name != "verify":
+        if name != "publish":
             return
-        stage.choices |= {"published": {}, "published_bytes": {}}
         for variant in publish:
             above = run.path / "serving" / variant
             version = above / str(1 + max((int(path.name) for path in above.glob("*")), default=0))
@@ -44,10 +44,10 @@ def do(run, name, value, publish=VARIANTS):
             (version / "saved_model.pb").write_text(f"{variant} {(stage.inputs['export'] / 'output').read_text()}")
             (version / "variables" / "data").write_text(str(value))
             name = str(version.relative_to(run.path))
-            stage.choices["published"][name] = sha256_of_directory(version)
-            stage.choices["published_bytes"][name] = sum(remote.files_below(version).values())
+            size = sum(remote.files_below(version).values())
+            stage.published[name] = Published(sha256=sha256_of_directory(version), size_bytes=size)
         (run.path / "serving" / "models.config").write_text("config")
-        stage.choices["published_bytes"]["serving/models.config"] = 6
+        stage.published["serving/models.config"] = Published(sha256=None, size_bytes=None)
 
 
 def whole(run):
@@ -87,7 +87,7 @@ def test_a_run_answers_with_what_was_published_for_its_present_stages(machine, s
     opened, where = machine
     choose, stages, published = random.Random(seed), {}, None
     for step in range(60):
-        run, name = opened(), choose.choice([*INPUTS, *["export", "verify"] * 3, "remove"])
+        run, name = opened(), choose.choice([*INPUTS, *["export", "publish"] * 3, "remove"])
         if name == "remove":
             if published and choose.random() < 0.5:
                 gone = choose.choice(list(published[1]))
@@ -100,14 +100,14 @@ def test_a_run_answers_with_what_was_published_for_its_present_stages(machine, s
             if fails:
                 with pytest.raises(ZeroDivisionError), run.lock(), run.stage(name, fingerprint(run, name, value)):
                     raise ZeroDivisionError
-                published = None if name == "verify" else published
+                published = None if name == "publish" else published
             else:
                 do(run, name, value, publish=choose.choice([VARIANTS, VARIANTS[:1]]))
                 stages[name] = f"{name} {value}"
-                if name == "verify":
-                    choices = run.record("verify")["choices"]["published"]
-                    published = (dict(stages), {each: f"{each.split('/')[1]} {stages['export']}" for each in choices})
-        holds = published and all(stages.get(other) == published[0][other] for other in INPUTS["verify"])
+                if name == "publish":
+                    versions = [each for each in run.record("publish").published if not each.endswith(".config")]
+                    published = (dict(stages), {each: f"{each.split('/')[1]} {stages['export']}" for each in versions})
+        holds = published and all(stages.get(other) == published[0][other] for other in INPUTS["publish"])
         opened("b")
         for variant in VARIANTS:
             expected = published[1] if holds else {}
@@ -125,7 +125,7 @@ def test_the_reason_is_told_with_what_is_there_and_the_fix(machine):
     with pytest.raises(InputError, match=r"no published variant dense; nothing is published yet: finish `tfpipe run`"):
         find_saved_model(where, "dense")
     run = whole(opened())
-    do(run, "verify", 1, publish=["dense"])
+    do(run, "publish", 1, publish=["dense"])
     with pytest.raises(
         InputError, match=r"did not publish int8, what is in serving/int8/ is older; it published dense"
     ):
@@ -136,7 +136,7 @@ def test_the_reason_is_told_with_what_is_there_and_the_fix(machine):
         find_saved_model(where, "dense")
     do(run, "train", 0)  # the same output as before
     assert find_saved_model(where, "dense").name == "2"
-    with pytest.raises(ZeroDivisionError), run.lock(), run.stage("verify", fingerprint(run, "verify", 2)):
+    with pytest.raises(ZeroDivisionError), run.lock(), run.stage("publish", fingerprint(run, "publish", 2)):
         raise ZeroDivisionError
     with pytest.raises(InputError, match=rf"the last run published nothing; {held}"):
         find_saved_model(where, "dense")
@@ -161,7 +161,7 @@ def test_a_version_that_no_record_names_is_not_taken(machine, tmp_path):
 def test_a_tree_without_its_run_gives_its_newest_version(machine):
     opened, where = machine
     run = whole(opened())
-    do(run, "verify", 1)
+    do(run, "publish", 1)
     for name in (*INPUTS, "config.yaml"):
         remove(lies(where, name))
     opened("b")
@@ -197,41 +197,30 @@ def test_what_was_published_and_is_gone_is_published_again(machine):
     run = whole(opened())
     claimed = ["serving/dense/1", "serving/int8/1/saved_model.pb", "serving/dense/1/variables/data", "serving"]
     for gone in claimed:
-        done = fingerprint(run, "verify", 0)
+        done = fingerprint(run, "publish", 0)
         with run.lock():
-            assert run.why_redo("verify", done) is None
+            assert run.why_redo("publish", done) is None
         remove(lies(where, gone))
         with run.lock():
-            reason = run.why_redo("verify", done)
+            reason = run.why_redo("publish", done)
         named = "serving/dense/1" if gone == "serving" else "/".join(gone.split("/")[:3])
         assert reason == f"{named} is missing or has another size"
         remove(lies(where, "serving")) if gone != "serving" else None
         shutil.rmtree(run.path / "serving", ignore_errors=True)
         run = opened()
-        do(run, "verify", 0)
+        do(run, "publish", 0)
     remove(lies(where, "serving/models.config"))
     with run.lock():
-        assert run.why_redo("verify", fingerprint(run, "verify", 0)) == "serving/models.config is missing"
+        assert run.why_redo("publish", fingerprint(run, "publish", 0)) == "serving/models.config is missing"
 
 
 def test_a_version_of_another_size_is_published_again(tmp_path):
     run = whole(RunDirectory(tmp_path))
-    done = fingerprint(run, "verify", 0)
+    done = fingerprint(run, "publish", 0)
     (tmp_path / "serving" / "models.config").write_text("a model of my own")  # made to be changed
-    assert run.why_redo("verify", done) is None
+    assert run.why_redo("publish", done) is None
     (tmp_path / "serving" / "dense" / "1" / "variables" / "data").write_text("longer")
-    assert run.why_redo("verify", done) == "serving/dense/1 is missing or has another size"
-
-
-def test_a_record_without_sizes_still_tells_what_is_missing(tmp_path):
-    run = whole(RunDirectory(tmp_path))
-    done = fingerprint(run, "verify", 0)
-    with run.stage("verify", done) as stage:
-        stage.choices["published"] = {"serving/dense/1": sha256_of_directory(tmp_path / "serving" / "dense" / "1")}
-    (tmp_path / "serving" / "dense" / "1" / "variables" / "data").write_text("longer")
-    assert run.why_redo("verify", done) is None
-    (tmp_path / "serving" / "dense" / "1" / "saved_model.pb").unlink()
-    assert run.why_redo("verify", done) == "serving/dense/1 is missing or has another size"
+    assert run.why_redo("publish", done) == "serving/dense/1 is missing or has another size"
 
 
 def test_a_file_that_the_store_has_lost_is_made_again(machine):

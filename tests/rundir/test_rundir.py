@@ -15,6 +15,7 @@ from tfpipe.files import sha256_of_file, write_json, write_text
 from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
+from tfpipe.rundir.record import Written
 
 
 def fingerprint(epochs=1, files=None, inputs=None):
@@ -27,6 +28,9 @@ def run(tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
+DAMAGED = "its stage.json is damaged, or of another tfpipe"
+
+
 def commit(run, name="train", begun=None, content="weights"):
     """Does a stage as `pipeline.run` does, with a file at the top and one below."""
     with run.stage(name, begun or fingerprint()) as stage:
@@ -37,7 +41,7 @@ def commit(run, name="train", begun=None, content="weights"):
         (stage.path / "below").mkdir()
         (stage.path / "model").write_text(content)
         (stage.path / "below" / "vocabulary").write_text("a\nb\n")
-        stage.choices["precision"] = "float32"
+        stage.notes["precision"] = "float32"
     return stage
 
 
@@ -59,12 +63,12 @@ def test_a_stage_is_committed_when_its_block_ends_well(run):
     stage = commit(run)
     record = run.record("train")
     assert run.why_redo("train", fingerprint()) is None
-    assert record["choices"] == {"precision": "float32"} and record["settings"] == fingerprint().settings
-    assert record["code"] == {"tfpipe": "0.1", "stage": 1}
-    assert set(record["files_written"]) == {"model", "below/vocabulary"}
-    assert record["files_written"]["model"] == {"sha256": sha256_of_file(stage.path / "model"), "size_bytes": 7}
+    assert record.notes == {"precision": "float32"} and record.settings == fingerprint().settings
+    assert record.code == {"tfpipe": "0.1", "stage": 1}
+    assert set(record.files_written) == {"model", "below/vocabulary"}
+    assert record.files_written["model"] == Written(sha256=sha256_of_file(stage.path / "model"), size_bytes=7)
     assert {child.name for child in stage.path.iterdir()} == {"model", "below", "logs", "stage.json"}
-    assert record["versions"]["tensorflow"] and record["machine"] and record["seconds"] >= 0
+    assert record.versions["tensorflow"] and record.machine and record.seconds >= 0
 
 
 def test_a_stage_that_fails_is_not_committed(run):
@@ -104,7 +108,7 @@ def test_work_under_other_versions_is_begun_anew_and_says_so(run, capsys, packag
         assert not stage.checkpoints.exists() and not stage.logs.exists() and not (stage.path / "model").exists()
         assert json.loads((stage.path / "work.json").read_text())["versions"] == package_versions()
     assert capsys.readouterr().err == f"  train begins anew, as it was begun with {said}\n"
-    assert run.record("train")["versions"] == package_versions()
+    assert run.record("train").versions == package_versions()
 
 
 def test_the_version_of_tfpipe_is_that_of_the_code():
@@ -135,7 +139,7 @@ def test_doing_a_committed_stage_again_starts_from_nothing(run):
 
 def test_a_kill_between_the_two_records_leaves_a_commit_that_can_be_redone(run):
     stage = commit(run)
-    versions = run.record("train")["versions"]
+    versions = run.record("train").versions
     write_json(stage.path / "work.json", {"fingerprint": fingerprint().digest, "versions": versions})
     assert run.why_redo("train", fingerprint()) is None
     (stage.path / "model").unlink()
@@ -158,7 +162,7 @@ def test_a_record_that_is_not_whole_is_not_trusted(run, content):
         {"files_written": {"model": 1}}, {"files_written": {"model": {"sha256": 3, "size_bytes": 7}}},
         {"files_written": {"model": {"sha256": "x", "size_bytes": "7"}}}, {"settings": []}, {"files": {"a": 1}},
         {"inputs": None},
-        {"choices": None}, {"choices": {"published": 1}}, {"choices": {"published": [1]}}, {"output": 3},
+        {"notes": None}, {"published": 1}, {"published": {"serving/dense/1": "00"}}, {"output": 3}, {"code": None},
         {"fingerprint": None}, "[" * 100_000,
     ],
 )  # fmt: skip
@@ -166,14 +170,14 @@ def test_a_record_with_something_of_another_kind_is_no_commit(run, changes):
     record = commit(run).path / "stage.json"
     whole = json.loads(record.read_text())
     record.write_text(changes if isinstance(changes, str) else json.dumps(sealed(whole | changes)))
-    assert run.record("train") is None and run.why_redo("train", fingerprint()) == "its stage.json is damaged"
+    assert run.record("train") is None and run.why_redo("train", fingerprint()) == DAMAGED
 
 
 def test_a_record_of_which_a_byte_was_changed_is_no_commit(run):
     record = commit(run).path / "stage.json"
     text = record.read_text()
     record.write_text(text.replace('"seconds": 0', '"seconds": 1'))
-    assert record.read_text() != text and run.why_redo("train", fingerprint()) == "its stage.json is damaged"
+    assert record.read_text() != text and run.why_redo("train", fingerprint()) == DAMAGED
 
 
 def test_a_recorded_file_with_a_name_that_none_can_have_is_missing(run):
@@ -198,7 +202,7 @@ def test_a_truncated_record_is_not_a_commit(run):
     text = (stage.path / "stage.json").read_text()
     for length in (1, len(text) // 2, len(text) - 3):
         (stage.path / "stage.json").write_text(text[:length])
-        assert run.why_redo("train", fingerprint()) == "its stage.json is damaged"
+        assert run.why_redo("train", fingerprint()) == DAMAGED
 
 
 def test_a_file_that_is_missing_or_shorter_means_redo(run):
@@ -217,23 +221,23 @@ def test_a_flipped_byte_is_found_before_it_is_read(run):
     (stage.path / "model").write_text("weightz")
     with pytest.raises(InputError, match=r"model: its content is not what stage train wrote.*--redo train"):
         run.verified("train")
-    inputs = {"train": run.record("train")["output"]}
+    inputs = {"train": run.record("train").output}
     with pytest.raises(InputError, match="--redo train"), run.stage("prune", fingerprint(inputs=inputs)):
         pytest.fail("a stage must not begin with a changed input")
 
 
 def test_a_stage_gets_the_directories_of_its_inputs(run):
     commit(run)
-    inputs = {"train": run.record("train")["output"]}
+    inputs = {"train": run.record("train").output}
     with run.stage("prune", fingerprint(inputs=inputs)) as stage:
         assert stage.inputs == {"train": run.path / "train"}
-    assert run.record("prune")["inputs"] == inputs
+    assert run.record("prune").inputs == inputs
 
 
 def test_the_output_digest_covers_content_and_names_but_not_logs(run):
     def digest(**changes):
         commit(run, **changes)
-        return run.record("train")["output"]
+        return run.record("train").output
 
     first = digest()
     assert digest() == first  # with another log and another time
@@ -242,7 +246,7 @@ def test_the_output_digest_covers_content_and_names_but_not_logs(run):
         (stage.path / "other").write_text("weights")
         (stage.path / "below").mkdir()
         (stage.path / "below" / "vocabulary").write_text("a\nb\n")
-    assert run.record("train")["output"] != first
+    assert run.record("train").output != first
 
 
 def test_a_changed_setting_is_named_with_both_values(run):
@@ -257,7 +261,7 @@ def test_the_order_of_a_mapping_survives_a_record(run):
         return replace(fingerprint(), settings={"data.label_names": dict.fromkeys(order, "name")})
 
     commit(run, begun=named("1", "0"))
-    assert list(run.record("train")["settings"]["data.label_names"]) == ["1", "0"]
+    assert list(run.record("train").settings["data.label_names"]) == ["1", "0"]
     assert run.why_redo("train", named("1", "0")) is None
     assert run.why_redo("train", named("0", "1")) == "data.label_names: another order: 1, 0 -> 0, 1"
 
@@ -270,15 +274,14 @@ def test_a_stage_that_works_in_another_way_is_done_again(run):
     other.path.mkdir()
     assert not other.adopt("train", later, run) and other.adopt("train", fingerprint(), run)
     record = json.loads((run.path / "train" / "stage.json").read_text())
-    del record["code"]
-    record["fingerprint"] = "of before there were versions"
+    del record["code"]  # one of before there were versions
     write_json(run.path / "train" / "stage.json", sealed(record))
-    assert run.why_redo("train", fingerprint()) == "tfpipe: unknown version -> 0.1"
+    assert run.why_redo("train", fingerprint()) == DAMAGED
 
 
 def test_changed_files_and_inputs_are_named(run):
     commit(run)
-    record = run.record("train") | {"inputs": {"prepare": "1"}}
+    record = run.record("train").model_copy(update={"inputs": {"prepare": "1"}})
     same = fingerprint(inputs={"prepare": "1"})
     assert fingerprint(files={"rows.csv": "bb"}, inputs={"prepare": "1"}).difference(record) == "content of rows.csv"
     assert fingerprint(inputs={"prepare": "2"}).difference(record) == "output of prepare"

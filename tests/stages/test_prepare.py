@@ -524,9 +524,9 @@ def test_the_output_does_not_name_where_the_files_lie(prepared, tmp_path, tiny_e
         tree = {"name": "x", "data": tree, "encoder": {"source": str(tiny_encoder)}}
         run = RunDirectory(tmp_path / f"run-{place}")
         pipeline.run(parse_config(tree, where="test"), run, until="prepare")
-        outputs.append(run.record("prepare")["output"])
+        outputs.append(run.record("prepare").output)
         messages.append(TokenTable.open(run.verified("prepare") / "train").places([0])[0])
-        assert {"rejected.jsonl", "sources.json"} < set(run.record("prepare")["files_written"])
+        assert {"rejected.jsonl", "sources.json"} < set(run.record("prepare").files_written)
     assert outputs[0] == outputs[1]
     assert messages[1] == messages[0].replace("here/here.csv", "elsewhere/elsewhere.csv")
 

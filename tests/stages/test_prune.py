@@ -95,7 +95,7 @@ def test_structured_pruning_takes_heads_and_columns_away(pruned, stored, capsys)
         for each in (stored["train"], classifier.weights)
     ]
     removed = 1 - sizes[1] / sizes[0]
-    assert 0.4 - 1 / 16 <= removed <= 0.42 and stage.choices["removed"] == pytest.approx(removed)
+    assert 0.4 - 1 / 16 <= removed <= 0.42 and stage.notes["removed"] == pytest.approx(removed)
     assert f"removed {removed:.2%} of the encoder layers' parameters ({sizes[0]:,} -> {sizes[1]:,})" in said
     config = json.loads((stage.path / "config.json").read_text())
     assert config["attention_heads_per_layer"] == list(architecture.heads)

@@ -73,7 +73,7 @@ def test_the_run_is_described(summary):
     assert summary["name"] == "tiny" and summary["training_examples_per_second"] > 0
     assert summary["versions"]["tensorflow"] and summary["machine"]
     assert summary["validation_accuracy"].keys() == {"dense", "pruned", "int8"}
-    assert list(summary["seconds"]) == ["prepare", "train", "prune", "quantize", "export", "verify"]
+    assert list(summary["seconds"]) == ["prepare", "train", "prune", "quantize", "export", "verify", "publish"]
 
 
 def test_the_model_card_holds_labels_data_results_and_settings(card, summary, tiny_run):

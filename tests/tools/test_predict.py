@@ -47,9 +47,9 @@ def test_only_numbers_are_versions(tmp_path):
 
 def test_a_damaged_record_of_what_was_published_is_said(copied_run):
     _, run = copied_run
-    for content in ("[" * 100_000, '{"files_written": {}}', '{"files_written": {}, "choices": {"published": [1]}}'):
-        (run.path / "verify" / "stage.json").write_text(content)
-        with pytest.raises(InputError, match=r"verify/stage\.json: damaged, .* --redo verify"):
+    for content in ("[" * 100_000, '{"files_written": {}}', '{"files_written": {}, "published": [1]}'):
+        (run.path / "publish" / "stage.json").write_text(content)
+        with pytest.raises(InputError, match=r"publish/stage\.json: damaged, .* --redo publish"):
             tool.find_saved_model(run.path, "int8")
     version = run.path / "serving" / "int8" / "1"
     assert tool.find_saved_model(version, "int8") == version
@@ -58,9 +58,9 @@ def test_a_damaged_record_of_what_was_published_is_said(copied_run):
 def test_what_the_last_run_did_not_publish_is_refused(copied_run):
     """Its newest version is of an earlier run."""
     _, run = copied_run
-    record = run.record("verify")
-    del record["choices"]["published"]["serving/pruned/1"]
-    (run.path / "verify" / "stage.json").write_text(json.dumps(sealed(record)))
+    record = json.loads((run.path / "publish" / "stage.json").read_text())
+    del record["published"]["serving/pruned/1"]
+    (run.path / "publish" / "stage.json").write_text(json.dumps(sealed(record)))
     assert tool.find_saved_model(run.path, "int8").name == "1"
     with pytest.raises(InputError, match=r"did not publish pruned, what is in serving/pruned/ is older"):
         tool.find_saved_model(run.path, "pruned")

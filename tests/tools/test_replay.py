@@ -1,4 +1,4 @@
-"""`tfpipe verify --golden DIR`: the artefact that was exported answers as recorded, another one does not."""
+"""`tfpipe replay DIR`: the artefact that was exported answers as recorded, another one does not."""
 
 from __future__ import annotations
 

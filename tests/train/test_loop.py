@@ -168,7 +168,7 @@ def test_a_fit_learns_and_says_so(fitted, validation):
     assert Evaluation(fitted.model, validation, "single_label", BUCKETED).metrics() == pytest.approx(
         {name: last[name] for name in ("loss", "accuracy", "macro_f1", "calibration_error")}, abs=1e-6
     )
-    assert fitted.stage.choices["steps"] == 7
+    assert fitted.stage.notes["steps"] == 7
     assert logged(fitted.stage, "validation/loss") == pytest.approx(
         {entry["step"]: entry["loss"] for entry in fitted.history}, abs=1e-6
     )
@@ -548,8 +548,8 @@ def test_a_step_with_faulty_data_is_left_out(do_fit, faulty, tmp_path, capsys, p
     """Two epochs meet the row twice: neither weights nor moments change then, and the rest is trained."""
     recipe = with_settings(replace(RECIPE, epochs=2.0), nonfinite=policy, nonfinite_limit=2)
     result = do_fit(tmp_path / "both", recipe, training=faulty)
-    assert result.stage.choices["steps_left_out"] == steps_of(faulty, FAULTY)
-    assert "steps_slowed" not in result.stage.choices and result.stage.choices["nonfinite"] == policy
+    assert result.stage.notes["steps_left_out"] == steps_of(faulty, FAULTY)
+    assert "steps_slowed" not in result.stage.notes and result.stage.notes["nonfinite"] == policy
     assert capsys.readouterr().err.count("; the step is left out") == 2
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert all(np.isfinite(value).all() for value in get_weights(result.model).values())
@@ -568,7 +568,7 @@ def test_a_step_that_is_left_out_changes_nothing(do_fit, training, faulty, tmp_p
     recipe = with_settings(replace(RECIPE, epochs=1.0), nonfinite="skip")
     one = do_fit(tmp_path / "one", recipe, training=faulty, dropout=0.0)
     two = do_fit(tmp_path / "two", recipe, training=faulty, dropout=0.0, strategy=choose_strategy("mirrored")[0])
-    assert two.stage.choices["steps_left_out"] == one.stage.choices["steps_left_out"] == steps_of(faulty, FAULTY, 1)
+    assert two.stage.notes["steps_left_out"] == one.stage.notes["steps_left_out"] == steps_of(faulty, FAULTY, 1)
     first, second = get_weights(one.model), get_weights(two.model)
     compared = [name for name in first if not name.endswith("self.key.bias")]
     assert max(float(np.abs(first[name] - second[name]).max()) for name in compared) <= 1e-5
@@ -602,8 +602,8 @@ def test_a_rollback_goes_on_at_half_the_rate(do_fit, tmp_path, monkeypatch, caps
     printed = capsys.readouterr().err
     assert "back to the checkpoint of step 3, and on at 0.5 of the learning rate" in printed  # the last evaluation
     assert "back to the checkpoint of step 0, and on at 0.25 of the learning rate" in printed  # that did not help
-    assert result.stage.choices["nonfinite"] == "rollback"
-    assert result.stage.choices["steps_slowed"] == [3, 0] and "steps_left_out" not in result.stage.choices
+    assert result.stage.notes["nonfinite"] == "rollback"
+    assert result.stage.notes["steps_slowed"] == [3, 0] and "steps_left_out" not in result.stage.notes
     rates = logged(result.stage, "learning_rate")
     assert [rates[step] / RECIPE.learning_rate for step in (1, 3, 4, 7)] == pytest.approx([0.5, 0.5, 0.25, 0.25])
     assert result.history[-1]["loss"] < result.history[0]["loss"]
@@ -751,7 +751,7 @@ def test_early_stopping_and_plateau(do_fit, tmp_path, tmp_path_factory, capsys):
     assert "stopped after step 12 of 27: loss no longer improved" in capsys.readouterr().err
     rates = logged(result.stage, "learning_rate")
     assert [rates[step] for step in (4, 9, 10, 12)] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3])
-    assert result.stage.choices["steps"] == 12
+    assert result.stage.notes["steps"] == 12
     again = do_fit(tmp_path, recipe, validation=turned)  # stopped before its stage was committed: stays stopped
     assert again.sha256 == result.sha256 and again.history == result.history
 

@@ -2,7 +2,7 @@
 
 Enters: an artefact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line says what the artefact
 is and how far its answers may move (`limits`); each other line is a request, as text and as token ids, and the answer,
-logits and label. `tfpipe verify --golden DIR` replays it with TensorFlow or ONNX Runtime, whichever the artefact is.
+logits and label. `tfpipe replay DIR` replays it with TensorFlow or ONNX Runtime, whichever the artefact is.
 """
 
 from __future__ import annotations

@@ -34,14 +34,17 @@ from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import digest_of, link, remove, sha256_of_file, write_json
 from tfpipe.provenance import machine, other_versions, package_versions
-from tfpipe.rundir.fingerprint import Fingerprint, sealed
-from tfpipe.rundir.mirror import (
+from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.mirror import Mirror
+from tfpipe.rundir.record import (
     CHECKPOINTS,
     LOGS,
     RECORD,
     SAVED_MODEL,
     WORK_RECORD,
-    Mirror,
+    Published,
+    Record,
+    Written,
     content_of,
     parse_record,
     parse_work,
@@ -54,13 +57,15 @@ NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 
 @dataclass
 class StageDirectory:
-    """What a stage gets to work with: its directory, the committed stages it reads, and a place for its choices."""
+    """What a stage gets to work with: its directory, the committed stages it reads, and a place for its notes."""
 
     name: str
     path: Path
     inputs: dict[str, Path]
-    choices: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
     """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
+    published: dict[str, Published] = field(default_factory=dict)
+    """what it put elsewhere in the run, by its path there"""
     mirror: Mirror | None = None
     """where the run lies, if not on this machine"""
     listings: set[str] = field(default_factory=set)
@@ -147,7 +152,7 @@ class RunDirectory:
                 self._locked = False
                 self._settled.clear()
 
-    def record(self, name: str) -> dict[str, Any] | None:
+    def record(self, name: str) -> Record | None:
         """The stage's record, or None where the stage is not committed."""
         counts = self._mirror is None or self._is_settled(name, self._mirror)
         return self._local_record(name) if counts else None
@@ -157,29 +162,29 @@ class RunDirectory:
         record = self.record(name)
         if record is None:
             damaged = self._mirror is None and (self.path / name / RECORD).exists()
-            return f"its {RECORD} is damaged" if damaged else "not done yet"
-        if record.get("fingerprint") != fingerprint.digest:
+            return f"its {RECORD} is damaged, or of another tfpipe" if damaged else "not done yet"
+        if record.fingerprint != fingerprint.digest:
             return fingerprint.difference(record)
         if self._mirror is not None:  # what is missing here is brought when it is read; a store has whole files alone
-            missing = sorted(record["files_written"].keys() - (self.place / name).names_below())
+            missing = sorted(record.files_written.keys() - (self.place / name).names_below())
             return f"{missing[0]} is missing" if missing else self._no_longer_published(record)
-        for relative, entry in record["files_written"].items():
+        for relative, entry in record.files_written.items():
             path = self.path / name / relative
-            if not os.path.isfile(path) or path.stat().st_size != entry["size_bytes"]:
+            if not os.path.isfile(path) or path.stat().st_size != entry.size_bytes:
                 return f"{relative} is missing or has another size"
         return self._no_longer_published(record)
 
-    def _no_longer_published(self, record: dict[str, Any]) -> str | None:
+    def _no_longer_published(self, record: Record) -> str | None:
         """Names a published file that is gone or changed where the run lies; None where all are as they were."""
-        choices = record["choices"]
-        sizes = choices.get("published_bytes", {})  # records from before have none
-        for version in choices.get("published", {}):
-            files = files_below(self.path / version) if self._mirror is None else (self.place / version).files()
-            if SAVED_MODEL not in files or sum(files.values()) != sizes.get(version, sum(files.values())):
-                return f"{version} is missing or has another size"
-        # Beside the versions are files that people set to their server: these need but be there.
-        beside = (name for name in sizes if name not in choices.get("published", {}))
-        return next((f"{name} is missing" for name in beside if not self.has_file(name)), None)
+        for name, entry in record.published.items():
+            if entry.sha256 is None:
+                if not self.has_file(name):
+                    return f"{name} is missing"
+                continue
+            files = files_below(self.path / name) if self._mirror is None else (self.place / name).files()
+            if SAVED_MODEL not in files or sum(files.values()) != entry.size_bytes:
+                return f"{name} is missing or has another size"
+        return None
 
     def verified(self, name: str) -> Path:
         """The directory of a committed stage, every file of it checked against its recorded SHA-256.
@@ -191,14 +196,14 @@ class RunDirectory:
         """
         record = self.record(name)
         assert record is not None, f"stage {name} is read before it is committed"
-        changed, place = self._changed(name, record["files_written"]), self.path
+        changed, place = self._changed(name, record.files_written), self.path
         if changed and self._mirror is not None:
-            self._mirror.take_files(name, {relative: entry["size_bytes"] for relative, entry in changed.items()})
+            self._mirror.take_files(name, {relative: entry.size_bytes for relative, entry in changed.items()})
             changed, place = self._changed(name, changed), self._mirror.remote
         for relative, entry in changed.items():
             raise InputError(
                 f"{place / name / relative}: its content is not what stage {name} wrote (SHA-256 "
-                f"{entry['sha256'][:12]}… expected); make it again with --redo {name}"
+                f"{entry.sha256[:12]}… expected); make it again with --redo {name}"
             )
         return self.path / name
 
@@ -207,7 +212,7 @@ class RunDirectory:
         """The directory or store of the run, as messages name it."""
         return self.path if self._mirror is None else self._mirror.remote
 
-    def committed(self, name: str) -> dict[str, Any] | None:
+    def committed(self, name: str) -> Record | None:
         """The stage's record as it is where the run lies, or None; of a remote run, nothing is changed here."""
         return self._local_record(name) if self._mirror is None else self._mirror.committed(name)
 
@@ -282,43 +287,44 @@ class RunDirectory:
         with ThreadPoolExecutor() as pool:
             digests = pool.map(lambda file: sha256_of_file(file, sync=True), output)
             files = {
-                str(file.relative_to(path)): {"sha256": digest, "size_bytes": file.stat().st_size}
+                str(file.relative_to(path)): Written(sha256=digest, size_bytes=file.stat().st_size)
                 for file, digest in zip(output, digests, strict=True)
             }
-        record = {
-            "stage": name,
-            "fingerprint": fingerprint.digest,
-            "settings": fingerprint.settings,
-            "files": fingerprint.files,
-            "inputs": fingerprint.inputs,
-            "code": fingerprint.code,
-            "seconds": round(time.monotonic() - started, 1),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "machine": machine(),
-            "versions": work["versions"],
-            "choices": stage.choices,
-            "files_written": files,
-            "output": digest_of({name: entry for name, entry in files.items() if name not in stage.listings}),
-        }
-        record = sealed(json.loads(json.dumps(record)))  # as it will be read
-        write_json(path / RECORD, record)
+        named = {name: {"sha256": entry.sha256} for name, entry in files.items() if name not in stage.listings}
+        record = Record(
+            stage=name,
+            fingerprint=fingerprint.digest,
+            settings=fingerprint.settings,
+            files=fingerprint.files,
+            inputs=fingerprint.inputs,
+            code=fingerprint.code,
+            seconds=round(time.monotonic() - started, 1),
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            machine=machine(),
+            versions=work["versions"],
+            notes=json.loads(json.dumps(stage.notes)),  # as they will be read
+            published=stage.published,
+            files_written=files,
+            output=digest_of(named),
+        )
+        write_json(path / RECORD, record.to_json())
         (path / WORK_RECORD).unlink(missing_ok=True)
         if self._mirror is not None:
             self._mirror.commit(name, record)
 
-    def _local_record(self, name: str) -> dict[str, Any] | None:
+    def _local_record(self, name: str) -> Record | None:
         try:
             return parse_record((self.path / name / RECORD).read_bytes(), self.path / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _changed(self, name: str, files: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _changed(self, name: str, files: dict[str, Written]) -> dict[str, Written]:
         """Those of a stage's recorded files that are not here as they were recorded."""
         paths = {relative: self.path / name / relative for relative in files}
         return {
             relative: entry
             for relative, entry in files.items()
-            if not os.path.isfile(paths[relative]) or sha256_of_file(paths[relative]) != entry["sha256"]
+            if not os.path.isfile(paths[relative]) or sha256_of_file(paths[relative]) != entry.sha256
         }
 
     def _is_settled(self, name: str, mirror: Mirror) -> bool:
@@ -332,9 +338,9 @@ class RunDirectory:
         # A kill between the two commits. What published is done again: its versions may be another machine's by now.
         ours = record is not None and mirror.begun(name) in (
             None,
-            {part: record.get(part) for part in ("fingerprint", "versions")},
+            {"fingerprint": record.fingerprint, "versions": record.versions},
         )
-        if ours and "published" not in record.get("choices", {}) and not self._changed(name, record["files_written"]):
+        if ours and not record.published and not self._changed(name, record.files_written):
             say(f"  {name} was committed on this machine alone")
             mirror.commit(name, record)
         elif not committed:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tfpipe.escaping import printable
 
@@ -29,6 +29,15 @@ def is_sealed(record: Any) -> bool:
 
 def _digest(value: Any, sort_keys: bool = True) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
+
+
+class Parts(Protocol):
+    """The four parts, of a fingerprint or of a record."""
+
+    settings: dict[str, Any]
+    files: dict[str, str]
+    inputs: dict[str, str]
+    code: dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -55,24 +64,23 @@ class Fingerprint:
         named = (sorted(part.items()) for part in (self.settings, self.inputs, self.code))
         return _digest([*named, list(self.files.values())], sort_keys=False)
 
-    def difference(self, record: dict[str, Any]) -> str:
-        """Says in one line how a stage's record differs from this fingerprint."""
-        settings, inputs = record.get("settings", {}), record.get("inputs", {})
+    def difference(self, record: Parts) -> str:
+        """Says in one line how what a record was made under differs from this fingerprint."""
+        settings, inputs = record.settings, record.inputs
         changes = [
-            *_changed_code(record.get("code"), self.code),
+            *_changed_code(record.code, self.code),
             *(
                 change
                 for name in {**settings, **self.settings}
                 for change in _changed_values(settings.get(name, _ABSENT), self.settings.get(name, _ABSENT), name)
             ),
-            *_changed_files(record.get("files", {}), self.files),
+            *_changed_files(record.files, self.files),
             *(f"output of {name}" for name in {**inputs, **self.inputs} if inputs.get(name) != self.inputs.get(name)),
         ]
         return printable("; ".join(changes)) or "an unreadable record"
 
 
-def _changed_code(old: Any, new: dict[str, str | int]) -> Iterator[str]:
-    old = old if isinstance(old, dict) else {}
+def _changed_code(old: dict[str, str | int], new: dict[str, str | int]) -> Iterator[str]:
     if old.get("tfpipe") != new.get("tfpipe"):
         before = f" {old['tfpipe']}" if "tfpipe" in old else ": unknown version"
         yield f"tfpipe{before} -> {new.get('tfpipe')}"

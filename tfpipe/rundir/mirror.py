@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import operator
 import os
 import re
@@ -25,16 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.errors import InputError
-from tfpipe.files import path_inside, versions
-from tfpipe.rundir.fingerprint import is_sealed
+from tfpipe.files import versions
+from tfpipe.rundir.record import (
+    CHECKPOINTS,
+    LOGS,
+    RECORD,
+    SAVED_MODEL,
+    SERVING,
+    WORK_RECORD,
+    Record,
+    content_of,
+    parse_record,
+    parse_work,
+)
 from tfpipe.rundir.remote import Remote, files_below
-
-RECORD = "stage.json"
-WORK_RECORD = "work.json"
-CHECKPOINTS = "checkpoints"
-LOGS = "logs"
-SERVING = "serving"
-SAVED_MODEL = "saved_model.pb"
 
 
 class Mirror:
@@ -65,12 +68,12 @@ class Mirror:
             (local / RECORD).unlink(missing_ok=True)
             for file in files_below(local):
                 hidden = Path(file).name.startswith(".")  # what another reader is just copying
-                if file not in record["files_written"] and not file.startswith(f"{LOGS}/") and not hidden:
+                if file not in record.files_written and not file.startswith(f"{LOGS}/") and not hidden:
                     (local / file).unlink(missing_ok=True)
             source.download(local, {RECORD: 0})
         return True
 
-    def committed(self, name: str) -> dict[str, Any] | None:
+    def committed(self, name: str) -> Record | None:
         """A stage's record as it is committed there, or None; nothing is changed here."""
         return parse_record((self.remote / name / RECORD).read_bytes(), self.path / name)
 
@@ -123,17 +126,15 @@ class Mirror:
             stage.remove()
         self.take_published()
 
-    def commit(self, name: str, record: dict[str, Any]) -> None:
+    def commit(self, name: str, record: Record) -> None:
         """Copies a committed stage there, its record last, and what it published before that."""
         target, local = self.remote / name, self.path / name
         logs = [f"{LOGS}/{file}" for file in files_below(local / LOGS)]
-        target.upload(local, [*record["files_written"], *logs])
-        published = record.get("choices", {}).get("published", ())
-        for version in published:
-            (self.remote / version).publish(self.path / version, last=SAVED_MODEL)
-        if published:
-            beside = [path.name for path in (self.path / SERVING).iterdir() if path.is_file()]
-            (self.remote / SERVING).upload(self.path / SERVING, beside)
+        target.upload(local, [*record.files_written, *logs])
+        for name, entry in record.published.items():
+            if entry.sha256 is not None:
+                (self.remote / name).publish(self.path / name, last=SAVED_MODEL)
+        self.remote.upload(self.path, [name for name, entry in record.published.items() if entry.sha256 is None])
         target.upload(local, [RECORD])
         for work in (WORK_RECORD, CHECKPOINTS):
             (target / work).remove()
@@ -155,69 +156,3 @@ class Mirror:
         for child in checkpoints.children():
             if not (local / CHECKPOINTS / child).exists():
                 (checkpoints / child).remove()
-
-
-def parse_record(content: bytes | None, stage: Path) -> dict[str, Any] | None:
-    """A stage's record from the content of `stage.json`; None where that is not a whole one.
-
-    Args:
-      content: of the file.
-      stage: the stage's directory on this machine.
-
-    Raises:
-      InputError: it names a file outside its directory, or outside its run.
-    """
-    try:
-        record = json.loads(content or "null")
-        if not is_sealed(record) or not _is_whole(record):
-            return None
-    except (ValueError, RecursionError):
-        return None
-    for name in record["files_written"]:
-        path_inside(stage, name, str(stage / RECORD))
-    choices = record["choices"]
-    for name in (*record["inputs"], *choices.get("published", ()), *choices.get("published_bytes", ())):
-        path_inside(stage.parent, name, str(stage / RECORD))
-    return record
-
-
-def parse_work(content: bytes | None) -> dict[str, Any] | None:
-    """Reads what work in progress was begun under, from the content of `work.json`; None where that is not whole.
-
-    Returns:
-      `fingerprint` and `versions`: as in a stage's record.
-    """
-    try:
-        work = json.loads(content or "null")
-    except (ValueError, RecursionError):
-        return None
-    kinds = (("fingerprint", str), ("versions", dict))
-    whole = isinstance(work, dict) and all(isinstance(work.get(name), kind) for name, kind in kinds)
-    return work if whole else None
-
-
-def _is_whole(record: dict[str, Any]) -> bool:
-    """Whether a record has what is read of it, each of its kind."""
-    kinds = {"fingerprint": str, "output": str} | dict.fromkeys(("settings", "files", "inputs", "choices"), dict)
-    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
-        return False
-    texts = [*record["files"].values(), *record["inputs"].values()]
-    written, published = record.get("files_written"), record["choices"].get("published", {})
-    sizes = record["choices"].get("published_bytes", {})
-    if not all(isinstance(each, dict) for each in (written, published, sizes)):
-        return False
-    if not all(type(size) is int for size in sizes.values()):
-        return False
-    for entry in written.values():
-        if not isinstance(entry, dict) or type(entry.get("size_bytes")) is not int:
-            return False
-        texts.append(entry.get("sha256"))
-    return all(isinstance(text, str) for text in [*texts, *published.values()])
-
-
-def content_of(path: Path) -> bytes | None:
-    """Reads a file; None where that can't be done."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

@@ -1,7 +1,7 @@
 """The published versions of a run: which of them answers for it.
 
 Enters: the directory of a run, of a tree `serving/<variant>/<integer>/` alone, or of a SavedModel. Leaves: the local
-directory of one SavedModel, or the reason why the run has none. A run answers with what `verify` has published for the
+directory of one SavedModel, or the reason why the run has none. A run answers with what `publish` has published for the
 stages that are committed now: older versions stay in `serving/`, and only their own directory leads to them.
 """
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory, versions
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.mirror import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
+from tfpipe.rundir.record import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
 
-PUBLISHES = "verify"
+PUBLISHES = "publish"
 
 
 def find_saved_model(model: str | Path, variant: str) -> Path:
@@ -52,17 +52,19 @@ def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
     record = run.committed(PUBLISHES)
     if record is None and run.has_file(f"{PUBLISHES}/{RECORD}"):
         raise InputError(
-            f"{run.place}/{PUBLISHES}/{RECORD}: damaged, it no longer says what was published; publish again with "
-            f"--redo {PUBLISHES}, or give the directory of a version"
+            f"{run.place}/{PUBLISHES}/{RECORD}: damaged, or of another tfpipe: it no longer says what was published; "
+            f"publish again with --redo {PUBLISHES}, or give the directory of a version"
         )
     if record is None and not newest:
         raise InputError(f"{run.place}: no published variant {variant}; nothing is published yet: finish `tfpipe run`")
     if record is None:
         raise InputError(f"{run.place}: the last run published nothing; {older}; {fix}")
-    now = {name: (run.committed(name) or {}).get("output") for name in record["inputs"]}
-    if changed := ", ".join(name for name, output in record["inputs"].items() if now[name] != output):
+    now = {name: run.committed(name) for name in record.inputs}
+    if changed := ", ".join(
+        name for name, output in record.inputs.items() if now[name] is None or now[name].output != output
+    ):
         raise InputError(f"{run.place}: {changed} changed since the last run published; {older}; {fix}")
-    published = record["choices"].get("published", {})
+    published = {name: entry.sha256 for name, entry in record.published.items() if entry.sha256 is not None}
     version = next((each for each in published if each.startswith(f"{SERVING}/{variant}/")), None)
     if version is None:
         others = ", ".join(sorted(each.split("/")[1] for each in published if each.startswith(f"{SERVING}/")))

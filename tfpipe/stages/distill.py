@@ -32,7 +32,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         source = encoder_source.open_source(settings.encoder, settings.sha256, section="distill.student")
         student, pretrained = source.architecture, source.weights()
     session = Session(config, stage, settings, keep="best", vocab_size=student.vocab_size)
-    stage.choices["precision"] = str(session.policy)
+    stage.notes["precision"] = str(session.policy)
     with session.scope(seeded=True):  # the first weights of a new head
         model = build_training_form(session.architecture(student), len(dense.labels))
         if settings.layers is not None:

@@ -7,8 +7,6 @@ the precision of training.
 
 from __future__ import annotations
 
-import json
-
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.export import golden
@@ -18,7 +16,7 @@ from tfpipe.export.serving_check import check_saved_model
 from tfpipe.export.warmup import write_warmup
 from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.rundir.mirror import RECORD
+from tfpipe.rundir.record import RECORD, parse_record
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -33,7 +31,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     """
     prepared = stage.inputs["prepare"]
     test, pairs = TokenTable.open(prepared / "test"), config.data.text_pair_column is not None
-    fingerprint = json.loads((prepared / RECORD).read_text(encoding="utf-8"))["output"]
+    fingerprint = parse_record((prepared / RECORD).read_bytes(), prepared).output
     for variant in stage.variants:
         source, directory = stage.inputs[STAGE_OF_VARIANT[variant]], stage.path / variant
         directory.mkdir()
@@ -56,4 +54,4 @@ def run(config: Config, stage: StageDirectory) -> None:
         extra = saved_model / "assets.extra"
         for artifact, beside in ((saved_model, extra), (directory / "model.onnx", directory)):
             golden.record(artifact, beside / golden.FILE, requests, classifier, variant)
-        stage.choices[variant] = {"onnx_operators": counts, "saved_model_operators": operators}
+        stage.notes[variant] = {"onnx_operators": counts, "saved_model_operators": operators}

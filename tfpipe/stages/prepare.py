@@ -102,8 +102,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     write_sources(stage.path, [file.name for file in files])
     statistics = statistics_of(config, files, survey, labels, verdict, near, counts)
     write_json(stage.path / "statistics.json", statistics)
-    stage.choices |= {"rows": statistics["rows"], "labels": len(labels.names)}
-    stage.choices["duplicate_check_seconds"] = round(check_seconds, 1)
+    stage.notes |= {"rows": statistics["rows"], "labels": len(labels.names)}
+    stage.notes["duplicate_check_seconds"] = round(check_seconds, 1)
     announce(statistics, settings, check_seconds, undecided, config)
 
 

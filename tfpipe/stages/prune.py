@@ -46,7 +46,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         vocab_size=base.architecture.vocab_size,
         whole_vocabulary=settings.embeddings,  # their mask ranks the whole table
     )
-    stage.choices["precision"] = str(session.policy)
+    stage.notes["precision"] = str(session.policy)
     steps = session.steps
     with session.scope():
         architecture = session.architecture(base.architecture)
@@ -72,9 +72,9 @@ def run(config: Config, stage: StageDirectory) -> None:
     weights = session.weights(model, base.weights, fitted)
     pruned = base.with_weights(weights)
     if settings.method == "structured":
-        pruned, stage.choices["removed"] = _without_units(pruned, settings, steps)
+        pruned, stage.notes["removed"] = _without_units(pruned, settings, steps)
     else:
-        stage.choices["zeros"] = _checked_zeros(weights, settings, steps)
+        stage.notes["zeros"] = _checked_zeros(weights, settings, steps)
     session.save(pruned, fitted.history)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -28,14 +27,15 @@ from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_me
 from tfpipe.files import write_json, write_text
 from tfpipe.model.classifier import WEIGHTS_FILE
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.rundir.mirror import RECORD
+from tfpipe.rundir.record import RECORD, Record, parse_record
 from tfpipe.variants import STAGE_OF_VARIANT
 
 
 def run(config: Config, stage: StageDirectory) -> None:
     """Gathers what was measured, writes and prints."""
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
-    records = {name: _record(path) for name, path in stage.inputs.items()}
+    published = json.loads((stage.inputs["publish"] / "published.json").read_text(encoding="utf-8"))
+    records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
     rows = [row | {"path": _path(row)} for row in parity["artifacts"]]
     summary = {
         "name": config.name,
@@ -43,16 +43,16 @@ def run(config: Config, stage: StageDirectory) -> None:
         "artifacts": rows,
         "validation_accuracy": parity["validation_accuracy"],
         "within_budget": parity["within_budget"],
-        "training_examples_per_second": records["train"]["choices"].get("examples_per_second"),
-        "seconds": {name: record["seconds"] for name, record in records.items()},
-        "versions": records["verify"]["versions"],
-        "machine": records["verify"]["machine"],
+        "training_examples_per_second": records["train"].notes.get("examples_per_second"),
+        "seconds": {name: record.seconds for name, record in records.items()},
+        "versions": records["verify"].versions,
+        "machine": records["verify"].machine,
         "int8_instructions": sorted(cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}),
     }
     write_json(stage.path / "metrics.json", summary)
     write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
     _print_table(rows, summary["measured_on"])
-    _print_paths(stage, rows, records["verify"]["choices"]["published"])
+    _print_paths(stage, rows, published)
     if "int8" in stage.variants:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
 
@@ -62,10 +62,6 @@ def _path(row: dict[str, Any]) -> str:
     if row["artifact"] == "keras":
         return f"{STAGE_OF_VARIANT[row['variant']]}/{WEIGHTS_FILE}"
     return f"export/{row['variant']}/{'model.onnx' if row['artifact'] == 'onnx' else 'saved_model'}"
-
-
-def _record(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / RECORD).read_text(encoding="utf-8"))
 
 
 def _print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
@@ -132,7 +128,7 @@ def _change(row: dict[str, Any]) -> str:
     return change_with_interval(row["accuracy_change"], row["accuracy_change_95"])
 
 
-def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Any]) -> str:
+def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Record]) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

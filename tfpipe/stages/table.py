@@ -6,7 +6,8 @@ distill    dense -> distilled: a smaller model that the dense one teaches
 prune      distilled (else dense) -> pruned: zeros in the kernels, or fewer heads and columns, fine-tuned
 quantize   pruned (else distilled, else dense) -> int8: weights on the 8-bit grid, ranges of activations
 export     every variant -> SavedModel and ONNX
-verify     every artifact against the Keras model it came from, and the budget; what passes is published
+verify     every artifact against the Keras model it came from, and the budget
+publish    what passed -> versions for TF Serving
 report     the table, metrics.json, model_card.md
 """
 
@@ -188,16 +189,22 @@ STAGES = (
     Stage(
         "verify",
         "tfpipe.stages.verify",
-        ("name", "task", "seed", "verify", "budget", "export.serving_version", "data.text_pair_column"),
+        ("task", "seed", "verify", "budget", "data.text_pair_column"),
         inputs=(*_MODELS, "export"),
         libraries=("onnxruntime", "tensorflow", "tensorflow-text"),
+    ),
+    Stage(
+        "publish",
+        "tfpipe.stages.publish",
+        ("name", "seed", "export.serving_version", "data.text_pair_column"),
+        inputs=(*_MODELS, "export", "verify"),
         publishes=True,
     ),
     Stage(
         "report",
         "tfpipe.stages.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
-        inputs=(*_MODELS, "export", "verify"),
+        inputs=(*_MODELS, "export", "verify", "publish"),
     ),
 )
 

@@ -25,7 +25,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     say(f"  strategy: {session.chosen_strategy}; precision: {session.policy}")
     say(f"  batches: {session.batching}; {session.plan.steps_per_epoch} steps an epoch")
     say(f"  vocabulary: {session.active}")
-    stage.choices |= {
+    stage.notes |= {
         "strategy": str(session.chosen_strategy),
         "precision": str(session.policy),
         "batching": session.batching,
@@ -33,7 +33,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     with session.scope(seeded=True):  # the head's first weights
         model = build_training_form(session.architecture(architecture), len(session.labels))
         pretrained = source.weights()
-        stage.choices["encoder"] = import_encoder(model, session.taken(pretrained), config.encoder.source)
+        stage.notes["encoder"] = import_encoder(model, session.taken(pretrained), config.encoder.source)
         if settings.frozen_layers is not None:
             say(f"  {freeze(model, settings.frozen_layers, architecture.num_hidden_layers)}")
     fitted = session.fit(model)

@@ -1,15 +1,12 @@
-"""The stage `verify`: what answers like the Keras model of its variant, and keeps the budget, is published.
+"""The stage `verify`: does each artifact answer like the Keras model of its variant, and does it keep the budget?
 
 Enters: the test and validation rows, hard texts, the artefacts. Leaves: `parity.json`, with a row of measurements for
 each artefact; `logits.safetensors`, their answers to a sample of the test rows, and `rows`, which rows of the table
-these are; and, once the gates are passed, a new version of each SavedModel in `<run>/serving/<variant>/<integer>/`,
-with what TF Serving and its users need beside them.
+these are.
 """
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +23,9 @@ from tfpipe.evaluate.benchmark import measure_batching, measure_latency
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
 from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.golden import hard_requests
-from tfpipe.export.serving import SERVING_FILES, write_serving_files
-from tfpipe.files import sha256_of_directory, versions, write_json
+from tfpipe.files import write_json
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import StageDirectory
-from tfpipe.rundir.remote import files_below
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -39,7 +34,7 @@ from tfpipe.variants import STAGE_OF_VARIANT
 
 @float32_kept()
 def run(config: Config, stage: StageDirectory) -> None:
-    """Compares, measures, judges, publishes.
+    """Compares, measures, judges.
 
     Raises:
       GateError: a gate failed, or the last variant is outside the budget; `parity.json` says by how much.
@@ -81,6 +76,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             "costs": [vars(cost) for cost in costs],
             "within_budget": within,
             "failures": failures,
+            "latency_ms_by_batch_size": curve,
         },
     )
     if failures:
@@ -89,23 +85,6 @@ def run(config: Config, stage: StageDirectory) -> None:
     for cost in costs:
         if cost.variant not in within:
             say(f"  {cost.variant} is not published: {'; '.join(cost.excesses(config.budget))}")
-    shown = test.sample(2, config.seed)
-    texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
-    serving = stage.path.parent / "serving"
-    published = {
-        variant: publish(stage.inputs["export"] / variant / "saved_model", serving / variant)
-        for variant in dict.fromkeys(("dense", *within))
-    }
-    stage.choices["published"] = {
-        str(path.relative_to(stage.path.parent)): sha256 for path, sha256 in published.values()
-    }
-    paths = {variant: path for variant, (path, _) in published.items()}
-    write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
-    stage.choices["published_bytes"] = {
-        **{str(path.relative_to(stage.path.parent)): sum(files_below(path).values()) for path in paths.values()},
-        # These may be edited, and hold measurements: that they are there is all that counts.
-        **dict.fromkeys((f"{serving.name}/{name}" for name in SERVING_FILES), 0),
-    }
 
 
 def measured_rows(
@@ -177,26 +156,3 @@ def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: C
         for row in rows
         if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(accuracies) == 1)
     ]
-
-
-def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
-    """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
-
-    A newest version that holds the same files already is left as it is.
-
-    Returns:
-      The version's directory, and the SHA-256 of what it holds.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    sha256 = sha256_of_directory(saved_model)
-    newest = max(versions(child.name for child in directory.iterdir()), default=0)
-    if newest and sha256_of_directory(directory / str(newest)) == sha256:
-        say(f"  published already: {directory / str(newest)}")
-        return directory / str(newest), sha256
-    target = directory / str(newest + 1)
-    temporary = directory / f".{target.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(saved_model, temporary)
-    temporary.rename(target)
-    say(f"  published {target}")
-    return target, sha256

@@ -1,4 +1,4 @@
-"""`tfpipe verify --golden DIR`: an artefact's golden requests, asked again on this machine.
+"""`tfpipe replay DIR`: an artefact's golden requests, asked again on this machine.
 
 Enters: a directory with `golden.jsonl` and a SavedModel or `model.onnx`. Leaves: a table on standard output.
 """

@@ -150,7 +150,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
     rows = []
     for row in chosen:
         latency, exported = row["latency_ms"][shape], run.path / "export" / row["variant"]
-        source = run.record(STAGE_OF_VARIANT[row["variant"]])["output"]
+        source = run.record(STAGE_OF_VARIANT[row["variant"]]).output
         rows.append(
             {
                 "point": label,

@@ -68,7 +68,7 @@ def batch_shapes(
             f"{run.path}: no committed stage prepare, so the shape of a batch is not known; run `tfpipe prepare "
             f"{config_file}`, or give both --rows and --row-length"
         )
-    changed = [path for path, value in record["settings"].items() if setting(config, path) != value]
+    changed = [path for path, value in record.settings.items() if setting(config, path) != value]
     if changed:
         raise InputError(
             f"{run.path}: stage prepare was made with another {changed[0]}; run `tfpipe prepare {config_file}` again, "

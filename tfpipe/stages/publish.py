@@ -1,0 +1,66 @@
+"""The stage `publish`: what passed `verify` becomes a new version, with what TF Serving and its users need beside it.
+
+Enters: the SavedModels of `export`, what `verify` found within the budget, and its latency curve. Leaves, in the run,
+`serving/<variant>/<integer>/`, `models.config`, `batching_parameters.txt` and `README.md`; in the stage's directory
+`published.json`, version -> SHA-256. A version is never overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tfpipe.config.run import Config
+from tfpipe.console import say
+from tfpipe.export.serving import SERVING_FILES, write_serving_files
+from tfpipe.files import sha256_of_directory, versions, write_json
+from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.record import SERVING, Published
+from tfpipe.rundir.remote import files_below
+from tfpipe.tokens.table import TokenTable
+
+
+def run(config: Config, stage: StageDirectory) -> None:
+    """Publishes dense, and each compressed variant within the budget."""
+    parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
+    run_path, exported = stage.path.parent, stage.inputs["export"]
+    serving = run_path / SERVING
+    paths = {
+        variant: publish(exported / variant / "saved_model", serving / variant)
+        for variant in dict.fromkeys(("dense", *parity["within_budget"]))
+    }
+    test = TokenTable.open(stage.inputs["prepare"] / "test")
+    shown, pairs = test.sample(2, config.seed), config.data.text_pair_column is not None
+    texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
+    curve = {int(size): latency for size, latency in parity["latency_ms_by_batch_size"].items()}
+    write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
+    for path in paths.values():
+        size = sum(files_below(path).values())
+        entry = Published(sha256=sha256_of_directory(path), size_bytes=size)
+        stage.published[str(path.relative_to(run_path))] = entry
+    write_json(stage.path / "published.json", {name: entry.sha256 for name, entry in stage.published.items()})
+    for name in SERVING_FILES:
+        stage.published[f"{SERVING}/{name}"] = Published(sha256=None, size_bytes=None)
+
+
+def publish(saved_model: Path, directory: Path) -> Path:
+    """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
+
+    A newest version that holds the same files already is left as it is.
+
+    Returns:
+      The version's directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    newest = max(versions(child.name for child in directory.iterdir()), default=0)
+    if newest and sha256_of_directory(directory / str(newest)) == sha256_of_directory(saved_model):
+        say(f"  published already: {directory / str(newest)}")
+        return directory / str(newest)
+    target = directory / str(newest + 1)
+    temporary = directory / f".{target.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(saved_model, temporary)
+    temporary.rename(target)
+    say(f"  published {target}")
+    return target
