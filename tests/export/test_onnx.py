@@ -193,8 +193,8 @@ def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graph
     assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
 
 
-def test_the_hash_seed_of_the_process_changes_no_byte(tiny_run, tmp_path):
-    """With points whose ranges are the same: tf2onnx makes their constants one, in the order of a set."""
+def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
+    """With points whose ranges are the same: tf2onnx makes their constants one, and keeps the name of any."""
     script = """
         import dataclasses, sys
         from pathlib import Path

@@ -250,8 +250,7 @@ def _name_dimensions(value, names: tuple[str, ...]) -> None:
 def _name_constants(graph, weights: Iterable[str]) -> None:
     """Names each constant by its first reader, those of weights aside, and makes equal ones one.
 
-    Of equal constants tf2onnx keeps one, and which depends on Python's hash seed: the bytes of the file would differ
-    from process to process.
+    Of equal constants tf2onnx keeps one, and which differs from process to process (`findings/`, equal constants).
     """
     prefixes = tuple(weights)
     kept = [tensor for tensor in graph.initializer if tensor.name.startswith(prefixes)]
