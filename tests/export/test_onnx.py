@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -190,6 +191,31 @@ def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graph
     (fingerprint,) = (prop.value for prop in graphs[variant].metadata_props if prop.key == "data_fingerprint")
     save_onnx(to_onnx(float_model(classifier), classifier, 17, fingerprint), tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
+
+
+def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
+    """With points whose ranges are the same: tf2onnx makes their constants one, and keeps the name of any."""
+    script = """
+        import dataclasses, sys
+        from pathlib import Path
+        import numpy as np
+        from tfpipe.export.export import float_model
+        from tfpipe.export.onnx import save_onnx, to_onnx
+        from tfpipe.model.weights import load_classifier
+        classifier = load_classifier(Path(sys.argv[1]))
+        bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}
+        equal = {name: bounds.get(name.rpartition(".")[2], value) for name, value in classifier.quantization.items()}
+        classifier = dataclasses.replace(classifier, quantization=equal)
+        save_onnx(to_onnx(float_model(classifier), classifier, 17), Path(sys.argv[2]))
+    """
+    for seed in ("1", "2", "3"):
+        command = [sys.executable, "-c", textwrap.dedent(script), tiny_run[1] / "quantize", tmp_path / f"{seed}.onnx"]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed}, timeout=300)
+    assert len({(tmp_path / f"{seed}.onnx").read_bytes() for seed in ("1", "2", "3")}) == 1
+    model = onnx.load(tmp_path / "1.onnx")
+    constants = [tensor for tensor in model.graph.initializer if not tensor.name.startswith(("bert.", "classifier."))]
+    contents = {(tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in constants}
+    assert len(contents) == len(constants) == len({tensor.name for tensor in constants})
 
 
 def test_the_transformer_optimizer_recognises_every_layer(tiny_run, tmp_path):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fing
     _name_boundary(graph)
     drop_unused(graph)
     _sort(graph)
+    _name_constants(graph, classifier.weights)
     if unknown := {node.op_type for node in graph.node if not onnx.defs.has(node.op_type, node.domain)}:
         raise InputError(f"export: ONNX has no operator {', '.join(sorted(unknown))}; tf2onnx left it as it was")
     converted.producer_name, converted.producer_version = "tfpipe", tfpipe.__version__
@@ -110,7 +112,7 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()
     graph_def, weights = _weights_as_inputs(concrete, model)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    # It counts its names on over all graphs of a process, and of equal constants keeps one by its name.
+    # It counts its names on over all graphs of a process.
     tf2onnx.utils.INTERNAL_NAME = 1
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name="")
@@ -245,6 +247,27 @@ def _name_boundary(graph) -> None:
 def _name_dimensions(value, names: tuple[str, ...]) -> None:
     for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
         dimension.dim_param = name
+
+
+def _name_constants(graph, weights: Iterable[str]) -> None:
+    """Names each constant by its first reader, those of weights aside, and makes equal ones one.
+
+    Of equal constants tf2onnx keeps one, and which differs from process to process (`findings/`, equal constants).
+    """
+    prefixes = tuple(weights)
+    kept = [tensor for tensor in graph.initializer if tensor.name.startswith(prefixes)]
+    others = {tensor.name: tensor for tensor in graph.initializer if not tensor.name.startswith(prefixes)}
+    named: dict[bytes, onnx.TensorProto] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in others:
+                content = onnx.TensorProto.FromString(others[name].SerializeToString())
+                content.name = ""
+                tensor = named.setdefault(content.SerializeToString(deterministic=True), content)
+                tensor.name = tensor.name or f"{node.name}/{place}"
+                node.input[place] = tensor.name
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *named.values()])
 
 
 def _sort(graph) -> None:
