@@ -199,9 +199,8 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
         import dataclasses, sys
         from pathlib import Path
         import numpy as np
-        from tfpipe.export.export import float_model
         from tfpipe.export.onnx import save_onnx, to_onnx
-        from tfpipe.model.weights import load_classifier
+        from tfpipe.model.classifier import float_model, load_classifier
         classifier = load_classifier(Path(sys.argv[1]))
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}
         equal = {name: bounds.get(name.rpartition(".")[2], value) for name, value in classifier.quantization.items()}
