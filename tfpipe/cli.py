@@ -112,12 +112,6 @@ def _stage_command(name: str, summary: str) -> None:
     app.command(name)(command)
 
 
-for _name, _summary in SUMMARIES.items():
-    if _name != "verify":
-        _stage_command(_name, _summary)
-
-
-@app.command()
 def verify(
     config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file of the run")] = None,
     run_dir: RunDir = None,
@@ -135,6 +129,13 @@ def verify(
     if config is None or allow_operator:
         raise InputError("verify: give CONFIG, to verify a run; to replay an artifact's requests, `tfpipe replay DIR`")
     _run(config, run_dir, overrides, "verify", None)
+
+
+for _name, _summary in SUMMARIES.items():
+    if _name == "verify":
+        app.command()(verify)
+    else:
+        _stage_command(_name, _summary)
 
 
 @app.command()
