@@ -98,15 +98,12 @@ def test_shared_stages_are_done_once(swept):
         assert len(inodes) == distinct and len(finished) <= distinct, stage
 
 
-def test_what_is_outside_the_budget_is_shown_and_not_published(swept):
+def test_what_is_outside_the_budget_is_shown(swept):
     directory, _ = swept
     found = json.loads((directory / "sweep.json").read_text())
     failed = [row for row in found["rows"] if row["variant"] == "int8" and not row["within_budget"]]
     assert failed and {row["point"] for row in failed} == set(found["failures"])
-    for row in found["rows"]:
-        if row["variant"] == "int8":
-            published = (directory / "points" / slug(row["point"]) / "serving" / "int8").exists()
-            assert published == row["within_budget"]
+    assert list(directory.glob("points/*/serving")) == []  # a sweep publishes nothing
     assert "outside the budget" in (directory / "sweep.md").read_text()
 
 
