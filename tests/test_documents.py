@@ -25,6 +25,16 @@ OF_A_USER = {"config.yaml"}
 """files that a document talks of and that lie with users"""
 
 
+def test_modules_that_a_module_names_exist():
+    """Beside it, or from `tfpipe/` on, as `data/tables.py`."""
+    package, missing = ROOT / "tfpipe", []
+    for path in package.rglob("*.py"):
+        for name in re.findall(r"`([\w/]+\.py)`", path.read_text(encoding="utf-8")):
+            if not (path.parent / name).is_file() and not (package / name).is_file():
+                missing.append(f"{path.relative_to(package)} names {name}")
+    assert missing == []
+
+
 def test_the_tree_of_the_readme_is_the_tree():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = text.split("## The tree", 1)[1].split("    tfpipe/\n", 1)[1].split("    tpu/", 1)[0]

@@ -48,7 +48,7 @@ def digest_of(files: dict[str, dict[str, Any]]) -> str:
     return hashlib.sha256("\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files)).encode()).hexdigest()
 
 
-def link(source: str, target: str) -> None:
+def link(source: str | Path, target: str | Path) -> None:
     """Links a file under another name; copies it where the file system has no links."""
     try:
         os.link(source, target)

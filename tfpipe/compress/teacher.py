@@ -127,7 +127,7 @@ class HiddenPair:
         Args:
           own: [rows, length or slots, hidden] float.
           other: the teacher's, the same.
-          batch: see `data.batches`.
+          batch: see `tokens/batches.py`.
           weights: of the examples, [rows, slots] float32.
         """
         squares = tf.reduce_mean(tf.square(tf.cast(own, tf.float32) - tf.cast(other, tf.float32)), axis=-1)

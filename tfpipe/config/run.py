@@ -1,7 +1,7 @@
 """The typed, strict configuration of a run: every setting with its type, its default and what it means.
 
 Enters: a mapping of settings. Leaves: a `Config`, every default filled in. Wrong values and settings that would have no
-effect fail here, before any work; `config_file` reads and writes it, and says what is wrong in one line.
+effect fail here, before any work; `config/file.py` reads and writes it, and says what is wrong in one line.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ shards that training reads, and counts of what is in them. Training rows alone a
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from tfpipe.data.runners.local import in_processes
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash
 from tfpipe.errors import InputError
+from tfpipe.files import link
 from tfpipe.rundir.directory import StageDirectory
 from tfpipe.tokens.table import read_shard, shard_path, write_manifest, write_shard
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -152,7 +151,8 @@ class _Finisher:
             if expands or not kept.all():
                 write_shard(target, batch)
             else:
-                _link(source, target)
+                target.unlink(missing_ok=True)  # of an earlier try
+                link(source, target)
             self._count(batch, whole, split, counts)
         return counts
 
@@ -215,11 +215,3 @@ def _numbered(batch: pa.RecordBatch) -> pa.RecordBatch:
     copy = np.arange(len(row_ids)) - np.repeat(first, np.diff(np.r_[first, len(row_ids)]))
     column = batch.schema.get_field_index("copy")
     return batch.set_column(column, batch.schema.field(column), pa.array(copy, pa.int32()))
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)

@@ -2,11 +2,11 @@
 
     one_device     what TensorFlow does by itself
     mirrored       all GPUs of the machine, or all logical CPU devices
-    multi_worker   MultiWorkerMirroredStrategy over the workers of TF_CONFIG: see `cluster` and `workers`
-    tpu            all chips of a TPU VM, or of a pod: see `tpu`
+    multi_worker   MultiWorkerMirroredStrategy over the workers of TF_CONFIG: see `cluster.py` and `workers.py`
+    tpu            all chips of a TPU VM, or of a pod: see `tpu.py`
 
-A configuration means the same under each: the rows of a batch are shared out in order (`data.batches`), the gradient is
-that of the whole batch and dropout goes by a row's place in it (`step`).
+A configuration means the same under each. The rows of a batch are shared out in order (`tokens/batches.py`), the
+gradient is that of the whole batch, and dropout goes by a row's place in it (`train/step.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the files of an encoder lie: a source -> a local directory, fetched from the hub where it has to be.
 
-Enters: `encoder.source`, see `encoder_source`. Leaves: a directory in the transformers layout, with its tokenizer files
+Enters: `encoder.source`, see `source.py`. Leaves: a directory in the transformers layout, with its tokenizer files
 and, where they are asked for, its weights.
 """
 

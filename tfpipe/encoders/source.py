@@ -10,7 +10,7 @@ Enters: one of
 Leaves: an `EncoderSource`, checked, with every name as in transformers' `BertModel`. Whoever builds or fills a model
 sees one kind of encoder. Pickles are refused: loading one runs whatever code it holds.
 
-TensorFlow is never imported here; only a `keras-nlp:` source brings it in, through `keras_nlp_source`.
+TensorFlow is never imported here; only a `keras-nlp:` source brings it in, through `keras_nlp.py`.
 """
 
 from __future__ import annotations

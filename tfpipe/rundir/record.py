@@ -49,7 +49,7 @@ class Record(BaseModel):
 
     stage: str
     fingerprint: str
-    """digest of the four parts that follow: see `fingerprint.Fingerprint`"""
+    """digest of the four parts that follow: see `rundir/fingerprint.py`"""
     settings: dict[str, Any]
     files: dict[str, str]
     inputs: dict[str, str]

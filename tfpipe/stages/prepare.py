@@ -2,7 +2,7 @@
 
 Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage's directory:
 
-    train/ validation/ test/   token tables (`token_table.py`)
+    train/ validation/ test/   token tables (`tokens/table.py`)
     tokenizer/                 the tokenizer's files: what training, export and serving use from here on
     labels.json                names of the labels, in the order of the outputs, and the task
     statistics.json            rows, labels, duplicates, lengths, scripts
@@ -10,10 +10,10 @@ Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage
     duplicates.jsonl           the rows that are there twice, what they equal, and whether they were removed
     conflicting_labels.jsonl   the texts that have several labels, and where
 
-The files are read twice: once to check every row (`survey.py`), which ends a run on bad data within seconds, and once
-to tokenize (`tables.py`). Duplicates are looked for among the tokenized rows, as the model sees them; then the tables
-are finished (`finish.py`). Each reading is a function over blocks of the files, done by processes (`workers.py`), or
-by Beam on other machines. The output depends on nothing but the files, the tokenizer and the settings.
+`data/survey.py` reads the files once to check every row, which ends a run on bad data within seconds; `data/tables.py`
+reads them again to tokenize. Duplicates are looked for among the tokenized rows, as the model sees them. Then
+`data/finish.py` finishes the tables. Each reading is a function over blocks of the files, which processes of this
+machine work on (`data/runners/local.py`), or Beam on others. The output depends on nothing but files, tokenizer and settings.
 """
 
 from __future__ import annotations

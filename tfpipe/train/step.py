@@ -72,7 +72,7 @@ class Loss:
 
         Args:
           model: training form.
-          batch: see `data.batches`.
+          batch: see `tokens/batches.py`.
           key: [3] int32, of the dropout.
         """
         logits = tf.cast(model(model_inputs(batch, key), training=True), tf.float32)

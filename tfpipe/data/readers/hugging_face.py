@@ -1,4 +1,4 @@
-"""Hugging Face datasets (see `hubs.py`). Integers of a ClassLabel become their names."""
+"""Hugging Face datasets (see `data/hubs.py`). Integers of a ClassLabel become their names."""
 
 from __future__ import annotations
 

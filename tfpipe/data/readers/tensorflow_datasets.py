@@ -1,4 +1,4 @@
-"""TensorFlow Datasets (see `hubs.py`). Integers of a ClassLabel become their names."""
+"""TensorFlow Datasets (see `data/hubs.py`). Integers of a ClassLabel become their names."""
 
 from __future__ import annotations
 

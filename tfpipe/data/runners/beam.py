@@ -1,6 +1,6 @@
 """Blocks worked on by Apache Beam: Dataflow, Flink, Spark, or its DirectRunner on this machine.
 
-Enters: files and the same functions of one block that `workers.py` is given. Leaves: the same results, in the order
+Enters: files and the same functions of one block that `local.py` is given. Leaves: the same results, in the order
 of the blocks. A pipeline writes each result to a file of the runner's scratch space (`--temp_location`, or the
 stage's checkpoints for the DirectRunner), and this process reads them one by one; `transport.py` says in which form.
 """

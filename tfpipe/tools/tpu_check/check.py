@@ -64,7 +64,7 @@ def run(
       json_file: where the results go too.
 
     Returns:
-      One entry for each topology: see `tpu_report.report`.
+      One entry for each topology: see `report.report`.
 
     Raises:
       InputError: an option, the configuration, or a package that is missing.

@@ -8,7 +8,7 @@ compiler says of the program on one chip:
 - `compiled`; where it is not: `reason` on one line, and where memory was short `needed_hbm_bytes`,
   `available_hbm_bytes` and `largest`, the largest buffers in words.
 - `memory`: bytes of `arguments`, `outputs`, `alias` (outputs that take the place of arguments), `temporary`, `code`.
-- `flops` and `xla_bytes_accessed`, as XLA counts them; `hbm_bytes`, `unknown_loops` and `estimated_cycles`: `tpu_hlo`.
+- `flops` and `xla_bytes_accessed`, as XLA counts them; `hbm_bytes`, `unknown_loops` and `estimated_cycles`: `hlo.py`.
 - `seconds` that the compiler took.
 
 The client is not part of JAX's public interface: its releases are pinned, and nothing else of tfpipe knows of them.

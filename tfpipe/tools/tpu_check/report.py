@@ -1,10 +1,10 @@
 """What a compiled step means on TPU chips: does it fit, how long does it take at least, and the table of it.
 
-Enters: what the compiler says of one replica's step (`tpu_compile`) and the topology. Leaves: times and rates, in the
+Enters: what the compiler says of one replica's step (`compile.py`) and the topology. Leaves: times and rates, in the
 roofline model (Williams et al., 2009): a step takes as long as its arithmetic at the chip's peak, or as its memory
 traffic at HBM's peak, whichever is longer; then, added and not overlapped, the all-reduce of the gradients.
 
-Memory traffic is counted twice. What HBM has to move (`tpu_hlo`) gives a bound that no step can beat. XLA's own count
+Memory traffic is counted twice. What HBM has to move (`hlo.py`) gives a bound that no step can beat. XLA's own count
 holds what stays in on-chip memory too, copies several times over: it is the cautious figure, and a step may do better.
 The third time is the compiler's model of its own instructions, one after the other (a large product at 70 to 95 % of
 the peak, a plain copy at half of HBM's): what to expect rather than a bound.
@@ -151,7 +151,7 @@ def report(
 
     Args:
       topology: the slice.
-      answer: the compiler's, see `tpu_compile`.
+      answer: the compiler's, see `compile.py`.
       rows: of a chip.
       row_length: tokens of a row, padding included.
       examples_per_row: on average.
