@@ -19,7 +19,7 @@ import tfpipe  # before TensorFlow: the package sets what TensorFlow reads when 
 from tfpipe.config.run import Train
 from tfpipe.encoders.source import shape_of
 from tfpipe.model.bert import build_training_form
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.optimizer import make_optimizer
 from tfpipe.train.step import Hooks, Loss, make_replica_step, trainable_by_name

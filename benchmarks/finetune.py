@@ -107,7 +107,7 @@ def tfpipe_fit(task: dict[str, Any], seed: int, epochs: float, wrap_step=None):
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     from tfpipe.config.file import load_config
-    from tfpipe.rundir.directory import StageDirectory
+    from tfpipe.rundir.stage import StageDirectory
     from tfpipe.stages import train
     from tfpipe.train import loop, recipe, session
 

@@ -18,7 +18,8 @@ from tfpipe import cli, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
 from tfpipe.rundir import remote  # before TensorFlow: the package sets what TensorFlow reads when it is imported
-from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prepare as prepare_stage
 from tfpipe.tokens.table import TokenRows, record_batch, write_manifest, write_shard
 

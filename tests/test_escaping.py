@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from tfpipe.config.file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
 from tfpipe.export import serving
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import report
 from tfpipe.tools.pareto import markdown_table, plot
 

@@ -12,9 +12,10 @@ from conftest import TokenRow, write_token_table
 
 from tfpipe.errors import InputError
 from tfpipe.files import path_inside
-from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.rundir.remote import Remote
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.checkpoints import Checkpoints, Progress
 

@@ -15,7 +15,8 @@ def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
     """[rows, labels] float -> the same: softmax (single_label) or sigmoid (multi_label), in float64."""
     wide = np.asarray(logits, np.float64)
     if task == "multi_label":
-        return np.exp(-np.logaddexp(0.0, -wide))
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            return np.exp(-np.logaddexp(0.0, -wide))
     shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 

@@ -22,8 +22,9 @@ from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import write_text
 from tfpipe.provenance import RELEASE, other_versions
-from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages.feasible import check_feasible
 from tfpipe.stages.table import Stage, stages_of
 
@@ -78,7 +79,7 @@ def run(
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a stage of a run holds."""
+    """A stage of a run: up to date, or why not."""
 
     stage: str
     reason: str | None
@@ -88,7 +89,7 @@ class Status:
 
 
 def status(config: Config, run: RunDirectory, *, until: str | None = None, redo: str | None = None) -> list[Status]:
-    """Tells which stages of a run hold, and changes nothing.
+    """Tells which stages of a run hold, and does none; of a run on a store, brings records to this machine.
 
     A stage whose input would be done again counts as one that would be done: whether its new input is the same as the
     old one, only the work tells.

@@ -32,8 +32,9 @@ import tfpipe.cli
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir.directory import NOT_OUTPUT, RunDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.record import RECORD
+from tfpipe.rundir.stage import NOT_OUTPUT
 from tfpipe.stages import table
 
 GIVE_UP_SECONDS = 600.0

@@ -17,10 +17,10 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import get_weights, import_encoder
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train import loop
-from tfpipe.train.loop import fit
+from tfpipe.train.loop import Fit
 from tfpipe.train.recipe import Recipe, training_plan
 from tfpipe.train.step import Hooks, Loss
 
@@ -129,7 +129,7 @@ def test_masks_hold_under_any_strategy_and_precision(tiny_run, tmp_path, kind, p
     with precision(policy), strategy.scope():
         model = new_model()
         masks = masks_of(kind, model, steps)
-    fit(
+    Fit(
         model,
         stage=StageDirectory("prune", tmp_path, {}),
         training=table,
@@ -138,7 +138,7 @@ def test_masks_hold_under_any_strategy_and_precision(tiny_run, tmp_path, kind, p
         recipe=recipe_in(policy, settings),
         strategy=strategy,
         hooks=Hooks(masks.on_gradients, masks.update, tracked=masks),
-    )
+    ).run()
     for name, kernel in masks.kernels.items():
         copies = copies_of(kernel)
         assert len(copies) == replicas and copies[0].dtype == np.float32
@@ -172,7 +172,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
         masks = masks_of(kind, model, 3)
         path = tmp_path / name
         path.mkdir(exist_ok=True)
-        fit(
+        Fit(
             model,
             stage=StageDirectory("prune", path, {}),
             training=table,
@@ -181,7 +181,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
             recipe=recipe,
             strategy=tf.distribute.get_strategy(),
             hooks=Hooks(masks.on_gradients, masks.update, tracked=masks),
-        )
+        ).run()
         weights = get_weights(model)
         assert sparsity_of(weights) > 0.1
         return hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights))).hexdigest()
@@ -190,7 +190,7 @@ def test_a_killed_pruning_resumes_with_its_masks(tiny_run, tmp_path, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop._Fit, "_take_note", die)  # at the last step, after the checkpoint of step 3
+        patch.setattr(loop.Fit, "_take_note", die)  # at the last step, after the checkpoint of step 3
         once("killed")
     assert (tmp_path / "killed" / "checkpoints" / "step-3").is_dir()
     # The ramp is over: without its masks, a resumed fit would have none to apply.

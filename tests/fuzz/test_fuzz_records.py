@@ -16,10 +16,11 @@ from tfpipe.encoders.architecture import check_architecture
 from tfpipe.encoders.transformers import read_json
 from tfpipe.files import sha256_of_directory, sha256_of_file
 from tfpipe.provenance import package_versions
-from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint, sealed
 from tfpipe.rundir.published import find_saved_model
 from tfpipe.rundir.record import Published
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import MANIFEST, TokenTable
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress

@@ -18,8 +18,8 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.transformers import standard_name
 from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train import checkpoints as checkpoints_module
 from tfpipe.train.checkpoints import Checkpoints, Progress
 

@@ -10,7 +10,7 @@ from conftest import write_encoder
 
 from tfpipe.config.file import parse_config
 from tfpipe.model.classifier import load_classifier
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import distill
 from tfpipe.stages.distill import made_of_layers
 

@@ -14,7 +14,8 @@ from tfpipe.data import block as block_module
 from tfpipe.data.sources import SourceFile, identity
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir.directory import RunDirectory, StageDirectory
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prepare
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -14,9 +14,9 @@ from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import WEIGHTS_FILE, float_model, load_classifier
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prune
-from tfpipe.train import loop
+from tfpipe.train import loop, session
 
 KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, output
 
@@ -123,6 +123,6 @@ def test_structured_pruning_repeats_itself(pruned):
     ("method", "said"), [("magnitude", "0.0% zeros after"), ("structured", "0.0% of the layers removed after")]
 )
 def test_a_share_that_was_not_reached_is_refused(pruned, monkeypatch, method, said):
-    monkeypatch.setattr("tfpipe.train.session.fit", lambda model, **kwargs: loop.Fitted([], 1.0))  # a fit of no steps
+    monkeypatch.setattr(session.Session, "fit", lambda *given: loop.Fitted([], 1.0))  # a fit of no steps
     with pytest.raises(InputError, match=f"prune: {said}.* 50.0% expected"):
         pruned(method=method)

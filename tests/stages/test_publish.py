@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from tfpipe.files import sha256_of_directory
 from tfpipe.stages.publish import publish
 
 
@@ -20,17 +21,17 @@ def saved_model(tmp_path):
 
 def test_published_versions_count_up_and_are_never_overwritten(saved_model, tmp_path):
     serving = tmp_path / "serving" / "dense"
-    assert publish(saved_model, serving) == serving / "1"
+    assert publish(saved_model, serving) == (serving / "1", sha256_of_directory(saved_model))
     (saved_model / "saved_model.pb").write_text("newer")
-    assert publish(saved_model, serving) == serving / "2"
+    assert publish(saved_model, serving)[0] == serving / "2"
     assert [(serving / n / "saved_model.pb").read_text() for n in "12"] == ["graph", "newer"]
     assert (serving / "2" / "variables" / "variables.index").read_text() == "index"
-    assert publish(saved_model, serving) == serving / "2"  # the same files: no need for another version
+    assert publish(saved_model, serving)[0] == serving / "2"  # the same files: no need for another version
     (saved_model / "saved_model.pb").write_text("newest")
     (serving / "2").rename(serving / "9")
     (serving / "notes").mkdir()
     (serving / "1").rename(serving / "old")
-    assert publish(saved_model, serving) == serving / "10"
+    assert publish(saved_model, serving)[0] == serving / "10"
 
 
 def test_a_copy_that_was_cut_short_is_not_seen(saved_model, tmp_path, monkeypatch):
@@ -45,7 +46,7 @@ def test_a_copy_that_was_cut_short_is_not_seen(saved_model, tmp_path, monkeypatc
         patch.setattr(shutil, "copytree", cut_short)
         publish(saved_model, serving)
     assert [name for name in os.listdir(serving) if name.isdigit()] == []
-    assert publish(saved_model, serving) == serving / "1"
+    assert publish(saved_model, serving)[0] == serving / "1"
     assert sorted(os.listdir(serving)) == ["1"] and (serving / "1" / "saved_model.pb").exists()
 
 

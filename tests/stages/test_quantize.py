@@ -18,7 +18,7 @@ from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import is_prunable, kernels_by_point
 from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import quantize
 from tfpipe.stages.quantize import OVERHEAD
 from tfpipe.tokens.plan import choose_batching
@@ -60,19 +60,19 @@ def requantized(tiny_run, tmp_path_factory) -> Requantized:
     config, run = tiny_run
     inputs = {name: run / name for name in ("prepare", "train", "prune")}
     result = Requantized(StageDirectory("quantize", tmp_path_factory.mktemp("quantize"), inputs))
-    calibrate, fit = quantize.min_max_ranges, session.fit
+    calibrate, fit = quantize.min_max_ranges, session.Session.fit
 
     def keep_ranges(*args):
         result.calibrated = calibrate(*args)
         return result.calibrated
 
-    def keep_model(model, **kwargs):
+    def keep_model(self, model, hooks):
         result.model = model
-        return fit(model, **kwargs)
+        return fit(self, model, hooks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "min_max_ranges", keep_ranges)
-        patch.setattr(session, "fit", keep_model)
+        patch.setattr(session.Session, "fit", keep_model)
         quantize.run(config, result.stage)
     return result
 

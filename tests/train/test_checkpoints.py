@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import sealed
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 
 

@@ -20,12 +20,12 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError, Stopped
 from tfpipe.model.bert import build_mask_form, build_training_form
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train import checkpoints, loop, nonfinite, optimizer
 from tfpipe.train.evaluation import Evaluation
-from tfpipe.train.loop import fit
+from tfpipe.train.loop import Fit
 from tfpipe.train.recipe import Recipe
 from tfpipe.train.step import Hooks, Loss, make_train_step
 from tfpipe.train.vocabulary import ActiveVocabulary
@@ -148,7 +148,7 @@ def do_fit(training, validation):
         stage = stage_in(path)
         tables = {"training": training, "validation": validation} | tables
         plan = Plan(tables["training"].lengths, batching, recipe.seed)
-        fitted = fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables)
+        fitted = Fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables).run()
         return Fitted(model, fitted.history, stage, fitted.embedding_decay)
 
     return fit_in
@@ -200,14 +200,14 @@ def test_a_smaller_table_gives_the_same_weights(do_fit, training, validation, tm
     model = build_training_form(active.architecture(ARCHITECTURE.with_dropout(0.0)), 2)
     set_weights(model, active.taken(before))
     tables = {"training": active.renumbered(training), "validation": active.renumbered(validation)}
-    fitted = fit(
+    fitted = Fit(
         model,
         stage=stage_in(tmp_path / "active"),
         plan=Plan(training.lengths, BUCKETED, recipe.seed),
         recipe=recipe,
         strategy=tf.distribute.get_strategy(),
         **tables,
-    )
+    ).run()
     found, expected = active.put_back(get_weights(model), before, fitted.embedding_decay), get_weights(whole.model)
     assert found.keys() == expected.keys()
     for key in expected:
@@ -674,7 +674,7 @@ def test_hooks_run_after_each_update_and_are_stored(training, validation, tmp_pa
     for expected in ([1, 2, 3, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7]):
         counter = Counter()
         recipe = replace(RECIPE, epochs=1.0 if expected[-1] == 0 else 7 / 3)
-        fit(
+        Fit(
             new_model(),
             stage=stage_in(tmp_path),
             training=training,
@@ -683,7 +683,7 @@ def test_hooks_run_after_each_update_and_are_stored(training, validation, tmp_pa
             recipe=recipe,
             strategy=tf.distribute.get_strategy(),
             hooks=Hooks(after_update=counter.update, tracked=counter),
-        )
+        ).run()
         assert counter.steps.numpy().tolist() == expected
 
 

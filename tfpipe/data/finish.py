@@ -29,7 +29,7 @@ from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash
 from tfpipe.errors import InputError
 from tfpipe.files import link
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import read_shard, shard_path, write_manifest, write_shard
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 

@@ -16,33 +16,27 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import json
 import operator
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
-from tfpipe.files import digest_of, link, remove, sha256_of_file, write_json
-from tfpipe.provenance import machine, other_versions, package_versions
+from tfpipe.files import link, remove, sha256_of_file, write_json
+from tfpipe.provenance import other_versions, package_versions
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.mirror import Mirror
 from tfpipe.rundir.record import (
-    CHECKPOINTS,
-    LOGS,
     RECORD,
     SAVED_MODEL,
     WORK_RECORD,
-    Published,
     Record,
     Written,
     content_of,
@@ -50,57 +44,7 @@ from tfpipe.rundir.record import (
     parse_work,
 )
 from tfpipe.rundir.remote import Remote, files_below
-from tfpipe.variants import VARIANTS
-
-NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
-
-
-@dataclass
-class StageDirectory:
-    """What a stage gets to work with: its directory, the committed stages it reads, and a place for its notes."""
-
-    name: str
-    path: Path
-    inputs: dict[str, Path]
-    notes: dict[str, Any] = field(default_factory=dict)
-    """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
-    published: dict[str, Published] = field(default_factory=dict)
-    """what it put elsewhere in the run, by its path there"""
-    mirror: Mirror | None = None
-    """where the run lies, if not on this machine"""
-    listings: set[str] = field(default_factory=set)
-    """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
-    them, so the digest of the output leaves them out"""
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """The variants that the stages before it have made, in their order."""
-        return tuple(variant.name for variant in VARIANTS if variant.stage in self.inputs)
-
-    @property
-    def checkpoints(self) -> Path:
-        """Work in progress: survives a kill, removed at the commit."""
-        return self.path / CHECKPOINTS
-
-    @property
-    def logs(self) -> Path:
-        """For people: kept, not hashed."""
-        return self.path / LOGS
-
-    def keep(self, marker: str) -> None:
-        """Copies `checkpoints/` to where the run lies, so that another machine can go on from it; nothing to do here.
-
-        Args:
-          marker: the file in `checkpoints/` that says what is whole; written last, here and there.
-        """
-        if self.mirror is not None:
-            self.mirror.keep(self.name, marker)
-
-    def clear_output(self) -> None:
-        """Removes what an interrupted try left, checkpoints and logs aside."""
-        for child in self.path.iterdir():
-            if child.name not in NOT_OUTPUT:
-                remove(child)
+from tfpipe.rundir.stage import StageDirectory
 
 
 class RunDirectory:
@@ -279,34 +223,7 @@ class RunDirectory:
         started = time.monotonic()
         yield stage
         remove(stage.checkpoints)
-        output = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and file.relative_to(path).parts[0] not in NOT_OUTPUT
-        ]
-        with ThreadPoolExecutor() as pool:
-            digests = pool.map(lambda file: sha256_of_file(file, sync=True), output)
-            files = {
-                str(file.relative_to(path)): Written(sha256=digest, size_bytes=file.stat().st_size)
-                for file, digest in zip(output, digests, strict=True)
-            }
-        named = {name: {"sha256": entry.sha256} for name, entry in files.items() if name not in stage.listings}
-        record = Record(
-            stage=name,
-            fingerprint=fingerprint.digest,
-            settings=fingerprint.settings,
-            files=fingerprint.files,
-            inputs=fingerprint.inputs,
-            code=fingerprint.code,
-            seconds=round(time.monotonic() - started, 1),
-            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            machine=machine(),
-            versions=work["versions"],
-            notes=json.loads(json.dumps(stage.notes)),  # as they will be read
-            published=stage.published,
-            files_written=files,
-            output=digest_of(named),
-        )
+        record = stage.record(fingerprint, work["versions"], started)
         write_json(path / RECORD, record.to_json())
         (path / WORK_RECORD).unlink(missing_ok=True)
         if self._mirror is not None:

@@ -43,7 +43,7 @@ class Published(BaseModel):
 
 
 class Record(BaseModel):
-    """What a stage has committed."""
+    """A stage's commit: all that decided its output, and all that it wrote."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

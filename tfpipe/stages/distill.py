@@ -17,7 +17,7 @@ from tfpipe.encoders.parameters import layer_of, layer_prefix
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.weights import import_encoder, set_weights
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks
 

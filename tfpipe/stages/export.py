@@ -15,8 +15,8 @@ from tfpipe.export.saved_model import ServedClassifier, save_saved_model
 from tfpipe.export.serving_check import check_saved_model
 from tfpipe.export.warmup import write_warmup
 from tfpipe.model.classifier import float_model, load_classifier, served_model
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.record import RECORD, parse_record
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

@@ -1,4 +1,4 @@
-"""What a configuration asks of an encoder that no training could give: found before any work, from shapes alone.
+"""Checks before any work: does a configuration ask of an encoder what no training could give? By shapes alone.
 
 Enters: the configuration and the `config.json` of its encoders. Leaves: nothing, or an error that says what to change.
 Imports no TensorFlow and reads no weights.

@@ -13,7 +13,8 @@ Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage
 `data/survey.py` reads the files once to check every row, which ends a run on bad data within seconds; `data/tables.py`
 reads them again to tokenize. Duplicates are looked for among the tokenized rows, as the model sees them. Then
 `data/finish.py` finishes the tables. Each reading is a function over blocks of the files, which processes of this
-machine work on (`data/runners/local.py`), or Beam on others. The output depends on nothing but files, tokenizer and settings.
+machine work on (`data/runners/local.py`), or Beam on others. The output depends on nothing but the files, the tokenizer
+and the settings.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from tfpipe.data.survey import Decisions, Survey, decide, survey_block
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import SOURCES, shard_path, write_shard, write_sources
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 

@@ -15,9 +15,9 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.export.serving import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, versions, write_json
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.record import SERVING, Published
 from tfpipe.rundir.remote import files_below
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 
 
@@ -26,7 +26,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
     run_path, exported = stage.path.parent, stage.inputs["export"]
     serving = run_path / SERVING
-    paths = {
+    published = {
         variant: publish(exported / variant / "saved_model", serving / variant)
         for variant in dict.fromkeys(("dense", *parity["within_budget"]))
     }
@@ -34,33 +34,34 @@ def run(config: Config, stage: StageDirectory) -> None:
     shown, pairs = test.sample(2, config.seed), config.data.text_pair_column is not None
     texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
     curve = {int(size): latency for size, latency in parity["latency_ms_by_batch_size"].items()}
+    paths = {variant: path for variant, (path, _) in published.items()}
     write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
-    for path in paths.values():
-        size = sum(files_below(path).values())
-        entry = Published(sha256=sha256_of_directory(path), size_bytes=size)
+    for path, sha256 in published.values():
+        entry = Published(sha256=sha256, size_bytes=sum(files_below(path).values()))
         stage.published[str(path.relative_to(run_path))] = entry
     write_json(stage.path / "published.json", {name: entry.sha256 for name, entry in stage.published.items()})
     for name in SERVING_FILES:
         stage.published[f"{SERVING}/{name}"] = Published(sha256=None, size_bytes=None)
 
 
-def publish(saved_model: Path, directory: Path) -> Path:
+def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
     """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
 
     A newest version that holds the same files already is left as it is.
 
     Returns:
-      The version's directory.
+      The version's directory, and the SHA-256 of what it holds.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    sha256 = sha256_of_directory(saved_model)
     newest = max(versions(child.name for child in directory.iterdir()), default=0)
-    if newest and sha256_of_directory(directory / str(newest)) == sha256_of_directory(saved_model):
+    if newest and sha256_of_directory(directory / str(newest)) == sha256:
         say(f"  published already: {directory / str(newest)}")
-        return directory / str(newest)
+        return directory / str(newest), sha256
     target = directory / str(newest + 1)
     temporary = directory / f".{target.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(saved_model, temporary)
     temporary.rename(target)
     say(f"  published {target}")
-    return target
+    return target, sha256

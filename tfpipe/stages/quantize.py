@@ -34,7 +34,7 @@ from tfpipe.model.bert import build_training_form
 from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import set_weights
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks

@@ -26,8 +26,8 @@ from tfpipe.devices.strategy import cpu_flags, int8_outlook
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.files import write_json, write_text
 from tfpipe.model.classifier import WEIGHTS_FILE
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.record import RECORD, Record, parse_record
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.variants import STAGE_OF_VARIANT
 
 

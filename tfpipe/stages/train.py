@@ -11,7 +11,7 @@ from tfpipe.encoders import source as encoder_source
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import import_encoder
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.optimizer import freeze
 from tfpipe.train.session import Session
 

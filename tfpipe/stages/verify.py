@@ -25,7 +25,7 @@ from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
 from tfpipe.export.golden import hard_requests
 from tfpipe.files import write_json
 from tfpipe.model.classifier import load_classifier
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

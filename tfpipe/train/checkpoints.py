@@ -34,8 +34,8 @@ from safetensors.numpy import load_file, save_file
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.files import path_inside, sha256_of_file, write_json
-from tfpipe.rundir.directory import StageDirectory
 from tfpipe.rundir.fingerprint import is_sealed, sealed
+from tfpipe.rundir.stage import StageDirectory
 
 MARKER = "checkpoint.json"
 

@@ -24,7 +24,7 @@ from tfpipe.devices.strategy import choose_xla
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS
 from tfpipe.errors import InputError, Stopped, StopReason
 from tfpipe.model.elementwise import announce_compiler
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Plan
 from tfpipe.tokens.table import TokenTable
@@ -51,53 +51,37 @@ class Fitted:
     """what weight decay left of an embedding that had no gradient"""
 
 
-def fit(
-    model: tf_keras.Model,
-    *,
-    stage: StageDirectory,
-    training: TokenTable,
-    validation: TokenTable,
-    plan: Plan,
-    recipe: Recipe,
-    strategy: tf.distribute.Strategy,
-    hooks: Hooks | None = None,
-) -> Fitted:
-    """Trains a model in place.
-
-    Continues from the stage's newest checkpoint where there is one.
-
-    Args:
-      model: training form, made under `strategy`.
-      stage: where checkpoints and TensorBoard logs go.
-      training: rows to train on.
-      validation: rows that are evaluated after each epoch, or more often, and at the end.
-      plan: made from the training rows.
-      recipe: epochs, rates, seeds.
-      strategy: the strategy under which the model was made.
-      hooks: what a compression method adds.
-
-    Raises:
-      InputError: the loss or the gradient became NaN or infinite; the rows do not divide.
-      Stopped: this process, or another worker, was asked to stop; a checkpoint was made.
-    """
-    return _Fit(model, stage, training, validation, plan, recipe, strategy, hooks or Hooks()).run()
-
-
-class _Fit:
+class Fit:
     """One fit: what it holds, and its steps. Every worker of a training makes the same calls."""
 
     def __init__(
         self,
         model: tf_keras.Model,
+        *,
         stage: StageDirectory,
         training: TokenTable,
         validation: TokenTable,
         plan: Plan,
         recipe: Recipe,
         strategy: tf.distribute.Strategy,
-        hooks: Hooks,
+        hooks: Hooks | None = None,
     ):
-        """Makes the optimizer, restores what is stored, builds the step: see `fit`."""
+        """Makes the optimizer, restores the stage's newest checkpoint where there is one, builds the step.
+
+        Args:
+          model: training form, made under `strategy`.
+          stage: where checkpoints and TensorBoard logs go.
+          training: rows to train on.
+          validation: rows that are evaluated after each epoch, or more often, and at the end.
+          plan: made from the training rows.
+          recipe: epochs, rates, seeds.
+          strategy: the strategy under which the model was made.
+          hooks: what a compression method adds.
+
+        Raises:
+          InputError: the rows do not divide among replicas and micro-batches.
+        """
+        hooks = hooks or Hooks()
         settings = recipe.settings
         self._model, self._stage, self._training = model, stage, training
         self._plan, self._recipe, self._strategy = plan, recipe, strategy
@@ -147,7 +131,12 @@ class _Fit:
         self._rate, self._logged_every = _Rate(), -(-self._total_steps // LOGGED_STEPS)
 
     def run(self) -> Fitted:
-        """Trains to the end, or until it is asked to stop."""
+        """Trains the model in place, to the end or until it is asked to stop.
+
+        Raises:
+          InputError: the loss or the gradient became NaN or infinite.
+          Stopped: this process, or another worker, was asked to stop; a checkpoint was made.
+        """
         logs = str(self._stage.logs)
         writer = tf.summary.create_file_writer(logs) if self._chief else tf.summary.create_noop_writer()
         with (

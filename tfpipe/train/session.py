@@ -25,9 +25,9 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.files import write_json
 from tfpipe.model.classifier import Classifier, save_classifier
 from tfpipe.model.weights import get_weights
-from tfpipe.rundir.directory import StageDirectory
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
-from tfpipe.train.loop import Fitted, fit
+from tfpipe.train.loop import Fit, Fitted
 from tfpipe.train.recipe import Fitting, recipe_of, training_plan
 from tfpipe.train.step import Hooks
 from tfpipe.train.vocabulary import ActiveVocabulary
@@ -110,10 +110,10 @@ class Session:
         return weights if self.active is None else self.active.taken(weights)
 
     def fit(self, model: tf_keras.Model, hooks: Hooks | None = None) -> Fitted:
-        """Trains a model in place: see `loop.fit`."""
+        """Trains a model in place: see `loop.Fit`."""
         rows = (self.training, self.validation)
         training, validation = rows if self.active is None else map(self.active.renumbered, rows)
-        return fit(
+        return Fit(
             model,
             stage=self.stage,
             training=training,
@@ -122,7 +122,7 @@ class Session:
             recipe=self.recipe,
             strategy=self.strategy,
             hooks=hooks,
-        )
+        ).run()
 
     def weights(self, model: tf_keras.Model, before: dict[str, np.ndarray], fitted: Fitted) -> dict[str, np.ndarray]:
         """Gives the trained weights in transformers' naming, with the word pieces that were left out.

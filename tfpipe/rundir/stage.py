@@ -1,0 +1,108 @@
+"""A stage at work: the directory that it fills, and the record of what it wrote there.
+
+Enters: the directories of the stages that it reads. Leaves: files, and a `Record` of them with their SHA-256, which
+`RunDirectory.stage` writes last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfpipe.files import digest_of, remove, sha256_of_file
+from tfpipe.provenance import machine
+from tfpipe.rundir.fingerprint import Fingerprint
+from tfpipe.rundir.mirror import Mirror
+from tfpipe.rundir.record import CHECKPOINTS, LOGS, RECORD, WORK_RECORD, Published, Record, Written
+from tfpipe.variants import VARIANTS
+
+NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
+
+
+@dataclass
+class StageDirectory:
+    """The directory of a stage at work, the committed stages that it reads, its notes, and what it published."""
+
+    name: str
+    path: Path
+    inputs: dict[str, Path]
+    notes: dict[str, Any] = field(default_factory=dict)
+    """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
+    published: dict[str, Published] = field(default_factory=dict)
+    """what it put elsewhere in the run, by its path there"""
+    mirror: Mirror | None = None
+    """where the run lies, if not on this machine"""
+    listings: set[str] = field(default_factory=set)
+    """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
+    them, so the digest of the output leaves them out"""
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that the stages before it have made, in their order."""
+        return tuple(variant.name for variant in VARIANTS if variant.stage in self.inputs)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Work in progress: survives a kill, removed at the commit."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def logs(self) -> Path:
+        """For people: kept, not hashed."""
+        return self.path / LOGS
+
+    def keep(self, marker: str) -> None:
+        """Copies `checkpoints/` to where the run lies, so that another machine can go on from it; nothing to do here.
+
+        Args:
+          marker: the file in `checkpoints/` that says what is whole; written last, here and there.
+        """
+        if self.mirror is not None:
+            self.mirror.keep(self.name, marker)
+
+    def clear_output(self) -> None:
+        """Removes what an interrupted try left, checkpoints and logs aside."""
+        for child in self.path.iterdir():
+            if child.name not in NOT_OUTPUT:
+                remove(child)
+
+    def record(self, fingerprint: Fingerprint, versions: dict[str, str], started: float) -> Record:
+        """Hashes and flushes what the stage has written, and makes the record of it.
+
+        Args:
+          fingerprint: under which the stage was done.
+          versions: package -> version, under which its work was begun.
+          started: `time.monotonic()` when it began.
+        """
+        output = [
+            file
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and file.relative_to(self.path).parts[0] not in NOT_OUTPUT
+        ]
+        with ThreadPoolExecutor() as pool:
+            digests = pool.map(lambda file: sha256_of_file(file, sync=True), output)
+            written = {
+                str(file.relative_to(self.path)): Written(sha256=digest, size_bytes=file.stat().st_size)
+                for file, digest in zip(output, digests, strict=True)
+            }
+        result = {name: {"sha256": entry.sha256} for name, entry in written.items() if name not in self.listings}
+        return Record(
+            stage=self.name,
+            fingerprint=fingerprint.digest,
+            settings=fingerprint.settings,
+            files=fingerprint.files,
+            inputs=fingerprint.inputs,
+            code=fingerprint.code,
+            seconds=round(time.monotonic() - started, 1),
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            machine=machine(),
+            versions=versions,
+            notes=json.loads(json.dumps(self.notes)),  # as they will be read
+            published=self.published,
+            files_written=written,
+            output=digest_of(result),
+        )
