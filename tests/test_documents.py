@@ -1,5 +1,6 @@
 """The documents name files that exist."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def test_modules_that_a_module_names_exist():
         for name in re.findall(r"`([\w/]+\.py)`", path.read_text(encoding="utf-8")):
             if not (path.parent / name).is_file() and not (package / name).is_file():
                 missing.append(f"{path.relative_to(package)} names {name}")
+    assert missing == []
+
+
+def test_modules_that_are_imported_in_text_exist():
+    """Tests and benchmarks start processes with programs that are strings, which no linter looks into."""
+    missing = []
+    for path in (*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")):
+        text = path.read_text(encoding="utf-8")
+        for module, names in re.findall(r"^ *from (tfpipe[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
+            home = importlib.import_module(module)
+            for name in (each.split()[0] for each in names.split(",") if each.strip()):
+                try:
+                    if not hasattr(home, name):
+                        importlib.import_module(f"{module}.{name}")
+                except ImportError:
+                    missing.append(f"{path.relative_to(ROOT)}: from {module} import {name}")
     assert missing == []
 
 

@@ -305,8 +305,9 @@ def test_elsewhere_nothing_is_asked():
 
 TRAINING = """
 import time
-from tfpipe import cli, stopping
+from tfpipe import cli
 from tfpipe.errors import Stopped
+from tfpipe.train import stopping
 stopping.DUPLICATE_SECONDS = 0.1
 @cli.app.command()
 def work():
