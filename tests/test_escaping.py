@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from tfpipe.config.file import parse_config
 from tfpipe.escaping import block, code, markdown, printable
-from tfpipe.export import serving
+from tfpipe.evaluate import serving_files
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import report
@@ -140,7 +140,7 @@ def test_the_readme_for_servers_of_evil_texts(tmp_path):
     module = Served()
     signatures = {"serving_default": module.serve, "tokens": module.tokens}
     tf.saved_model.save(module, str(tmp_path / "dense" / "1"), signatures=signatures)
-    serving.write_serving_files(
+    serving_files.write_serving_files(
         tmp_path, "evil", "2.20.0", {"dense": tmp_path / "dense" / "1"}, {"text": [text]}, {1: 1.0, 32: 8.0}
     )
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")

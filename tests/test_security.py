@@ -36,7 +36,7 @@ CALLS = {
     "tf_keras.models.load_model", "tf.keras.models.load_model",
 }  # fmt: skip
 ARGUMENTS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "safe_mode": False, "autoescape": False}
-IN_ONE_PLACE = {"tf.saved_model.load": "export/inspection.py"}
+IN_ONE_PLACE = {"tf.saved_model.load": "formats/saved_model/inspection.py"}
 
 
 def findings(path):

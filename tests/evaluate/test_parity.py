@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfpipe.evaluate.artifacts import KINDS, Artifact
+from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
 from tfpipe.evaluate.parity import compare, judge
-from tfpipe.export.golden import HARD_TEXTS, hard_requests
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
 from tfpipe.evaluate.artifacts import KINDS, Artifact, load_artifacts
+from tfpipe.evaluate.golden import hard_requests
 from tfpipe.evaluate.parity import answer_rows, compare
-from tfpipe.export.golden import hard_requests
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable

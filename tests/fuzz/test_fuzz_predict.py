@@ -18,8 +18,9 @@ from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
 
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.export import golden, inspection
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.evaluate import golden
+from tfpipe.formats.saved_model import inspection
+from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

@@ -9,9 +9,9 @@ import tensorflow as tf
 from variants import NAMES, compressed
 
 from tfpipe.evaluate.artifacts import onnx_kernels, saved_model_kernels
-from tfpipe.export.onnx import save_onnx, to_onnx
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
-from tfpipe.export.serving_check import check_saved_model
+from tfpipe.formats.onnx.convert import save_onnx, to_onnx
+from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
+from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable

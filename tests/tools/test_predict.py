@@ -15,7 +15,7 @@ from conftest import TINY, WORDS, tiny_vocabulary, tiny_weights
 from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
+from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.rundir.fingerprint import sealed
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import GateError, InputError
-from tfpipe.export.onnx_inspection import inspect_onnx
+from tfpipe.formats.onnx.inspection import inspect_onnx
 from tfpipe.tools import replay as tool
 
 

@@ -18,8 +18,8 @@ from onnx import numpy_helper
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.encoders.parameters import is_prunable, sparsity_of, stored_layer
-from tfpipe.export.inspection import load_saved_model
-from tfpipe.export.onnx_inspection import inspect_onnx
+from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier, float_model
 from tfpipe.model.layers import CODES

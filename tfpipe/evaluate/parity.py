@@ -10,7 +10,7 @@ from tfpipe import metrics
 from tfpipe.config.run import Config, Verify
 from tfpipe.console import progress_bar
 from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of
-from tfpipe.export.golden import Requests
+from tfpipe.evaluate.golden import Requests
 from tfpipe.tokens.table import TokenTable
 
 

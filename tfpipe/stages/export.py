@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.export import golden
-from tfpipe.export.onnx import operator_counts, save_onnx, to_onnx
-from tfpipe.export.saved_model import ServedClassifier, save_saved_model
-from tfpipe.export.serving_check import check_saved_model
-from tfpipe.export.warmup import write_warmup
+from tfpipe.evaluate import golden
+from tfpipe.formats.onnx.convert import operator_counts, save_onnx, to_onnx
+from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
+from tfpipe.formats.saved_model.serving_check import check_saved_model
+from tfpipe.formats.saved_model.warmup import write_warmup
 from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.rundir.record import RECORD, parse_record
 from tfpipe.rundir.stage import StageDirectory

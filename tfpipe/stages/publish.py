@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.export.serving import SERVING_FILES, write_serving_files
+from tfpipe.evaluate.serving_files import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, versions, write_json
 from tfpipe.rundir.record import SERVING, Published
 from tfpipe.rundir.remote import files_below

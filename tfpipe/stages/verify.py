@@ -21,8 +21,8 @@ from tfpipe.evaluate import budget
 from tfpipe.evaluate.artifacts import Artifact, load_artifacts
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
+from tfpipe.evaluate.golden import hard_requests
 from tfpipe.evaluate.parity import answer_rows, compare, judge, measured
-from tfpipe.export.golden import hard_requests
 from tfpipe.files import write_json
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.stage import StageDirectory

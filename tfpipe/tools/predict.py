@@ -90,7 +90,7 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
     """
     import tensorflow as tf
 
-    from tfpipe.export.inspection import load_saved_model
+    from tfpipe.formats.saved_model.inspection import load_saved_model
 
     try:
         loaded = load_saved_model(directory, allowed)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tfpipe import metrics
 from tfpipe.errors import GateError, InputError, told_by
-from tfpipe.export import golden
+from tfpipe.evaluate import golden
 
 BATCH_SIZES = (1, 16)
 

@@ -10,7 +10,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import InputError
-from tfpipe.export.serving_check import check_saved_model, linked_operators
+from tfpipe.formats.saved_model.serving_check import check_saved_model, linked_operators
 
 VERSIONS = ("2.19.1", "2.20.0")
 

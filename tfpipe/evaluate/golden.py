@@ -24,9 +24,9 @@ from tfpipe import metrics
 from tfpipe.config.run import Task, Verify
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
-from tfpipe.export.inspection import load_saved_model
-from tfpipe.export.onnx_inspection import inspect_onnx
 from tfpipe.files import write_text
+from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine

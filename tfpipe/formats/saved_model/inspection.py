@@ -35,8 +35,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from tfpipe.errors import InputError
-from tfpipe.export.serving_check import nodes_of
 from tfpipe.files import path_inside
+from tfpipe.formats.saved_model.serving_check import nodes_of
 
 SAVED_MODEL = "saved_model.pb"
 MOST_BYTES = 2**31 - 1  # of a protocol buffer

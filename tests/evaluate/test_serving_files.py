@@ -16,8 +16,9 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfpipe.export import golden, warmup
-from tfpipe.export.serving import batching_parameters
+from tfpipe.evaluate import golden
+from tfpipe.evaluate.serving_files import batching_parameters
+from tfpipe.formats.saved_model import warmup
 from tfpipe.model.classifier import float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe import metrics
-from tfpipe.export.reproducible import make_reproducible
+from tfpipe.formats.saved_model.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name

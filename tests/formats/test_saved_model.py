@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.export.saved_model import ServedClassifier, label_of, save_saved_model
+from tfpipe.formats.saved_model.served import ServedClassifier, label_of, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfpipe.errors import InputError
-from tfpipe.export import golden
-from tfpipe.export.golden import HARD_TEXTS, Requests
+from tfpipe.evaluate import golden
+from tfpipe.evaluate.golden import HARD_TEXTS, Requests
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

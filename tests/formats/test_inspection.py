@@ -15,8 +15,8 @@ from tensorflow.python.client import pywrap_tf_session
 
 from tfpipe import cli
 from tfpipe.errors import InputError
-from tfpipe.export import inspection
-from tfpipe.export.inspection import inspect_saved_model, load_saved_model
+from tfpipe.formats.saved_model import inspection
+from tfpipe.formats.saved_model.inspection import inspect_saved_model, load_saved_model
 from tfpipe.tools import predict
 
 SECRET = "the content of a file of this machine"

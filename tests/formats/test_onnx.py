@@ -23,8 +23,8 @@ from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.export.onnx import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
-from tfpipe.export.onnx_layers import _take
+from tfpipe.formats.onnx.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid
 from tfpipe.tokens.table import TokenTable
@@ -199,7 +199,7 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
         import dataclasses, sys
         from pathlib import Path
         import numpy as np
-        from tfpipe.export.onnx import save_onnx, to_onnx
+        from tfpipe.formats.onnx.convert import save_onnx, to_onnx
         from tfpipe.model.classifier import float_model, load_classifier
         classifier = load_classifier(Path(sys.argv[1]))
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}

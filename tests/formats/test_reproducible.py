@@ -3,7 +3,7 @@
 from google.protobuf import descriptor_pool
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfpipe.export import reproducible
+from tfpipe.formats.saved_model import reproducible
 
 
 def test_the_fields_that_name_functions_exist():

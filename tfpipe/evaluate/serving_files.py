@@ -14,9 +14,9 @@ from typing import Any
 import jinja2
 import tensorflow as tf
 
-from tfpipe.export import warmup
-from tfpipe.export.inspection import load_saved_model
 from tfpipe.files import write_text
+from tfpipe.formats.saved_model import warmup
+from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.provenance import machine
 
 SERVING_FILES = ("models.config", "batching_parameters.txt", "README.md")
@@ -46,7 +46,7 @@ def write_serving_files(
     write_text(serving / "batching_parameters.txt", batching_parameters(curve, os.cpu_count() or 1))
     template = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string((Path(__file__).parent / "serving_readme.md.jinja").read_text(encoding="utf-8"))
+    ).from_string((Path(__file__).parent / "templates" / "serving_readme.md.jinja").read_text(encoding="utf-8"))
     loaded = load_saved_model(published["dense"])
     by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
     text = template.render(

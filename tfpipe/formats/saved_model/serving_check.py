@@ -26,7 +26,7 @@ _HALF_TYPES = {
 
 def linked_operators(serving_version: str) -> frozenset[str]:
     """The operators that a release of tensorflow_model_server links."""
-    file = importlib.resources.files("tfpipe.export") / "operators" / f"{serving_version}.txt"
+    file = importlib.resources.files("tfpipe.formats.saved_model") / "operators" / f"{serving_version}.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(line for line in lines if not line.startswith("#"))
 

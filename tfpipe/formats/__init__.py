@@ -1,0 +1,1 @@
+"""Artifact formats: how each is written, inspected, loaded and read."""
