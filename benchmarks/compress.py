@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from tfpipe import metrics, pipeline
+from tfpipe.artifacts import format_named
 from tfpipe.config.file import load_config
-from tfpipe.evaluate.artifacts import batches_of, onnx_answer
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
+from tfpipe.evaluate.loaded import batches_of
 from tfpipe.provenance import machine, package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
@@ -151,7 +152,7 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
             if variant == "dense" and before:
                 continue
             file = run.path / "export" / variant / "model.onnx"
-            answer = onnx_answer(file, THREADS)
+            answer = format_named("onnx").code.load(file, THREADS)[0].ask
             right = {}
             for name, table in tables.items():
                 rows = table.sample(TEST_ROWS, config.seed)
@@ -183,7 +184,7 @@ def _latencies(files: dict[Any, str], run: Path, seed: int) -> dict[Any, dict[st
     """Key -> shape -> milliseconds of the median and of the fastest tenth of the calls, on a run's test rows."""
     table = TokenTable.open(run / "prepare" / "test")
     tokenizer = timing_tokenizer(TokenizerSettings.read(run / "train"))
-    answers = {key: onnx_answer(Path(file), THREADS) for key, file in files.items()}
+    answers = {key: format_named("onnx").code.load(Path(file), THREADS)[0].ask for key, file in files.items()}
     result: dict[Any, dict[str, dict[str, float]]] = {key: {} for key in answers}
     for shape, size in SHAPES.items():
         batch = full_batch(table, tokenizer, *size, pairs=False, seed=seed)

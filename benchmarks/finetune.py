@@ -161,7 +161,7 @@ def tfpipe_speed(task: dict[str, Any]) -> None:
 
 def tfpipe_accuracy(task: dict[str, Any], seed: int) -> dict[str, float]:
     """The stage `train`, then its classifier over the test rows."""
-    from tfpipe.evaluate.artifacts import batches_of
+    from tfpipe.evaluate.loaded import batches_of
     from tfpipe.model.classifier import float_model, load_classifier
     from tfpipe.tokens.table import TokenTable
 

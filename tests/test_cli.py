@@ -99,10 +99,10 @@ def test_a_changed_result_is_refused_with_the_command_that_helps(tfpipe_command,
 
 def test_a_failed_gate_is_exit_code_1(tfpipe_command, tiny_file, copied_run):
     _, run = copied_run
-    gate = "verify.max_logit_diff_onnx=1e-12"
+    gate = "verify.max_logit_diff={onnx: 1e-12}"
     code, _, error = tfpipe_command("verify", tiny_file, "--run-dir", run.path, "--set", gate)
     assert code == 1 and "Traceback" not in error
-    assert re.fullmatch(r"tfpipe: nothing is published; .*verify\.max_logit_diff_onnx.*", error.splitlines()[-1])
+    assert re.fullmatch(r"tfpipe: nothing is published; .*verify\.max_logit_diff\.onnx.*", error.splitlines()[-1])
 
 
 def test_a_run_that_holds_is_exit_code_0(tfpipe_command, tiny_file, copied_run):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import tfpipe
+from tfpipe import artifacts
 from tfpipe.stages import SUMMARIES, table
 
 PACKAGE = Path(tfpipe.__file__).parent
 
 # Lowest first: a module imports from its own folder or a lower layer. Folders of a layer do not import each other.
 LAYERS = (
-    {"", "errors", "escaping", "metrics", "variants"},
+    {"", "errors", "escaping", "metrics", "variants", "artifacts"},
     {"files", "console", "provenance"},
     {"config"},
     {"rundir", "encoders", "devices"},
@@ -28,7 +29,7 @@ LAYERS = (
     {"cli"},
 )
 AT_THE_START = {("", "devices"), ("", "devices.tpu_environment")}  # what TensorFlow reads when it is imported
-WITHOUT_TENSORFLOW = ("stages.table", "stages.feasible", "encoders", "config", "rundir")
+WITHOUT_TENSORFLOW = ("artifacts", "stages.table", "stages.feasible", "encoders", "config", "rundir")
 """modules and folders that must be imported without it: the command line tells what is up to date by these"""
 
 
@@ -92,6 +93,21 @@ def test_a_stage_imports_no_stage():
     stages = {f"stages.{stage.name}" for stage in table.STAGES}
     assert stages <= known.keys()
     assert [name for name in (*stages, "stages.table") if imported_by(name, known) & stages] == []
+
+
+def test_a_format_imports_no_format():
+    known = modules()
+    formats = {each.name: each.module.removeprefix("tfpipe.") for each in (artifacts.REFERENCE, *artifacts.FORMATS)}
+    assert set(formats.values()) <= known.keys()
+    own = {name: {each for each in known if each.startswith(f"formats.{name}")} for name in formats}
+    wrong = [
+        (module, other)
+        for name in formats
+        for module in own[name]
+        for other in imported_by(module, known)
+        if other.startswith("formats.") and other not in {*own[name], "formats.base"}
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)

@@ -335,8 +335,8 @@ def test_redo_does_a_stage_that_holds(copied_run, capsys):
 
 def test_a_failed_gate_publishes_nothing(copied_run, capsys):
     config, run = copied_run
-    strict = changed(config, verify__max_logit_diff_onnx=1e-12)
-    with pytest.raises(GateError, match=r"nothing is published; .*verify\.max_logit_diff_onnx is 1e-12") as caught:
+    strict = changed(config, verify__max_logit_diff__onnx=1e-12)
+    with pytest.raises(GateError, match=r"nothing is published; .*verify\.max_logit_diff\.onnx is 1e-12") as caught:
         pipeline.run(strict, run)
     assert str(run.path / "verify" / "parity.json") in str(caught.value)
     assert all(os.listdir(run.path / "serving" / variant) == ["1"] for variant in config.variants)
@@ -345,7 +345,7 @@ def test_a_failed_gate_publishes_nothing(copied_run, capsys):
     with pytest.raises(InputError, match="verify changed since the last run published; serving/ holds older versions"):
         find_saved_model(run.path, "dense")
     parity = read_json(run.path / "verify" / "parity.json")
-    assert parity["failures"] and all("max_logit_diff_onnx" in failure for failure in parity["failures"])
+    assert parity["failures"] and all("max_logit_diff.onnx" in failure for failure in parity["failures"])
 
 
 def test_a_run_that_ends_early_names_the_results_of_an_earlier_one(copied_run, capsys):

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe import __version__
+from tfpipe.artifacts import FORMATS
 
 _RECORDED_PACKAGES = (
     "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text", "tensorflow-model-optimization",
-    "tf2onnx", "onnx", "onnxruntime", "transformers", "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
+    "transformers", "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
     "rensa", "regex", "scikit-learn", "nltk", "datasets", "tensorflow-datasets",
 )  # fmt: skip
 
@@ -31,7 +32,8 @@ def package_versions() -> dict[str, str]:
 def _package_versions() -> dict[str, str]:
     # tfpipe's own from the code that runs: the metadata of an editable installation may be those of another time.
     versions = {"python": platform.python_version(), "tfpipe": __version__}
-    for package in _RECORDED_PACKAGES:
+    of_formats = (package for each in FORMATS for package in (*each.written_with, *each.run_with))
+    for package in dict.fromkeys((*_RECORDED_PACKAGES, *of_formats)):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

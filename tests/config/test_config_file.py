@@ -108,7 +108,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ),
         ("train.batch_size", True, "train.batch_size: expected a number, not true or false; yes, no, on and off are"),
         ("train.epochs", False, "expected a number, not true or false"),
-        ("verify.batch_sizes", [True, 32], "expected a number, not true or false"),
+        ("distill.student", {"layers": [0, True]}, "expected a number, not true or false"),
         ("distill", {"hidden_weight": 1, "layer_map": {True: 1}}, "expected a number, not true or false"),
         ("data.label_names", {1.5: "yes"}, "[key]: expected text; put it in quotes (received 1.5)"),
         ("data.filter", {"year": [2.5]}, "data.filter.year.0: expected text; put it in quotes (received 2.5)"),
@@ -156,8 +156,11 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("prune.sparsity", 1.0, "nothing would be left to answer; expected a share above 0 and below 1, such as 0.5"),
         ("prune.sparsity", 0, "greater than 0"),
         ("export.onnx_opset", 13, "greater than or equal to 17"),
-        ("verify.batch_sizes", [1], "verify.batch_sizes.1: this setting is required"),
-        ("verify.batch_sizes", [0, 32], "verify.batch_sizes.0: "),
+        ("verify.batch_size", 1, "verify.batch_size: "),
+        ("verify.batch_sizes", [1, 32], "verify.batch_sizes: unknown setting; did you mean batch_size?"),
+        ("verify.max_logit_diff", {"onnx": 0}, "verify.max_logit_diff.onnx: "),
+        ("verify.max_logit_diff", {"keras": 1e-4}, "expected saved_model or onnx (received 'keras')"),
+        ("budget.artifact", "litert", "budget.artifact: expected saved_model or onnx (received 'litert')"),
         ("verify.threads", 0, "verify.threads: "),
         ("prune.method", "movement", "'magnitude', 'two_four' or 'structured'"),
         ("prune", {"method": "two_four", "sparsity": 0.8}, "prune: sparsity 0.8 with method: two_four"),
@@ -204,7 +207,7 @@ def test_overrides_are_yaml_at_a_dotted_path(write):
         "train.learning_rate=1e-4",
         "quantize=null",
         "prune.sparsity=0.3",
-        "verify.batch_sizes=[2, 16]",
+        "verify.max_logit_diff.onnx=1e-3",
         "data.filter={source: [a, b]}",
         "data.text_column=a=b",
         "data.label_column=",
@@ -213,7 +216,7 @@ def test_overrides_are_yaml_at_a_dotted_path(write):
     config = load_config(path, overrides)
     assert (config.train.epochs, config.train.learning_rate) == (1.0, 1e-4)
     assert config.quantize is None and config.prune.sparsity == 0.3  # a section that was off is on again
-    assert config.verify.batch_sizes == (2, 16) and config.data.filter == {"source": ["a", "b"]}
+    assert config.verify.max_logit_diff == {"onnx": 1e-3} and config.data.filter == {"source": ["a", "b"]}
     assert (config.data.text_column, config.data.label_column) == ("a=b", "other")
 
 
@@ -298,7 +301,7 @@ def test_setting_reads_a_dotted_path_as_plain_values():
         "folds": None,
         "fold": 0,
     }
-    assert setting(config, "verify.batch_sizes") == [1, 32]
+    assert setting(config, "verify.max_logit_diff") == {}
     assert setting(config, "prune.sparsity") is None
     with pytest.raises(KeyError):
         setting(config, "train.nothing")

@@ -5,12 +5,13 @@ import pytest
 from conftest import TokenRow, write_token_table
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.evaluate.artifacts import Artifact, Batch
 from tfpipe.evaluate.benchmark import BATCH_SIZES, measure_batching, measure_latency
+from tfpipe.evaluate.loaded import Artifact
+from tfpipe.formats.base import Requests
 from tfpipe.tokens.table import TokenTable
 
 BATCHES = {
-    name: Batch({"input_ids": np.ones(shape, np.int32)}, [""] * shape[0], None)
+    name: Requests({"input_ids": np.ones(shape, np.int32)}, [""] * shape[0], None)
     for name, shape in LATENCY_SHAPES.items()
 }
 
@@ -26,10 +27,10 @@ def artifact(kind, calls, longest=512, seconds=0.0):
         time.sleep(seconds)
         return np.zeros((len(batch.texts), 2), np.float32)
 
-    return Artifact("dense", kind, None, 0, 0.0, 0, longest, answer)
+    return Artifact("dense", kind, kind, None, 0, 0.0, 0, longest, answer)
 
 
-def test_a_shape_that_an_artefact_does_not_take_is_none(calls):
+def test_a_shape_that_an_artifact_does_not_take_is_none(calls):
     artifacts = [artifact("keras", calls), artifact("onnx", calls, longest=64), artifact("text", calls, longest=31)]
     found = measure_latency(artifacts, BATCHES, 2)
     measured = {kind: {name for name, value in found["dense", kind].items() if value is not None} for _, kind in found}
@@ -39,7 +40,7 @@ def test_a_shape_that_an_artefact_does_not_take_is_none(calls):
     assert all(kind != "text" for kind, _ in calls)
 
 
-def test_artefacts_take_turns_and_two_calls_warm_up(calls):
+def test_artifacts_take_turns_and_two_calls_warm_up(calls):
     measure_latency([artifact("a", calls), artifact("b", calls)], BATCHES, 3)
     assert [kind for kind, _ in calls] == ["a", "b"] * (3 + 2) * len(LATENCY_SHAPES)
 
@@ -50,7 +51,7 @@ def test_milliseconds_are_a_median_of_the_calls_after_the_warm_up(calls):
     def answer(batch):
         time.sleep(next(slow))
 
-    found = measure_latency([Artifact("dense", "keras", None, 0, 0.0, 0, 512, answer)], BATCHES, 3)
+    found = measure_latency([Artifact("dense", "keras", "keras", None, 0, 0.0, 0, 512, answer)], BATCHES, 3)
     assert all(10 <= value < 60 for value in found["dense", "keras"].values())
 
 

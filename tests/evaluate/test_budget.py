@@ -1,4 +1,4 @@
-"""The budget: what is judged, and what the user is told."""
+"""The budget: what is checked, and what the user is told."""
 
 import math
 
@@ -6,19 +6,19 @@ import pytest
 
 from tfpipe.config.compress import Budget
 from tfpipe.config.run import Config
-from tfpipe.evaluate.budget import Cost, judge
+from tfpipe.evaluate.budget import Cost, within_budget
 from tfpipe.stages.verify import costs_of
 
 PRUNED, INT8 = Cost("pruned", 0.004, 90_000_000, 200.0), Cost("int8", 0.012, 23_000_000, 74.0)
 
 
 def test_within_the_budget_all_are_published():
-    assert judge([PRUNED, INT8], Budget()) == (["pruned", "int8"], None)
-    assert judge([], Budget(max_size_bytes=1)) == ([], None)
+    assert within_budget([PRUNED, INT8], Budget()) == (["pruned", "int8"], None)
+    assert within_budget([], Budget(max_size_bytes=1)) == ([], None)
     exact = Budget(max_accuracy_drop=0.012, max_size_bytes=23_000_000, max_latency_ms=74.0)
-    assert judge([PRUNED, INT8], exact) == (["int8"], None)  # the step on the way need not keep it
+    assert within_budget([PRUNED, INT8], exact) == (["int8"], None)  # the step on the way need not keep it
     none = Budget(max_accuracy_drop=None)
-    assert judge([Cost("int8", 0.9, 10**9, None)], none) == (["int8"], None)
+    assert within_budget([Cost("int8", 0.9, 10**9, None)], none) == (["int8"], None)
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_within_the_budget_all_are_published():
     ],
 )  # fmt: skip
 def test_outside_it_the_limit_the_closest_and_the_setting_are_said(budget, said):
-    within, failure = judge([PRUNED, INT8], budget)
+    within, failure = within_budget([PRUNED, INT8], budget)
     assert "int8" not in within and said in failure
 
 
 @pytest.mark.parametrize("cost", [Cost("int8", math.nan, 1, 1.0), Cost("int8", 0.0, 1, None)])
 def test_what_is_not_known_keeps_no_limit(cost):
-    within, failure = judge([cost], Budget(max_latency_ms=50.0))
+    within, failure = within_budget([cost], Budget(max_latency_ms=50.0))
     assert within == [] and "outside the budget" in failure and "relax" in failure
 
 
@@ -54,18 +54,18 @@ def test_a_drop_that_is_the_limit_is_within_it():
     config = Config.model_validate(
         {"name": "x", "data": {"source": "x"}, "encoder": {"source": "x"}, "budget": {"max_accuracy_drop": 0.03}}
     )
-    assert judge(costs_of([row], accuracies, config), config.budget) == (["int8"], None)
+    assert within_budget(costs_of([row], accuracies, config), config.budget) == (["int8"], None)
 
 
 def test_a_gain_in_accuracy_is_no_drop():
-    assert judge([Cost("int8", -0.02, 1, 1.0)], Budget(max_accuracy_drop=0.0)) == (["int8"], None)
+    assert within_budget([Cost("int8", -0.02, 1, 1.0)], Budget(max_accuracy_drop=0.0)) == (["int8"], None)
 
 
 def test_what_is_not_known_is_not_the_closest():
     unknown, far = Cost("pruned", math.nan, 1, 1.0), Cost("int8", 0.9, 1, 1.0)
-    assert "Closest" not in judge([unknown, far], Budget())[1]
+    assert "Closest" not in within_budget([unknown, far], Budget())[1]
 
 
 def test_alone_the_dense_model_is_held_to_the_budget():
-    assert judge([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=5.0)) == (["dense"], None)
-    assert "dense is outside the budget" in judge([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=4.0))[1]
+    assert within_budget([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=5.0)) == (["dense"], None)
+    assert "dense is outside the budget" in within_budget([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=4.0))[1]

@@ -1,15 +1,18 @@
-"""Golden requests: written at the export, read and judged anywhere."""
+"""Golden requests: written at the export, read and checked anywhere."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tfpipe.artifacts import format_named
 from tfpipe.errors import InputError
 from tfpipe.evaluate import golden
-from tfpipe.evaluate.golden import HARD_TEXTS, Requests
+from tfpipe.evaluate.golden import HARD_TEXTS
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -62,16 +65,17 @@ def test_a_part_is_padded_to_its_own_longest(tokenizer):
 def test_what_is_written_is_read_back(tmp_path, tiny_run, tokenizer):
     from tfpipe.model.classifier import load_classifier
 
-    file = tmp_path / golden.FILE
     requests = golden.hard_requests(tokenizer, pairs=False)
     classifier = load_classifier(tiny_run[1] / "train")
-    artifact = tiny_run[1] / "export" / "dense" / "model.onnx"
-    golden.record(artifact, file, requests, classifier, "dense")
+    onnx = format_named("onnx")
+    artifact = Path(shutil.copy(tiny_run[1] / "export" / "dense" / "model.onnx", tmp_path))
+    golden.record(onnx, artifact, requests, classifier, "dense")
+    file = tmp_path / golden.FILE
     _, again, logits = golden.read(file)
     assert again.texts == requests.texts and again.text_pairs is None
     for name, value in requests.tokens.items():
         assert np.array_equal(again.tokens[name], value * requests.tokens["attention_mask"]), name
-    assert np.abs(golden.answers_of(artifact)["onnx"](again) - logits).max() <= 1e-5
+    assert np.abs(onnx.code.load(artifact)[0].ask(again) - logits).max() <= 1e-5
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]]
     assert [line["label"] for line in lines] == [
         ["negative", "positive"][int(np.argmax(line["logits"]))] for line in lines
@@ -130,13 +134,16 @@ def test_another_file_is_refused_in_one_line(tmp_path, content):
     ],
 )
 def test_limits_are_kept_or_named(found, limits, failures):
-    said = golden.judge(found, {"limits": limits})
+    said = golden.exceeded(found, {"limits": limits})
     assert len(said) == failures and all(any(name in line for name in limits) for line in said)
 
 
 def test_answers_of_both_signatures_agree(tiny_run, tokenizer):
-    requests: Requests = golden.hard_requests(tokenizer, pairs=False)
-    answers = golden.answers_of(tiny_run[1] / "export" / "dense" / "saved_model")
-    assert list(answers) == ["serving_default", "tokens"]
-    by_text, by_tokens = (answer(requests) for answer in answers.values())
+    requests = golden.hard_requests(tokenizer, pairs=False)
+    answers = format_named("saved_model").code.load(tiny_run[1] / "export" / "dense" / "saved_model")
+    assert [(answer.name, answer.takes_text) for answer in answers] == [
+        ("saved_model", False),
+        ("saved_model_text", True),
+    ]
+    by_tokens, by_text = (answer.ask(requests) for answer in answers)
     assert np.abs(by_text - by_tokens).max() <= 1e-5

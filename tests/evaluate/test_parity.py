@@ -1,20 +1,22 @@
-"""Parity: artefacts against their Keras model, and the gates."""
+"""Parity: artifacts against their Keras model, and the gates."""
 
 import numpy as np
 import pytest
 
-from tfpipe.evaluate.artifacts import KINDS, Artifact
 from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
-from tfpipe.evaluate.parity import compare, judge
+from tfpipe.evaluate.loaded import Artifact
+from tfpipe.evaluate.parity import compare, failed_gates
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
+KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
 PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
 
 
 def entry(variant="dense", artifact="onnx", batch_size=32, **values):
-    return {"variant": variant, "artifact": artifact, "batch_size": batch_size, **PERFECT, **values}
+    format = artifact.removesuffix("_text")
+    return {"variant": variant, "artifact": artifact, "format": format, "batch_size": batch_size, **PERFECT, **values}
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ def config(tiny_run):
 @pytest.mark.parametrize(
     ("comparison", "setting"),
     [
-        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
-        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff_saved_model is 1e-05"),
-        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff_onnx is 0.0001"),
-        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff_onnx is 0.0001"),
+        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff.saved_model is 1e-05"),
+        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff.saved_model is 1e-05"),
+        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff.onnx is 0.0001"),
+        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff.onnx is 0.0001"),
         (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
         (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
         (
@@ -39,7 +41,7 @@ def config(tiny_run):
     ],
 )
 def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
-    (failure,) = judge([entry(), comparison], config.verify)
+    (failure,) = failed_gates([entry(), comparison], config.verify)
     where = f"{comparison['variant']} {comparison['artifact']} at batch size 32: "
     assert failure.startswith(where) and setting in failure
 
@@ -53,30 +55,30 @@ def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison
     ],
 )
 def test_a_difference_on_its_gate_passes(config, comparison):
-    assert judge([comparison], config.verify) == []
+    assert failed_gates([comparison], config.verify) == []
 
 
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_an_answer_that_is_no_number_fails(config, variant):
     nan = float("nan")
     bad = entry(variant=variant, max_abs_logit_diff=nan, label_agreement=1.0, mean_abs_probability_diff=0.0)
-    (failure,) = judge([bad], config.verify)
+    (failure,) = failed_gates([bad], config.verify)
     assert "logits differ by" in failure and "nan" in failure
 
 
 def test_every_failure_is_listed(config):
     bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
-    assert len(judge(bad, config.verify)) == 3
+    assert len(failed_gates(bad, config.verify)) == 3
 
 
 def constant(kind, logits, rows_seen):
-    """An artefact that gives every row the same logits."""
+    """An artifact that gives every row the same logits."""
 
     def answer(batch):
         rows_seen.append(len(batch.texts))
         return np.tile(np.float32(logits), (len(batch.texts), 1))
 
-    return Artifact("dense", kind, None, 0, 0.0, 0, 64, answer)
+    return Artifact("dense", kind.removesuffix("_text"), kind, None, 0, 0.0, 0, 64, answer)
 
 
 def test_hard_texts_are_measured_apart(config, tiny_run):
@@ -90,7 +92,7 @@ def test_hard_texts_are_measured_apart(config, tiny_run):
 
 
 def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny_run):
-    """An artefact that answers real rows as it should and hard texts otherwise."""
+    """An artifact that answers real rows as it should and hard texts otherwise."""
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
 
@@ -103,7 +105,7 @@ def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny
     found = [each for each in compare([*others, odd], table, hard, config)[0] if each["artifact"] == "onnx"]
     assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
     assert [each["label_agreement"] for each in found] == [1.0, 1.0]
-    assert judge(found, config.verify) != []
+    assert failed_gates(found, config.verify) != []
 
 
 def test_the_answers_of_the_larger_size_are_kept(config, tiny_run):
@@ -115,7 +117,7 @@ def test_the_answers_of_the_larger_size_are_kept(config, tiny_run):
         assert answers[kind].shape == (table.num_rows, 2) and (answers[kind] == np.float32(logits[kind])).all()
 
 
-def test_compare_measures_each_artefact_against_keras_at_both_sizes(config, tiny_run):
+def test_compare_measures_each_artifact_against_keras_at_both_sizes(config, tiny_run):
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     seen = {kind: [] for kind in KINDS}
     logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}

@@ -13,10 +13,9 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
-from tfpipe.evaluate.artifacts import KINDS, Artifact, load_artifacts
 from tfpipe.evaluate.golden import hard_requests
+from tfpipe.evaluate.loaded import Artifact, load_artifacts
 from tfpipe.evaluate.parity import answer_rows, compare
-from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -24,6 +23,7 @@ from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 SHARES = (0.5, 0.3, 0.15, 0.05)
 ROWS = 2000
+KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_all_artifacts_answer_the_same_sample(tiny_run, sorted_table, hard, rows
             numbers = [float(text) if isinstance(text, str) else 0.0 for text in batch.texts]  # hard texts are bytes
             return np.array([[number, 0, 0, 0] for number in numbers], np.float32)
 
-        return Artifact(variant, kind, None, 0, 0.0, 0, 64, answer)
+        return Artifact(variant, kind, kind, None, 0, 0.0, 0, 64, answer)
 
     sample = sorted_table.sample(rows, config.seed)
     for variant in ("dense", "int8"):
@@ -124,7 +124,7 @@ def of_folders(tmp_path_factory):
 def test_a_folder_per_class_is_measured_as_a_whole(of_folders):
     config, run = of_folders
     table = TokenTable.open(run / "prepare" / "test")
-    artifacts = load_artifacts("dense", load_classifier(run / "train"), run / "train", run / "export" / "dense", 1)
+    artifacts = load_artifacts("dense", run / "train", run / "export" / "dense", 1)
     rows = json.loads((run / "verify" / "parity.json").read_text())["artifacts"]
     logits = load_file(run / "verify" / "logits.safetensors")
     labels = table.labels[logits["rows"]]

@@ -28,7 +28,7 @@ data: {source: [a.csv, b.csv], filter: {year: [2001, "2002"]}, label_names: {"0"
 encoder: {source: package:a/b}
 train: {epochs: 2, batch_size: 32, learning_rate: 5.0e-5, early_stopping: {patience: 3}, class_weights: {a: 1.5}}
 prune: null
-verify: {batch_sizes: [1, 32], rows: 100}
+verify: {max_logit_diff: {onnx: 1.e-3}, rows: 100}
 """
 ANCHORS = b"""name: x
 data: {source: rows.csv, split: {train: 0.8, validation: 0.1, test: 0.1}}
@@ -135,7 +135,7 @@ def test_configuration_values():
 
     always = [LEAST | {"name": value} for value in (deep, wide, "\ud800", b"\xff", float("nan"))]
     always += [LEAST | {"data": {"source": value}} for value in (deep, wide, [wide], [deep])]
-    always += [LEAST | {"train": {"batch_size": True}}, LEAST | {"verify": {"batch_sizes": [True, 2]}}]
+    always += [LEAST | {"train": {"batch_size": True}}, LEAST | {"distill": {"student": {"layers": [True, 2]}}}]
     fuzz("configuration, values", mutated_tree(valid_trees(), HOSTILE), check, always)
 
 
@@ -161,7 +161,7 @@ def test_overrides(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes(b"name: x\ndata: {source: rows.csv}\nencoder: {source: e}\n")
     keys = [
-        "train.epochs", "train.batch_size", "data.source", "data.filter.x", "data.split.train", "verify.batch_sizes",
+        "train.epochs", "train.batch_size", "data.source", "data.filter.x", "data.split.train", "verify.max_logit_diff",
         "prune", "name",
         "quantize.mode", "distill.layer_map.0", "data.label_names.1", "seed", "train", "", ".", "a..b", "train.",
         "x" * 3000, "a." * 3000,
@@ -182,9 +182,9 @@ def test_overrides(tmp_path):
         st.sampled_from(values[:9]) | st.lists(part, min_size=1, max_size=2).map("".join),
     )
     override |= st.sampled_from(
-        ["train.epochs=2", "prune=null", "prune.sparsity=.3", "data.filter={x: [1, a]}", "verify.batch_sizes=[1, 2]",
-         "data.filter.y=b", "quantize.mode=ptq", "distill.hidden_weight=1", "data.label_names.1=one", "name='7'",
-         "data.split={train: 0.6, validation: 0.2, test: 0.2}", "train={}", "data.source=[a, b]"]
+        ["train.epochs=2", "prune=null", "prune.sparsity=.3", "data.filter={x: [1, a]}", "data.filter.y=b",
+         "verify.max_logit_diff={onnx: 1}", "quantize.mode=ptq", "distill.hidden_weight=1", "data.label_names.1=one",
+         "name='7'", "data.split={train: 0.6, validation: 0.2, test: 0.2}", "train={}", "data.source=[a, b]"]
     )  # fmt: skip
 
     def check(overrides: list[str]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from variants import NAMES, compressed
 
-from tfpipe.evaluate.artifacts import onnx_kernels, saved_model_kernels
+from tfpipe.artifacts import FORMATS
 from tfpipe.formats.onnx.convert import save_onnx, to_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
@@ -61,7 +61,7 @@ def test_the_files_hold_what_was_promised(exported):
     name, classifier, directory = exported
     expected = {key: value for key, value in classifier.weights.items() if key.startswith("bert.encoder.")}
     expected = {key: value for key, value in expected.items() if key.endswith(".weight") and value.ndim == 2}
-    for kernels in (onnx_kernels(directory / "model.onnx"), saved_model_kernels(directory / "saved_model")):
+    for kernels in (each.code.kernels(directory / each.path) for each in FORMATS):
         assert kernels.keys() == expected.keys()
         for kernel, stored in kernels.items():
             if kernel in classifier.codes:

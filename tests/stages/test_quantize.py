@@ -12,6 +12,7 @@ import tf_keras
 from safetensors.numpy import load_file
 
 from tfpipe import metrics
+from tfpipe.artifacts import format_named
 from tfpipe.compress.grid import LARGEST_CODE, nudged, on_grid
 from tfpipe.compress.limits import least_bytes
 from tfpipe.config.file import parse_config
@@ -20,7 +21,6 @@ from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import quantize
-from tfpipe.stages.quantize import OVERHEAD
 from tfpipe.tokens.plan import choose_batching
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train import session
@@ -261,7 +261,7 @@ def test_layers_stay_float_within_the_size_budget_alone(requantize, capsys, prun
         capsys,
         mode="ptq",
         float_layers=9,
-        sections={"budget": {"max_size_bytes": least + OVERHEAD["onnx"] + 6 * 32 * 32}},
+        sections={"budget": {"max_size_bytes": least + format_named("onnx").overhead_bytes + 6 * 32 * 32}},
     )
     kept = json.loads((stage.path / "sensitivity.json").read_text())["float_layers"]
     assert 1 <= len(kept) <= 2 and "is not left in float: about" in said

@@ -1,4 +1,4 @@
-"""`tfpipe replay DIR`: the artefact that was exported answers as recorded, another one does not."""
+"""`tfpipe replay DIR`: the artifact that was exported answers as recorded, another one does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tfpipe.tools import replay as tool
 def test_what_was_exported_passes(tiny_run, capsys, place):
     tool.run(tiny_run[1] / place)
     printed = capsys.readouterr().out
-    signatures = ("serving_default", "tokens") if place.startswith("serving") else ("onnx",)
+    signatures = ("saved_model", "saved_model_text") if place.startswith("serving") else ("onnx",)
     for signature in signatures:
         assert sum(line.split()[:1] == [signature] for line in printed.splitlines()) == len(tool.BATCH_SIZES)
     assert "answers as recorded by tfpipe" in printed
@@ -44,7 +44,7 @@ def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
     assert ("mean_abs_probability_diff is" if variant == "int8" else "max_abs_logit_diff is") in message
 
 
-def test_what_is_no_artefact_is_refused(tiny_run, tmp_path):
+def test_what_is_no_artifact_is_refused(tiny_run, tmp_path):
     with pytest.raises(InputError, match=r"neither saved_model\.pb nor model\.onnx"):
         tool.run(tmp_path)
     shutil.copy(tiny_run[1] / "export" / "dense" / "model.onnx", tmp_path)
@@ -154,7 +154,7 @@ def test_a_function_of_another_domain_is_taken(tiny_run, tmp_path):
     ],
     ids="above absolute link domain python function aten memory address operator".split(),
 )
-def test_what_reaches_beyond_the_artefact_is_refused(tiny_run, tmp_path, place, spoil, said):
+def test_what_reaches_beyond_the_artifact_is_refused(tiny_run, tmp_path, place, spoil, said):
     copy = shutil.copytree(tiny_run[1] / place, tmp_path / "copy")
     (copy / "linked").symlink_to("/etc/passwd")
     if place.startswith("serving"):

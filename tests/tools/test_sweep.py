@@ -162,8 +162,8 @@ def test_only_one_sweep_works_in_a_directory(swept, file):
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (["budget.artifact=onnx,saved_model"], "--grid budget…: all points are measured and judged alike"),
-        (["verify.threads=1,2"], "--grid verify…: all points are measured and judged alike"),
+        (["budget.artifact=onnx,saved_model"], "--grid budget…: all points are measured and checked alike"),
+        (["verify.threads=1,2"], "--grid verify…: all points are measured and checked alike"),
         (["prune.sparsity=0.5,1.0"], "prune.sparsity: nothing would be left"),
         (["prune.sparsitty=0.5"], "did you mean sparsity"),
         (["prune.sparsity=0.5", "prune.sparsity=0.8"], "two --grid options"),

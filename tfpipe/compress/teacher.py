@@ -15,6 +15,7 @@ from tfpipe.compress.limits import layer_pairs
 from tfpipe.config.compress import Distill
 from tfpipe.config.run import Config
 from tfpipe.devices.strategy import precision
+from tfpipe.encoders.parameters import layer_of, layer_output
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.layers import GatherClassToken
@@ -140,14 +141,13 @@ class HiddenPair:
 
 
 def _hidden_states(model: tf_keras.Model, layer: int) -> tf.Tensor:
-    found = model.get_layer(f"encoder.layer.{layer}.output.LayerNorm")
+    found = model.get_layer(layer_output(layer))
     # TF-MOT calls a layer once more in the model that it makes of another: the last call is this model's.
     return found.get_output_at(len(found.inbound_nodes) - 1)
 
 
 def _last_layer(model: tf_keras.Model) -> int:
-    names = [layer.name.split(".") for layer in model.layers if layer.name.endswith(".output.LayerNorm")]
-    return max(int(name[2]) for name in names)
+    return max(number for layer in model.layers if (number := layer_of(layer.name)) is not None)
 
 
 def soft_loss(logits: tf.Tensor, answers: tf.Tensor, temperature: float, task: str) -> tf.Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tfpipe.config.types import Fraction, NotNegative, PositiveFloat, PositiveInt, Section
+from tfpipe.config.types import FormatName, Fraction, NotNegative, PositiveFloat, PositiveInt, Section
 
 LATENCY_SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 """name -> (texts of a call, tokens of each): where latencies are measured"""
@@ -173,4 +173,4 @@ class Budget(Section):
     latency_shape: Literal[*LATENCY_SHAPES] = Field(
         "b32_s64", description="texts of a call and tokens of each: b32_s64 is 32 texts of 64 tokens"
     )
-    artifact: Literal["onnx", "saved_model"] = Field("onnx", description="which artefact of a variant is held to it")
+    artifact: FormatName = Field("onnx", description="which artifact of a variant is held to it")

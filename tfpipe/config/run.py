@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from tfpipe.artifacts import FORMATS
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
-from tfpipe.config.types import Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.config.types import FormatName, Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
 from tfpipe.variants import VARIANTS
 
 Task = Literal["single_label", "multi_label"]
@@ -165,26 +166,21 @@ class Verify(Section):
     """The gates: outside any of them nothing is published."""
 
     rows: PositiveInt = Field(5000, description="test rows that every artifact answers, drawn at random; at most all")
-    batch_sizes: tuple[PositiveInt, PositiveInt] = Field((1, 32), description="two batch sizes to compare at")
-    small_batch_rows: PositiveInt = Field(500, description="rows that answer at the smaller batch size as well")
-    max_logit_diff_saved_model: PositiveFloat = Field(
-        1e-5, description="largest logit difference between the SavedModel and the float32 Keras model"
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="rows a batch; they answer one at a time as well")
+    small_batch_rows: PositiveInt = Field(500, description="rows that answer one at a time")
+    max_logit_diff: dict[FormatName, PositiveFloat] = Field(
+        default_factory=dict,
+        description="format -> largest logit difference from the float32 Keras model; of formats that are left out: "
+        + ", ".join(f"{each.name} {each.max_logit_diff:g}" for each in FORMATS),
     )
-    max_logit_diff_onnx: PositiveFloat = Field(1e-4, description="the same for ONNX")
-    min_label_agreement_int8: Fraction = Field(0.99, description="int8 artefacts: share of equal labels, at least")
+    min_label_agreement_int8: Fraction = Field(0.99, description="int8 artifacts: share of equal labels, at least")
     max_probability_diff_int8: PositiveFloat = Field(
         0.01,
-        description="int8 artefacts: probability of a row that moves from one label to others, on average, at most "
+        description="int8 artifacts: probability of a row that moves from one label to others, on average, at most "
         "(multi_label: at the label where most moves)",
     )
-    latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median counts")
+    latency_runs: PositiveInt = Field(10, description="timed calls per artifact and shape; the median counts")
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")
-
-    @model_validator(mode="after")
-    def _two_sizes(self) -> Verify:
-        if self.batch_sizes[0] == self.batch_sizes[1]:
-            raise ValueError("verify.batch_sizes must be two different sizes")
-        return self
 
 
 class Config(Section):

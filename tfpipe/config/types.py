@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from tfpipe import artifacts
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
@@ -47,6 +49,17 @@ def as_list(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_as_text)]
 Source = str | tuple[str, ...]
+
+
+def _as_format(value: Any) -> Any:
+    names = [each.name for each in artifacts.FORMATS]
+    if value not in names:
+        raise ValueError(f"expected {', '.join(names[:-1])} or {names[-1]}")
+    return value
+
+
+FormatName = Annotated[str, BeforeValidator(_as_format)]
+"""an artifact format that `export` writes"""
 
 
 class Section(BaseModel):

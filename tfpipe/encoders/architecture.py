@@ -93,6 +93,11 @@ class Architecture:
         }
         return replace(self, num_hidden_layers=len(layers), **chosen)
 
+    def to_config(self) -> dict[str, Any]:
+        """The keys of the config.json of a classifier that transformers loads as it is."""
+        identity = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
+        return {**identity, "position_embedding_type": "absolute", **self.to_dict()}
+
     def to_dict(self) -> dict[str, Any]:
         """The keys of config.json; counts per layer only where they are not the same everywhere, as BERT has them."""
         return {name: value for name, value in asdict(self).items() if value is not None}

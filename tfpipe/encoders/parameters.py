@@ -16,6 +16,8 @@ HEAD = "classifier"
 WORD_EMBEDDINGS = f"{PREFIX}embeddings.word_embeddings.weight"
 ENCODER = f"{PREFIX}encoder."
 """with which the parameters of the encoder's layers begin"""
+EMBEDDINGS_OUTPUT = "embeddings.LayerNorm"
+"""the Keras layer that gives the first hidden states"""
 
 
 def stored_layer(layer: str) -> str:
@@ -26,6 +28,11 @@ def stored_layer(layer: str) -> str:
 def layer_prefix(number: int) -> str:
     """Gives what the parameters of an encoder layer begin with, without the last dot."""
     return f"{ENCODER}layer.{number}"
+
+
+def layer_output(number: int) -> str:
+    """Gives the Keras layer that gives the hidden states behind an encoder layer."""
+    return f"encoder.layer.{number}.output.LayerNorm"
 
 
 def layer_of(name: str) -> int | None:

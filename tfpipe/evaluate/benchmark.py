@@ -1,4 +1,4 @@
-"""Latency of every artefact at the shapes that serving sees: medians of alternating runs."""
+"""Latency of every artifact at the shapes that serving sees: medians of alternating runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.console import progress_bar
-from tfpipe.evaluate.artifacts import Artifact, Batch
+from tfpipe.evaluate.loaded import Artifact
+from tfpipe.formats.base import Requests
 from tfpipe.tokens.table import TokenTable
 
 K = TypeVar("K")
@@ -21,17 +22,17 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def measure_latency(
-    artifacts: list[Artifact], batches: Mapping[str, Batch], runs: int
+    artifacts: list[Artifact], batches: Mapping[str, Requests], runs: int
 ) -> dict[tuple[str, str], dict[str, float | None]]:
     """Median milliseconds per call, at each shape.
 
     Args:
       artifacts: what to call.
       batches: shape name -> with what, by `full_batches`.
-      runs: timed calls per artefact and shape.
+      runs: timed calls per artifact and shape.
 
     Returns:
-      (variant, kind) -> shape name -> milliseconds; None where the artefact does not take rows that long.
+      (variant, kind) -> shape name -> milliseconds; None where the artifact does not take rows that long.
     """
     found = {(artifact.variant, artifact.kind): dict.fromkeys(LATENCY_SHAPES) for artifact in artifacts}
     with progress_bar("latency", len(LATENCY_SHAPES) * (runs + WARM_UP)) as bar:
@@ -86,7 +87,7 @@ def measure_batching(artifact: Artifact, table: TokenTable, seed: int, runs: int
             for number in range(runs + 1):
                 rows = sample[np.arange(number * size, (number + 1) * size) % len(sample)]
                 pairs = table.text_pairs(rows)
-                batch = Batch({}, table.texts(rows), None if pairs[0] is None else [pair or "" for pair in pairs])
+                batch = Requests({}, table.texts(rows), None if pairs[0] is None else [pair or "" for pair in pairs])
                 started = time.perf_counter()
                 artifact.answer(batch)
                 seconds.append(time.perf_counter() - started)

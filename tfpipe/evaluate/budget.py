@@ -15,7 +15,7 @@ from tfpipe.variants import SECTION_OF_VARIANT
 
 @dataclass(frozen=True)
 class Cost:
-    """What one variant costs, by the artefact that the budget is about."""
+    """What one variant costs, by the artifact that the budget is about."""
 
     variant: str
     accuracy_drop: float
@@ -50,13 +50,13 @@ class Cost:
         return math.inf if any(map(math.isnan, excess)) else sum(max(0.0, each) for each in excess)
 
 
-def judge(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
+def within_budget(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
     """Which variants may be published, and why the run may not.
 
     The run is for its last variant. Those before it are steps on the way, published where they keep the budget too.
 
     Args:
-      costs: of the variants that are judged, in their order; empty: there is nothing to judge.
+      costs: of the variants in their order; empty: there is nothing to check.
       budget: the limits.
 
     Returns:

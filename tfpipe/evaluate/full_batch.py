@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpipe.config.compress import LATENCY_SHAPES
-from tfpipe.evaluate.artifacts import Batch
+from tfpipe.formats.base import Requests
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -31,7 +31,7 @@ def timing_tokenizer(settings: TokenizerSettings) -> Tokenizer:
     return Tokenizer(settings, max(length for _, length in LATENCY_SHAPES.values()))
 
 
-def full_batches(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool, seed: int) -> dict[str, Batch]:
+def full_batches(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool, seed: int) -> dict[str, Requests]:
     """Makes a full batch for each shape at which latencies are measured: see `full_batch`."""
     make = partial(full_batch, table, tokenizer, pairs=pairs, seed=seed)
     return {name: make(*shape) for name, shape in LATENCY_SHAPES.items()}
@@ -39,7 +39,7 @@ def full_batches(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool, seed: 
 
 def full_batch(
     table: TokenTable, tokenizer: Tokenizer, batch_size: int, length: int, *, pairs: bool, seed: int
-) -> Batch:
+) -> Requests:
     """Makes a batch of texts that needs no padding, and the same as token ids.
 
     Args:
@@ -75,7 +75,7 @@ def full_batch(
     texts = made_of(table.texts, first)
     seconds = made_of(table.text_pairs, length - 3 - first) if pairs else None
     columns = (tf.constant(each) for each in (texts, seconds) if each is not None)
-    return Batch({name: value.numpy() for name, value in tokenizer.dense(*columns).items()}, texts, seconds)
+    return Requests({name: value.numpy() for name, value in tokenizer.dense(*columns).items()}, texts, seconds)
 
 
 def _joined(column: Column, rows: np.ndarray, characters: int) -> str:

@@ -1,8 +1,8 @@
-"""Golden requests: what an artefact answered where it was exported, to be asked again where it will serve.
+"""Golden requests: what an artifact answered where it was exported, to be asked again where it will serve.
 
-Enters: an artefact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line says what the artefact
+Enters: an artifact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line says what the artifact
 is and how far its answers may move (`limits`); each other line is a request, as text and as token ids, and the answer,
-logits and label. `tfpipe replay DIR` replays it with TensorFlow or ONNX Runtime, whichever the artefact is.
+logits and label. `tfpipe replay DIR` replays it with TensorFlow or ONNX Runtime, whichever the artifact is.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnxruntime
 import tensorflow as tf
 
 import tfpipe
 from tfpipe import metrics
+from tfpipe.artifacts import Format
 from tfpipe.config.run import Task, Verify
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.files import write_text
-from tfpipe.formats.onnx.inspection import inspect_onnx
-from tfpipe.formats.saved_model.inspection import load_saved_model
+from tfpipe.formats.base import Requests
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
@@ -37,6 +34,8 @@ FILE = "golden.jsonl"
 FORMAT = 1
 LIMITS = {"max_abs_logit_diff", "label_agreement", "mean_abs_probability_diff"}
 REAL_ROWS = 24
+MAX_LOGIT_DIFF = 1e-4
+"""of a float artifact, from machine to machine"""
 
 HARD_TEXTS = {
     "empty": b"",
@@ -56,35 +55,11 @@ HARD_TEXTS = {
 }
 """what surprises a tokenizer, as bytes: a protobuf carries invalid UTF-8 as well"""
 
-Answer = Callable[["Requests"], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Requests:
-    """Requests, both as texts and as token ids."""
-
-    texts: list[bytes]
-    text_pairs: list[bytes] | None
-    tokens: dict[str, np.ndarray]
-    """`input_ids, attention_mask, token_type_ids`, [requests, longest] int32"""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def part(self, start: int, stop: int) -> Requests:
-        """Some of the requests, padded to their own longest."""
-        longest = max(int(self.tokens["attention_mask"][start:stop].sum(axis=1).max()), 1)
-        return Requests(
-            self.texts[start:stop],
-            None if self.text_pairs is None else self.text_pairs[start:stop],
-            {name: value[start:stop, :longest] for name, value in self.tokens.items()},
-        )
-
 
 def tokenized(texts: list[bytes], text_pairs: list[bytes] | None, tokenizer: Tokenizer) -> Requests:
     """Requests of texts, tokenized together."""
     columns = [tf.constant(texts)] if text_pairs is None else [tf.constant(texts), tf.constant(text_pairs)]
-    return Requests(texts, text_pairs, {name: value.numpy() for name, value in tokenizer.dense(*columns).items()})
+    return Requests({name: value.numpy() for name, value in tokenizer.dense(*columns).items()}, texts, text_pairs)
 
 
 def hard_requests(tokenizer: Tokenizer, *, pairs: bool) -> Requests:
@@ -103,54 +78,23 @@ def golden_requests(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool) -> 
     return tokenized(texts, seconds, tokenizer)
 
 
-def answers_of(path: Path, allowed: Collection[str] = ()) -> dict[str, Answer]:
-    """An artefact's ways to answer: requests -> logits [requests, labels] float32.
-
-    Args:
-      path: directory of a SavedModel (`serving_default`, `tokens`), or an ONNX file (`onnx`).
-      allowed: operators that a SavedModel may have although they reach beyond the model.
-
-    Raises:
-      InputError: it would do more than compute.
-    """
-    if path.suffix == ".onnx":
-        inspect_onnx(path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-        def by_onnx(requests: Requests) -> np.ndarray:
-            inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
-            return session.run(["logits"], inputs)[0]
-
-        return {"onnx": by_onnx}
-    loaded = load_saved_model(path, allowed)
-
-    def by_text(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on
-        pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}
-        return loaded.signatures["serving_default"](text=tf.constant(requests.texts), **pairs)["logits"].numpy()
-
-    def by_tokens(requests: Requests, loaded=loaded) -> np.ndarray:
-        inputs = {name: tf.constant(value) for name, value in requests.tokens.items()}
-        return loaded.signatures["tokens"](**inputs)["logits"].numpy()
-
-    return {"serving_default": by_text, "tokens": by_tokens}
-
-
 @float32_kept()
-def record(artifact: Path, golden: Path, requests: Requests, classifier: Classifier, variant: str) -> None:
-    """Asks an artefact, one request at a time, and writes what it answered.
+def record(format: Format, artifact: Path, requests: Requests, classifier: Classifier, variant: str) -> None:
+    """Asks an artifact, one request at a time, and writes what it answered.
 
-    The limits are the defaults of the settings `verify.*`; of so few requests, two labels may change in int8.
+    An artifact that takes texts is asked by text, which asks its tokenizer as well. The limits are the defaults of the
+    settings `verify.*`; of so few requests, two labels may change in int8.
 
     Args:
-      artifact: a SavedModel's directory or an ONNX file.
-      golden: file to write.
+      format: of the artifact.
+      artifact: its file or directory.
       requests: what to ask.
       classifier: gives labels and task.
       variant: `dense`, `distilled`, `pruned` or `int8`.
     """
-    answer = next(iter(answers_of(artifact).values()))
+    answer = max(format.code.load(artifact), key=lambda each: each.takes_text).ask
+    golden = format.directory_of_extras(artifact) / FILE
+    golden.parent.mkdir(exist_ok=True)
     limits = Verify()
     head: dict[str, Any] = {
         "format": FORMAT,
@@ -167,7 +111,7 @@ def record(artifact: Path, golden: Path, requests: Requests, classifier: Classif
             "mean_abs_probability_diff": limits.max_probability_diff_int8,
         }
     else:
-        head["limits"] = {"max_abs_logit_diff": limits.max_logit_diff_onnx}
+        head["limits"] = {"max_abs_logit_diff": MAX_LOGIT_DIFF}
     lines = [head]
     for number in range(len(requests)):
         one = requests.part(number, number + 1)
@@ -213,7 +157,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
             tokens["token_type_ids"][row, :length] = line["token_type_ids"]
             tokens["attention_mask"][row, :length] = 1
         pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
-        requests = Requests([_bytes(line["text"]) for line in lines], pairs, tokens)
+        requests = Requests(tokens, [_bytes(line["text"]) for line in lines], pairs)
         logits = np.array([line["logits"] for line in lines], np.float32)
         if head["task"] not in get_args(Task):
             raise ValueError(f"task {head['task']}")
@@ -228,7 +172,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         ) from error
 
 
-def judge(found: dict[str, float], head: dict[str, Any]) -> list[str]:
+def exceeded(found: dict[str, float], head: dict[str, Any]) -> list[str]:
     """The limits of a golden file that are not kept, one phrase each; NaN keeps none."""
     return [
         f"{name} is {found[name]:.3g}, {'at least' if name == 'label_agreement' else 'at most'} {limit:g} allowed"

@@ -1,4 +1,4 @@
-"""Parity: how far each artefact's answers are from those of the Keras model that it came from, and whether too far."""
+"""Parity: how far each artifact's answers are from those of the Keras model that it came from, and whether too far."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from tfpipe import metrics
+from tfpipe.artifacts import REFERENCE, format_named
 from tfpipe.config.run import Config, Verify
 from tfpipe.console import progress_bar
-from tfpipe.evaluate.artifacts import KINDS, Artifact, Batch, batches_of
-from tfpipe.evaluate.golden import Requests
+from tfpipe.evaluate.loaded import Artifact, batches_of
+from tfpipe.formats.base import Requests
 from tfpipe.tokens.table import TokenTable
 
 
@@ -22,22 +23,21 @@ def measured(table: TokenTable, config: Config) -> np.ndarray:
 def compare(
     artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Every artefact of a variant against its Keras model, at both batch sizes.
+    """Compares every artifact of a variant with its Keras model, alone and in batches.
 
-    At the larger size the sample of `measured` answers; at the smaller, `verify.small_batch_rows` of it. The hard texts
+    In batches the sample of `measured` answers; alone, `verify.small_batch_rows` of it. The hard texts
     answer at both and count in the largest logit difference; the shares are over rows of the data alone.
 
     Returns:
-      Per artefact and batch size: `variant, artifact, batch_size, rows, of (rows of the table), accuracy, macro_f1,
-      calibration_error, max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts,
-      hard_texts_max_abs_logit_diff`; and the logits of the larger size, kind of artefact -> [rows, labels] float32.
+      Per artifact and batch size: `variant, artifact, format, batch_size, rows, of (rows of the table), accuracy,
+      macro_f1, calibration_error, max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts,
+      hard_texts_max_abs_logit_diff`; and the logits of the batches, kind of artifact -> [rows, labels] float32.
     """
     everything = measured(table, config)
-    small, large = sorted(config.verify.batch_sizes)
     few = table.sample(min(config.verify.small_batch_rows, len(everything)), config.seed)
     comparisons, answers = [], {}
-    for batch_size, rows in ((large, everything), (small, few)):
-        logits = {kind: np.zeros((len(rows), table.num_labels), np.float32) for kind in KINDS}
+    for batch_size, rows in ((config.verify.batch_size, everything), (1, few)):
+        logits = {each.kind: np.zeros((len(rows), table.num_labels), np.float32) for each in artifacts}
         description = f"verify {artifacts[0].variant}, batches of {batch_size}"
         with progress_bar(description, len(rows)) as bar:
             for chunk, batch in batches_of(table, rows, batch_size):
@@ -48,12 +48,13 @@ def compare(
         hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
         for artifact in artifacts:
             result = metrics.evaluate(logits[artifact.kind], table.labels[rows], config.task)
-            found = metrics.differences(logits[artifact.kind], logits["keras"], config.task)
-            of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits["keras"]).max())
+            found = metrics.differences(logits[artifact.kind], logits[REFERENCE.name], config.task)
+            of_hard = float(np.abs(hard_logits[artifact.kind] - hard_logits[REFERENCE.name]).max())
             comparisons.append(
                 {
                     "variant": artifact.variant,
                     "artifact": artifact.kind,
+                    "format": artifact.format,
                     "batch_size": batch_size,
                     "rows": len(rows),
                     "of": table.num_rows,
@@ -67,7 +68,7 @@ def compare(
     return comparisons, answers
 
 
-def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
+def failed_gates(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
     """The gates that failed, one line each: what, by how much, which setting."""
     failures = []
     for entry in comparisons:
@@ -87,17 +88,17 @@ def judge(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
                     f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"
                 )
             continue
-        setting = "max_logit_diff_onnx" if entry["artifact"] == "onnx" else "max_logit_diff_saved_model"
-        limit = getattr(gates, setting)
+        limit = gates.max_logit_diff.get(entry["format"], format_named(entry["format"]).max_logit_diff)
         if not entry["max_abs_logit_diff"] <= limit:
             failures.append(
-                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.4g}, verify.{setting} is {limit:g}"
+                f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.4g}, "
+                f"verify.max_logit_diff.{entry['format']} is {limit:g}"
             )
     return failures
 
 
 def answer_rows(artifact: Artifact, table: TokenTable, batch_size: int) -> np.ndarray:
-    """An artefact's answers to a whole table: [rows, labels] float32."""
+    """An artifact's answers to a whole table: [rows, labels] float32."""
     logits = np.zeros((table.num_rows, table.num_labels), np.float32)
     for chunk, batch in batches_of(table, np.arange(table.num_rows), batch_size):
         logits[chunk] = artifact.answer(batch)
@@ -106,4 +107,4 @@ def answer_rows(artifact: Artifact, table: TokenTable, batch_size: int) -> np.nd
 
 def _answers(artifact: Artifact, requests: Requests, batch_size: int) -> np.ndarray:
     parts = (requests.part(start, start + batch_size) for start in range(0, len(requests), batch_size))
-    return np.concatenate([artifact.answer(Batch(part.tokens, part.texts, part.text_pairs)) for part in parts])
+    return np.concatenate([artifact.answer(part) for part in parts])

@@ -97,10 +97,7 @@ def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
     """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
     config = {
-        "architectures": ["BertForSequenceClassification"],
-        "model_type": "bert",
-        "position_embedding_type": "absolute",
-        **classifier.architecture.to_dict(),
+        **classifier.architecture.to_config(),
         "problem_type": f"{classifier.task}_classification",
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {label: index for index, label in enumerate(classifier.labels)},

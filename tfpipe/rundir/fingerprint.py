@@ -51,7 +51,7 @@ class Fingerprint:
     inputs: dict[str, str]
     """stage read -> digest of its output"""
     code: dict[str, str | int] = field(default_factory=dict)
-    """`tfpipe` -> its major and minor version; `stage` -> the version of what the stage does"""
+    """`tfpipe` -> its major and minor version; `stage` -> the version of what the stage does; parts of it"""
 
     @property
     def digest(self) -> str:
@@ -86,6 +86,9 @@ def _changed_code(old: dict[str, str | int], new: dict[str, str | int]) -> Itera
         yield f"tfpipe{before} -> {new.get('tfpipe')}"
     elif old.get("stage") != new.get("stage"):
         yield f"tfpipe changed how it works ({old.get('stage')} -> {new.get('stage')})"
+    for name in {**old, **new}.keys() - {"tfpipe", "stage"}:
+        if old.get(name) != new.get(name):
+            yield f"tfpipe's {name} ({old.get(name, 'none')} -> {new.get(name, 'none')})"
 
 
 def _changed_values(old: Any, new: Any, key: str) -> Iterator[str]:

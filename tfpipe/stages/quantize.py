@@ -12,6 +12,7 @@ do the layers that `quantize.float_layers` leaves out. With `mode: weight_only`,
 
 from __future__ import annotations
 
+from tfpipe.artifacts import format_named
 from tfpipe.compress.calibration import (
     CalibrationRows,
     Probe,
@@ -39,9 +40,6 @@ from tfpipe.train.evaluation import Evaluation
 from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks
 from tfpipe.variants import made_of
-
-OVERHEAD = {"onnx": 500_000, "saved_model": 5_000_000}
-"""bytes of a file beside its weights, at most about: the graph; in a SavedModel the vocabulary and its like"""
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -123,12 +121,13 @@ def _kept_float(damage: dict[str, float], base: Classifier, settings: Quantize, 
     if settings.float_layers >= len(kernels):
         say(f"  quantize.float_layers {settings.float_layers}: there are {len(kernels)}, of which one is quantized")
     kept: list[str] = []
+    overhead = format_named(budget.artifact).overhead_bytes
     for layer in (layer for layer in damage if layer in kernels):
         if len(kept) == min(settings.float_layers, len(kernels) - 1):
             break
         in_float = [name for each in (*kept, layer) for name in kernels[each]]
         shapes = {name: value.shape for name, value in base.weights.items()}
-        size = least_bytes(shapes, int8=True, float_kernels=in_float) + OVERHEAD[budget.artifact]
+        size = least_bytes(shapes, int8=True, float_kernels=in_float) + overhead
         if budget.max_size_bytes is not None and size > budget.max_size_bytes:
             say(
                 f"  {layer} is not left in float: about {size:,} bytes, budget.max_size_bytes {budget.max_size_bytes:,}"

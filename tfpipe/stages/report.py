@@ -1,4 +1,4 @@
-"""The stage `report`: one row per artefact, as a table, as `metrics.json` and as `model_card.md`.
+"""The stage `report`: one row per artifact, as a table, as `metrics.json` and as `model_card.md`.
 
 Enters: what `verify` measured, and the records of all stages. Leaves: `metrics.json` and `model_card.md`; prints the
 table.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jinja2
 import rich.box
@@ -25,10 +25,8 @@ from tfpipe.console import say
 from tfpipe.devices.strategy import cpu_flags, int8_outlook
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.files import write_json, write_text
-from tfpipe.model.classifier import WEIGHTS_FILE
 from tfpipe.rundir.record import RECORD, Record, parse_record
 from tfpipe.rundir.stage import StageDirectory
-from tfpipe.variants import STAGE_OF_VARIANT
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -36,7 +34,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
     published = json.loads((stage.inputs["publish"] / "published.json").read_text(encoding="utf-8"))
     records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
-    rows = [row | {"path": _path(row)} for row in parity["artifacts"]]
+    rows = parity["artifacts"]
     summary = {
         "name": config.name,
         "measured_on": rows_measured(rows[0]["rows"], rows[0]["of"]),
@@ -50,18 +48,11 @@ def run(config: Config, stage: StageDirectory) -> None:
         "int8_instructions": sorted(cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}),
     }
     write_json(stage.path / "metrics.json", summary)
-    write_text(stage.path / "model_card.md", _model_card(config, stage, summary, records))
+    write_text(stage.path / "model_card.md", _model_card(config, stage, parity, summary, records))
     _print_table(rows, summary["measured_on"])
     _print_paths(stage, rows, published)
     if "int8" in stage.variants:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
-
-
-def _path(row: dict[str, Any]) -> str:
-    """Where an artefact lies in its run."""
-    if row["artifact"] == "keras":
-        return f"{STAGE_OF_VARIANT[row['variant']]}/{WEIGHTS_FILE}"
-    return f"export/{row['variant']}/{'model.onnx' if row['artifact'] == 'onnx' else 'saved_model'}"
 
 
 def _print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
@@ -73,16 +64,14 @@ def _print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
         "tokens) in ms, - where rows are cut shorter; Δlogit (largest) and agreement against the Keras model of the "
         "same variant",
     )
-    for heading in ("variant", "artefact"):
-        table.add_column(heading, no_wrap=True)
-    for heading in _headings():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column.heading, justify="left" if number < 2 else "right", no_wrap=True)
     before = None
     for row in rows:
         if before not in (None, row["variant"]):
             table.add_section()
         before = row["variant"]
-        table.add_row(*_cells(row))
+        table.add_row(*cells(row))
     # Standard output: the table is the result. Narrower, it would lose numbers.
     unlimited = Console(width=1000)
     needed = Measurement.get(unlimited, unlimited.options, table).maximum
@@ -102,33 +91,53 @@ def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: I
             title = ""
 
 
-def _headings() -> tuple[str, ...]:
-    return ("accuracy %", "against dense", "MB", "zeros", *LATENCY_SHAPES, "Δlogit", "agreement")
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    latency = row["latency_ms"]
-    return [
-        row["variant"],
-        row["artifact"],
-        with_interval(row["accuracy"], row["accuracy_95"]),
-        _change(row),
-        amount(row["size_bytes"] / 1e6),
-        f"{percent(row['sparsity'], 1)}%",
-        *("-" if latency[shape] is None else amount(latency[shape]) for shape in LATENCY_SHAPES),
-        f"{row['max_abs_logit_diff']:.1e}",
-        f"{percent(row['label_agreement'])}%",
-    ]
-
-
 def _change(row: dict[str, Any]) -> str:
-    """The paired change of accuracy in points, with its interval."""
+    """Shows the paired change of accuracy in points, with its interval."""
     if row["variant"] == "dense" and not row["accuracy_change"]:
         return ""
     return change_with_interval(row["accuracy_change"], row["accuracy_change_95"])
 
 
-def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], records: dict[str, Record]) -> str:
+def _latency(shape: str) -> Callable[[dict[str, Any]], str]:
+    def cell(row: dict[str, Any]) -> str:
+        latency = row["latency_ms"][shape]
+        return "-" if latency is None else amount(latency)
+
+    return cell
+
+
+class Column(NamedTuple):
+    """A column of the table: its heading, and what it makes of a row of `metrics.json`."""
+
+    heading: str
+    cell: Callable[[dict[str, Any]], str]
+
+
+COLUMNS = (
+    Column("variant", lambda row: row["variant"]),
+    Column("artifact", lambda row: row["artifact"]),
+    Column("accuracy %", lambda row: with_interval(row["accuracy"], row["accuracy_95"])),
+    Column("against dense", _change),
+    Column("MB", lambda row: amount(row["size_bytes"] / 1e6)),
+    Column("zeros", lambda row: f"{percent(row['sparsity'], 1)}%"),
+    *(Column(shape, _latency(shape)) for shape in LATENCY_SHAPES),
+    Column("Δlogit", lambda row: f"{row['max_abs_logit_diff']:.1e}"),
+    Column("agreement", lambda row: f"{percent(row['label_agreement'])}%"),
+)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Shows a row in words, a cell for each column."""
+    return [column.cell(row) for column in COLUMNS]
+
+
+def _model_card(
+    config: Config,
+    stage: StageDirectory,
+    parity: dict[str, Any],
+    summary: dict[str, Any],
+    records: dict[str, Record],
+) -> str:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -144,7 +153,8 @@ def _model_card(config: Config, stage: StageDirectory, summary: dict[str, Any], 
         statistics=statistics,
         labels=labels,
         summary=summary,
+        parity=parity,
         records=records,
-        headings=["variant", "artefact", *_headings(), "path"],
-        cells=[[*map(escaping.markdown, _cells(row)), escaping.code(row["path"])] for row in summary["artifacts"]],
+        headings=[*(column.heading for column in COLUMNS), "path"],
+        cells=[[*map(escaping.markdown, cells(row)), escaping.code(row["path"])] for row in summary["artifacts"]],
     )

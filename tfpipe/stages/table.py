@@ -13,9 +13,11 @@ report     the table, metrics.json, model_card.md
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from tfpipe import artifacts
 from tfpipe.config.compress import Distill
 from tfpipe.config.data import Data
 from tfpipe.config.run import Config, Train
@@ -61,6 +63,8 @@ class Stage:
     """files that it reads from outside the run, with their SHA-256"""
     version: int = 1
     """raised when the same settings and inputs come to give another output: CONTRIBUTING.md says when"""
+    code: Callable[[], dict[str, str]] = field(default=dict)
+    """what else of tfpipe decides its output: part -> its versions"""
     libraries: tuple[str, ...] = ()
     """packages that make its output: what was made with other versions of them still holds, and a run says so"""
     trains: bool = False
@@ -132,6 +136,11 @@ _ASKED_FOR: dict[str, Callable[[Config], bool]] = {
     "tensorflow-datasets": lambda config: "tfds:" in str(config.data.source),
 }
 
+
+def _packages(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain(*lists)))
+
+
 STAGES = (
     Stage(
         "prepare",
@@ -184,14 +193,15 @@ STAGES = (
         "tfpipe.stages.export",
         ("export", "data.text_pair_column"),
         inputs=_MODELS,
-        libraries=("tensorflow", "tf-keras", "tensorflow-text", "tf2onnx", "onnx"),
+        code=artifacts.format_versions,
+        libraries=_packages(each.written_with for each in artifacts.FORMATS),
     ),
     Stage(
         "verify",
         "tfpipe.stages.verify",
         ("task", "seed", "verify", "budget", "data.text_pair_column"),
         inputs=(*_MODELS, "export"),
-        libraries=("onnxruntime", "tensorflow", "tensorflow-text"),
+        libraries=_packages(each.run_with for each in artifacts.FORMATS),
     ),
     Stage(
         "publish",

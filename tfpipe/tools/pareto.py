@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import rich.box
@@ -15,8 +15,6 @@ from rich.table import Table
 
 from tfpipe import escaping
 from tfpipe.evaluate.shown import amount, change_with_interval, percent
-
-_HEADINGS = ("point", "variant", "validation %", "test %", "against dense", "MB", "ms", "times as fast", "front")
 
 
 def front(points: Sequence[tuple[float | None, float | None]]) -> set[int]:
@@ -57,39 +55,60 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         caption="validation accuracy is what to choose by; the change on the test rows has its 95 % interval; front: "
         "nothing is both more accurate on validation rows and faster (speed) or smaller (size)",
     )
-    for heading in _HEADINGS:
-        table.add_column(heading, no_wrap=heading != "point", justify="left" if heading in _LEFT else "right")
+    for column in COLUMNS:
+        table.add_column(column.heading, no_wrap=column.heading != "point", justify=column.justify)
     for row in rows:
         table.add_row(*map(rich.markup.escape, cells(row, rows)))
     Console(highlight=False, width=max(Console().width, 140)).print(table)
 
 
-_LEFT = ("point", "variant", "front")
-
-
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     """The same as Markdown."""
-    lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(map(escaping.markdown, cells(row, rows)) for row in rows)]
+    headings = [column.heading for column in COLUMNS]
+    lines = [headings, ["---"] * len(headings), *(map(escaping.markdown, cells(row, rows)) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A row in words, one of `rows`: a dense model that is the only one belongs to every point."""
-    dense = row["variant"] == "dense"
+def _point(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """Names the point; a dense model that is the only one belongs to every point."""
+    alone = row["variant"] == "dense" and sum(each["variant"] == "dense" for each in rows) == 1
+    return "" if alone else row["point"]
+
+
+def _change(row: dict[str, Any], _: Any) -> str:
+    return "" if row["variant"] == "dense" else change_with_interval(row["accuracy_change"], row["accuracy_change_95"])
+
+
+def _front(row: dict[str, Any], _: Any) -> str:
     marks = [name for name in ("speed", "size") if row[f"on_{name}_front"]]
-    outside = [] if row["within_budget"] else ["outside the budget"]
-    outside += [] if row["agrees"] else ["does not agree with Keras"]
-    return [
-        "" if dense and sum(each["variant"] == "dense" for each in rows) == 1 else row["point"],
-        row["variant"],
-        percent(row["validation_accuracy"]),
-        percent(row["accuracy"]),
-        "" if dense else change_with_interval(row["accuracy_change"], row["accuracy_change_95"]),
-        amount(row["size_bytes"] / 1e6),
-        "-" if row["latency_ms"] is None else amount(row["latency_ms"]),
-        "-" if row["speedup"] is None else f"{row['speedup']:.2f}",
-        ", ".join(marks + outside),
-    ]
+    marks += [] if row["within_budget"] else ["outside the budget"]
+    return ", ".join(marks if row["agrees"] else [*marks, "does not agree with Keras"])
+
+
+class Column(NamedTuple):
+    """A column of the table: its heading, and what it makes of a row among all rows."""
+
+    heading: str
+    cell: Callable[[dict[str, Any], Sequence[dict[str, Any]]], str]
+    justify: Literal["left", "right"] = "right"
+
+
+COLUMNS = (
+    Column("point", _point, "left"),
+    Column("variant", lambda row, _: row["variant"], "left"),
+    Column("validation %", lambda row, _: percent(row["validation_accuracy"])),
+    Column("test %", lambda row, _: percent(row["accuracy"])),
+    Column("against dense", _change),
+    Column("MB", lambda row, _: amount(row["size_bytes"] / 1e6)),
+    Column("ms", lambda row, _: "-" if row["latency_ms"] is None else amount(row["latency_ms"])),
+    Column("times as fast", lambda row, _: "-" if row["speedup"] is None else f"{row['speedup']:.2f}"),
+    Column("front", _front, "left"),
+)
+
+
+def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Shows a row, one of `rows`, in words: a cell for each column."""
+    return [column.cell(row, rows) for column in COLUMNS]
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from tfpipe import pipeline
+from tfpipe.artifacts import format_named
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.file import load_config, read_yaml
 from tfpipe.config.run import Config
@@ -27,11 +28,11 @@ from tfpipe.console import say
 from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.escaping import code, markdown
-from tfpipe.evaluate.artifacts import Batch, onnx_answer, saved_model_answers
 from tfpipe.evaluate.benchmark import time_in_turn
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.shown import rows_measured
 from tfpipe.files import write_json, write_text
+from tfpipe.formats.base import Requests
 from tfpipe.provenance import machine
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.stages.feasible import check_feasible
@@ -73,7 +74,7 @@ def run(config: Path, grid: list[str], directory: Path | None, overrides: list[s
     for name in ("budget", "verify"):
         if len({getattr(point, name).model_dump_json() for point in points.values()}) > 1:
             raise InputError(
-                f"sweep: --grid {name}…: all points are measured and judged alike, or they could not be compared; "
+                f"sweep: --grid {name}…: all points are measured and checked alike, or they could not be compared; "
                 "give it with --set"
             )
     sweep(points, directory or Path("runs") / f"{first.name}-sweep")
@@ -135,12 +136,12 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
 
 
 def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any]]:
-    """What one run measured, by variant: the artefact that its budget is about.
+    """What one run measured, by variant: the artifact that its budget is about.
 
     Returns:
       `point, variant, validation_accuracy, rows, of, accuracy, accuracy_change, accuracy_change_95, size_bytes,
-      latency_ms, speedup` (over the dense artefact of the same run; in the end, of the first), `within_budget`,
-      `agrees` (with its Keras model, within the gates), `model` (digest of what the artefact is made of), `file`,
+      latency_ms, speedup` (over the dense artifact of the same run; in the end, of the first), `within_budget`,
+      `agrees` (with its Keras model, within the gates), `model` (digest of what the artifact is made of), `file`,
       `run`.
     """
     parity = json.loads((run.path / "verify" / "parity.json").read_text(encoding="utf-8"))
@@ -149,7 +150,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
     dense = next(row["latency_ms"][shape] for row in chosen if row["variant"] == "dense")
     rows = []
     for row in chosen:
-        latency, exported = row["latency_ms"][shape], run.path / "export" / row["variant"]
+        latency = row["latency_ms"][shape]
         source = run.record(STAGE_OF_VARIANT[row["variant"]]).output
         rows.append(
             {
@@ -163,7 +164,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
                 "within_budget": row["variant"] == "dense" or row["variant"] in parity["within_budget"],
                 "agrees": row["agrees"],
                 "model": hashlib.sha256(f"{source} {config.export.model_dump_json()}".encode()).hexdigest(),
-                "file": str(exported / ("model.onnx" if config.budget.artifact == "onnx" else "saved_model")),
+                "file": str(run.path / row["path"]),
                 "run": str(run.path),
             }
         )
@@ -172,7 +173,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
 def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
     """Times the files in turn, in place of what their runs measured at different times; the first in every group."""
-    batches: dict[TokenizerSettings, Batch] = {}
+    batches: dict[TokenizerSettings, Requests] = {}
     timed = [row for row in _once(rows) if row["latency_ms"] is not None]
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for start in range(1, max(len(timed), 2), TOGETHER - 1):
@@ -187,17 +188,16 @@ def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
 
 
 def _call(
-    row: dict[str, Any], first: dict[str, Any], config: Config, batches: dict[TokenizerSettings, Batch]
+    row: dict[str, Any], first: dict[str, Any], config: Config, batches: dict[TokenizerSettings, Requests]
 ) -> Callable[[], np.ndarray]:
     """One answer of a row's file, to the same texts as all others: a tokenizer's batch is made once."""
-    path = Path(row["file"])
-    answer = onnx_answer(path, config.verify.threads) if path.suffix == ".onnx" else saved_model_answers(path)[0]
+    answer, *_ = format_named(config.budget.artifact).code.load(Path(row["file"]), config.verify.threads)
     settings = TokenizerSettings.read(Path(row["run"]) / STAGE_OF_VARIANT[row["variant"]])
     if settings not in batches:
         table = TokenTable.open(Path(first["run"]) / "prepare" / "test")
         shape, pairs = LATENCY_SHAPES[config.budget.latency_shape], config.data.text_pair_column is not None
         batches[settings] = full_batch(table, timing_tokenizer(settings), *shape, pairs=pairs, seed=config.seed)
-    return partial(answer, batches[settings])
+    return partial(answer.ask, batches[settings])
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

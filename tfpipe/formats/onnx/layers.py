@@ -21,6 +21,7 @@ import numpy as np
 import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
+from tfpipe.encoders.parameters import EMBEDDINGS_OUTPUT
 from tfpipe.errors import InputError
 from tfpipe.model.layers import MASKED, Activation, AttentionContext, FirstToken, LayerNormalization
 
@@ -218,8 +219,8 @@ def _class_token(graph, model, *, flat: bool) -> None:
 
 def _flatten(graph, model) -> None:
     """Hidden states as matrices from the embeddings on."""
-    hidden = model.get_layer("embeddings.LayerNorm").output.shape[-1]
-    first = next(node for node in graph.node if node.name.startswith("embeddings.LayerNorm/"))
+    hidden = model.get_layer(EMBEDDINGS_OUTPUT).output.shape[-1]
+    first = next(node for node in graph.node if node.name.startswith(f"{EMBEDDINGS_OUTPUT}/"))
     reconnect(graph, first.output[0], "states.flat")
     layers = [layer for layer in model.layers if isinstance(layer, AttentionContext)]
     width = layers[0].output.shape[-1] // layers[0].num_heads

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from tfpipe.evaluate.artifacts import KINDS, batches_of, load_artifacts
+from tfpipe.evaluate.loaded import batches_of, load_artifacts
 from tfpipe.model.bert import MASK_FORM_INPUTS
-from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.table import TokenTable
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
@@ -11,12 +10,10 @@ STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
 
 @pytest.fixture(scope="module")
 def artifacts(tiny_run):
-    """Variant -> its four artefacts."""
+    """Variant -> its four artifacts."""
     _, directory = tiny_run
     return {
-        variant: load_artifacts(
-            variant, load_classifier(directory / stage), directory / stage, directory / "export" / variant, 1
-        )
+        variant: load_artifacts(variant, directory / stage, directory / "export" / variant, 1)
         for variant, stage in STAGES.items()
     }
 
@@ -26,11 +23,13 @@ def table(tiny_run):
     return TokenTable.open(tiny_run[1] / "prepare" / "test")
 
 
-def test_each_variant_has_four_artefacts_with_their_own_files(artifacts, tiny_run):
+def test_each_variant_has_four_artifacts_with_their_own_files(artifacts, tiny_run):
     _, directory = tiny_run
     for variant, stage in STAGES.items():
         found = {artifact.kind: artifact for artifact in artifacts[variant]}
-        assert tuple(found) == KINDS and {artifact.variant for artifact in found.values()} == {variant}
+        assert tuple(found) == ("keras", "saved_model", "saved_model_text", "onnx") and {
+            artifact.variant for artifact in found.values()
+        } == {variant}
         assert found["onnx"].path == directory / "export" / variant / "model.onnx"
         assert found["onnx"].size_bytes == found["onnx"].path.stat().st_size
         saved = directory / "export" / variant / "saved_model"
@@ -63,7 +62,7 @@ def test_raw_text_takes_only_what_the_run_was_cut_to(artifacts):
 
 @pytest.mark.parametrize(("variant", "tolerance"), [("dense", 1e-5), ("pruned", 1e-5), ("int8", 0.1)])
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_every_artefact_answers_like_keras(artifacts, table, variant, tolerance, batch_size):
+def test_every_artifact_answers_like_keras(artifacts, table, variant, tolerance, batch_size):
     rows = np.arange(14)
     for _, batch in batches_of(table, rows, batch_size):
         reference, *others = [artifact.answer(batch) for artifact in artifacts[variant]]

@@ -1,0 +1,96 @@
+"""The formats in which a variant leaves a run: a table, without TensorFlow.
+
+A format is a row here and a module of `formats/` with four functions, which `formats/base.py` describes. `export`
+writes every format, `verify` measures every one, `replay` and `sweep` ask them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Format(NamedTuple):
+    """One format: what is known of it without reading a file."""
+
+    name: str
+    """as tables and `budget.artifact` name it"""
+    module: str
+    """writes and reads it; imported when that happens"""
+    path: str
+    """the file or directory that a user opens, below `export/VARIANT/`"""
+    max_logit_diff: float
+    """how far logits may be from those of the float32 Keras model: the default of `verify.max_logit_diff`"""
+    overhead_bytes: int = 0
+    """of an artifact beside its weights, at most about: the graph, a vocabulary and the like"""
+    marker: str = ""
+    """the file by which `replay` knows the directory of an artifact"""
+    extras: str = ""
+    """where golden requests lie, from that directory on"""
+    written_with: tuple[str, ...] = ()
+    """packages that decide an artifact's bytes"""
+    run_with: tuple[str, ...] = ()
+    """packages that decide its answers"""
+    version: int = 1
+    """raised when the same variant comes to give another artifact; `export` is done again then"""
+
+    @property
+    def code(self) -> Any:
+        """The module, a `formats.base.FormatModule`."""
+        return importlib.import_module(self.module)
+
+    def within(self, directory: Path) -> Path | None:
+        """Gives the artifact of a directory: its one file, or else the directory; None where there is none."""
+        if not (directory / self.marker).is_file():
+            return None
+        return directory / self.path if self.path == self.marker else directory
+
+    def directory_of_extras(self, artifact: Path) -> Path:
+        """Gives the directory of what goes along with an artifact, such as its golden requests."""
+        return (artifact.parent if self.path == self.marker else artifact) / self.extras
+
+
+REFERENCE = Format("keras", "tfpipe.formats.keras", "model.safetensors", 0.0)
+"""the stored classifier as a float32 Keras model, in the directory of the stage that made it; not exported"""
+
+FORMATS = (
+    Format(
+        "saved_model",
+        "tfpipe.formats.saved_model.format",
+        "saved_model",
+        max_logit_diff=1e-5,
+        overhead_bytes=5_000_000,
+        marker="saved_model.pb",
+        extras="assets.extra",
+        written_with=("tensorflow", "tf-keras", "tensorflow-text"),
+        run_with=("tensorflow", "tensorflow-text"),
+    ),
+    Format(
+        "onnx",
+        "tfpipe.formats.onnx.format",
+        "model.onnx",
+        max_logit_diff=1e-4,
+        overhead_bytes=500_000,
+        marker="model.onnx",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx"),
+        run_with=("onnxruntime",),
+    ),
+)
+
+
+def format_versions() -> dict[str, str]:
+    """Gives what a fingerprint holds of the formats: their names and versions."""
+    return {"formats": ", ".join(f"{each.name} {each.version}" for each in FORMATS)}
+
+
+def format_named(name: str) -> Format:
+    """Gives a format by its name.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    for each in (REFERENCE, *FORMATS):
+        if each.name == name:
+            return each
+    raise ValueError(f"no artifact format {name}; expected {' or '.join(each.name for each in FORMATS)}")

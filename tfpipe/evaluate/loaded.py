@@ -1,0 +1,79 @@
+"""The artifacts of a variant, loaded: each way to ask each of them, with what is known of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfpipe import artifacts
+from tfpipe.encoders.parameters import sparsity_of
+from tfpipe.formats.base import Requests
+from tfpipe.model.classifier import load_classifier
+from tfpipe.tokens.table import TokenTable
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One way to ask an artifact."""
+
+    variant: str
+    format: str
+    """name of its format"""
+    kind: str
+    """name of the way; the first of a format bears the format's name"""
+    path: Path
+    """file or directory on disk"""
+    size_bytes: int
+    sparsity: float
+    """share of zeros in the encoder's kernels, counted in the file"""
+    parameters: int
+    """of the classifier, embeddings included"""
+    longest: int
+    """most tokens that it takes; raw text is cut there"""
+    answer: Callable[[Requests], np.ndarray]
+    """requests -> logits [requests, labels] float32"""
+
+
+def load_artifacts(variant: str, source: Path, exported: Path, threads: int | None) -> list[Artifact]:
+    """Loads the reference of a variant, then its artifact of each format, each from its own files.
+
+    Args:
+      variant: `dense`, `distilled`, `pruned` or `int8`.
+      source: directory of the stage that made the variant.
+      exported: directory of its artifacts.
+      threads: of a runtime that can be told; None: all processors.
+    """
+    classifier = load_classifier(source)
+    parameters = sum(weight.size for weight in classifier.weights.values())
+    max_length, positions = classifier.max_length, classifier.architecture.max_position_embeddings
+    del classifier  # as large as a model, which the reference reads for itself
+    reference = artifacts.REFERENCE
+    found = []
+    for each, path in [(reference, source / reference.path), *((f, exported / f.path) for f in artifacts.FORMATS)]:
+        size_bytes, sparsity = each.code.size_bytes(path), sparsity_of(each.code.kernels(path))
+        for kind, takes_text, ask in each.code.load(path, threads):
+            longest = max_length if takes_text else positions
+            found.append(Artifact(variant, each.name, kind, path, size_bytes, sparsity, parameters, longest, ask))
+    return found
+
+
+def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Requests]]:
+    """Cuts rows into batches of similar length, each padded to its own longest row.
+
+    Args:
+      table: where the rows are.
+      rows: [n] int64, which.
+      batch_size: rows a batch; the last may be shorter.
+
+    Yields:
+      The batch's rows, and the batch.
+    """
+    ordered = rows[np.argsort(table.lengths[rows], kind="stable")]
+    for start in range(0, len(ordered), batch_size):
+        chunk = ordered[start : start + batch_size]
+        pairs = table.text_pairs(chunk)
+        texts, seconds = table.texts(chunk), None if pairs[0] is None else [pair or "" for pair in pairs]
+        yield chunk, Requests(table.padded(chunk), texts, seconds)

@@ -1,0 +1,98 @@
+"""What all formats share: the requests they answer, what they are made of, and the functions of a format's module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tfpipe.config.run import Export
+from tfpipe.model.classifier import Classifier
+from tfpipe.tokens.table import TokenTable
+from tfpipe.tokens.tokenizer import Tokenizer
+
+Texts = list[str] | list[bytes]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Rows to answer, both as token ids and as texts."""
+
+    tokens: dict[str, np.ndarray]
+    """`input_ids, attention_mask, token_type_ids`, [requests, longest] int32"""
+    texts: Texts
+    text_pairs: Texts | None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Gives some of the requests, padded to their own longest."""
+        longest = max(int(self.tokens["attention_mask"][start:stop].sum(axis=1).max()), 1)
+        return Requests(
+            {name: value[start:stop, :longest] for name, value in self.tokens.items()},
+            self.texts[start:stop],
+            None if self.text_pairs is None else self.text_pairs[start:stop],
+        )
+
+
+class Answer(NamedTuple):
+    """One way to ask an artifact."""
+
+    name: str
+    """as tables name it; the first way of a format bears the format's name"""
+    takes_text: bool
+    """whether it takes texts, which it cuts at the classifier's `max_length`, or token ids"""
+    ask: Callable[[Requests], np.ndarray]
+    """requests -> logits [requests, labels] float32"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an artifact is made of."""
+
+    classifier: Classifier
+    tokenizer: Tokenizer
+    rows: TokenTable
+    """real rows, such as for warm-up requests"""
+    pairs: bool
+    """whether texts come in pairs"""
+    data_fingerprint: str
+    """digest of the rows that the classifier was trained on"""
+
+
+class Written(NamedTuple):
+    """What `write` tells of an artifact."""
+
+    operators: Any
+    """count of its operators, or operator -> count; for the record"""
+    said: str
+    """a few words for the terminal"""
+
+
+class FormatModule(Protocol):
+    """The functions of a format's module; `path` is the artifact's file or directory."""
+
+    def write(self, source: Source, path: Path, settings: Export) -> Written:
+        """Writes an artifact; the same source gives the same bytes. Raises InputError where it can't be written."""
+
+    def load(self, path: Path, threads: int | None = None, allowed: Collection[str] = ()) -> tuple[Answer, ...]:
+        """Inspects an artifact of any origin and loads it.
+
+        Args:
+          path: the artifact.
+          threads: of the runtime, where it can be told; None: all processors.
+          allowed: operators that are taken although they reach beyond the model.
+
+        Raises:
+          InputError: it would do more than compute.
+        """
+
+    def kernels(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads the encoder's kernels, float or as codes: name -> [in, out] or [out, in]; their zeros are counted."""
+
+    def size_bytes(self, path: Path) -> int:
+        """Gives the bytes that an artifact takes on disk."""
