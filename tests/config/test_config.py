@@ -46,7 +46,6 @@ def test_numbers_that_stand_for_text_are_taken_as_text(tiny_reviews, tiny_encode
         ("row_length", 64, "batching", "padded", "auto"),
         ("momentum", 0.5, "optimizer", "adamw", "sgd"),
         ("weight_decay", 0.1, "optimizer", "adam", "adamw"),
-        ("schedule_power", 3.0, "schedule", "linear", "polynomial"),
     ],
 )
 def test_a_setting_without_effect_is_refused(name, value, other, without, with_):

@@ -147,7 +147,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("train.precision", "float16", "'mixed_bfloat16' or 'mixed_float16' (received 'float16')"),
         ("train.batching", "bucket", "'auto', 'packed', 'bucketed' or 'padded'"),
         ("train.optimizer", "adamax", "'adamw', 'adam' or 'sgd'"),
-        ("train.schedule", "step", "'linear', 'cosine', 'polynomial' or 'constant'"),
+        ("train.schedule", "step", "'linear', 'cosine' or 'constant'"),
         ("train.class_weights", "heavy", "train.class_weights: Input should be 'balanced' (received 'heavy')"),
         ("train.class_weights", {"a": 0}, "train.class_weights.a: Input should be greater than 0"),
         ("train.early_stopping", {"patience": 0}, "greater than or equal to 1"),

@@ -26,7 +26,6 @@ OPTIONS = {
     },
     "pairs": {"text_pair_column": "user", "augmentation": {"copies": 1, "deletion": 0.2}},
     "label names": {"label_names": {"1": "positive", "0": "negative"}},
-    "fast": {"tokenizer": "fast"},
     "processes": {"workers": 2},
 }
 

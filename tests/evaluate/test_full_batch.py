@@ -25,7 +25,6 @@ CLEANED = {
     "stop_words": {"stop_words": ("a", "the", "film")},
     "html": {"html": True},
     "unicode": {"unicode": "NFKC"},
-    "fast": {"fast": True},
     "every letter is left out": {"stop_words": tuple("abcdefghijklmnopqrstuvwxyz0123456789")},
 }
 SOURCES = {

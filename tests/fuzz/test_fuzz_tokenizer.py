@@ -56,7 +56,7 @@ RUST = {
 ADDED = {"[MASK]": 4}
 MODEL = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
 MAP = {"cls_token": "[CLS]", "additional_special_tokens": []}
-CLEANING = {"html": True, "unicode": "NFC", "stop_words": ["the"], "fast": False}
+CLEANING = {"html": True, "unicode": "NFC", "stop_words": ["the"]}
 FILES = {
     "tokenizer_config.json": CONFIG,
     "tokenizer.json": RUST,
@@ -93,7 +93,7 @@ def test_tokenizer_files(tmp_path):
         found, refused = attempt(lambda: TokenizerSettings.read(tmp_path), *FILES, "vocab.txt")
         if refused is None:
             assert all(isinstance(getattr(found, name), str) for name in SPECIAL_TOKENS)
-            assert all(isinstance(getattr(found, name), bool) for name in ("do_lower_case", "html", "fast"))
+            assert all(isinstance(getattr(found, name), bool) for name in ("do_lower_case", "html"))
             found.write(written)
             assert TokenizerSettings.read(written) == found
             assert vocabulary_of(written) == list(found.vocabulary)  # as near duplicates and the report read it

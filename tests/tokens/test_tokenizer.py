@@ -233,9 +233,7 @@ def test_dense_is_padded_to_the_longest_row(english, reference):
     "changes",
     [
         {},
-        {"fast": True},
         {"html": True, "unicode": "NFKC", "stop_words": ("the",)},
-        {"html": True, "unicode": "NFKC", "fast": True},
     ],
 )
 def test_batches_without_texts_and_with_empty_ones(english, changes, pairs):
@@ -492,7 +490,7 @@ CLEANED = "I&apos;m &lt;b&gt; A&amp;B &amp;lt; x<br />y<BR>z&nbsp;w &#39;q&#x27;
 
 
 def test_html_is_undone_as_python_does(english, reference):
-    tokenizer = Tokenizer(english.cleaned(Cleaning(html=True), fast=False), 128)
+    tokenizer = Tokenizer(english.cleaned(Cleaning(html=True)), 128)
     cleaned = html.unescape(re.sub(r"(?i)<br\s*/?>", " ", CLEANED))
     assert cleaned.startswith("I'm <b> A&B &lt; x y z\xa0w 'q' \"r\"")
     ids, _ = tokenizer.encode([CLEANED])
@@ -502,7 +500,7 @@ def test_html_is_undone_as_python_does(english, reference):
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 def test_unicode_forms_are_those_of_python(alphabet, form):
     tokenizer, reference_tokenizer = alphabet
-    settings = tokenizer.settings.cleaned(Cleaning(unicode=form), fast=False)
+    settings = tokenizer.settings.cleaned(Cleaning(unicode=form))
     texts = [text for text in EDGE_TEXTS if text.isprintable()]
     points = [
         chr(point) for point in range(0x3000, 0x30000) if unicodedata.category(chr(point)) not in ("Cn", "Cs", "Co")
@@ -515,41 +513,28 @@ def test_unicode_forms_are_those_of_python(alphabet, form):
 
 def test_lower_case_of_a_cased_vocabulary_is_transformers_own(english, reference):
     cased = replace(english, do_lower_case=False)
-    lower = cased.cleaned(Cleaning(lower_case=True), fast=False)
+    lower = cased.cleaned(Cleaning(lower_case=True))
     assert lower.do_lower_case and lower.strip_accents is False
     assert_equal(Tokenizer(lower, 64), reference(lower), ["A Café Über ALLES", *EDGE_TEXTS[:10]])
-    assert english.cleaned(Cleaning(lower_case=True), fast=False) == english  # it does anyway
+    assert english.cleaned(Cleaning(lower_case=True)) == english  # it does anyway
 
 
 def test_stop_words_are_left_out_whatever_their_case(english, reference):
-    tokenizer = Tokenizer(english.cleaned(Cleaning(stop_words=("the", "of", "Not")), fast=False), 64)
+    tokenizer = Tokenizer(english.cleaned(Cleaning(stop_words=("the", "of", "Not"))), 64)
     ids, _ = tokenizer.encode(["The end OF the not-so-good offer.", "the", "therefore"])
     assert ids.to_list() == reference(english)(["end -so-good offer.", "", "therefore"])["input_ids"]
-    accents = english.cleaned(Cleaning(stop_words=("Café", "ﬁn"), unicode="NFKC"), fast=False)
+    accents = english.cleaned(Cleaning(stop_words=("Café", "ﬁn"), unicode="NFKC"))
     assert accents.stop_words == ("cafe", "fin")  # as the tokenizer sees them
     assert Tokenizer(accents, 64).encode(["un café ﬁn"])[0].to_list() == reference(english)(["un"])["input_ids"]
     with pytest.raises(InputError, match=r"stop_words: \"don't\" is 3 words to the tokenizer; give single words"):
-        english.cleaned(Cleaning(stop_words=("don't",)), fast=False)
-    words = english.cleaned(Cleaning(stop_words="english"), fast=False).stop_words
+        english.cleaned(Cleaning(stop_words=("don't",)))
+    words = english.cleaned(Cleaning(stop_words="english")).stop_words
     assert len(words) == 318 and "the" in words
-
-
-def test_fast_differs_where_it_says_so(english, reviews):
-    exact = Tokenizer(english, 64)
-    fast = Tokenizer(english.cleaned(Cleaning(html=True), fast=True), 64)
-    texts = [text for text in random.Random(0).sample(reviews, 1000) if text.isascii() and not set("&<") & set(text)]
-    assert len(texts) > 300
-    assert fast.encode(texts)[0].to_list() == exact.encode(texts)[0].to_list()
-    assert fast.encode(["x &amp; y"])[0].to_list() == exact.encode(["x & y"])[0].to_list()
-    for text in ("½", "ﬁ", "[SEP]"):
-        assert fast.encode([text])[0].to_list() != exact.encode([text])[0].to_list()
-    with pytest.raises(InputError, match=r"data\.tokenizer: fast strips accents where it lower-cases"):
-        replace(english, strip_accents=False).cleaned(Cleaning(), fast=True)
 
 
 def test_cleaning_is_kept_with_the_tokenizer(english, tmp_path):
     cleaning = Cleaning(html=True, unicode="NFKC", stop_words=("a",), lower_case=True)
-    cleaned = english.cleaned(cleaning, fast=False)
+    cleaned = english.cleaned(cleaning)
     cleaned.write(tmp_path)
     assert TokenizerSettings.read(tmp_path) == cleaned
     english.write(tmp_path)
@@ -559,7 +544,7 @@ def test_cleaning_is_kept_with_the_tokenizer(english, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"html": True, "unicode": "NFKC", "stop_words": ("the",)}])
 def test_a_saved_model_cleans_as_preparation_does(english, tmp_path, settings):
     """Raw rows to both: what the graph of the SavedModel gives is what is written to the token tables."""
-    tokenizer = Tokenizer(english.cleaned(Cleaning(**settings), fast=False), 64)
+    tokenizer = Tokenizer(english.cleaned(Cleaning(**settings)), 64)
     module = tf.Module()
     module.tokenizer = tokenizer
     module.serve = tf.function(tokenizer.dense, input_signature=[tf.TensorSpec([None], tf.string)])

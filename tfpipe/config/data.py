@@ -146,11 +146,6 @@ class Data(Section):
     )
     split: Split = Field(default_factory=Split, description="how rows are divided, unless the source gives the splits")
     cleaning: Cleaning = Field(default_factory=Cleaning, description="before tokenizing, here and in serving")
-    tokenizer: Literal["exact", "fast"] = Field(
-        "exact",
-        description="exact: the ids of transformers; fast: tensorflow-text's FastBertTokenizer, which differs on "
-        "compatibility characters (½, ﬁ, full-width letters), special tokens written in a text, NUL, long words",
-    )
     max_length: Annotated[int, Field(ge=4, le=4096)] = Field(
         128, description="longest example in tokens, [CLS] and [SEP] included; what is longer is cut"
     )
@@ -180,8 +175,6 @@ class Data(Section):
             for name in ("column", "folds", "group_column"):
                 if getattr(self.split, name) is not None:
                     raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
-        if self.cleaning.stop_words and self.tokenizer == "fast":
-            raise ValueError("data.cleaning.stop_words needs data.tokenizer: exact")
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
         if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:

@@ -68,10 +68,9 @@ class Train(Section):
     )
     optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd has momentum")
     learning_rate: PositiveFloat = Field(5e-5, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "polynomial", "constant"] = Field(
+    schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="how the rate falls from its peak to 0 at the last example; constant: it does not"
     )
-    schedule_power: PositiveFloat = Field(2.0, description="of the polynomial schedule: (1 - share done) ** power")
     warmup_fraction: Fraction = Field(0.1, description="share of the examples over which the rate rises from 0")
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0, description="factor of the learning rate per layer from the head down to the embeddings"
@@ -140,7 +139,6 @@ class Train(Section):
             ("row_length", "batching", ("auto", "packed")),
             ("momentum", "optimizer", ("sgd",)),
             ("weight_decay", "optimizer", ("adamw", "sgd")),
-            ("schedule_power", "schedule", ("polynomial",)),
             ("nonfinite_limit", "nonfinite", ("skip", "rollback")),
         )
         for name, other, wanted in needs:

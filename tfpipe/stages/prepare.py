@@ -70,7 +70,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         pairs=config.data.text_pair_column is not None,
     )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
-    settings = settings.cleaned(config.data.cleaning, fast=config.data.tokenizer == "fast")
+    settings = settings.cleaned(config.data.cleaning)
     survey, labels = _survey(config, files, stage)
     _check_given(config, survey)
     decisions = decide(config, labels, survey)

@@ -62,19 +62,6 @@ class Tokenizer(tf.Module):
         self.max_length = max_length
         ids = {piece: index for index, piece in enumerate(settings.vocabulary)}
         self._special_ids = {name: ids[token] for name, token in settings.special_tokens.items()}
-        self._fast = None
-        if settings.fast:
-            self._fast = tensorflow_text.FastBertTokenizer(
-                vocab=list(settings.vocabulary),
-                suffix_indicator="##",
-                max_bytes_per_word=MAX_WORD_CHARS,
-                token_out_type=tf.int32,
-                unknown_token=settings.unk_token,
-                no_pretokenization=False,
-                support_detokenization=False,
-                lower_case_nfd_strip_accents=settings.do_lower_case,
-            )
-            return
         strip_accents = settings.do_lower_case if settings.strip_accents is None else settings.strip_accents
         starts, entries, replacements = _code_point_table(
             settings.do_lower_case, strip_accents, settings.tokenize_chinese_chars
@@ -147,8 +134,6 @@ class Tokenizer(tf.Module):
                 text = tf.strings.regex_replace(text, pattern, replacement)
         if self.settings.unicode is not None:
             text = tensorflow_text.normalize_utf8(text, self.settings.unicode)
-        if self._fast is not None:
-            return self._fast.tokenize(text)
         # What stands between two spaces is looked up once, however often it occurs: a space ends every word, and no
         # character is normalized by its neighbours.
         stretches = tf.strings.split(text, sep=" ")

@@ -47,10 +47,9 @@ class TokenizerSettings:
     pad_token: str = "[PAD]"
     cls_token: str = "[CLS]"
     mask_token: str = "[MASK]"
-    html: bool = False  # from here on what transformers has not: `data.cleaning` and `data.tokenizer`
+    html: bool = False  # from here on what transformers has not: `data.cleaning`
     unicode: str | None = None
     stop_words: tuple[str, ...] = ()
-    fast: bool = False
 
     def __post_init__(self) -> None:
         ids: dict[str, int] = {}
@@ -78,11 +77,6 @@ class TokenizerSettings:
                     f"{name}: {token!r} must have an ASCII punctuation character and one more character, ## at its "
                     "start aside"
                 )
-        if self.fast and (self.strip_accents not in (None, self.do_lower_case) or not self.tokenize_chinese_chars):
-            raise InputError(
-                "data.tokenizer: fast strips accents where it lower-cases, and splits Chinese characters; this "
-                "vocabulary's tokenizer_config.json says otherwise: use data.tokenizer: exact"
-            )
         for (name, token), (other_name, other) in itertools.permutations(self.special_tokens.items(), 2):
             if other in token or any(token.endswith(other[:length]) for length in range(1, len(other))):
                 raise InputError(f"{name} {token!r} and {other_name} {other!r} must not overlap; rename one of them")
@@ -112,7 +106,7 @@ class TokenizerSettings:
         files.check(vocabulary, settings.special_tokens)
         return settings
 
-    def cleaned(self, cleaning: Cleaning, *, fast: bool) -> TokenizerSettings:
+    def cleaned(self, cleaning: Cleaning) -> TokenizerSettings:
         """The same tokenizer, with what a run's configuration asks for before it."""
         words = cleaning.stop_words
         if words == "english":
@@ -120,16 +114,10 @@ class TokenizerSettings:
 
             words = ENGLISH_STOP_WORDS
         lower = cleaning.lower_case and not self.do_lower_case
-        if lower and fast:
-            raise InputError(
-                "data.cleaning.lower_case: with data.tokenizer: fast, lower-casing strips accents too; use "
-                "data.tokenizer: exact"
-            )
         cleaned = dataclasses.replace(
             self,
             html=cleaning.html,
             unicode=cleaning.unicode,
-            fast=fast,
             **({"do_lower_case": True, "strip_accents": bool(self.strip_accents)} if lower else {}),
         )
         return dataclasses.replace(cleaned, stop_words=tuple(sorted({cleaned._one_word(word) for word in words})))
@@ -161,7 +149,7 @@ class TokenizerSettings:
         directory.mkdir(parents=True, exist_ok=True)
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
-        cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words", "fast")}
+        cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words")}
         for name in (CLEANING, "tokenizer.json", ADDED_TOKENS):  # an older tokenizer's, which would be believed
             (directory / name).unlink(missing_ok=True)
         if any(cleaning.values()):
@@ -177,11 +165,11 @@ class TokenizerSettings:
 
 def _read_cleaning(path: Path) -> dict[str, Any]:
     """What `write` put into `cleaning.json`."""
-    given = {"html": False, "unicode": None, "stop_words": [], "fast": False} | read_json(path)
+    given = {"html": False, "unicode": None, "stop_words": []} | read_json(path)
     words = given["stop_words"]
     if (
-        len(given) != 4
-        or not all(isinstance(given[name], bool) for name in ("html", "fast"))
+        len(given) != 3
+        or not isinstance(given["html"], bool)
         or given["unicode"] not in (None, "NFC", "NFD", "NFKC", "NFKD")
         or not (isinstance(words, list) and all(isinstance(word, str) and word for word in words))
         or SURROGATES.search("".join(words))

@@ -53,7 +53,6 @@ class Recipe:
             after=plan.examples_before(step + 1),
             total=plan.examples_before(self.total_steps(plan)),
             warmup_fraction=settings.warmup_fraction,
-            power=settings.schedule_power,
         ) * 0.5 ** sum(step >= first for first in slowed)
         if self.keep != "best" or (plateau := settings.reduce_on_plateau) is None:
             return rate

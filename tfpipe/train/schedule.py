@@ -13,19 +13,18 @@ from tfpipe import metrics
 
 
 def learning_rate(
-    schedule: str, peak: float, *, before: float, after: float, total: float, warmup_fraction: float, power: float
+    schedule: str, peak: float, *, before: float, after: float, total: float, warmup_fraction: float
 ) -> float:
     """The rate of one step: rises from 0 to the peak over the first examples, then follows the schedule to the last.
 
     Args:
       schedule: `linear` falls to 0 (Devlin et al., 2019), `cosine` along half a wave (Loshchilov & Hutter, 2017),
-        `polynomial` as (1 - x)**power, `constant` stays.
+        `constant` stays.
       peak: largest rate.
       before: examples seen before the step.
       after: examples seen after it.
       total: examples of the whole training.
       warmup_fraction: share of the examples over which the rate rises.
-      power: of the polynomial.
     """
     warmup = warmup_fraction * total
     if after <= warmup:
@@ -34,7 +33,6 @@ def learning_rate(
     factor = {
         "linear": left,
         "cosine": 0.5 * (1.0 - math.cos(math.pi * left)),
-        "polynomial": left**power,
         "constant": 1.0,
     }[schedule]
     return peak * factor
