@@ -100,7 +100,7 @@ def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny
         strange = [isinstance(text, bytes) for text in batch.texts]
         return np.where(np.array(strange)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
 
-    odd = Artifact("dense", "onnx", None, 0, 0.0, 0, 64, answer)
+    odd = Artifact("dense", "onnx", "onnx", None, 0, 0.0, 0, 64, answer)
     others = [constant(kind, (0, 1), []) for kind in KINDS if kind != "onnx"]
     found = [each for each in compare([*others, odd], table, hard, config)[0] if each["artifact"] == "onnx"]
     assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
