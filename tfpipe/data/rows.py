@@ -19,6 +19,7 @@ from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.tasks import task_of
 from tfpipe.tokens.table import FILE_SHIFT
 
 LISTED_VALUES = 10
@@ -207,6 +208,6 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
 def _reason_to_reject_label(label: str, labels: Labels | None, task: str) -> str | None:
     if SURROGATES.search(label):
         return "undecodable bytes in the label (not UTF-8)"
-    if not label and task == "single_label":
+    if not label and task_of(task).one_label:
         return "empty label"
     return None if labels is None else labels.reason_to_reject(label)

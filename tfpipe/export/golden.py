@@ -13,15 +13,14 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import tensorflow as tf
 
 import tfpipe
-from tfpipe import metrics
-from tfpipe.config.run import Task, Verify
+from tfpipe.config.run import Verify
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.export.inspection import load_saved_model
@@ -30,6 +29,7 @@ from tfpipe.files import write_text
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
+from tfpipe.tasks import TASKS, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 
@@ -179,7 +179,7 @@ def record(artifact: Path, golden: Path, requests: Requests, classifier: Classif
                 "input_ids": one.tokens["input_ids"][0].tolist(),
                 "token_type_ids": one.tokens["token_type_ids"][0].tolist(),
                 "logits": logits[0].tolist(),
-                "label": metrics.label_names(logits, classifier.labels, classifier.task)[0],
+                "label": task_of(classifier.task).label_texts(logits, classifier.labels)[0],
             }
         )
     write_text(golden, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -215,7 +215,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
         requests = Requests([_bytes(line["text"]) for line in lines], pairs, tokens)
         logits = np.array([line["logits"] for line in lines], np.float32)
-        if head["task"] not in get_args(Task):
+        if head["task"] not in TASKS:
             raise ValueError(f"task {head['task']}")
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError("logits of fewer than two labels")
