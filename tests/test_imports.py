@@ -16,8 +16,8 @@ PACKAGE = Path(tfpipe.__file__).parent
 
 # Lowest first: a module imports from its own folder or a lower layer. Folders of a layer do not import each other.
 LAYERS = (
-    {"", "errors", "escaping", "metrics", "variants", "artifacts"},
-    {"files", "console", "provenance"},
+    {"", "errors", "escaping", "tasks", "variants", "artifacts"},
+    {"files", "console", "metrics", "provenance"},
     {"config"},
     {"rundir", "encoders", "devices"},
     {"tokens", "model"},
@@ -29,7 +29,7 @@ LAYERS = (
     {"cli"},
 )
 AT_THE_START = {("", "devices"), ("", "devices.tpu_environment")}  # what TensorFlow reads when it is imported
-WITHOUT_TENSORFLOW = ("artifacts", "stages.table", "stages.feasible", "encoders", "config", "rundir")
+WITHOUT_TENSORFLOW = ("artifacts", "tasks", "stages.table", "stages.feasible", "encoders", "config", "rundir")
 """modules and folders that must be imported without it: the command line tells what is up to date by these"""
 
 

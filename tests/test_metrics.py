@@ -2,12 +2,10 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
+from tfpipe.tasks import task_of
 
 
 def one_hot(classes, count):
@@ -18,7 +16,7 @@ def test_single_label_agrees_with_scikit_learn():
     random = np.random.default_rng(0)
     logits, truth = random.normal(0, 2, (200, 4)).astype(np.float32), random.integers(0, 4, 200)
     found = metrics.evaluate(logits, one_hot(truth, 4), "single_label")
-    probability = metrics.probabilities(logits, "single_label")
+    probability = task_of("single_label").probabilities(logits)
     assert probability.sum(axis=-1) == pytest.approx(np.ones(200))
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, logits.argmax(-1)))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, logits.argmax(-1), average="macro"))
@@ -31,36 +29,16 @@ def test_multi_label_agrees_with_scikit_learn():
     truth = (random.random((100, 3)) < 0.4).astype(np.float32)
     found = metrics.evaluate(logits, truth, "multi_label")
     probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    assert metrics.probabilities(logits, "multi_label") == pytest.approx(probability)
+    assert task_of("multi_label").probabilities(logits) == pytest.approx(probability)
     assert found["accuracy"] == pytest.approx(accuracy_score(truth, logits > 0))
     assert found["macro_f1"] == pytest.approx(f1_score(truth, logits > 0, average="macro"))
     assert found["loss"] == pytest.approx(sum(log_loss(truth[:, n], probability[:, n]) for n in range(3)))
 
 
-NAMES = st.lists(st.one_of(st.text("ab|\\\\", min_size=1, max_size=5), st.text(min_size=1, max_size=5)), max_size=6)
-
-
-@given(NAMES)
-def test_joined_labels_are_read_back(names):
-    joined = metrics.joined_labels(names)
-    assert metrics.split_labels(joined) == names
-    if not any(character in name for name in names for character in "|\\"):
-        assert joined == "|".join(names)
-
-
-@given(st.text("ab|\\"))
-def test_any_text_can_be_read_as_labels(text):
-    assert all(isinstance(name, str) for name in metrics.split_labels(text))
-
-
 def test_multi_label_rows_may_have_no_label():
     logits, truth = np.array([[-1.0, -2.0], [1.0, -1.0]]), np.array([[0.0, 0.0], [1.0, 0.0]])
     assert metrics.evaluate(logits, truth, "multi_label")["accuracy"] == 1.0
-    assert metrics.predictions(logits, "multi_label").tolist() == [[False, False], [True, False]]
-
-
-def test_a_row_has_one_prediction_even_where_logits_are_equal():
-    assert metrics.predictions(np.zeros((2, 3)), "single_label").tolist() == [[True, False, False]] * 2
+    assert task_of("multi_label").decisions(logits).tolist() == [[False, False], [True, False]]
 
 
 def test_a_label_that_never_occurs_does_not_count():
@@ -105,7 +83,7 @@ def test_a_share_of_rows_that_moves_counts_alike_whatever_the_number_of_labels(t
 def test_of_two_labels_the_difference_is_the_mean_over_both():
     random = np.random.default_rng(0)
     logits, reference = random.normal(0, 2, (2, 200, 2))
-    p, q = (metrics.probabilities(each, "single_label") for each in (logits, reference))
+    p, q = (task_of("single_label").probabilities(each) for each in (logits, reference))
     found = metrics.differences(logits, reference, "single_label")["mean_abs_probability_diff"]
     assert found == pytest.approx(np.abs(p - q).mean(), rel=1e-12)
 
@@ -126,7 +104,7 @@ def test_a_logit_that_is_no_number_makes_no_small_difference(task):
 def test_large_logits_give_finite_numbers(task):
     logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4]], np.float32)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        probability = metrics.probabilities(logits, task)
+        probability = task_of(task).probabilities(logits)
         found = metrics.evaluate(logits, one_hot([1, 1, 0], 2), task)
     assert probability[0].tolist() == [1.0, 0.0]
     assert probability[2].tolist() == ([0.5, 0.5] if task == "single_label" else [1.0, 1.0])
@@ -197,20 +175,6 @@ def test_a_paired_interval_covers_the_true_change():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@pytest.mark.parametrize("task", ["single_label", "multi_label"])
-def test_divergence(task):
-    random = np.random.default_rng(0)
-    p, q = (metrics.probabilities(random.normal(size=(50, 3)), task) for _ in range(2))
-    assert metrics.divergence(p, p, task) == pytest.approx(0.0, abs=1e-12)
-    expected = scipy.stats.entropy(q, p, axis=1).mean()
-    if task == "multi_label":
-        both = [np.stack([each, 1 - each], axis=-1) for each in (q, p)]
-        expected = scipy.stats.entropy(*both, axis=-1).sum(axis=1).mean()
-    assert metrics.divergence(p, q, task) == pytest.approx(expected)
-    certain = np.array([[1.0, 0.0, 0.0]])
-    assert np.isfinite(metrics.divergence(certain, certain[:, ::-1], task))
-
-
 def test_correct_asks_for_every_label_of_a_row():
     logits, labels = np.array([[2.0, 1.0], [-1.0, 3.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     assert metrics.correct(logits, labels, "single_label").tolist() == [True, True]
@@ -224,5 +188,5 @@ def test_a_row_that_is_not_finite_is_neither_right_nor_the_same(task):
     found = metrics.differences(logits, reference, task)
     assert found["label_agreement"] == 0.5 and np.isnan(found["max_abs_logit_diff"])
     assert np.isnan(found["mean_abs_probability_diff"])
-    labels = metrics.predictions(reference, task).astype(np.float32)
+    labels = task_of(task).decisions(reference).astype(np.float32)
     assert metrics.correct(logits, labels, task).tolist() == [False, True]

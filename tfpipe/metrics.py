@@ -6,55 +6,10 @@ Everything here takes NumPy arrays of the whole split and answers in plain float
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-
-def probabilities(logits: np.ndarray, task: str) -> np.ndarray:
-    """[rows, labels] float -> the same: softmax (single_label) or sigmoid (multi_label), in float64."""
-    wide = np.asarray(logits, np.float64)
-    if task == "multi_label":
-        with np.errstate(invalid="ignore"):  # NaN stays NaN
-            return np.exp(-np.logaddexp(0.0, -wide))
-    shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def predictions(logits: np.ndarray, task: str) -> np.ndarray:
-    """[rows, labels] float -> [rows, labels] bool: the largest logit, or every logit above 0 (multi_label)."""
-    if task == "multi_label":
-        return logits > 0.0
-    return np.eye(logits.shape[-1], dtype=bool)[logits.argmax(axis=-1)]
-
-
-def label_names(logits: np.ndarray, names: Sequence[str], task: str) -> list[str]:
-    """[rows, labels] float -> the predicted name of each row; multi_label: the chosen names by `joined_labels`."""
-    if task != "multi_label":
-        return [names[place] for place in logits.argmax(axis=-1)]
-    chosen = predictions(logits, task)
-    return [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
-
-
-def joined_labels(names: Iterable[str]) -> str:
-    """Joins label names by `|`, each as `escaped_label` writes it: "" for none, `split_labels` gives them back."""
-    return "|".join(map(escaped_label, names))
-
-
-def escaped_label(name: str) -> str:
-    """Writes a label name so that names can be joined: a backslash before each `|` and each backslash in it."""
-    return name.replace("\\", "\\\\").replace("|", "\\|")
-
-
-def split_labels(joined: str) -> list[str]:
-    """Reads the label names from an answer of a multi-label model, in the order of the model's labels."""
-    names, characters = [""] if joined else [], iter(joined)
-    for character in characters:
-        if character == "|":
-            names.append("")
-        else:
-            names[-1] += next(characters, "") if character == "\\" else character
-    return names
+from tfpipe.tasks import task_of
 
 
 def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float]:
@@ -72,16 +27,12 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
       are that never occur.
     """
     truth = labels > 0.5
-    guessed = predictions(logits, task)
-    probability = probabilities(logits, task)
-    clipped = np.clip(probability, 1e-12, 1.0)
-    loss = -(labels * np.log(clipped)).sum(axis=-1)
-    if task == "multi_label":
-        loss = loss - ((1.0 - labels) * np.log(np.clip(1.0 - probability, 1e-12, 1.0))).sum(axis=-1)
+    guessed = task_of(task).decisions(logits)
+    probability = task_of(task).probabilities(logits)
     most_probable = logits.argmax(axis=-1)[:, None]
     confidence, right = (np.take_along_axis(each, most_probable, axis=-1)[:, 0] for each in (probability, truth))
     return {
-        "loss": float(loss.mean()),
+        "loss": float(task_of(task).cross_entropy(labels, probability).mean()),
         "accuracy": float(correct(logits, labels, task).mean()),
         "macro_f1": _macro_f1(truth, guessed),
         "calibration_error": _calibration_error(confidence, right),
@@ -90,7 +41,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
 
 def correct(logits: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
     """Which rows are answered right, every label of them: [rows, labels] float, the same -> [rows] bool."""
-    return (predictions(logits, task) == (labels > 0.5)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
+    return (task_of(task).decisions(logits) == (labels > 0.5)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
 
 
 def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:
@@ -121,24 +72,14 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
       among a thousand labels as among two. A row whose logits are not finite agrees with none, and the differences are
       NaN then.
     """
-    same = (predictions(logits, task) == predictions(reference, task)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
-    by_label = np.abs(probabilities(logits, task) - probabilities(reference, task))
-    moved = by_label.max(axis=-1) if task == "multi_label" else by_label.sum(axis=-1) / 2.0
+    kind = task_of(task)
+    same = (kind.decisions(logits) == kind.decisions(reference)).all(axis=-1) & np.isfinite(logits).all(axis=-1)
+    moved = kind.moved(np.abs(kind.probabilities(logits) - kind.probabilities(reference)))
     return {
         "max_abs_logit_diff": float(np.abs(logits - reference).max()),
         "label_agreement": float(same.mean()),
         "mean_abs_probability_diff": float(moved.mean()),
     }
-
-
-def divergence(probability: np.ndarray, reference: np.ndarray, task: str) -> float:
-    """Kullback-Leibler divergence from the reference's probabilities, both [rows, labels], in nats, mean over rows."""
-    p, q = (np.clip(each, 1e-12, 1.0) for each in (reference, probability))
-    terms = p * np.log(p / q)
-    if task == "multi_label":
-        p, q = (np.clip(1.0 - each, 1e-12, 1.0) for each in (reference, probability))
-        terms = terms + p * np.log(p / q)
-    return float(terms.sum(axis=-1).mean())
 
 
 def wilson_interval(rate: float, count: int) -> tuple[float, float]:

@@ -6,12 +6,12 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
-from tfpipe import metrics
 from tfpipe.compress.teacher import Distillation, soft_loss
 from tfpipe.config.compress import Distill
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.model.bert import build_training_form
 from tfpipe.model.weights import import_encoder
+from tfpipe.tasks import task_of
 from tfpipe.train.step import Loss
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())})
@@ -50,7 +50,7 @@ KEY = tf.zeros([3], tf.int32)
 def test_soft_loss_is_the_cross_entropy_of_softened_probabilities(task, temperature):
     random = np.random.default_rng(0)
     own, other = random.normal(0, 3, (2, 4, 5, 3)).astype(np.float32)
-    p, q = (metrics.probabilities(each / temperature, task) for each in (other, own))
+    p, q = (task_of(task).probabilities(each / temperature) for each in (other, own))
     expected = -(p * np.log(q)).sum(-1)
     if task == "multi_label":
         expected = -(p * np.log(q) + (1 - p) * np.log(1 - q)).sum(-1)

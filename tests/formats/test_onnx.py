@@ -19,7 +19,6 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from onnx import TensorProto, numpy_helper
 
 import tfpipe
-from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
@@ -27,6 +26,7 @@ from tfpipe.formats.onnx.convert import INPUTS, OUTPUTS, operator_counts, save_o
 from tfpipe.formats.onnx.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid
+from tfpipe.tasks import task_of
 from tfpipe.tokens.table import TokenTable
 
 LAYERS = TINY["num_hidden_layers"]
@@ -266,7 +266,7 @@ def test_float_answers_equal_those_of_keras(tiny_run, sessions, keras_models, va
         logits, probabilities = answers(sessions[variant], batch)
         assert logits.dtype == np.float32
         assert np.abs(logits - expected).max() <= 1e-4
-        assert np.abs(probabilities - metrics.probabilities(expected, "single_label")).max() <= 1e-5
+        assert np.abs(probabilities - task_of("single_label").probabilities(expected)).max() <= 1e-5
 
 
 def test_padding_changes_nothing(tiny_run, sessions):
@@ -290,7 +290,7 @@ def test_other_tasks_and_activations(task, activation):
     expected = model(batch).numpy()
     logits, probabilities = answers(session_of(graph), batch)
     assert np.abs(logits - expected).max() <= 1e-4
-    assert np.abs(probabilities - metrics.probabilities(expected, task)).max() <= 1e-5
+    assert np.abs(probabilities - task_of(task).probabilities(expected)).max() <= 1e-5
 
 
 def test_weights_keep_their_names_and_values(tiny_run, graphs):
@@ -331,7 +331,7 @@ def test_int8_agrees_with_keras(tiny_run, sessions, keras_models):
         expected = keras_models["int8"](batch, training=False).numpy()
         logits, _ = answers(sessions["int8"], batch)
         labels.append(logits.argmax(1) == expected.argmax(1))
-        first, second = (metrics.probabilities(each, "single_label") for each in (logits, expected))
+        first, second = (task_of("single_label").probabilities(each) for each in (logits, expected))
         differences.append(np.abs(first - second))
     assert np.mean(labels) >= 0.98
     assert np.mean(differences) <= 0.01

@@ -18,10 +18,10 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.formats.saved_model.served import ServedClassifier, label_of, save_saved_model
+from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model, load_classifier, served_model
+from tfpipe.tasks import split_labels, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -95,7 +95,7 @@ def test_answers_equal_those_of_keras(tiny_run, loaded, keras_models, variant, b
         expected = keras_models[variant]({name: batch[name] for name in TOKENS}, training=False).numpy()
         found = by_tokens(loaded[variant], batch)
         assert np.abs(found["logits"] - expected).max() <= 1e-5
-        assert np.abs(found["probabilities"] - metrics.probabilities(expected, "single_label")).max() <= 1e-5
+        assert np.abs(found["probabilities"] - task_of("single_label").probabilities(expected)).max() <= 1e-5
         names = np.array([b"negative", b"positive"], object)
         assert found["label"].tolist() == names[expected.argmax(1)].tolist()
 
@@ -217,7 +217,7 @@ def test_multi_label_rows_differ(multi_label):
     assert by_text(model, [])["logits"].shape == (0, 4) and by_text(model, [])["label"].shape == (0,)
     names = np.array(["sad", "not funny", "warm", "größe"])
     assert [label.decode() for label in found["label"]] == ["|".join(names[row > 0]) for row in found["logits"]]
-    assert np.abs(found["probabilities"] - metrics.probabilities(found["logits"], "multi_label")).max() <= 1e-6
+    assert np.abs(found["probabilities"] - task_of("multi_label").probabilities(found["logits"])).max() <= 1e-6
 
 
 LABEL_NAMES = st.lists(
@@ -232,15 +232,15 @@ LABEL_NAMES = st.lists(
 
 @settings(deadline=None, max_examples=150)
 @given(LABEL_NAMES, st.sampled_from(["single_label", "multi_label"]))
-def test_the_graph_names_labels_as_metrics_do(names, task):
+def test_the_graph_names_labels_as_numpy_does(names, task):
     """Of each subset of any names."""
     subsets = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=len(names))), np.float32)
     logits = np.concatenate([subsets, subsets * np.linspace(0.5, 1.5, len(names), dtype=np.float32)])
-    found = [each.decode() for each in tf.function(label_of)(tf.constant(logits), names, task).numpy()]
-    assert found == metrics.label_names(logits, names, task)
+    found = [each.decode() for each in tf.function(task_of(task).graph_label)(tf.constant(logits), names).numpy()]
+    assert found == task_of(task).label_texts(logits, names)
     if task == "multi_label":
         chosen = [[name for name, value in zip(names, row, strict=True) if value > 0] for row in logits]
-        assert [metrics.split_labels(each) for each in found] == chosen
+        assert [split_labels(each) for each in found] == chosen
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
@@ -251,7 +251,7 @@ def test_a_saved_model_tells_its_task_and_labels(tokenizer, tmp_path, task):
     assert about["task"].numpy().decode() == task
     assert [name.decode() for name in about["labels"].numpy()] == list(names)
     found = by_text(model, TEXTS)
-    assert [label.decode() for label in found["label"]] == metrics.label_names(found["logits"], names, task)
+    assert [label.decode() for label in found["label"]] == task_of(task).label_texts(found["logits"], names)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import quantize
+from tfpipe.tasks import task_of
 from tfpipe.tokens.plan import choose_batching
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train import session
@@ -175,7 +176,7 @@ def test_the_stored_result_answers_as_the_model_that_was_trained(tiny_run, requa
     assert rows == 400
     trained, stored = np.concatenate(trained), np.concatenate(stored)
     assert (trained.argmax(1) == stored.argmax(1)).mean() >= 0.98
-    difference = metrics.probabilities(trained, config.task) - metrics.probabilities(stored, config.task)
+    difference = task_of(config.task).probabilities(trained) - task_of(config.task).probabilities(stored)
     assert np.abs(difference).mean() <= 0.01
 
 

@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, WORDS, tiny_vocabulary, tiny_weights
 
-from tfpipe import metrics
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.rundir.fingerprint import sealed
+from tfpipe.tasks import joined_labels, split_labels
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import predict as tool
@@ -301,8 +301,8 @@ def test_the_probability_is_that_of_the_answer(multi_label, tmp_path, capsys):
     for line in (tmp_path / "answers").read_text(encoding="utf-8").splitlines():
         answer = json.loads(line)
         chosen = [name for name, value in zip(NAMES, answer["probabilities"], strict=True) if value > 0.5]
-        assert answer["labels"] == chosen == metrics.split_labels(answer["label"])
-        assert answer["label"] == metrics.joined_labels(chosen)
+        assert answer["labels"] == chosen == split_labels(answer["label"])
+        assert answer["label"] == joined_labels(chosen)
         given = [value for value in answer["probabilities"] if value > 0.5]
         expected = min(given) if given else 1.0 - max(answer["probabilities"])
         assert answer["probability"] == expected >= 0.5

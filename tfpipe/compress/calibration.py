@@ -12,13 +12,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfpipe import metrics
 from tfpipe.compress.grid import nudged, on_grid
 from tfpipe.console import progress_bar
 from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights
+from tfpipe.tasks import task_of
 from tfpipe.tokens.batches import batches
 from tfpipe.tokens.plan import Plan
 from tfpipe.tokens.table import TokenTable
@@ -143,7 +143,7 @@ def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges
         found = []
         for batch in rows:
             logits = answer(batch).numpy()
-            found.append(metrics.probabilities(logits[batch["weights"].numpy() > 0], task))
+            found.append(task_of(task).probabilities(logits[batch["weights"].numpy() > 0]))
         return np.concatenate(found)
 
     damage = {}
@@ -153,7 +153,7 @@ def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges
         for layer, kernels in layers.items():
             set_weights(model, before | {name: on_grid(before[name])[0] for name in kernels})
             probe.switch_on({layer: ranges[layer]} if layer in ranges else {})
-            damage[layer] = metrics.divergence(probabilities(), expected, task)
+            damage[layer] = task_of(task).divergence(probabilities(), expected)
             bar.advance()
     set_weights(model, before)
     return dict(sorted(damage.items(), key=lambda item: -item[1]))

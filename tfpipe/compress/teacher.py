@@ -20,6 +20,7 @@ from tfpipe.model.bert import build_training_form
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.layers import GatherClassToken
 from tfpipe.model.weights import set_weights
+from tfpipe.tasks import task_of
 from tfpipe.train.step import Batch, Loss, Objective, model_inputs
 from tfpipe.train.vocabulary import ActiveVocabulary
 
@@ -162,8 +163,5 @@ def soft_loss(logits: tf.Tensor, answers: tf.Tensor, temperature: float, task: s
     Returns:
       [...] float32.
     """
-    logits, answers = logits / temperature, answers / temperature
-    if task == "multi_label":
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(answers), logits=logits)
-        return temperature**2 * tf.reduce_sum(losses, axis=-1)
-    return temperature**2 * tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(answers), logits=logits)
+    kind = task_of(task)
+    return temperature**2 * kind.loss(kind.graph_probabilities(answers / temperature), logits / temperature)

@@ -14,9 +14,10 @@ from tfpipe.artifacts import FORMATS
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
 from tfpipe.config.types import FormatName, Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.tasks import TASKS, task_of
 from tfpipe.variants import VARIANTS
 
-Task = Literal["single_label", "multi_label"]
+TaskName = Literal[tuple(TASKS)]
 
 
 class Encoder(Section):
@@ -185,7 +186,7 @@ class Config(Section):
     """One run: `tfpipe run CONFIG`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run: runs/NAME by default")
-    task: Task = Field("single_label", description="one label a text, or any number")
+    task: TaskName = Field(next(iter(TASKS)), description="one label a text, or any number")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything random")
     data: Data
     encoder: Encoder
@@ -199,10 +200,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Config:
-        separator = self.data.label_separator
-        if self.task == "single_label" and separator != type(self.data).model_fields["label_separator"].default:
-            raise ValueError(f"data.label_separator {separator!r} has no effect with task: single_label; leave it out")
-        if self.data.balance == "oversample" and self.task == "multi_label":
+        one_label, separator = task_of(self.task).one_label, self.data.label_separator
+        if one_label and separator != type(self.data).model_fields["label_separator"].default:
+            raise ValueError(f"data.label_separator {separator!r} has no effect with task: {self.task}; leave it out")
+        if self.data.balance == "oversample" and not one_label:
             raise ValueError(
                 "data.balance: oversample needs task: single_label; else set train.class_weights: balanced"
             )

@@ -8,9 +8,7 @@ shards that training reads, and counts of what is in them. Training rows alone a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,11 @@ from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar
 from tfpipe.data.augment import repetitions
+from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import is_among, save_sorted
 from tfpipe.data.labels import Labels
-from tfpipe.data.runners.local import in_processes
+from tfpipe.data.runners.local import LocalRunner
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash
 from tfpipe.errors import InputError
@@ -32,8 +31,6 @@ from tfpipe.files import link
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import read_shard, shard_path, write_manifest, write_shard
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-
-ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -48,30 +45,14 @@ class Changes:
     """`[num_labels] float64`: how often a training row of each label is written; None: once"""
 
 
-def rows_path(tables: Path, name: str) -> Path:
-    """Names the file of a block's `[rows] ROW`, which lies beside its shards."""
-    return tables / ROWS / f"{name}.npy"
-
-
-class TokenizedRows:
-    """`[rows] ROW` of every block, from the disk, as often as they are asked for."""
-
-    def __init__(self, tables: Path):
-        self.tables = tables
-        self.names = sorted(path.stem for path in (tables / ROWS).glob("*.npy"))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for name in self.names:
-            yield np.load(rows_path(self.tables, name), allow_pickle=False)
-
-
 def finish(
     config: Config,
     settings: TokenizerSettings,
     labels: Labels,
-    rows: TokenizedRows,
+    tables: BlockTables,
     dropped: np.ndarray,
     stage: StageDirectory,
+    runner: LocalRunner,
 ) -> Counts:
     """Writes the three tables where the stage leaves them.
 
@@ -79,25 +60,25 @@ def finish(
       config: the settings.
       settings: of the tokenizer.
       labels: the labels.
-      rows: of all blocks.
+      tables: of all blocks.
       dropped: `[n] int64`: ids of rows that are left out.
       stage: the stage.
+      runner: does the work.
     """
     for split in SPLITS:
         (stage.path / split).mkdir(exist_ok=True)
     held_out = [np.empty(0, np.uint64)]
     if config.data.augmentation is not None:
-        held_out += [block["digest"][block["split"] != TRAIN, 0] for block in rows]
+        held_out += [block["digest"][block["split"] != TRAIN, 0] for block in tables]
     changes = Changes(
         save_sorted(stage.checkpoints / "dropped.npy", dropped),
         save_sorted(stage.checkpoints / "held-out.npy", np.concatenate(held_out)),
-        _repeats(config, labels, rows, np.sort(dropped)) if config.data.balance == "oversample" else None,
+        _repeats(config, labels, tables, np.sort(dropped)) if config.data.balance == "oversample" else None,
     )
-    work = partial(_Finisher, config, settings, changes, rows.tables, stage.path)
     module = "tfpipe.data.altered_rows" if config.data.augmentation is not None else None
-    counts = Counts()
-    with progress_bar("writing (blocks)", len(rows.names)) as bar:
-        for _, own in in_processes(work, ((name, name) for name in rows.names), config.data.workers, module):
+    counts, names, arguments = Counts(), tables.names, (config, settings, changes, tables, stage.path)
+    with progress_bar("writing (blocks)", len(names)) as bar:
+        for own in runner.map_tables(names, _Finisher, *arguments, module=module):
             counts.add(own)
             bar.advance(1)
     pad_id = settings.vocabulary.index(settings.pad_token)
@@ -107,10 +88,10 @@ def finish(
     return counts
 
 
-def _repeats(config: Config, labels: Labels, rows: TokenizedRows, dropped: np.ndarray) -> np.ndarray:
+def _repeats(config: Config, labels: Labels, tables: BlockTables, dropped: np.ndarray) -> np.ndarray:
     """Tells how often to write a training row of each label, so that every label has as many as the commonest."""
     of_label: Counter[int] = Counter()
-    for block in rows:
+    for block in tables:
         kept = (block["split"] == TRAIN) & ~is_among(block["row_id"], dropped)
         of_label.update(block["label"][kept].tolist())
     counts = np.zeros(len(labels.names))
@@ -122,7 +103,9 @@ def _repeats(config: Config, labels: Labels, rows: TokenizedRows, dropped: np.nd
 class _Finisher:
     """A function that finishes the shards of a block; made once in each process."""
 
-    def __init__(self, config: Config, settings: TokenizerSettings, changes: Changes, made: Path, finished: Path):
+    def __init__(
+        self, config: Config, settings: TokenizerSettings, changes: Changes, made: BlockTables, finished: Path
+    ):
         self._seed, self._repeats, self._made, self._finished = config.seed, changes.repeats, made, finished
         self._dropped = np.load(changes.dropped, mmap_mode="r", allow_pickle=False)
         self._held_out = np.load(changes.held_out, mmap_mode="r", allow_pickle=False)
@@ -135,13 +118,13 @@ class _Finisher:
 
     def __call__(self, name: str) -> Counts:
         """Writes the block's shards."""
-        counts, rows = Counts(), np.load(rows_path(self._made, name), allow_pickle=False)
+        counts, rows = Counts(), self._made.rows(name)
         for place, split in enumerate(SPLITS):
             own = rows[rows["split"] == place]
             kept = ~is_among(own["row_id"], self._dropped)
             if not kept.any():
                 continue
-            source, target = (shard_path(each / split, name) for each in (self._made, self._finished))
+            source, target = self._made.shard(split, name), shard_path(self._finished / split, name)
             batch, whole = read_shard(source), own["whole"].astype(np.int64)
             expands = place == TRAIN and (self._altering is not None or self._repeats is not None)
             if not kept.all():

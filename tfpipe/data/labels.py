@@ -15,6 +15,7 @@ import numpy as np
 from tfpipe.config.run import Config
 from tfpipe.data.block import excerpt
 from tfpipe.errors import InputError
+from tfpipe.tasks import task_of
 
 MOST_LABELS_FOUND = 1000  # as found in the file; more than these must be meant, and so be listed in data.label_names
 _LISTED_VALUES = 10
@@ -60,7 +61,7 @@ class Labels:
 
 def separator_of(config: Config) -> str | None:
     """What stands between the values of one cell; None where a cell is one value."""
-    return config.data.label_separator if config.task == "multi_label" else None
+    return config.data.label_separator if not task_of(config.task).one_label else None
 
 
 def split_cell(cell: str, separator: str | None) -> list[str]:

@@ -7,7 +7,6 @@ first: a validation row that is removed removes no row of training.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ import pyarrow as pa
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.duplicates import is_among
 from tfpipe.data.near_index import PERMUTATIONS, NearIndex, signatures
-from tfpipe.data.runners.local import in_processes
+from tfpipe.data.runners.local import LocalRunner
 from tfpipe.data.seen_text import SeenText
 from tfpipe.data.split import TEST, TRAIN, VALIDATION
-from tfpipe.tokens.table import read_shard, shard_path
+from tfpipe.tokens.table import read_shard
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 NEAR_ROWS = 1_000_000  # up to so many, near duplicates are looked for unless asked otherwise
@@ -41,22 +41,21 @@ def looked_for(config: Config, rows: int) -> bool:
 
 
 def near_duplicates(
-    config: Config, settings: TokenizerSettings, tables: Path, names: list[str], dropped: Path, scratch: Path
+    config: Config, settings: TokenizerSettings, tables: BlockTables, dropped: Path, scratch: Path, runner: LocalRunner
 ) -> Found:
     """Finds the rows that are near to a row of a split above their own.
 
     Args:
       config: the settings.
       settings: of the tokenizer.
-      tables: directory of the shards, `SPLIT/part-NAME.arrow`.
-      names: of the blocks that the shards were made of.
+      tables: of all blocks.
       dropped: file of `[n] int64`, sorted: ids of rows that are left out already; they are compared with none.
       scratch: directory for the index.
+      runner: does the work.
     """
-    duplicates, items = config.data.duplicates, [(name, name) for name in names]
-    sign = partial(_Signed, settings, tables, dropped)
-    signed = in_processes(partial(sign, (VALIDATION, TEST)), items, config.data.workers)
-    row_ids, split, held_out = (np.concatenate(column) for column in zip(*(part for _, part in signed), strict=True))
+    duplicates, names, arguments = config.data.duplicates, tables.names, (settings, tables, dropped)
+    signed = runner.map_tables(names, _Signed, *arguments, (VALIDATION, TEST))
+    row_ids, split, held_out = (np.concatenate(column) for column in zip(*signed, strict=True))
 
     def index(name: str, rows: np.ndarray) -> Path:
         NearIndex.write(scratch / name, duplicates.near_similarity, row_ids[rows], held_out[rows])
@@ -67,8 +66,7 @@ def near_duplicates(
     found, undecided = _asked(of_test, row_ids[validation], held_out[validation])
     gone = [] if duplicates.across_splits == "keep" else [row for row, *_ in found]
     path = index("near-held-out", ~np.isin(row_ids, gone))
-    ask = partial(_Asking, partial(sign, (TRAIN,)), path, duplicates.near_similarity)
-    for _, (rows, more) in in_processes(ask, items, config.data.workers):
+    for rows, more in runner.map_tables(names, _Asking, path, duplicates.near_similarity, *arguments):
         found += rows
         undecided += more
     return found, undecided
@@ -77,7 +75,7 @@ def near_duplicates(
 class _Signed:
     """A function that signs the rows of a block, of some splits; made once in each process."""
 
-    def __init__(self, settings: TokenizerSettings, tables: Path, dropped: Path, splits: tuple[int, ...]):
+    def __init__(self, settings: TokenizerSettings, tables: BlockTables, dropped: Path, splits: tuple[int, ...]):
         self._seen, self._tables, self._splits = SeenText(settings), tables, splits
         self._dropped = np.load(dropped, mmap_mode="r", allow_pickle=False)
 
@@ -85,7 +83,7 @@ class _Signed:
         """Gives ids, splits and signatures of rows: `[n] int64`, `[n] int8`, `[n, 128] uint32`."""
         parts = [(np.empty(0, np.int64), np.empty(0, np.int8), np.empty((0, PERMUTATIONS), np.uint32))]
         for split in self._splits:
-            path = shard_path(self._tables / SPLITS[split], name)
+            path = self._tables.shard(SPLITS[split], name)
             if not path.exists():
                 continue
             batch = read_shard(path)
@@ -98,10 +96,10 @@ class _Signed:
 
 
 class _Asking:
-    """A function that asks an index about a block's rows; made once in each process."""
+    """A function that asks an index about a block's training rows; made once in each process."""
 
-    def __init__(self, sign: partial[_Signed], index: Path, similarity: float):
-        self._sign, self._index = sign(), NearIndex(index, similarity)
+    def __init__(self, index: Path, similarity: float, settings: TokenizerSettings, tables: BlockTables, dropped: Path):
+        self._sign, self._index = _Signed(settings, tables, dropped, (TRAIN,)), NearIndex(index, similarity)
 
     def __call__(self, name: str) -> Found:
         row_ids, _, signed = self._sign(name)

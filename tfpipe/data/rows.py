@@ -1,4 +1,4 @@
-"""Usable rows: the cells of a block, filtered and judged.
+"""Usable rows: the cells of a block, filtered and checked.
 
 Enters: the cells that a reader found. Leaves: `Rows`, columns of the rows that can be used, and for each other one its
 file, line and reason. A pure function over one block.
@@ -6,20 +6,25 @@ file, line and reason. A pure function over one block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
-from tfpipe.data.block import Block, Rejection, excerpt
+from tfpipe.data.block import Block, Cells, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.tasks import task_of
 from tfpipe.tokens.table import FILE_SHIFT
+
+T = TypeVar("T")
 
 LISTED_VALUES = 10
 _NO_LABEL = (bytes, dict, list, tuple)
@@ -36,7 +41,7 @@ class Rows:
     groups: list[str] | None
     """of `data.split.group_column`"""
     given: np.ndarray
-    """`[rows] int8`, place in `SPLITS` where the source gives the split, else -1"""
+    """`[rows] int8`, index in `SPLITS` where the source gives the split, else -1"""
     row_ids: np.ndarray
     """`[rows] int64`, number of the file and of the row in it (see `row_id`)"""
     lines: list[int]
@@ -44,7 +49,7 @@ class Rows:
     """file of each row, as it is shown"""
     rejections: list[Rejection]
     filtered: int
-    filter_values: dict[str, list[str]] = field(default_factory=dict)
+    filter_values: dict[str, list[str]]
     """column of the filter -> the first values found there"""
 
     def __len__(self) -> int:
@@ -52,82 +57,97 @@ class Rows:
 
 
 def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
-    """Reads a block and judges its records.
+    """Reads a block and checks its records.
 
     Args:
       block: the block.
       config: names the columns; the filter.
       labels: known labels, or None to take any; a row with another one is rejected.
     """
-    data, cells = config.data, readers.cells(block, config.data)
-    columns, name = cells.columns, block.file.name
-    one_line = block.file.format == "folder"  # a file a row
-    filters = {column: set(values) for column, values in data.filter.items()}
-    filter_values: dict[str, dict[str, None]] = {column: {} for column in filters}
-    texts, pairs, marks, groups = [], [], [], []
-    given, numbers, names = [], [], []
-    rejections, filtered = list(cells.rejections), 0
-    text_cells = columns[data.text_column]
-    label_cells = columns[data.label_column]
-    pair_cells = columns[data.text_pair_column] if data.text_pair_column is not None else None
-    group_cells = columns[data.split.group_column] if data.split.group_column is not None else None
-    split_cells = columns[data.split.column] if data.split.column is not None else None
-    separator = separator_of(config)
-    given_by_file = SPLITS.index(block.file.split) if block.file.split is not None else -1
-    verdicts: dict[str, str | None] = {}
-    for at, number in enumerate(cells.numbers):
-        passes = True
-        for column, wanted in filters.items():
-            value = _as_text(columns[column][at])
-            if len(filter_values[column]) <= LISTED_VALUES:
-                filter_values[column][value] = None
-            passes = passes and value in wanted
-        if not passes:
-            filtered += 1
-            continue
-        text = text_cells[at]
-        pair = None if pair_cells is None else pair_cells[at]
-        label, reason = _label(label_cells[at], separator)
-        split = given_by_file
-        if reason is None:
-            reason = _reason_to_reject(text, pair, pair_cells is not None)
-        if reason is None:
-            if label not in verdicts:
-                verdicts[label] = _reason_to_reject_label(label, labels, config.task)
-            reason = verdicts[label]
-        if reason is None and split_cells is not None and (value := _as_text(split_cells[at])):
-            found = split_name(value)
-            reason = None if found else f"unknown split {excerpt(value)!r} (expected train, validation or test)"
-            split = SPLITS.index(found) if found else -1
-        group = None if group_cells is None else _as_text(group_cells[at])
-        if reason is None and group_cells is not None and (not group or SURROGATES.search(group)):
-            reason = "undecodable bytes in the group (not UTF-8)" if group else "empty group"
-        record_name = name if cells.names is None else cells.names[at]
-        if reason is not None:
-            line = 1 if one_line else number
-            rejections.append(Rejection(record_name, line, reason, excerpt(text) if isinstance(text, str) else ""))
-            continue
-        texts.append(text)
-        pairs.append(pair)
-        marks.append(label)
-        groups.append(group)
-        given.append(split)
-        numbers.append(number)
-        names.append(record_name)
-    rejections.sort(key=lambda rejection: rejection.line)
+    cells, data = readers.cells(block, config.data), config.data
+    passing, filter_values = _passing(cells, data.filter)
+    records = _records(block, cells, passing, config)
+    reasons = _reasons(records, config, labels)
+    usable = [index for index, reason in enumerate(reasons) if reason is None]
+    rejected = [records.rejection(index, reason) for index, reason in enumerate(reasons) if reason is not None]
+    numbers = np.array([records.numbers[index] for index in usable], np.int64)
     return Rows(
-        texts=texts,
-        text_pairs=None if pair_cells is None else pairs,
-        labels=marks,
-        groups=None if group_cells is None else groups,
-        given=np.array(given, np.int8),
-        row_ids=row_id(block.file.number, np.array(numbers, np.int64)),
-        lines=[1] * len(numbers) if one_line else numbers,
-        names=names,
-        rejections=rejections,
-        filtered=filtered,
-        filter_values={column: list(values) for column, values in filter_values.items()},
+        texts=[records.texts[index] for index in usable],
+        text_pairs=None if data.text_pair_column is None else [records.pairs[index] for index in usable],
+        labels=[records.labels[index][0] for index in usable],
+        groups=None if data.split.group_column is None else [records.groups[index][0] for index in usable],
+        given=np.array([records.given[index][0] for index in usable], np.int8),
+        row_ids=row_id(block.file.number, numbers),
+        lines=[records.lines[index] for index in usable],
+        names=[records.names[index] for index in usable],
+        rejections=sorted(cells.rejections + rejected, key=lambda rejection: rejection.line),
+        filtered=len(cells.numbers) - len(passing),
+        filter_values=filter_values,
     )
+
+
+@dataclass
+class _Records:
+    """The records of a block that pass the filter, column by column; what was parsed has a reason to reject it."""
+
+    numbers: list[int]
+    lines: list[int]
+    names: list[str]
+    texts: list[Any]
+    pairs: list[Any]
+    labels: list[tuple[str, str | None]]
+    groups: list[tuple[str | None, str | None]]
+    given: list[tuple[int, str | None]]
+
+    def rejection(self, index: int, reason: str) -> Rejection:
+        """Describes a record that can't be used."""
+        text = self.texts[index]
+        return Rejection(self.names[index], self.lines[index], reason, excerpt(text) if isinstance(text, str) else "")
+
+
+def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
+    """Lists the records that pass `data.filter`, and the first values in each of its columns."""
+    passing, found = range(len(cells.numbers)), {}
+    for column, listed in filters.items():
+        values, wanted = [_as_text(value) for value in cells.columns[column]], set(listed)
+        found[column] = list(itertools.islice(dict.fromkeys(values), LISTED_VALUES + 1))
+        passing = [index for index in passing if values[index] in wanted]
+    return passing, found
+
+
+def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config) -> _Records:
+    """Parses the cells of some records."""
+    data, nothing = config.data, [None] * len(passing)
+
+    def column(name: str | None) -> list[Any]:
+        return nothing if name is None else [cells.columns[name][index] for index in passing]
+
+    numbers = [cells.numbers[index] for index in passing]
+    file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
+    separator, group_column = separator_of(config), data.split.group_column
+    return _Records(
+        numbers=numbers,
+        lines=[1] * len(numbers) if block.file.format == "folder" else numbers,  # there a file is a row
+        names=[block.file.name if cells.names is None else cells.names[index] for index in passing],
+        texts=column(data.text_column),
+        pairs=column(data.text_pair_column),
+        labels=[_label(cell, separator) for cell in column(data.label_column)],
+        groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
+        given=_parsed(column(data.split.column), lambda value: _given(value, file_split)),
+    )
+
+
+def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[str | None]:
+    """Tells for each record why it can't be used, the first reason that there is; None where it can."""
+    paired, one_label = config.data.text_pair_column is not None, task_of(config.task).one_label
+    of_label = {
+        label: _reason_to_reject_label(label, labels, one_label) for label in {label for label, _ in records.labels}
+    }
+    columns = (records.texts, records.pairs, records.labels, records.given, records.groups)
+    return [
+        no_label or _reason_to_reject(text, pair, paired) or of_label[label] or no_split or no_group
+        for text, pair, (label, no_label), (_, no_split), (_, no_group) in zip(*columns, strict=True)
+    ]
 
 
 def row_id(file_number: int, numbers: np.ndarray) -> np.ndarray:
@@ -163,6 +183,30 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
     return str(value)
+
+
+def _parsed(cells: list[Any], parse: Callable[[str], T]) -> list[T]:
+    """Parses the texts of cells, each text that occurs once."""
+    texts = list(map(_as_text, cells))
+    found = {text: parse(text) for text in set(texts)}
+    return [found[text] for text in texts]
+
+
+def _given(value: str, file_split: int) -> tuple[int, str | None]:
+    """The split that a cell names, as its index in `SPLITS`, or that of the file; and why it can't be one."""
+    if not value:
+        return file_split, None
+    split = split_name(value)
+    if split is None:
+        return -1, f"unknown split {excerpt(value)!r} (expected train, validation or test)"
+    return SPLITS.index(split), None
+
+
+def _group(value: str) -> tuple[str, str | None]:
+    """A group, and why it can't be one."""
+    if SURROGATES.search(value):
+        return value, "undecodable bytes in the group (not UTF-8)"
+    return value, None if value else "empty group"
 
 
 def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
@@ -204,9 +248,9 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     return None
 
 
-def _reason_to_reject_label(label: str, labels: Labels | None, task: str) -> str | None:
+def _reason_to_reject_label(label: str, labels: Labels | None, one_label: bool) -> str | None:
     if SURROGATES.search(label):
         return "undecodable bytes in the label (not UTF-8)"
-    if not label and task == "single_label":
+    if not label and one_label:
         return "empty label"
     return None if labels is None else labels.reason_to_reject(label)

@@ -52,9 +52,24 @@ class Survey:
     """reason -> rows"""
     label_values: Counter[str] = field(default_factory=Counter)
     given: set[int] = field(default_factory=set)
+    filter_values: dict[str, dict[str, None]] = field(default_factory=dict)
+    """column of the filter -> the values found there, in their order"""
     strata: list[np.ndarray] = field(default_factory=list)
     blocks: int = 0
     size_bytes: int = 0
+
+    def add(self, found: BlockSurvey) -> None:
+        """Adds another block."""
+        self.blocks += 1
+        self.size_bytes += found.size_bytes
+        self.accepted += found.accepted
+        self.filtered += found.filtered
+        self.rejected.update(rejection.reason for rejection in found.rejections)
+        self.label_values.update(found.label_values)
+        self.given |= found.given
+        for column, values in found.filter_values.items():
+            self.filter_values.setdefault(column, {}).update(dict.fromkeys(values))
+        self.strata.append(found.strata)
 
 
 @dataclass(frozen=True)
@@ -69,24 +84,31 @@ class Decisions:
     """whether rows given for training are divided as well"""
 
 
-def survey_block(block: Block, config: Config, labels: Labels | None) -> BlockSurvey:
-    """Reads a block's rows and takes down what decides about them."""
-    rows = read_rows(block, config, labels)
-    strata = np.zeros(len(rows) if config.data.split.stratified else 0, STRATUM)
-    if len(strata):
-        strata["label"] = label_hashes(rows, config, labels)
-        strata["place"] = places_of(rows, digests(rows.texts, rows.text_pairs, config.seed), config)
-        strata["given"] = rows.given
-    return BlockSurvey(
-        accepted=len(rows),
-        given=set(np.unique(rows.given).tolist()) - {-1},
-        filtered=rows.filtered,
-        filter_values=rows.filter_values,
-        rejections=rows.rejections,
-        label_values=Counter(rows.labels),
-        strata=strata,
-        size_bytes=block.size_bytes,
-    )
+class Surveyor:
+    """A function that reads a block's rows and takes down what decides about them."""
+
+    def __init__(self, config: Config, labels: Labels | None):
+        self._config, self._labels = config, labels
+
+    def __call__(self, block: Block) -> BlockSurvey:
+        """Surveys a block."""
+        config, labels = self._config, self._labels
+        rows = read_rows(block, config, labels)
+        strata = np.zeros(len(rows) if config.data.split.stratified else 0, STRATUM)
+        if len(strata):
+            strata["label"] = label_hashes(rows, config, labels)
+            strata["place"] = places_of(rows, digests(rows.texts, rows.text_pairs, config.seed), config)
+            strata["given"] = rows.given
+        return BlockSurvey(
+            accepted=len(rows),
+            given=set(np.unique(rows.given).tolist()) - {-1},
+            filtered=rows.filtered,
+            filter_values=rows.filter_values,
+            rejections=rows.rejections,
+            label_values=Counter(rows.labels),
+            strata=strata,
+            size_bytes=block.size_bytes,
+        )
 
 
 def decide(config: Config, labels: Labels, survey: Survey) -> Decisions:

@@ -11,15 +11,14 @@ import base64
 import json
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import tfpipe
-from tfpipe import metrics
 from tfpipe.artifacts import Format
-from tfpipe.config.run import Task, Verify
+from tfpipe.config.run import Verify
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.files import write_text
@@ -27,6 +26,7 @@ from tfpipe.formats.base import Requests
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
+from tfpipe.tasks import TASKS, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 
@@ -123,7 +123,7 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
                 "input_ids": one.tokens["input_ids"][0].tolist(),
                 "token_type_ids": one.tokens["token_type_ids"][0].tolist(),
                 "logits": logits[0].tolist(),
-                "label": metrics.label_names(logits, classifier.labels, classifier.task)[0],
+                "label": task_of(classifier.task).label_texts(logits, classifier.labels)[0],
             }
         )
     write_text(golden, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -159,7 +159,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         pairs = [_bytes(line["text_pair"]) for line in lines] if "text_pair" in lines[0] else None
         requests = Requests(tokens, [_bytes(line["text"]) for line in lines], pairs)
         logits = np.array([line["logits"] for line in lines], np.float32)
-        if head["task"] not in get_args(Task):
+        if head["task"] not in TASKS:
             raise ValueError(f"task {head['task']}")
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError("logits of fewer than two labels")

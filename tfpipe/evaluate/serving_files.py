@@ -18,6 +18,7 @@ from tfpipe.files import write_text
 from tfpipe.formats.saved_model import warmup
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.provenance import machine
+from tfpipe.tasks import task_of
 
 SERVING_FILES = ("models.config", "batching_parameters.txt", "README.md")
 GOOD_THROUGHPUT = 0.9  # of the best: beyond, a larger batch costs latency and gains little
@@ -54,7 +55,7 @@ def write_serving_files(
         version=version,
         variants=list(published),
         newest=published["dense"].name,
-        multi_label=loaded.about()["task"].numpy() == b"multi_label",
+        multi_label=not task_of(loaded.about()["task"].numpy().decode()).one_label,
         by_text=by_text,
         by_tokens=by_tokens,
         curve=curve,

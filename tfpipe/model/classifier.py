@@ -10,13 +10,11 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from tfpipe.config.run import Task
 from tfpipe.encoders.architecture import Architecture, check_architecture
 from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
 from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
@@ -25,6 +23,7 @@ from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_mask_form
 from tfpipe.model.weights import set_weights
+from tfpipe.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def load_classifier(directory: Path) -> Classifier:
         architecture = check_architecture(config, CONFIG_FILE)
         labels = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
         task, max_length = config["problem_type"].removesuffix("_classification"), config["max_length"]
-        if task not in get_args(Task) or type(max_length) is not int:
+        if task not in TASKS or type(max_length) is not int:
             raise ValueError("task or max_length in config.json")
         if len(labels) < 2 or not all(isinstance(label, str) for label in labels):
             raise ValueError("id2label in config.json")

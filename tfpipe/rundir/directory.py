@@ -15,8 +15,6 @@ A run on `gs://` works in a local directory too, of which the store holds the tr
 from __future__ import annotations
 
 import fcntl
-import functools
-import operator
 import os
 import shutil
 import socket
@@ -33,6 +31,7 @@ from tfpipe.files import link, remove, sha256_of_file, write_json
 from tfpipe.provenance import other_versions, package_versions
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.mirror import Mirror
+from tfpipe.rundir.no_mirror import NoMirror
 from tfpipe.rundir.record import (
     RECORD,
     SAVED_MODEL,
@@ -40,10 +39,9 @@ from tfpipe.rundir.record import (
     Record,
     Written,
     content_of,
-    parse_record,
     parse_work,
 )
-from tfpipe.rundir.remote import Remote, files_below
+from tfpipe.rundir.remote import Remote
 from tfpipe.rundir.stage import StageDirectory
 
 
@@ -55,8 +53,9 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self._mirror = Mirror(str(path)) if "://" in str(path) else None
-        self.path = Path(path) if self._mirror is None else self._mirror.path
+        self._mirror = Mirror(str(path)) if "://" in str(path) else NoMirror(Path(path))
+        self.path = self._mirror.path
+        self._here = NoMirror(self.path)
         self._locked = False
         self._settled: set[str] = set()  # stages that are here as they are there, as long as the lock is held
 
@@ -72,8 +71,7 @@ class RunDirectory:
             file = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise InputError(
-                f"run directory {self.path}: can't be written ({error.strerror}); "
-                + ("choose another with --run-dir" if self._mirror is None else "set XDG_CACHE_HOME to another")
+                f"run directory {self.path}: can't be written ({error.strerror}); {self._mirror.another}"
             ) from error
         with file:
             try:
@@ -87,8 +85,7 @@ class RunDirectory:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
-            if self._mirror is not None:
-                say(f"{self._mirror.remote}: its copy on this machine is {self.path}")
+            self._mirror.announce()
             self._locked = True
             try:
                 yield
@@ -98,25 +95,17 @@ class RunDirectory:
 
     def record(self, name: str) -> Record | None:
         """The stage's record, or None where the stage is not committed."""
-        counts = self._mirror is None or self._is_settled(name, self._mirror)
-        return self._local_record(name) if counts else None
+        return self._here.committed(name) if self._is_settled(name) else None
 
     def why_redo(self, name: str, fingerprint: Fingerprint) -> str | None:
         """None when the committed stage still holds, else the reason why it must be done."""
         record = self.record(name)
         if record is None:
-            damaged = self._mirror is None and (self.path / name / RECORD).exists()
+            damaged = self._mirror.is_damaged(name)
             return f"its {RECORD} is damaged, or of another tfpipe" if damaged else "not done yet"
         if record.fingerprint != fingerprint.digest:
             return fingerprint.difference(record)
-        if self._mirror is not None:  # what is missing here is brought when it is read; a store has whole files alone
-            missing = sorted(record.files_written.keys() - (self.place / name).names_below())
-            return f"{missing[0]} is missing" if missing else self._no_longer_published(record)
-        for relative, entry in record.files_written.items():
-            path = self.path / name / relative
-            if not os.path.isfile(path) or path.stat().st_size != entry.size_bytes:
-                return f"{relative} is missing or has another size"
-        return self._no_longer_published(record)
+        return self._mirror.lacks(name, record) or self._no_longer_published(record)
 
     def _no_longer_published(self, record: Record) -> str | None:
         """Names a published file that is gone or changed where the run lies; None where all are as they were."""
@@ -125,7 +114,7 @@ class RunDirectory:
                 if not self.has_file(name):
                     return f"{name} is missing"
                 continue
-            files = files_below(self.path / name) if self._mirror is None else (self.place / name).files()
+            files = self._mirror.files(name)
             if SAVED_MODEL not in files or sum(files.values()) != entry.size_bytes:
                 return f"{name} is missing or has another size"
         return None
@@ -140,41 +129,36 @@ class RunDirectory:
         """
         record = self.record(name)
         assert record is not None, f"stage {name} is read before it is committed"
-        changed, place = self._changed(name, record.files_written), self.path
-        if changed and self._mirror is not None:
+        changed = self._changed(name, record.files_written)
+        if changed:
             self._mirror.take_files(name, {relative: entry.size_bytes for relative, entry in changed.items()})
-            changed, place = self._changed(name, changed), self._mirror.remote
-        for relative, entry in changed.items():
+        for relative, entry in self._changed(name, changed).items():
             raise InputError(
-                f"{place / name / relative}: its content is not what stage {name} wrote (SHA-256 "
+                f"{self.location / name / relative}: its content is not what stage {name} wrote (SHA-256 "
                 f"{entry.sha256[:12]}… expected); make it again with --redo {name}"
             )
         return self.path / name
 
     @property
-    def place(self) -> Path | Remote:
+    def location(self) -> Path | Remote:
         """The directory or store of the run, as messages name it."""
-        return self.path if self._mirror is None else self._mirror.remote
+        return self._mirror.location
 
     def committed(self, name: str) -> Record | None:
         """The stage's record as it is where the run lies, or None; of a remote run, nothing is changed here."""
-        return self._local_record(name) if self._mirror is None else self._mirror.committed(name)
+        return self._mirror.committed(name)
 
     def has_file(self, relative: str) -> bool:
         """Tells whether a file exists where the run lies."""
-        return os.path.isfile(self.path / relative) if self._mirror is None else (self.place / relative).exists()
+        return self._mirror.has_file(relative)
 
     def names(self, *below: str) -> list[str]:
         """Names in the directory, or in one below it, sorted, where the run lies; empty where there is none."""
-        directory = functools.reduce(operator.truediv, below, self.place)
-        if isinstance(directory, Remote):
-            return directory.children()
-        return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        return self._mirror.names(*below)
 
     def take(self, *below: str) -> Path:
         """Gives the local directory of a SavedModel; of a remote run, made to hold what is there."""
-        if self._mirror is not None:
-            self._mirror.take(*below)
+        self._mirror.take(*below)
         return self.path.joinpath(*below)
 
     def adopt(self, name: str, fingerprint: Fingerprint, other: RunDirectory) -> bool:
@@ -192,11 +176,9 @@ class RunDirectory:
         shutil.copytree(other.path / name, partial, copy_function=link)
         if (self.path / name).exists():
             remove(self.path / name)
-        if self._mirror is not None:
-            self._mirror.begin(name, anew=True)
+        self._mirror.begin(name, anew=True)
         partial.rename(self.path / name)
-        if self._mirror is not None:
-            self._mirror.commit(name, self._local_record(name))
+        self._mirror.commit(name, self._here.committed(name))
         return True
 
     @contextmanager
@@ -206,14 +188,13 @@ class RunDirectory:
         Commits when the block ends well.
         """
         path = self.path / name
-        assert self._mirror is None or self._locked, "a remote run is written under its lock alone"
+        assert self._locked or not self._mirror.needs_lock, "a remote run is written under its lock alone"
         self.record(name)  # of a remote run, brings its work
         inputs = {other: self.verified(other) for other in fingerprint.inputs}  # before anything is removed
         (path / RECORD).unlink(missing_ok=True)
         work = {"fingerprint": fingerprint.digest, "versions": package_versions()}
         goes_on = _goes_on(name, parse_work(content_of(path / WORK_RECORD)), work)
-        if self._mirror is not None:
-            self._mirror.begin(name, anew=not goes_on)
+        self._mirror.begin(name, anew=not goes_on)
         if not goes_on:
             remove(path)
             path.mkdir(parents=True)
@@ -226,14 +207,7 @@ class RunDirectory:
         record = stage.record(fingerprint, work["versions"], started)
         write_json(path / RECORD, record.to_json())
         (path / WORK_RECORD).unlink(missing_ok=True)
-        if self._mirror is not None:
-            self._mirror.commit(name, record)
-
-    def _local_record(self, name: str) -> Record | None:
-        try:
-            return parse_record((self.path / name / RECORD).read_bytes(), self.path / name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        self._mirror.commit(name, record)
 
     def _changed(self, name: str, files: dict[str, Written]) -> dict[str, Written]:
         """Those of a stage's recorded files that are not here as they were recorded."""
@@ -244,27 +218,32 @@ class RunDirectory:
             if not os.path.isfile(paths[relative]) or sha256_of_file(paths[relative]) != entry.sha256
         }
 
-    def _is_settled(self, name: str, mirror: Mirror) -> bool:
-        """Brings a stage's record, or else its work, here; whether a record that is here now counts."""
+    def _is_settled(self, name: str) -> bool:
+        """Brings a stage's record, or else its work, here; tells whether a record that is here now counts."""
         if name in self._settled:
             return True
-        committed = mirror.take_record(name)
+        committed = self._mirror.take_record(name)
         if not self._locked:
             return committed
-        record = None if committed else self._local_record(name)
+        if not committed:
+            self._bring_work(name)
+        self._settled.add(name)
+        return True
+
+    def _bring_work(self, name: str) -> None:
+        """Brings the work on a stage here that is not committed there, or commits it there."""
+        record = self._here.committed(name)
         # A kill between the two commits. What published is done again: its versions may be another machine's by now.
-        ours = record is not None and mirror.begun(name) in (
+        ours = record is not None and self._mirror.begun(name) in (
             None,
             {"fingerprint": record.fingerprint, "versions": record.versions},
         )
         if ours and not record.published and not self._changed(name, record.files_written):
             say(f"  {name} was committed on this machine alone")
-            mirror.commit(name, record)
-        elif not committed:
-            (self.path / name / RECORD).unlink(missing_ok=True)
-            mirror.take_work(name)
-        self._settled.add(name)
-        return True
+            self._mirror.commit(name, record)
+            return
+        (self.path / name / RECORD).unlink(missing_ok=True)
+        self._mirror.take_work(name)
 
 
 def _goes_on(name: str, begun: dict[str, Any] | None, now: dict[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.files import versions
 from tfpipe.rundir.record import (
@@ -43,15 +44,24 @@ from tfpipe.rundir.remote import Remote, files_below
 class Mirror:
     """A run's directory on a store, and the local one that stands for it on this machine."""
 
+    another = "set XDG_CACHE_HOME to another"
+    """advice where the directory on this machine can't be written"""
+    needs_lock = True
+    """whether stages are written under the run's lock alone"""
+
     def __init__(self, url: str):
         if re.search(r"[*?\[\\]", url):
             raise InputError(f"run directory {url}: * ? [ \\ are patterns there; choose a name without them")
-        self.remote = Remote(url.rstrip("/"))
+        self.location = Remote(url.rstrip("/"))
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        name = re.sub(r"[^\w.-]+", "-", self.remote.url.rpartition("/")[2])
-        digest = hashlib.sha256(self.remote.url.encode()).hexdigest()[:12]
+        name = re.sub(r"[^\w.-]+", "-", self.location.url.rpartition("/")[2])
+        digest = hashlib.sha256(self.location.url.encode()).hexdigest()[:12]
         self.path = cache / "tfpipe" / "runs" / f"{name}-{digest}"
         self._kept: dict[str, dict[str, tuple[int, int]]] = {}  # stage -> its work that was copied: size, time
+
+    def announce(self) -> None:
+        """Reports where the copy of the run is."""
+        say(f"{self.location}: its copy on this machine is {self.path}")
 
     def take_record(self, name: str) -> bool:
         """Makes a stage's record here the one that is committed there; its files follow when they are read.
@@ -59,7 +69,7 @@ class Mirror:
         Returns:
           Whether the stage is committed there; if not, nothing is changed here.
         """
-        source, local = self.remote / name, self.path / name
+        source, local = self.location / name, self.path / name
         content = (source / RECORD).read_bytes()
         record = parse_record(content, local)
         if record is None:
@@ -75,19 +85,43 @@ class Mirror:
 
     def committed(self, name: str) -> Record | None:
         """A stage's record as it is committed there, or None; nothing is changed here."""
-        return parse_record((self.remote / name / RECORD).read_bytes(), self.path / name)
+        return parse_record((self.location / name / RECORD).read_bytes(), self.path / name)
+
+    def is_damaged(self, name: str) -> bool:
+        """Tells whether a record that can't be read is here: one that is damaged there is not brought here."""
+        return False
+
+    def lacks(self, name: str, record: Record) -> str | None:
+        """Names a file of a committed stage that is missing there; a store has whole files alone.
+
+        A file that is missing here is brought when it is read.
+        """
+        missing = sorted(record.files_written.keys() - (self.location / name).names_below())
+        return f"{missing[0]} is missing" if missing else None
+
+    def has_file(self, relative: str) -> bool:
+        """Tells whether a file exists there."""
+        return (self.location / relative).exists()
+
+    def names(self, *below: str) -> list[str]:
+        """Lists the names in a directory there, sorted; empty where there is none."""
+        return self._there(*below).children()
+
+    def files(self, name: str) -> dict[str, int]:
+        """Lists the files below a directory there: relative name -> size in bytes."""
+        return (self.location / name).files()
 
     def take_files(self, name: str, sizes: Mapping[str, int]) -> None:
         """Copies files of a committed stage here: relative names, and their sizes in bytes."""
-        (self.remote / name).download(self.path / name, sizes)
+        (self.location / name).download(self.path / name, sizes)
 
     def begun(self, name: str) -> dict[str, Any] | None:
         """Reads what work on a stage goes on under there, see `parse_work`; None where there is none to go on from."""
-        return parse_work((self.remote / name / WORK_RECORD).read_bytes())
+        return parse_work((self.location / name / WORK_RECORD).read_bytes())
 
     def take_work(self, name: str) -> None:
         """Makes the work on a stage here, its checkpoints, the one that is kept there; where none is, it stays."""
-        source, local = self.remote / name, self.path / name
+        source, local = self.location / name, self.path / name
         content = (source / WORK_RECORD).read_bytes()
         if content is None:
             return
@@ -100,8 +134,8 @@ class Mirror:
 
     def take_published(self) -> None:
         """Brings the newest version of each published model here: what is published next is numbered after it."""
-        for variant in (self.remote / SERVING).children():
-            there = self.remote / SERVING / variant
+        for variant in (self.location / SERVING).children():
+            there = self.location / SERVING / variant
             numbers = versions(there.children())[::-1]
             newest = next((each for each in numbers if (there / each / SAVED_MODEL).exists()), None)
             if newest is not None:
@@ -109,15 +143,15 @@ class Mirror:
 
     def take(self, *below: str) -> None:
         """Makes the directory here, or one below it, hold the files that are there, and no other."""
-        there, local = functools.reduce(operator.truediv, below, self.remote), self.path.joinpath(*below)
+        there, local = self._there(*below), self.path.joinpath(*below)
         if not there.holds(local):
             there.replace(local)
 
     def begin(self, name: str, *, anew: bool) -> None:
         """Takes back a stage's commit there, before it is done again; `anew` its work as well."""
         files = [path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith(".")]
-        self.remote.upload(self.path, files)  # first: whether the store can be written is known before work is lost
-        stage = self.remote / name
+        self.location.upload(self.path, files)  # first: whether the store can be written is known before work is lost
+        stage = self.location / name
         if anew:
             self._kept.pop(name, None)
             (stage / WORK_RECORD).remove()
@@ -128,20 +162,20 @@ class Mirror:
 
     def commit(self, name: str, record: Record) -> None:
         """Copies a committed stage there, its record last, and what it published before that."""
-        target, local = self.remote / name, self.path / name
+        target, local = self.location / name, self.path / name
         logs = [f"{LOGS}/{file}" for file in files_below(local / LOGS)]
         target.upload(local, [*record.files_written, *logs])
         for name, entry in record.published.items():
             if entry.sha256 is not None:
-                (self.remote / name).publish(self.path / name, last=SAVED_MODEL)
-        self.remote.upload(self.path, [name for name, entry in record.published.items() if entry.sha256 is None])
+                (self.location / name).publish(self.path / name, last=SAVED_MODEL)
+        self.location.upload(self.path, [name for name, entry in record.published.items() if entry.sha256 is None])
         target.upload(local, [RECORD])
         for work in (WORK_RECORD, CHECKPOINTS):
             (target / work).remove()
 
     def keep(self, name: str, marker: str) -> None:
         """Copies a stage's checkpoints and logs there, the file of the checkpoints that names what is whole last."""
-        target, local = self.remote / name, self.path / name
+        target, local = self.location / name, self.path / name
         now = {
             f"{part}/{file}": ((local / part / file).stat().st_size, (local / part / file).stat().st_mtime_ns)
             for part in (CHECKPOINTS, LOGS)
@@ -156,3 +190,6 @@ class Mirror:
         for child in checkpoints.children():
             if not (local / CHECKPOINTS / child).exists():
                 (checkpoints / child).remove()
+
+    def _there(self, *below: str) -> Remote:
+        return functools.reduce(operator.truediv, below, self.location)

@@ -37,7 +37,7 @@ def find_saved_model(model: str | Path, variant: str) -> Path:
         return _of_run(run, variant, newest)
     if variant in newest:
         return run.take(f"{SERVING}/{variant}/{newest[variant]}")
-    raise InputError(f"{run.place}: neither a run nor a SavedModel ({SAVED_MODEL}); give the directory of one")
+    raise InputError(f"{run.location}: neither a run nor a SavedModel ({SAVED_MODEL}); give the directory of one")
 
 
 def _is_run(run: RunDirectory) -> bool:
@@ -52,33 +52,35 @@ def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
     record = run.committed(PUBLISHES)
     if record is None and run.has_file(f"{PUBLISHES}/{RECORD}"):
         raise InputError(
-            f"{run.place}/{PUBLISHES}/{RECORD}: damaged, or of another tfpipe: it no longer says what was published; "
-            f"publish again with --redo {PUBLISHES}, or give the directory of a version"
+            f"{run.location}/{PUBLISHES}/{RECORD}: damaged, or of another tfpipe: it no longer says what was "
+            f"published; publish again with --redo {PUBLISHES}, or give the directory of a version"
         )
     if record is None and not newest:
-        raise InputError(f"{run.place}: no published variant {variant}; nothing is published yet: finish `tfpipe run`")
+        raise InputError(
+            f"{run.location}: no published variant {variant}; nothing is published yet: finish `tfpipe run`"
+        )
     if record is None:
-        raise InputError(f"{run.place}: the last run published nothing; {older}; {fix}")
+        raise InputError(f"{run.location}: the last run published nothing; {older}; {fix}")
     now = {name: run.committed(name) for name in record.inputs}
     if changed := ", ".join(
         name for name, output in record.inputs.items() if now[name] is None or now[name].output != output
     ):
-        raise InputError(f"{run.place}: {changed} changed since the last run published; {older}; {fix}")
+        raise InputError(f"{run.location}: {changed} changed since the last run published; {older}; {fix}")
     published = {name: entry.sha256 for name, entry in record.published.items() if entry.sha256 is not None}
     version = next((each for each in published if each.startswith(f"{SERVING}/{variant}/")), None)
     if version is None:
         others = ", ".join(sorted(each.split("/")[1] for each in published if each.startswith(f"{SERVING}/")))
         if variant not in newest:
-            raise InputError(f"{run.place}: no published variant {variant}; published are {others or 'none'}")
+            raise InputError(f"{run.location}: no published variant {variant}; published are {others or 'none'}")
         raise InputError(
-            f"{run.place}: the last run did not publish {variant}, what is in {SERVING}/{variant}/ is older; it "
+            f"{run.location}: the last run did not publish {variant}, what is in {SERVING}/{variant}/ is older; it "
             f"published {others or 'nothing'}; give the directory of a version to use it all the same"
         )
     if not run.has_file(f"{version}/{SAVED_MODEL}"):
-        raise InputError(f"{run.place}/{version}: published, but no longer there; `tfpipe run` publishes it again")
+        raise InputError(f"{run.location}/{version}: published, but no longer there; `tfpipe run` publishes it again")
     directory = run.take(version)
     if sha256_of_directory(directory) != published[version]:
         raise InputError(
-            f"{run.place}/{version}: its content is not what was published; publish it again with --redo {PUBLISHES}"
+            f"{run.location}/{version}: its content is not what was published; publish it again with --redo {PUBLISHES}"
         )
     return directory

@@ -17,6 +17,7 @@ from tfpipe.files import digest_of, remove, sha256_of_file
 from tfpipe.provenance import machine
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.mirror import Mirror
+from tfpipe.rundir.no_mirror import NoMirror
 from tfpipe.rundir.record import CHECKPOINTS, LOGS, RECORD, WORK_RECORD, Published, Record, Written
 from tfpipe.variants import VARIANTS
 
@@ -34,8 +35,8 @@ class StageDirectory:
     """what `auto` became, counts, measurements: recorded in stage.json, not part of the output"""
     published: dict[str, Published] = field(default_factory=dict)
     """what it put elsewhere in the run, by its path there"""
-    mirror: Mirror | None = None
-    """where the run lies, if not on this machine"""
+    mirror: Mirror | NoMirror = field(default_factory=NoMirror)
+    """where the run lies"""
     listings: set[str] = field(default_factory=set)
     """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
     them, so the digest of the output leaves them out"""
@@ -61,8 +62,7 @@ class StageDirectory:
         Args:
           marker: the file in `checkpoints/` that says what is whole; written last, here and there.
         """
-        if self.mirror is not None:
-            self.mirror.keep(self.name, marker)
+        self.mirror.keep(self.name, marker)
 
     def clear_output(self) -> None:
         """Removes what an interrupted try left, checkpoints and logs aside."""

@@ -12,43 +12,41 @@ Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage
 
 `data/survey.py` reads the files once to check every row, which ends a run on bad data within seconds; `data/tables.py`
 reads them again to tokenize. Duplicates are looked for among the tokenized rows, as the model sees them. Then
-`data/finish.py` finishes the tables. Each reading is a function over blocks of the files, which processes of this
-machine work on (`data/runners/local.py`), or Beam on others. The output depends on nothing but the files, the tokenizer
-and the settings.
+`data/finish.py` finishes the tables. Each reading is a function over blocks of the files, which a runner works on
+(`data/runners/`): processes of this machine, or Beam on others. The output depends on nothing but the files, the
+tokenizer and the settings.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
-from tfpipe.data import block
 from tfpipe.data.block import Rejection
+from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import exact_duplicates, save_sorted
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
-from tfpipe.data.finish import ROWS, TokenizedRows, finish, rows_path
+from tfpipe.data.finish import finish
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
-from tfpipe.data.runners.local import map_blocks
+from tfpipe.data.runners import runner_of
+from tfpipe.data.runners.local import LocalRunner
 from tfpipe.data.sources import SourceFile, size_bytes, source_files
-from tfpipe.data.survey import Decisions, Survey, decide, survey_block
+from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
-from tfpipe.files import write_json, write_text
+from tfpipe.files import write_json
 from tfpipe.rundir.stage import StageDirectory
-from tfpipe.tokens.table import SOURCES, shard_path, write_shard, write_sources
+from tfpipe.tokens.table import SOURCES, write_sources
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 _SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
@@ -71,23 +69,23 @@ def run(config: Config, stage: StageDirectory) -> None:
     )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
     settings = settings.cleaned(config.data.cleaning)
-    survey, labels = _survey(config, files, stage)
+    runner = runner_of(config.data, stage.checkpoints)
+    survey, labels = _survey(config, files, runner, stage)
     _check_given(config, survey)
     decisions = decide(config, labels, survey)
     stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
-    tables, counts = _tokenize(config, files, settings, decisions, survey, stage)
-    rows = TokenizedRows(tables)
+    tables = _tokenize(config, files, settings, decisions, survey, runner, stage)
 
     started = time.monotonic()
     across_splits = config.data.duplicates.across_splits
-    verdict = exact_duplicates(iter(rows), stage.checkpoints / "buckets")
+    verdict = exact_duplicates(iter(tables), stage.checkpoints / "buckets")
     if across_splits == "refuse" and len(verdict.twins):
         write_duplicates(config, files, verdict, [], stage.path)
         raise _refusal(config, len(verdict.twins), "exactly the tokens", stage)
     near, undecided = [], 0
     if looked_for(config, survey.accepted):
         known = save_sorted(stage.checkpoints / "exact.npy", verdict.dropped("remove"))
-        near, undecided = near_duplicates(config, settings, tables, rows.names, known, stage.checkpoints)
+        near, undecided = near_duplicates(config, settings, tables, known, stage.checkpoints, runner)
     write_duplicates(config, files, verdict, near, stage.path)
     if across_splits == "refuse" and near:
         raise _refusal(config, len(near), "nearly the text", stage)
@@ -96,8 +94,9 @@ def run(config: Config, stage: StageDirectory) -> None:
     dropped = verdict.dropped(across_splits)
     if across_splits == "remove":
         dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
-    counts.add(finish(config, settings, labels, rows, dropped, stage))
-    _check_splits(config, survey, rows, counts)
+    counts = tables.counts()
+    counts.add(finish(config, settings, labels, tables, dropped, stage, runner))
+    _check_splits(config, survey, tables, counts)
     settings.write(stage.path / "tokenizer")
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
     write_sources(stage.path, [file.name for file in files])
@@ -120,11 +119,11 @@ def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> Inp
     )
 
 
-def _check_splits(config: Config, survey: Survey, rows: TokenizedRows, counts: Counts) -> None:
+def _check_splits(config: Config, survey: Survey, tables: BlockTables, counts: Counts) -> None:
     for place, split in enumerate(SPLITS):
         if counts.rows[split]:
             continue
-        if found := sum(int((block_rows["split"] == place).sum()) for block_rows in rows):
+        if found := sum(int((rows["split"] == place).sum()) for rows in tables):
             raise InputError(
                 f"{_name(config)}: all {found} rows of {split} have the tokens of a held-out row, or nearly its text, "
                 "and were removed as duplicates; check data.cleaning and data.max_length, which make texts equal"
@@ -153,38 +152,26 @@ def _check_given(config: Config, survey: Survey) -> None:
 # The first reading.
 
 
-def _survey(config: Config, files: list[SourceFile], stage: StageDirectory) -> tuple[Survey, Labels]:
+def _survey(
+    config: Config, files: list[SourceFile], runner: LocalRunner, stage: StageDirectory
+) -> tuple[Survey, Labels]:
     labels, survey, first = named_labels(config), Survey(), []
-    rejected_path, scratch = stage.path / "rejected.jsonl", stage.checkpoints
-    scratch.mkdir(parents=True, exist_ok=True)
-    filter_values: dict[str, dict[str, None]] = {column: {} for column in config.data.filter}
+    rejected_path = stage.path / "rejected.jsonl"
+    stage.checkpoints.mkdir(parents=True, exist_ok=True)
     sizes = [size_bytes(file) for file in files]
     megabytes = None if None in sizes else round(sum(sizes) / 1e6)
-    work = partial(partial, survey_block, config=config, labels=labels)
     several = len(files) > 1 or files[0].format == "folder"
     with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
-        shown = 0
-        for _, found in map_blocks(work, files, config, scratch):
-            survey.blocks += 1
-            survey.size_bytes += found.size_bytes
-            survey.accepted += found.accepted
-            survey.filtered += found.filtered
-            survey.label_values.update(found.label_values)
-            survey.given |= found.given
-            for column, values in found.filter_values.items():
-                filter_values[column] |= dict.fromkeys(values)
+        for found in runner.map_blocks(files, Surveyor, config, labels):
+            before = round(survey.size_bytes / 1e6)
+            survey.add(found)
+            bar.advance(round(survey.size_bytes / 1e6) - before)
             for rejection in found.rejections:
-                survey.rejected[rejection.reason] += 1
-                if len(first) < _SHOWN:
-                    where = f"{rejection.name}, " if several else ""
-                    first.append(f"{where}line {rejection.line} {rejection.excerpt!r}")
                 file.write(_rejection_line(rejection))
-            survey.strata.append(found.strata)
-            bar.advance(round(survey.size_bytes / 1e6) - shown)
-            shown = round(survey.size_bytes / 1e6)
+            first += [_shown(rejection, several) for rejection in found.rejections[: _SHOWN - len(first)]]
     _check_rejected(config, survey, first, rejected_path)
     if not survey.accepted and survey.filtered:
-        check_filter(config, {column: list(values) for column, values in filter_values.items()})
+        check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:
         raise InputError(f"{_name(config)}: no row can be used; see {rejected_path}")
     if labels is None:
@@ -197,6 +184,11 @@ def _survey(config: Config, files: list[SourceFile], stage: StageDirectory) -> t
 def _rejection_line(rejection: Rejection) -> str:
     entry = {"file": rejection.name, "line": rejection.line, "reason": rejection.reason, "excerpt": rejection.excerpt}
     return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _shown(rejection: Rejection, several: bool) -> str:
+    where = f"{rejection.name}, " if several else ""
+    return f"{where}line {rejection.line} {rejection.excerpt!r}"
 
 
 def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
@@ -221,30 +213,25 @@ def _tokenize(
     settings: TokenizerSettings,
     decisions: Decisions,
     survey: Survey,
+    runner: LocalRunner,
     stage: StageDirectory,
-) -> tuple[Path, Counts]:
-    """Tokenizes the rows: shards and `ROW`s of each block; a block that an earlier try finished is not done again."""
-    # Blocks of another size, of another version, are not gone on from.
-    directory = stage.checkpoints / f"tables-{block.BLOCK_BYTES}-{block.BLOCK_RECORDS}"
-    for name in (*SPLITS, ROWS, "counts"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    done = frozenset(path.stem for path in (directory / "counts").glob("*.json"))
+) -> BlockTables:
+    """Tokenizes the rows; a block that an earlier try finished is not done again."""
+    tables = BlockTables(stage.checkpoints)
+    done = frozenset(tables.names)
     if done:
         say(f"  goes on after {len(done):,} of {survey.blocks:,} blocks")
-    # Of what this machine makes, the process that makes it writes it; else it comes here, and is written here.
-    local = config.data.runner == "local"
-    work = partial(_table_writer if local else _table_maker, config, settings, decisions, directory)
     rows = round(survey.accepted * len(done) / survey.blocks)
+    arguments = (config, settings, decisions)
     with progress_bar("tokenizing (rows)", survey.accepted, rows) as bar:
-        for name, result in map_blocks(work, files, config, stage.checkpoints, done=done, module="tfpipe.data.tables"):
-            bar.advance(result if local else _store(directory, name, *result))
-    counts = Counts()
-    for path in sorted((directory / "counts").glob("*.json")):
-        counts.add(Counts.from_json(path.read_text(encoding="utf-8")))
-    return directory, counts
+        for count in runner.map_blocks(
+            files, _table_maker, *arguments, store=tables.store, done=done, module="tfpipe.data.tables"
+        ):
+            bar.advance(count)
+    return tables
 
 
-def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):
+def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions):
     """A function that makes the tables of a block; made once in each process."""
     import tensorflow as tf
 
@@ -254,24 +241,3 @@ def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisio
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     return TableMaker(config, settings, decisions)
-
-
-def _table_writer(config: Config, settings: TokenizerSettings, decisions: Decisions, directory: Path):
-    """A function that makes the tables of a block and stores them; made once in each process."""
-    make = _table_maker(config, settings, decisions, directory)
-    return lambda block: _store(directory, block.name, *make(block))
-
-
-def _store(
-    directory: Path, name: str, tables: dict[SplitName, pa.RecordBatch], rows: np.ndarray, counts: Counts
-) -> int:
-    """Writes a block's shards and `[rows] ROW`, and returns how many rows it had."""
-    for split, batch in tables.items():
-        write_shard(shard_path(directory / split, name), batch)
-    with open(rows_path(directory, name), "wb") as file:
-        np.save(file, rows, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    # Last, so that a block is done when its counts are there.
-    write_text(directory / "counts" / f"{name}.json", counts.to_json() + "\n")
-    return counts.totals["rows_read"]

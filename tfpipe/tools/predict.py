@@ -21,8 +21,8 @@ import numpy as np
 
 from tfpipe.errors import InputError, told_by
 from tfpipe.escaping import printable
-from tfpipe.metrics import split_labels
 from tfpipe.rundir.published import find_saved_model
+from tfpipe.tasks import TASKS, split_labels
 
 BATCH = 64
 LONGEST_LINE_BYTES = 1 << 20
@@ -126,7 +126,8 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
 def _labels_of_multi_label(loaded: Any) -> list[str] | None:
     """The names of a multi-label model in the order of its outputs; None of another one, or one that tells no task."""
     about = loaded.about() if hasattr(loaded, "about") else None
-    if about is None or about["task"].numpy() != b"multi_label":
+    task = None if about is None else TASKS.get(about["task"].numpy().decode())
+    if task is None or task.one_label:
         return None
     return [name.decode() for name in about["labels"].numpy()]
 

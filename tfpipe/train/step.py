@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.model.weights import variables_by_name
+from tfpipe.tasks import task_of
 from tfpipe.train.feed import batch_of
 
 MODEL_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "position_ids", "cls_index")
@@ -44,6 +45,7 @@ class Loss:
     """What is minimized."""
 
     task: str
+    """name of the task"""
     label_smoothing: float = 0.0
     """share of the probability that is spread over all labels (Szegedy et al., 2016)"""
     class_weights: tuple[float, ...] | None = None
@@ -51,12 +53,8 @@ class Loss:
 
     def per_example(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """[..., labels] float32, [..., labels] float32 -> [...] float32."""
-        if self.task == "multi_label":
-            labels = labels * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
-            return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=-1)
-        count = tf.cast(tf.shape(labels)[-1], tf.float32)
-        labels = labels * (1.0 - self.label_smoothing) + self.label_smoothing / count
-        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        task = task_of(self.task)
+        return task.loss(task.smoothed(labels, self.label_smoothing), logits)
 
     def weights(self, batch: Batch) -> tf.Tensor:
         """[rows, slots] float32: 0 for an empty slot."""

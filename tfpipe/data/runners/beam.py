@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfpipe.config.run import Config
+from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
+from tfpipe.data.runners.local import LocalRunner, Store, Work
 from tfpipe.data.runners.transport import from_bytes, to_bytes
 from tfpipe.data.sources import SourceFile
 from tfpipe.errors import InputError
@@ -29,46 +30,52 @@ except ModuleNotFoundError:
     raise InputError("data.runner: needs Apache Beam; install it with: pip install 'tfpipe[beam]'") from None
 
 
-def map_blocks(
-    work: Callable[[], Callable[[Block], Any]],
-    files: list[SourceFile],
-    config: Config,
-    directory: Path,
-    done: frozenset[str] = frozenset(),
-) -> Iterator[tuple[str, Any]]:
-    """Yields the name of each block and the function's result for it, in the order of the blocks.
+class BeamRunner(LocalRunner):
+    """Files read by a pipeline; the tables are on this machine, so its processes do what is done with them."""
 
-    Args:
-      work: called once in each of the runner's processes, gives the function; picklable.
-      files: what the blocks are cut from.
-      config: `data.runner` and its options.
-      directory: scratch space on this machine.
-      done: names of blocks to leave out.
-    """
-    options, scratch = _options(config, directory)
-    with _Run(options) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create(files)
-            | beam.FlatMap(readers.blocks, config.data)
-            | beam.Filter(lambda block: block.name not in done)
-            | beam.Reshuffle()
-            | beam.ParDo(_Call(work, scratch))
-        )
-    yield from _results(scratch)
+    def __init__(self, data: Data, scratch: Path):
+        super().__init__(data)
+        self._scratch = scratch
+
+    def map_blocks(
+        self,
+        files: list[SourceFile],
+        kind: Callable[..., Callable[[Block], Any]],
+        *arguments: Any,
+        store: Store | None = None,
+        done: frozenset[str] = frozenset(),
+        module: str | None = None,
+    ) -> Iterator[Any]:
+        """See `LocalRunner`; results are stored when they have come here.
+
+        Raises:
+          InputError: a function raised it, or the pipeline has no scratch space.
+        """
+        options, scratch = _options(self._data, self._scratch)
+        with _Run(options) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(files)
+                | beam.FlatMap(readers.blocks, self._data)
+                | beam.Filter(lambda block: block.name not in done)
+                | beam.Reshuffle()
+                | beam.ParDo(_Call(Work(kind, arguments), scratch))
+            )
+        for name, result in _results(scratch):
+            yield result if store is None else store(name, result)
 
 
 class _Call(beam.DoFn):
     """Calls the function for a block and writes what it returns."""
 
-    def __init__(self, work: Callable[[], Callable[[Any], Any]], scratch: str):
+    def __init__(self, work: Work, scratch: str):
         self._work, self._scratch = work, scratch
 
     def setup(self) -> None:
-        self._function = self._work()
+        self._function = self._work.function()
 
-    def process(self, block: Any) -> None:
-        _write(self._scratch, getattr(block, "name", "0"), self._function(block))
+    def process(self, block: Block) -> None:
+        _write(self._scratch, block.name, self._function(block.name, block))
 
 
 class _Run:
@@ -90,16 +97,16 @@ class _Run:
             raise InputError(found[1]) from None
 
 
-def _options(config: Config, directory: Path) -> tuple[PipelineOptions, str]:
-    """The pipeline's options, and a place of its own for its results."""
-    options = PipelineOptions([f"--runner={config.data.runner}", *config.data.runner_options])
-    place = options.view_as(GoogleCloudOptions).temp_location
-    if place is None and config.data.runner != "DirectRunner":
+def _options(data: Data, scratch: Path) -> tuple[PipelineOptions, str]:
+    """The pipeline's options, and a directory of its own for its results."""
+    options = PipelineOptions([f"--runner={data.runner}", *data.runner_options])
+    location = options.view_as(GoogleCloudOptions).temp_location
+    if location is None and data.runner != "DirectRunner":
         raise InputError(
-            f"data.runner: {config.data.runner} needs scratch space that its machines can write, such as "
+            f"data.runner: {data.runner} needs scratch space that its machines can write, such as "
             "data.runner_options: [--temp_location=gs://BUCKET/PATH]"
         )
-    return options, f"{place or directory / 'beam'}/tfpipe-{uuid.uuid4().hex}"
+    return options, f"{location or scratch / 'beam'}/tfpipe-{uuid.uuid4().hex}"
 
 
 def _write(scratch: str, name: str, result: Any) -> None:

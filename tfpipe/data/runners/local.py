@@ -1,7 +1,7 @@
-"""Blocks worked on by processes of this machine, or by Beam on others (`beam.py`).
+"""The runner of one machine: blocks and tables worked on by its processes, or by this one alone.
 
-Enters: files, or the names of blocks, and a picklable function that gives a function of one of them. Leaves: the
-results, in the order of the blocks. Little data is done in this process: starting others would take longer.
+Enters: files or names of blocks, and a class whose instances are functions of one of them. Leaves: the results, in the
+order of the blocks. Little data is done in this process: starting others would take longer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from tfpipe.config.run import Config
+from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
 from tfpipe.data.sources import SourceFile
@@ -27,80 +27,101 @@ from tfpipe.errors import InputError
 ALONE_BLOCKS = 32  # as many blocks, 64 MB, take about as long as starting processes
 _AHEAD = 2  # blocks that wait for each process
 
-_function: Callable[[Any], Any] | None = None
+Store = Callable[[str, Any], Any]
+"""a block's name and its result -> what is handed on in place of the result"""
 
 
-def map_blocks(
-    work: Callable[[], Callable[[Block], Any]],
-    files: list[SourceFile],
-    config: Config,
-    scratch: Path,
-    *,
-    done: frozenset[str] = frozenset(),
-    module: str | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """Yields the name of each block and the function's result for it, in order.
+@dataclass(frozen=True)
+class Work:
+    """A function that each process makes for itself, once: picklable, as the function need not be."""
 
-    Args:
-      work: called once in each process, gives the function; picklable.
-      files: what the blocks are cut from.
-      config: `data.runner`, `data.workers`.
-      scratch: directory for Beam's results.
-      done: names of blocks to leave out.
-      module: what takes long to import for this work, such as TensorFlow: imported once, by a process that the others
-        are forked from, so that they share its memory as well.
+    kind: Callable[..., Callable[[Any], Any]]
+    """a class of functions, or what makes one"""
+    arguments: tuple[Any, ...]
+    store: Store | None = None
 
-    Raises:
-      InputError: a process was ended from outside, such as for want of memory.
-    """
-    if config.data.runner != "local":
-        from tfpipe.data.runners import beam  # an extra
-
-        yield from beam.map_blocks(work, files, config, scratch, done)
-        return
-    blocks = (block for file in files for block in readers.blocks(file, config.data) if block.name not in done)
-    yield from in_processes(work, ((block.name, block) for block in blocks), config.data.workers, module)
+    def function(self) -> Callable[[str, Any], Any]:
+        """Makes the function of a name and what it names."""
+        function, store = self.kind(*self.arguments), self.store
+        if store is None:
+            return lambda _, item: function(item)
+        return lambda name, item: store(name, function(item))
 
 
-def in_processes(
-    work: Callable[[], Callable[[Any], Any]],
-    items: Iterable[tuple[str, Any]],
-    workers: int | None,
-    module: str | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """Yields each item's name and the function's result for it, in order.
+class LocalRunner:
+    """Processes of this machine."""
 
-    Args:
-      work: called once in each process, gives the function; picklable.
-      items: of each block a name, and what the function is given.
-      workers: processes; None: one per processor, or this one alone for few blocks.
-      module: what takes long to import for this work: see `map_blocks`.
+    def __init__(self, data: Data):
+        self._data = data
 
-    Raises:
-      InputError: a process was ended from outside, such as for want of memory.
-    """
+    def map_blocks(
+        self,
+        files: list[SourceFile],
+        kind: Callable[..., Callable[[Block], Any]],
+        *arguments: Any,
+        store: Store | None = None,
+        done: frozenset[str] = frozenset(),
+        module: str | None = None,
+    ) -> Iterator[Any]:
+        """Yields a function's result for each block of some files, in order.
+
+        Args:
+          files: what the blocks are cut from.
+          kind: called once in each process, gives the function; picklable.
+          arguments: what it is called with.
+          store: called with the name of a block and its result, on this machine, as near to the work as can be: in the
+            process that did it. Its answer is yielded instead.
+          done: names of blocks to leave out.
+          module: what takes long to import for this work, such as TensorFlow: imported once, by a process that the
+            others are forked from, so that they share its memory as well.
+
+        Raises:
+          InputError: a process was ended from outside, such as for want of memory.
+        """
+        blocks = (block for file in files for block in readers.blocks(file, self._data) if block.name not in done)
+        named = ((block.name, block) for block in blocks)
+        return _in_processes(Work(kind, arguments, store), named, self._data.workers, module)
+
+    def map_tables(
+        self,
+        names: list[str],
+        kind: Callable[..., Callable[[str], Any]],
+        *arguments: Any,
+        module: str | None = None,
+    ) -> Iterator[Any]:
+        """Yields a function's result for the name of each block, in order, by processes of this machine.
+
+        The tables of the blocks lie on this machine, whoever made them. For the arguments see `map_blocks`.
+        """
+        return _in_processes(Work(kind, arguments), ((name, name) for name in names), self._data.workers, module)
+
+
+_function: Callable[[str, Any], Any] | None = None
+
+
+def _in_processes(
+    work: Work, items: Iterable[tuple[str, Any]], processes: int | None, module: str | None
+) -> Iterator[Any]:
+    """Yields the function's result for each name and item; one process per processor, or none for few items."""
     items = iter(items)
     first = list(itertools.islice(items, ALONE_BLOCKS + 1))
-    if workers is None:
-        workers = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
-    if workers == 1:
-        function = work()
-        for name, item in itertools.chain(first, items):
-            yield name, function(item)
+    if processes is None:
+        processes = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
+    if processes == 1:
+        yield from itertools.starmap(work.function(), itertools.chain(first, items))
         return
     context = multiprocessing.get_context("spawn" if module is None else "forkserver")
     if module is not None:
         context.set_forkserver_preload([module])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(work,))
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(work,))
     waiting: deque = deque()
     try:
         for name, item in itertools.chain(first, items):
-            waiting.append((name, pool.submit(_call, item)))
-            if len(waiting) > _AHEAD * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for name, future in waiting:
-            yield name, future.result()
+            waiting.append(pool.submit(_call, name, item))
+            if len(waiting) > _AHEAD * processes:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
     except BrokenProcessPool as error:
         raise InputError(
             "a process that prepared data was ended from outside, most likely for want of memory; give the same "
@@ -110,12 +131,12 @@ def in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start(work: Callable[[], Callable[[Any], Any]]) -> None:
+def _start(work: Work) -> None:
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _function = work()
+    _function = work.function()
 
 
 def _follow_parent() -> None:
@@ -124,5 +145,5 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _call(item: Any) -> Any:
-    return _function(item)
+def _call(name: str, item: Any) -> Any:
+    return _function(name, item)

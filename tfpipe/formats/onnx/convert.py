@@ -33,6 +33,7 @@ from tfpipe.formats.onnx.layers import add_initializer, drop_unused, reconnect, 
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
+from tfpipe.tasks import task_of
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
@@ -106,7 +107,7 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
     def answer(input_ids, attention_mask, token_type_ids):
         ids, mask, types = (tf.cast(x, tf.int32) for x in (input_ids, attention_mask, token_type_ids))
         logits = model({"input_ids": ids, "attention_mask": mask, "token_type_ids": types}, training=False)
-        return logits, tf.sigmoid(logits) if task == "multi_label" else tf.nn.softmax(logits)
+        return logits, task_of(task).graph_probabilities(logits)
 
     signature = [tf.TensorSpec([None, None], tf.int64, name=name) for name in INPUTS]
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()

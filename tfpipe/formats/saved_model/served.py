@@ -12,17 +12,16 @@ Beside them is a function for programs that load the model with TensorFlow: `abo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
 
-from tfpipe import metrics
 from tfpipe.formats.saved_model.reproducible import make_reproducible
 from tfpipe.model.bert import MASK_FORM_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
+from tfpipe.tasks import task_of
 from tfpipe.tokens.tokenizer import Tokenizer
 
 
@@ -48,8 +47,8 @@ class ServedClassifier(tf.Module):
                 {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
                 training=False,
             )
-            probabilities = tf.sigmoid(logits) if task == "multi_label" else tf.nn.softmax(logits)
-            label = label_of(logits, labels, task)
+            probabilities = task_of(task).graph_probabilities(logits)
+            label = task_of(task).graph_label(logits, labels)
             return {"logits": logits, "probabilities": probabilities, "label": label}
 
         # A function of its own, which the other signature calls: constants would be stored twice otherwise.
@@ -68,16 +67,6 @@ class ServedClassifier(tf.Module):
         else:
             self.text = tf.function(lambda text: self.tokens(**tokenizer.dense(text)), input_signature=texts)
         self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
-
-
-def label_of(logits: tf.Tensor, names: Sequence[str], task: str) -> tf.Tensor:
-    """Makes of [batch, labels] float32 the [batch] string that `metrics.label_names` makes of it."""
-    if task != "multi_label":
-        return tf.gather(tf.constant(names), tf.argmax(logits, axis=-1))
-    escaped = tf.constant([metrics.escaped_label(name) for name in names])
-    chosen = logits > 0.0
-    first = tf.cumsum(tf.cast(chosen, tf.int32), axis=-1) == 1  # up to the second chosen one
-    return tf.strings.reduce_join(tf.where(chosen, tf.where(first, escaped, "|" + escaped), ""), -1)
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:
