@@ -173,4 +173,4 @@ class Budget(Section):
     latency_shape: Literal[*LATENCY_SHAPES] = Field(
         "b32_s64", description="texts of a call and tokens of each: b32_s64 is 32 texts of 64 tokens"
     )
-    artifact: Literal["onnx", "saved_model"] = Field("onnx", description="which artefact of a variant is held to it")
+    artifact: Literal["onnx", "saved_model"] = Field("onnx", description="which artifact of a variant is held to it")

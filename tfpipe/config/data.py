@@ -16,7 +16,7 @@ class Split(Section):
     """Who trains, who chooses, who is only reported: by a hash of a row's content, whatever the order of the rows."""
 
     train: Fraction = Field(0.8, description="share of the rows that train")
-    validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and judges the budgets")
+    validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and is held to the budget")
     test: Fraction = Field(0.1, description="share that is only ever reported")
     column: str | None = Field(
         None, description="column that names each row's split: train, validation (or valid, dev) or test; null: none"
@@ -82,7 +82,7 @@ class Duplicates(Section):
 
     across_splits: Literal["remove", "keep", "refuse"] = Field(
         "remove",
-        description="a row whose text is also in a split that judges it (test before validation before train): remove "
+        description="a row whose text is also in a split above its own (test above validation above train): remove "
         "it, keep it and say so, or refuse the data",
     )
     near: bool | Literal["auto"] = Field(

@@ -172,13 +172,13 @@ class Verify(Section):
         1e-5, description="largest logit difference between the SavedModel and the float32 Keras model"
     )
     max_logit_diff_onnx: PositiveFloat = Field(1e-4, description="the same for ONNX")
-    min_label_agreement_int8: Fraction = Field(0.99, description="int8 artefacts: share of equal labels, at least")
+    min_label_agreement_int8: Fraction = Field(0.99, description="int8 artifacts: share of equal labels, at least")
     max_probability_diff_int8: PositiveFloat = Field(
         0.01,
-        description="int8 artefacts: probability of a row that moves from one label to others, on average, at most "
+        description="int8 artifacts: probability of a row that moves from one label to others, on average, at most "
         "(multi_label: at the label where most moves)",
     )
-    latency_runs: PositiveInt = Field(10, description="timed calls per artefact and shape; the median counts")
+    latency_runs: PositiveInt = Field(10, description="timed calls per artifact and shape; the median counts")
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")
 
     @model_validator(mode="after")
