@@ -57,9 +57,9 @@ def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, 
       The change, its lower and its upper bound, as shares.
     """
     count, won, lost = len(right), int((right & ~before).sum()), int((before & ~right).sum())
-    centre, n = (won - lost) / (count + 2), count + 2
-    half = 1.959963984540054 * math.sqrt((won + lost + 1.0) / n - centre**2) / math.sqrt(n)
-    return (won - lost) / count, max(centre - half, -1.0), min(centre + half, 1.0)
+    center, n = (won - lost) / (count + 2), count + 2
+    half = 1.959963984540054 * math.sqrt((won + lost + 1.0) / n - center**2) / math.sqrt(n)
+    return (won - lost) / count, max(center - half, -1.0), min(center + half, 1.0)
 
 
 def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[str, float]:
@@ -85,9 +85,9 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
 def wilson_interval(rate: float, count: int) -> tuple[float, float]:
     """The 95 % confidence interval of a rate seen over `count` rows (Wilson, 1927)."""
     z = 1.959963984540054
-    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    center = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def is_better(metric: str, candidate: float, best: float | None, min_delta: float = 0.0) -> bool:

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 
-from tfpipe.data.split import assign, borders, digests, places
+from tfpipe.data.split import assign, borders, digests, positions
 from tfpipe.tokens.table import TokenTable
 
 SPLITS = ("train", "validation", "test")
 
 
 def split_of(text, pair, seed, split):
-    place = places(digests([text], None if pair is None else [pair], seed))
-    return SPLITS[assign(place, np.array([-1], np.int8), borders(split, set()), False)[0]]
+    position = positions(digests([text], None if pair is None else [pair], seed))
+    return SPLITS[assign(position, np.array([-1], np.int8), borders(split, set()), False)[0]]
 
 
 def film_rows(count=200):

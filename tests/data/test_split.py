@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfpipe.config.data import SPLITS, Split
-from tfpipe.data.split import assign, borders, content_digest, digests, places, stratified_borders, turned
+from tfpipe.data.split import assign, borders, content_digest, digests, positions, stratified_borders, turned
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)
 PAIRS = st.one_of(st.none(), TEXTS)
@@ -14,8 +14,8 @@ PAIRS = st.one_of(st.none(), TEXTS)
 
 def split_all(texts, seed=0, split=None, given=()):
     split = split or Split()
-    place = turned(places(digests(texts, None, seed)), split)
-    codes = assign(place, np.full(len(texts), -1, np.int8), borders(split, set(given)), False)
+    position = turned(positions(digests(texts, None, seed)), split)
+    codes = assign(position, np.full(len(texts), -1, np.int8), borders(split, set(given)), False)
     return [SPLITS[code] for code in codes]
 
 
@@ -79,18 +79,18 @@ def test_a_split_that_is_not_given_is_taken_from_train(given, expected):
 
 def test_given_splits_hold():
     given = np.array([0, 0, 1, 2, -1], np.int8)
-    place = np.array([0.1, 0.95, 0.1, 0.1, 0.95])
-    assert assign(place, given, (0.9, 1.0), False).tolist() == [0, 0, 1, 2, 1]
-    assert assign(place, given, (0.9, 1.0), True).tolist() == [0, 1, 1, 2, 1]
+    position = np.array([0.1, 0.95, 0.1, 0.1, 0.95])
+    assert assign(position, given, (0.9, 1.0), False).tolist() == [0, 0, 1, 2, 1]
+    assert assign(position, given, (0.9, 1.0), True).tolist() == [0, 1, 1, 2, 1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50)), min_size=1, max_size=200))
 def test_stratified_shares_are_exact_to_a_text(rows):
     label = np.array([label for label, _ in rows], np.uint64)
-    place = np.array([place / 51 for _, place in rows])
-    own = stratified_borders(place, label, (0.6, 0.8))
+    position = np.array([position / 51 for _, position in rows])
+    own = stratified_borders(position, label, (0.6, 0.8))
     for value in np.unique(label).tolist():
-        mine = np.unique(place[label == value])  # rows of one place, which are of one text, stay together
+        mine = np.unique(position[label == value])  # rows of one position, which are of one text, stay together
         if len(mine) < 10:
             assert value not in own
             continue

@@ -19,7 +19,7 @@ from tfpipe.data.survey import STRATUM, BlockSurvey
 
 def survey():
     strata = np.zeros(3, STRATUM)
-    strata["label"], strata["place"] = 2**64 - 1, 0.1
+    strata["label"], strata["position"] = 2**64 - 1, 0.1
     values = Counter({"good": 2, "b\udcff": 1})
     return BlockSurvey(3, {0, 2}, 1, {"lang": ["en"]}, [Rejection("f", 7, "why", "…")], values, strata, 99)
 

@@ -128,14 +128,6 @@ def test_beside_a_tpu_float32_is_computed_on_the_host(monkeypatch):
         assert product() == "CPU:0"
 
 
-def test_cpu_flags(monkeypatch, tmp_path):
-    described = tmp_path / "cpuinfo"
-    described.write_text("processor\t: 0\nflags\t\t: fpu sse2 avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n")
-    for path, expected in ((described, {"fpu", "sse2", "avx2"}), (tmp_path / "none", set())):
-        monkeypatch.setattr(devices, "Path", lambda _, path=path: path)
-        assert devices.cpu_flags() == expected
-
-
 def test_precision_sets_and_restores_the_policy():
     before = tf_keras.mixed_precision.global_policy().name
     with precision("mixed_bfloat16"):
@@ -151,18 +143,3 @@ def test_precision_is_restored_after_an_error():
     with pytest.raises(RuntimeError), precision("mixed_bfloat16"):
         raise RuntimeError
     assert tf_keras.mixed_precision.global_policy().name == before
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ({"avx2", "avx512bw", "avx512_vnni"}, "fast and exact"),
-        ({"avx_vnni", "avx2"}, "fast and exact"),
-        ({"amx_int8"}, "fast and exact"),
-        ({"avx2"}, "may saturate"),
-        ({"sse2"}, "unknown processor"),
-        (set(), "unknown processor"),
-    ],
-)
-def test_int8_outlook_follows_the_instruction_set(flags, said):
-    assert said in devices.int8_outlook(flags)

@@ -526,7 +526,7 @@ def test_the_output_does_not_name_where_the_files_lie(prepared, tmp_path, tiny_e
         run = RunDirectory(tmp_path / f"run-{place}")
         pipeline.run(parse_config(tree, where="test"), run, until="prepare")
         outputs.append(run.record("prepare").output)
-        messages.append(TokenTable.open(run.verified("prepare") / "train").places([0])[0])
+        messages.append(TokenTable.open(run.verified("prepare") / "train").locations([0])[0])
         assert {"rejected.jsonl", "sources.json"} < set(run.record("prepare").files_written)
     assert outputs[0] == outputs[1]
     assert messages[1] == messages[0].replace("here/here.csv", "elsewhere/elsewhere.csv")
@@ -540,7 +540,7 @@ def test_a_row_of_a_folder_names_its_file(prepared, tmp_path):
     directory, _ = prepared([], source=f"{tmp_path / 'films'}/")
     table = TokenTable.open(directory / "train")
     for n in range(table.num_rows):
-        path = Path(table.places([n])[0].partition("(")[2].removesuffix(":1)"))
+        path = Path(table.locations([n])[0].partition("(")[2].removesuffix(":1)"))
         assert path.read_text(encoding="utf-8") == table.texts([n])[0]
 
 

@@ -16,9 +16,7 @@ class Split(Section):
     """Who trains, who chooses, who is only reported: by a hash of a row's content, whatever the order of the rows."""
 
     train: Fraction = Field(0.8, description="share of the rows that train")
-    validation: Fraction = Field(
-        0.1, description="share that chooses the best checkpoint and that the budget is held against"
-    )
+    validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and checks the budget")
     test: Fraction = Field(0.1, description="share that is only ever reported")
     column: str | None = Field(
         None, description="column that names each row's split: train, validation (or valid, dev) or test; null: none"

@@ -20,7 +20,7 @@ from tfpipe.data.tables import RowTokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 TEXTS = ("text", "text_pair")
-_PLACE_OF_TEXT = (b"", b"\x01")  # in the seed, so that the two texts of a pair are altered independently
+_SEED_OF_TEXT = (b"", b"\x01")  # in the seed, so that the two texts of a pair are altered independently
 
 
 class AlteredRows:
@@ -53,20 +53,20 @@ class AlteredRows:
           counts: `augmented`, `unchanged` and `equal_to_held_out` are added to.
 
         Returns:
-          The copies; `[copies] int64`, their tokens before the cut; `[copies] int64`, rising: the place in `rows` of
+          The copies; `[copies] int64`, their tokens before the cut; `[copies] int64`, rising: the index in `rows` of
           the row that each was made of.
         """
         settings, copies = self._config.data.augmentation, self._config.data.augmentation.copies
         parents = np.repeat(np.arange(len(rows)), copies)
-        first = np.searchsorted(rows, rows)  # a row's first place: its tries are numbered over all its repetitions
+        first = np.searchsorted(rows, rows)  # a row's first index: its tries are numbered over all its repetitions
         tries = ((parents - first[parents]) * copies + np.arange(len(parents)) % copies + 1).tolist()
         texts = []
-        for place, (words, seen) in enumerate(self._words(batch, whole)):
+        for text, (words, seen) in enumerate(self._words(batch, whole)):
             made = []
             for at, number in zip(rows[parents].tolist(), tries, strict=True):
                 key = self._config.seed.to_bytes(8, "little") + digest[at].tobytes() + number.to_bytes(4, "little")
                 own, behind = words[at][: seen[at]], words[at][seen[at] :]
-                made.append(" ".join(altered(own, settings, key + _PLACE_OF_TEXT[place]) + behind))
+                made.append(" ".join(altered(own, settings, key + _SEED_OF_TEXT[text]) + behind))
             texts.append(made)
         input_ids, token_type_ids, row_splits, copies_whole = self._encode(*texts)
         found = token_digests(input_ids, token_type_ids, row_splits)

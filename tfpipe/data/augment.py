@@ -55,10 +55,10 @@ def altered(words: list[str], settings: Augmentation, seed: bytes) -> list[str]:
             for word in words
         ]
     if settings.swap and len(words) > 1:
-        for place in range(len(words)):
+        for at in range(len(words)):
             if chance.random() < settings.swap:
                 other = chance.randrange(len(words))
-                words[place], words[other] = words[other], words[place]
+                words[at], words[other] = words[other], words[at]
     if settings.deletion and len(words) > 1:
         words = [word for word in words if chance.random() >= settings.deletion] or [chance.choice(words)]
     return words
@@ -124,12 +124,12 @@ def wordnet(directory: str):
         return Reader(directory, None)
 
 
-def repetitions(repeats: float, place: int) -> int:
+def repetitions(repeats: float, bits: int) -> int:
     """How often a row is written so that its label has `repeats` times its rows on average.
 
     Args:
       repeats: at least 1.
-      place: 64 random bits of the row: they decide about the fraction.
+      bits: 64 random bits of the row: they decide about the fraction.
     """
     whole = int(repeats)
-    return whole + ((place >> 11) / 2**53 < repeats - whole)
+    return whole + ((bits >> 11) / 2**53 < repeats - whole)

@@ -22,7 +22,7 @@ class Block:
 
     file: SourceFile
     number: int
-    """place in its file, from 0 on"""
+    """position in its file, from 0 on"""
     first: int
     """number of its first record, or of its first line"""
     payload: Any
@@ -56,7 +56,7 @@ class Cells:
     columns: dict[str, list[Any]]
     """wanted column -> a value for each record: text, number, list, or None"""
     numbers: list[int]
-    """of each record: its line, or its place in the file from 1 on; with the file it identifies the record"""
+    """of each record: its line, or its position in the file from 1 on; with the file it identifies the record"""
     rejections: list[Rejection]
     """records of which no cells are to be had"""
     names: list[str] | None = None

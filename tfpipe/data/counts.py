@@ -14,7 +14,7 @@ class Counts:
     rows: Counter[str] = field(default_factory=Counter)
     """split -> rows"""
     labels: Counter[str] = field(default_factory=Counter)
-    """split and place of a label, `train 0` -> rows"""
+    """split and index of a label, `train 0` -> rows"""
     lengths: Counter[str] = field(default_factory=Counter)
     """split and tokens of a row before the cut, `train 27` -> rows"""
     scripts: Counter[str] = field(default_factory=Counter)

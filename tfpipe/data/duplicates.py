@@ -26,7 +26,7 @@ IDENTICAL, TWIN, NEAR = (
 ROW = np.dtype(
     [("digest", "<u8", 2), ("row_id", "<i8"), ("label", "<u8"), ("whole", "<i4"), ("split", "i1")], align=True
 )
-"""of a tokenized row: digest of its tokens, its id, hash of its labels, tokens before the cut, place in `SPLITS`"""
+"""of a tokenized row: digest of its tokens, its id, hash of its labels, tokens before the cut, index in `SPLITS`"""
 BUCKETS = 64
 
 
@@ -163,19 +163,19 @@ def duplicates_among(rows: np.ndarray) -> Verdict:
     starts = np.flatnonzero(new_text)
     text, pair = np.cumsum(new_text) - 1, np.cumsum(new_pair) - 1
 
-    judging = np.maximum.reduceat(split, starts)
-    below = split < judging[text]
-    # The twin that is named: the first row of the text in the split that judges.
-    judges = np.flatnonzero(split == judging[text])
-    first_judge = np.full(len(starts), np.iinfo(np.int64).max)
-    np.minimum.at(first_judge, text[judges], row_id[judges])
+    highest = np.maximum.reduceat(split, starts)  # of each text: test is above validation, validation above train
+    below = split < highest[text]
+    # The twin that is named: the first row of the text in that split.
+    above = np.flatnonzero(split == highest[text])
+    first_above = np.full(len(starts), np.iinfo(np.int64).max)
+    np.minimum.at(first_above, text[above], row_id[above])
     trained = np.flatnonzero(split == TRAIN)
     _, first, which = np.unique(pair[trained], return_index=True, return_inverse=True)
     again = np.ones(len(trained), bool)
     again[first] = False
     identical = np.stack([row_id[trained[again]], row_id[trained[first[which[again]]]]], axis=1)
     below[trained[again]] = False  # said once
-    twins = np.stack([row_id[below], first_judge[text[below]]], axis=1)
+    twins = np.stack([row_id[below], first_above[text[below]]], axis=1)
 
     pairs_of_text = np.add.reduceat(new_pair.astype(np.int64), starts)
     ends = np.r_[starts[1:], len(rows)]

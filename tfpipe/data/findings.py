@@ -31,7 +31,7 @@ def write_duplicates(
 ) -> None:
     """Writes the rows that are there twice, each with its twin, and the texts that have several labels."""
     removed = config.data.duplicates.across_splits == "remove"
-    where = _Places(files)
+    where = _Locations(files)
     found = [(row, other, IDENTICAL, None) for row, other in verdict.identical.tolist()]
     found += [(row, other, TWIN, None) for row, other in verdict.twins.tolist()]
     found += [(row, other, NEAR, similarity) for row, other, similarity in near]
@@ -45,7 +45,7 @@ def write_duplicates(
             file.write(json.dumps({"rows": [where(row) for row in rows]}, ensure_ascii=False) + "\n")
 
 
-class _Places:
+class _Locations:
     """File and line of a row, from its id."""
 
     def __init__(self, files: list[SourceFile]):
@@ -78,7 +78,7 @@ def statistics_of(
         "files": len(files),
         "rows": {split: counts.rows[split] for split in SPLITS},
         "rows_per_label": {
-            split: {name: counts.labels[f"{split} {place}"] for place, name in enumerate(labels.names)}
+            split: {name: counts.labels[f"{split} {index}"] for index, name in enumerate(labels.names)}
             for split in SPLITS
         },
         "filtered": survey.filtered,

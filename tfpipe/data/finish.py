@@ -95,8 +95,8 @@ def _repeats(config: Config, labels: Labels, tables: BlockTables, dropped: np.nd
         kept = (block["split"] == TRAIN) & ~is_among(block["row_id"], dropped)
         of_label.update(block["label"][kept].tolist())
     counts = np.zeros(len(labels.names))
-    for cell, place in labels.index.items():
-        counts[place] = of_label[label_hash(cell, config, labels)]
+    for cell, index in labels.index.items():
+        counts[index] = of_label[label_hash(cell, config, labels)]
     return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
 
 
@@ -119,14 +119,14 @@ class _Finisher:
     def __call__(self, name: str) -> Counts:
         """Writes the block's shards."""
         counts, rows = Counts(), self._made.rows(name)
-        for place, split in enumerate(SPLITS):
-            own = rows[rows["split"] == place]
+        for index, split in enumerate(SPLITS):
+            own = rows[rows["split"] == index]
             kept = ~is_among(own["row_id"], self._dropped)
             if not kept.any():
                 continue
             source, target = self._made.shard(split, name), shard_path(self._finished / split, name)
             batch, whole = read_shard(source), own["whole"].astype(np.int64)
-            expands = place == TRAIN and (self._altering is not None or self._repeats is not None)
+            expands = index == TRAIN and (self._altering is not None or self._repeats is not None)
             if not kept.all():
                 batch, whole = batch.filter(pa.array(kept)), whole[kept]
             if expands:

@@ -58,9 +58,9 @@ def load_hugging_face(source: str) -> Any:
     own = os.path.abspath(asked["path"]) if os.path.isdir(asked["path"]) else None
     for files in (builder.config.data_files or {}).values():
         for file in map(str, files):
-            place = file.partition("://")[2] if file.startswith(("file://", "local://")) else file
-            inside = own is not None and os.path.commonpath([own, os.path.abspath(place)]) == own
-            if "://" not in place and not inside:
+            path = file.partition("://")[2] if file.startswith(("file://", "local://")) else file
+            inside = own is not None and os.path.commonpath([own, os.path.abspath(path)]) == own
+            if "://" not in path and not inside:
                 raise InputError(f"{source}: names {file}, a file of this machine that is not part of it; don't use it")
     _asking(source, builder.download_and_prepare)
     return _asking(source, lambda: builder.as_dataset(split=asked["split"]))

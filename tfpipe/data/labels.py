@@ -1,7 +1,8 @@
 """Which labels exist, in which order, and each row's label as a vector.
 
-Enters: the value of the label column. Leaves: a float32 vector with one place per label, one-hot (`single_label`) or
-multi-hot (`multi_label`). The order of the labels is the order of the model's outputs, so it is fixed here, once.
+Enters: the value of the label column. Leaves: a float32 vector with an element for each label, one-hot
+(`single_label`) or multi-hot (`multi_label`). The order of the labels is the order of the model's outputs, so it is
+fixed here, once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Labels:
     names: tuple[str, ...]
     """in the order of the model's outputs"""
     index: dict[str, int]
-    """value in the file -> place in `names`; several values may share a name"""
+    """value in the file -> index in `names`; several values may share a name"""
     separator: str | None
     """between the values of one row; None: one value a row"""
 
@@ -113,4 +114,4 @@ def found_labels(values: Iterable[str], config: Config) -> Labels:
             f"{where} holds {len(names):,} different values, such as {names[0]!r}; more than {MOST_LABELS_FOUND:,} "
             "labels must be listed in data.label_names: check data.label_column"
         )
-    return Labels(names, {name: place for place, name in enumerate(names)}, separator_of(config))
+    return Labels(names, {name: index for index, name in enumerate(names)}, separator_of(config))

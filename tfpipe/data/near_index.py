@@ -112,7 +112,7 @@ class NearIndex:
     def _candidates(
         self, pending: np.ndarray, first: np.ndarray, equal: np.ndarray, start: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Lists the next candidates of each pending row, in all bands: the rows, and places in the index."""
+        """Lists the next candidates of each pending row, in all bands: the rows, and positions in the index."""
         count, candidates = len(self._row_ids), []
         for order, begin, size in zip(self._order, first[:, pending], equal[:, pending], strict=True):
             taken = np.clip(size - start, 0, _CANDIDATES)

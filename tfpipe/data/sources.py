@@ -54,7 +54,7 @@ class SourceFile:
     """A file, a folder of classes, or one split of a hub's dataset: what a reader reads from its first row on."""
 
     number: int
-    """place in the list of all; with the number of a row it identifies the row"""
+    """index in the list of all; with the number of a row it identifies the row"""
     name: str
     """as it is shown"""
     path: str
@@ -90,8 +90,8 @@ def source_files(data: Data) -> list[SourceFile]:
 def identity(data: Data) -> dict[str, str]:
     """Name of each file -> what changes when its content does: SHA-256, or what a remote store says of it.
 
-    A folder of classes is one entry: the SHA-256 over the names and contents of its files. A file's place in the list,
-    its format and its split stand before its content, as they decide about its rows; its name does not.
+    A folder of classes is one entry: the SHA-256 over the names and contents of its files. A file's position in the
+    list, its format and its split stand before its content, as they decide about its rows; its name does not.
     """
     found = {}
     for file in source_files(data):

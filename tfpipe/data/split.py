@@ -1,6 +1,6 @@
 """The split of a row: by a hash of its content.
 
-Enters: texts, the seed, what the source gives. Leaves: a place in [0, 1) for each row, and from it "train",
+Enters: texts, the seed, what the source gives. Leaves: a position in [0, 1) for each row, and from it "train",
 "validation" or "test". A hash decides, so that neither the order of the rows, nor the number of files or machines,
 nor rows added later move a row to another split, and equal texts can't be in two of them.
 """
@@ -47,7 +47,7 @@ def digests(texts: Sequence[str], text_pairs: Iterable[str] | None, seed: int) -
     return np.frombuffer(joined, "<u8").reshape(-1, 2)
 
 
-def places(digest: np.ndarray) -> np.ndarray:
+def positions(digest: np.ndarray) -> np.ndarray:
     """Spreads digests evenly over [0, 1): `[rows, 2] uint64` -> `[rows] float64`."""
     # 53 bits fill a float64 exactly: 64 would let the largest values round up to 1.
     return (digest[:, 0] >> np.uint64(11)).astype(np.float64) / 2**53
@@ -58,7 +58,7 @@ def borders(split: Split, given: set[int]) -> tuple[float, float]:
 
     Args:
       split: the shares.
-      given: the splits that the source gives, as places in `SPLITS`. One that it does not give is taken from the rows
+      given: the splits that the source gives, as indices in `SPLITS`. One that it does not give is taken from the rows
         that it gives for training, with its share.
     """
     if split.folds is not None:
@@ -71,13 +71,13 @@ def borders(split: Split, given: set[int]) -> tuple[float, float]:
     return 1 - validation - test, 1 - test
 
 
-def turned(place: np.ndarray, split: Split) -> np.ndarray:
-    """The places, turned so that the fold that is tested comes last."""
-    return place if split.folds is None else (place - (split.fold + 1) / split.folds) % 1.0
+def turned(position: np.ndarray, split: Split) -> np.ndarray:
+    """The positions, turned so that the fold that is tested comes last."""
+    return position if split.folds is None else (position - (split.fold + 1) / split.folds) % 1.0
 
 
 def stratified_borders(
-    place: np.ndarray, label: np.ndarray, border: tuple[float, float]
+    position: np.ndarray, label: np.ndarray, border: tuple[float, float]
 ) -> dict[int, tuple[float, float]]:
     """Borders of each label's own, so that its distinct texts have the given shares exactly, to a text.
 
@@ -85,34 +85,34 @@ def stratified_borders(
     share of test would always be none, or too much.
 
     Args:
-      place: `[rows] float64`, of the rows whose split is open; equal for rows of one text.
+      position: `[rows] float64`, of the rows whose split is open; equal for rows of one text.
       label: `[rows] uint64`.
       border: the borders in shares.
     """
-    order = np.lexsort((place, label))
-    place, (labels, starts) = place[order], np.unique(label[order], return_index=True)
+    order = np.lexsort((position, label))
+    position, (labels, starts) = position[order], np.unique(label[order], return_index=True)
     found = {}
-    for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(place)], strict=True):
-        own = np.unique(place[first:last])
+    for value, first, last in zip(labels.tolist(), starts, [*starts[1:], len(position)], strict=True):
+        own = np.unique(position[first:last])
         if len(own) < _FEWEST_TO_STRATIFY:
             continue
         ranks = (round(share * len(own)) for share in border)
-        # A row is before a border if its place is smaller.
+        # A row is before a border if its position is smaller.
         found[value] = tuple(float(own[rank]) if rank < len(own) else 1.0 for rank in ranks)
     return found
 
 
 def assign(
-    place: np.ndarray, given: np.ndarray, border: tuple[np.ndarray | float, np.ndarray | float], open_train: bool
+    position: np.ndarray, given: np.ndarray, border: tuple[np.ndarray | float, np.ndarray | float], open_train: bool
 ) -> np.ndarray:
-    """The split of each row, `[rows] int8` places in `SPLITS`.
+    """The split of each row, `[rows] int8` indices in `SPLITS`.
 
     Args:
-      place: `[rows] float64`, after `turned`.
+      position: `[rows] float64`, after `turned`.
       given: `[rows] int8`, -1 where the source gives none.
       border: where validation and test begin, for all rows or for each.
       open_train: whether rows given for training are divided as well, as the source lacks a split.
     """
-    by_place = (place >= border[0]).astype(np.int8) + (place >= border[1]).astype(np.int8)
+    by_position = (position >= border[0]).astype(np.int8) + (position >= border[1]).astype(np.int8)
     is_open = (given < 0) | (open_train & (given == TRAIN))
-    return np.where(is_open, by_place, given).astype(np.int8)
+    return np.where(is_open, by_position, given).astype(np.int8)

@@ -19,10 +19,10 @@ from tfpipe.config.run import Config
 from tfpipe.data.block import Block, Rejection
 from tfpipe.data.labels import Labels, separator_of, split_cell
 from tfpipe.data.rows import Rows, read_rows
-from tfpipe.data.split import TRAIN, assign, borders, digests, places, stratified_borders, turned
+from tfpipe.data.split import TRAIN, assign, borders, digests, positions, stratified_borders, turned
 
-STRATUM = np.dtype([("label", "<u8"), ("place", "<f8"), ("given", "i1")], align=True)
-"""what is kept of a row where splits are stratified: hash of its label, its place in [0, 1), its given split or -1"""
+STRATUM = np.dtype([("label", "<u8"), ("position", "<f8"), ("given", "i1")], align=True)
+"""what is kept of a row where splits are stratified: hash of its label, position in [0, 1), its given split or -1"""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class BlockSurvey:
 
     accepted: int
     given: set[int]
-    """the splits that the source gives, as places in `SPLITS`"""
+    """the splits that the source gives, as indices in `SPLITS`"""
     filtered: int
     filter_values: dict[str, list[str]]
     rejections: list[Rejection]
@@ -97,7 +97,7 @@ class Surveyor:
         strata = np.zeros(len(rows) if config.data.split.stratified else 0, STRATUM)
         if len(strata):
             strata["label"] = label_hashes(rows, config, labels)
-            strata["place"] = places_of(rows, digests(rows.texts, rows.text_pairs, config.seed), config)
+            strata["position"] = positions_of(rows, digests(rows.texts, rows.text_pairs, config.seed), config)
             strata["given"] = rows.given
         return BlockSurvey(
             accepted=len(rows),
@@ -118,15 +118,15 @@ def decide(config: Config, labels: Labels, survey: Survey) -> Decisions:
     if config.data.split.stratified:
         strata = np.concatenate([np.empty(0, STRATUM), *survey.strata])
         strata = strata[(strata["given"] < 0) | (open_train & (strata["given"] == TRAIN))]
-        own = stratified_borders(strata["place"], strata["label"], border)
+        own = stratified_borders(strata["position"], strata["label"], border)
     return Decisions(labels, border, own, open_train)
 
 
-def places_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
-    """Returns each row's place in [0, 1), `[rows] float64`: by its group where there is one, else by its content."""
+def positions_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
+    """Returns each row's position in [0, 1), `[rows] float64`: by its group where there is one, else by its content."""
     if rows.groups is not None:
         digest = digests(rows.groups, None, config.seed)
-    return turned(places(digest), config.data.split)
+    return turned(positions(digest), config.data.split)
 
 
 def label_hashes(rows: Rows, config: Config, labels: Labels | None) -> np.ndarray:
@@ -144,11 +144,11 @@ def label_hash(cell: str, config: Config, labels: Labels | None) -> int:
     return int.from_bytes(hashlib.blake2b(listed, digest_size=8, person=b"tfpipe label").digest(), "little")
 
 
-def splits_of(place: np.ndarray, given: np.ndarray, label: np.ndarray, decisions: Decisions) -> np.ndarray:
-    """The split of each row, `[rows] int8` places in `SPLITS`.
+def splits_of(position: np.ndarray, given: np.ndarray, label: np.ndarray, decisions: Decisions) -> np.ndarray:
+    """The split of each row, `[rows] int8` indices in `SPLITS`.
 
     Args:
-      place: `[rows] float64`, of `places_of`.
+      position: `[rows] float64`, of `positions_of`.
       given: `[rows] int8`, -1 where the source gives none.
       label: `[rows] uint64`, of `label_hashes`.
       decisions: the borders.
@@ -159,4 +159,4 @@ def splits_of(place: np.ndarray, given: np.ndarray, label: np.ndarray, decisions
         own = [decisions.label_borders.get(value, decisions.border) for value in values.tolist()]
         own = np.array(own, np.float64).reshape(-1, 2)  # of no row, too
         border = (own[which, 0], own[which, 1])
-    return assign(place, given, border, decisions.open_train)
+    return assign(position, given, border, decisions.open_train)

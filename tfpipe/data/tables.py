@@ -19,7 +19,7 @@ from tfpipe.data.duplicates import ROW, token_digests
 from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.scripts import count_scripts
 from tfpipe.data.split import digests
-from tfpipe.data.survey import Decisions, label_hashes, places_of, splits_of
+from tfpipe.data.survey import Decisions, label_hashes, positions_of, splits_of
 from tfpipe.tokens.table import TokenRows, record_batch
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -88,8 +88,8 @@ class TableMaker:
         found["digest"] = token_digests(table.input_ids, table.token_type_ids, table.row_splits)
         found["row_id"], found["whole"] = rows.row_ids, whole
         found["label"] = label_hashes(rows, self._config, self._decisions.labels)
-        place = places_of(rows, digest, self._config)
-        found["split"] = splits_of(place, rows.given, found["label"], self._decisions)
+        position = positions_of(rows, digest, self._config)
+        found["split"] = splits_of(position, rows.given, found["label"], self._decisions)
         return found
 
     def _label_vectors(self, cells: list[str]) -> np.ndarray:
@@ -100,8 +100,8 @@ class TableMaker:
 
 def _by_split(batch: pa.RecordBatch, split: np.ndarray) -> dict[SplitName, pa.RecordBatch]:
     found = {}
-    for place, name in enumerate(SPLITS):
-        mask = split == place
+    for index, name in enumerate(SPLITS):
+        mask = split == index
         if mask.any():
             found[name] = batch if mask.all() else batch.take(pa.array(np.flatnonzero(mask)))
     return found

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
@@ -23,6 +22,7 @@ import tf_keras
 from tfpipe.console import native_output_hidden
 from tfpipe.devices import tpu
 from tfpipe.devices.cluster import Cluster, workers_of
+from tfpipe.devices.processor import cpu_flags
 from tfpipe.errors import InputError
 
 
@@ -171,24 +171,6 @@ def float32_kept() -> Iterator[None]:
 
 def _on_tpu() -> bool:
     return tpu.is_here() or bool(tf.config.list_logical_devices("TPU"))
-
-
-def cpu_flags() -> set[str]:
-    """Instruction sets of the processor, as Linux names them; empty where Linux does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
-
-
-def int8_outlook(flags: set[str]) -> str:
-    """What 8-bit matrix products will do on a processor with these instruction sets."""
-    if flags & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        return "fast and exact (VNNI or AMX)"
-    if flags & {"avx2", "avx512bw"}:
-        return "slower, and sums of large products may saturate: no VNNI; check the parity table of a run made here"
-    return "unknown processor; check the parity table and the latencies of a run made here"
 
 
 @contextmanager

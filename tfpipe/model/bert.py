@@ -41,7 +41,7 @@ from tfpipe.model.layers import (
 )
 
 MASK_FORM_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""of the mask form and of every artefact that takes token ids, each [batch, length]"""
+"""of the mask form and of every artifact that takes token ids, each [batch, length]"""
 
 
 def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras.Model:

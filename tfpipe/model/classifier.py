@@ -75,7 +75,7 @@ class Classifier:
 
 
 def float_model(classifier: Classifier):
-    """The mask form of a stored classifier: the Keras model that every artefact is compared with."""
+    """The mask form of a stored classifier: the Keras model that every artifact is compared with."""
     model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges)
     set_weights(model, classifier.weights)
     return model

@@ -120,10 +120,10 @@ def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> Inp
 
 
 def _check_splits(config: Config, survey: Survey, tables: BlockTables, counts: Counts) -> None:
-    for place, split in enumerate(SPLITS):
+    for index, split in enumerate(SPLITS):
         if counts.rows[split]:
             continue
-        if found := sum(int((rows["split"] == place).sum()) for rows in tables):
+        if found := sum(int((rows["split"] == index).sum()) for rows in tables):
             raise InputError(
                 f"{_name(config)}: all {found} rows of {split} have the tokens of a held-out row, or nearly its text, "
                 "and were removed as duplicates; check data.cleaning and data.max_length, which make texts equal"

@@ -22,7 +22,7 @@ from tfpipe import escaping
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.run import Config
 from tfpipe.console import say
-from tfpipe.devices.strategy import cpu_flags, int8_outlook
+from tfpipe.devices.processor import INT8_FLAGS, cpu_flags, int8_outlook
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.files import write_json, write_text
 from tfpipe.rundir.record import RECORD, Record, parse_record
@@ -45,7 +45,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         "seconds": {name: record.seconds for name, record in records.items()},
         "versions": records["verify"].versions,
         "machine": records["verify"].machine,
-        "int8_instructions": sorted(cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}),
+        "int8_instructions": sorted(cpu_flags() & INT8_FLAGS),
     }
     write_json(stage.path / "metrics.json", summary)
     write_text(stage.path / "model_card.md", _model_card(config, stage, parity, summary, records))

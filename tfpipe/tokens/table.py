@@ -204,7 +204,7 @@ class TokenTable:
         """The second text of each row; None for a row without one."""
         return [self._cell("text_pair", row) for row in rows]
 
-    def places(self, rows: Iterable[int]) -> list[str]:
+    def locations(self, rows: Iterable[int]) -> list[str]:
         """Each row's id and where it stands in its source, for messages."""
         return [f"{self.row_ids[row]} ({self._file(row)}:{self.lines[row]})" for row in rows]
 

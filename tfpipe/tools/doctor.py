@@ -8,7 +8,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from tfpipe.devices.strategy import choose_precision, choose_xla, cpu_flags, explain_strategy, int8_outlook
+from tfpipe.devices.processor import cpu_flags, int8_outlook
+from tfpipe.devices.strategy import choose_precision, choose_xla, explain_strategy
 from tfpipe.provenance import package_versions
 
 

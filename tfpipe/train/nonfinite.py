@@ -155,7 +155,7 @@ class NonFinite:
         return next((each.name for each in kept if not np.isfinite(each.numpy()).all()), None)
 
     def _places(self, rows: np.ndarray) -> str:
-        shown = ", ".join(self._training.places(rows[:SHOWN]))
+        shown = ", ".join(self._training.locations(rows[:SHOWN]))
         return f"row {shown}{', …' if len(rows) > SHOWN else ''}"
 
     def _course(self) -> str:

@@ -1,0 +1,26 @@
+"""The processor of this machine: its instruction sets, and what 8-bit products will do on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""instruction sets that multiply 8-bit integers exactly"""
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processor, as Linux names them; empty where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
+
+
+def int8_outlook(flags: set[str]) -> str:
+    """What 8-bit matrix products will do on a processor with these instruction sets."""
+    if flags & INT8_FLAGS:
+        return "fast and exact (VNNI or AMX)"
+    if flags & {"avx2", "avx512bw"}:
+        return "slower, and sums of large products may saturate: no VNNI; check the parity table of a run made here"
+    return "unknown processor; check the parity table and the latencies of a run made here"
