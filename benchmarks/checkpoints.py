@@ -18,7 +18,7 @@ import numpy as np
 import tfpipe  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.config.run import Train
 from tfpipe.encoders.source import shape_of
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.train.checkpoints import Checkpoints, Progress
 from tfpipe.train.optimizer import make_optimizer
@@ -33,7 +33,7 @@ ROWS, LENGTH, STEPS, ROUNDS = 32, 64, 10, 5
 def main() -> None:
     """Measures in turns, prints the medians."""
     settings = Train()
-    model = build_training_form(shape_of(ENCODER)[0], 2)
+    model = build_training_model(shape_of(ENCODER)[0], 2)
     optimizer = make_optimizer(trainable_by_name(model), settings, loss_scaling=False)
     replica_step = make_replica_step(
         model,

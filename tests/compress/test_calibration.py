@@ -17,7 +17,7 @@ from tfpipe.compress.fake_quantization import quantization_aware
 from tfpipe.compress.grid import nudged, quantized
 from tfpipe.encoders.parameters import kernels_by_point
 from tfpipe.errors import InputError
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import load_classifier
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights
@@ -45,7 +45,7 @@ def rows(tiny_run) -> CalibrationRows:
 @pytest.fixture(scope="module")
 def model(tiny_run):
     classifier = load_classifier(tiny_run[1] / "train")
-    model = build_training_form(classifier.architecture, 2)
+    model = build_training_model(classifier.architecture, 2)
     set_weights(model, classifier.weights)
     return model
 

@@ -9,7 +9,7 @@ from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantiz
 from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_embedding, is_projection, is_prunable
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import load_classifier
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
@@ -22,7 +22,7 @@ def test_only_kernels_that_pruning_made_zeros_in_are_held(tiny_run, replicas):
     for stage, held in (("prune", 12), ("train", 0)):
         classifier = load_classifier(run / stage)
         with strategy.scope():
-            model = build_training_form(classifier.architecture, 2)
+            model = build_training_model(classifier.architecture, 2)
             set_weights(model, classifier.weights)
             zeros = KeptZeros(model)
             for name, kernel in variables_by_name(model).items():
@@ -40,7 +40,7 @@ def test_only_kernels_that_pruning_made_zeros_in_are_held(tiny_run, replicas):
 
 def small_model():
     architecture = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1})
-    model = build_training_form(architecture, 2)
+    model = build_training_model(architecture, 2)
     set_weights(
         model,
         {f"bert.{name}": value for name, value in tiny_weights(architecture.to_dict()).items()}

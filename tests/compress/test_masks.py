@@ -15,7 +15,7 @@ from tfpipe.config.run import Train
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
@@ -30,7 +30,7 @@ KERNELS_PER_LAYER = 6  # query, key, value, attention output, intermediate, outp
 
 def new_model():
     tf_keras.utils.set_random_seed(0)
-    model = build_training_form(ARCHITECTURE, 2)
+    model = build_training_model(ARCHITECTURE, 2)
     import_encoder(model, tiny_weights(ARCHITECTURE.to_dict()), "the test")
     return model
 

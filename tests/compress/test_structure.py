@@ -12,7 +12,7 @@ from tfpipe.compress.limits import FEWEST_COLUMNS
 from tfpipe.compress.masks import UnitMasks
 from tfpipe.compress.structure import Units, remove_units
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.model.bert import MASK_FORM_INPUTS, build_mask_form, build_training_form
+from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model, build_training_model
 from tfpipe.model.weights import set_weights
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())})
@@ -30,11 +30,11 @@ def kernel_parameters(weights: dict[str, np.ndarray]) -> int:
 
 
 def answers(architecture: Architecture, weights: dict[str, np.ndarray]) -> np.ndarray:
-    model = build_mask_form(architecture, 2)
+    model = build_inference_model(architecture, 2)
     set_weights(model, weights)
     ids = np.random.default_rng(0).integers(5, 100, (4, 20)).astype(np.int32)
     mask = (np.arange(20) < np.array([[20], [7], [12], [1]])).astype(np.int32)
-    return model(dict(zip(MASK_FORM_INPUTS, (ids, mask, 0 * ids), strict=True))).numpy()
+    return model(dict(zip(INFERENCE_INPUTS, (ids, mask, 0 * ids), strict=True))).numpy()
 
 
 @settings(max_examples=20, deadline=None)
@@ -89,7 +89,7 @@ def test_scores_are_ranks_in_which_a_head_stays_together():
 def test_units_that_change_nothing_are_masked_one_by_one():
     """TF-MOT keeps all that ties with the last that it keeps: of dead columns that would be every one."""
     tf_keras.utils.set_random_seed(0)
-    model = build_training_form(ARCHITECTURE, 2)
+    model = build_training_model(ARCHITECTURE, 2)
     masks = UnitMasks(model, ARCHITECTURE, 0.5, ramp_steps=4)
     masks.on_gradients([tf.zeros_like(variable) for variable in model.trainable_variables])
     shares = []

@@ -9,7 +9,7 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from tfpipe.compress.teacher import Distillation, soft_loss
 from tfpipe.config.compress import Distill
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.weights import import_encoder
 from tfpipe.tasks import task_of
 from tfpipe.train.step import Loss
@@ -21,7 +21,7 @@ LOSS = Loss("single_label")
 def new_model(seed: int, layers: int = 2):
     architecture = Architecture.from_dict(ARCHITECTURE.to_dict() | {"num_hidden_layers": layers})
     tf_keras.utils.set_random_seed(seed)
-    model = build_training_form(architecture.with_dropout(0.0), 2)
+    model = build_training_model(architecture.with_dropout(0.0), 2)
     import_encoder(model, tiny_weights(architecture.to_dict(), seed), "the test")
     return model
 

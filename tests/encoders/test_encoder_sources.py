@@ -10,7 +10,7 @@ import tf_keras
 from conftest import TINY, write_encoder
 
 from tfpipe.encoders.source import open_source
-from tfpipe.model.bert import build_mask_form
+from tfpipe.model.bert import build_inference_model
 from tfpipe.model.weights import import_encoder
 
 TOLERANCE = 1e-4  # on the last hidden state; seen: 2e-6
@@ -31,7 +31,7 @@ def hidden_states(source: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """The class tokens' last hidden states of tfpipe's model, built and filled from a source: [batch, hidden]."""
     encoder = open_source(source)
     architecture = encoder.architecture
-    model = build_mask_form(architecture, 2)
+    model = build_inference_model(architecture, 2)
     import_encoder(model, encoder.weights(), source)
     last = model.get_layer(f"encoder.layer.{architecture.num_hidden_layers - 1}.output.LayerNorm").output
     return tf_keras.Model(model.input, last)(inputs).numpy()[:, 0]

@@ -14,14 +14,14 @@ from tfpipe.encoders.parameters import (
     layer_prefix,
     point_of,
 )
-from tfpipe.model.bert import Architecture, build_training_form
+from tfpipe.model.bert import Architecture, build_training_model
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, variables_by_name
 
 
 @pytest.fixture(scope="module")
 def model():
-    return build_training_form(Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())}), 2)
+    return build_training_model(Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())}), 2)
 
 
 def test_each_projection_but_the_head_stands_behind_a_point(model):

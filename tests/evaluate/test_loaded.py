@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfpipe.evaluate.loaded import batches_of, load_artifacts
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.tokens.table import TokenTable
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
@@ -77,7 +77,7 @@ def test_batches_cover_each_row_once_padded_to_its_own_longest(table):
     for chunk, batch in batches_of(table, rows, 8):
         seen += chunk.tolist()
         longest = int(table.lengths[chunk].max())
-        assert batch.tokens.keys() == set(MASK_FORM_INPUTS)
+        assert batch.tokens.keys() == set(INFERENCE_INPUTS)
         assert all(value.shape == (len(chunk), longest) for value in batch.tokens.values())
         assert batch.tokens["attention_mask"].sum(axis=1).tolist() == table.lengths[chunk].tolist()
         assert batch.texts == table.texts(chunk) and batch.text_pairs is None

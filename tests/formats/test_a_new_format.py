@@ -20,7 +20,7 @@ from tfpipe.encoders.parameters import is_prunable
 from tfpipe.errors import GateError, InputError
 from tfpipe.evaluate.parity import failed_gates
 from tfpipe.formats.base import Answer, Written
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools import replay
@@ -43,7 +43,7 @@ def load(path, threads=None, allowed=()):
     model = float_model(Classifier(**about | files))
 
     def ask(requests):
-        return model({name: requests.tokens[name] for name in MASK_FORM_INPUTS}, training=False).numpy()
+        return model({name: requests.tokens[name] for name in INFERENCE_INPUTS}, training=False).numpy()
 
     return (Answer("numbers", False, ask),)
 

@@ -14,7 +14,7 @@ from transformers import TFBertForSequenceClassification, TFBertModel
 from tfpipe.devices.strategy import precision
 from tfpipe.encoders import source as encoder_source
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.model.bert import MASK_FORM_INPUTS, build_mask_form, build_training_form
+from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model, build_training_model
 from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
 from tfpipe.model.weights import import_encoder, set_weights
 
@@ -38,7 +38,7 @@ def padded_batch(batch_size: int, length: int = 24, seed: int = 0) -> dict[str, 
 
 
 def training_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The training form's inputs, one example a row."""
+    """The training model's inputs, one example a row."""
     rows, length = batch["input_ids"].shape
     return {
         "input_ids": batch["input_ids"],
@@ -70,15 +70,15 @@ def weights() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def mask_form(weights):
-    model = build_mask_form(ARCHITECTURE, NUM_LABELS)
+def inference_model(weights):
+    model = build_inference_model(ARCHITECTURE, NUM_LABELS)
     set_weights(model, weights)
     return model
 
 
 @pytest.fixture(scope="module")
-def training_form(weights):
-    model = build_training_form(ARCHITECTURE, NUM_LABELS)
+def training_model(weights):
+    model = build_training_model(ARCHITECTURE, NUM_LABELS)
     set_weights(model, weights)
     return model
 
@@ -89,7 +89,7 @@ def both_encoders(request, tmp_path_factory):
     directory = write_encoder(tmp_path_factory.mktemp(request.param), hidden_act=request.param)
     reference = TFBertModel.from_pretrained(directory, use_safetensors=True)
     source = encoder_source.open_source(str(directory), None)
-    ours = build_mask_form(source.architecture, NUM_LABELS)
+    ours = build_inference_model(source.architecture, NUM_LABELS)
     import_encoder(ours, source.weights(), str(directory))
     return reference, ours
 
@@ -114,7 +114,7 @@ def test_the_exact_and_the_tanh_gelu_are_told_apart(weights):
     batch = padded_batch(8)
     found = []
     for activation in ("gelu", "gelu_new"):
-        model = build_mask_form(Architecture.from_dict(CONFIG | {"hidden_act": activation}), NUM_LABELS)
+        model = build_inference_model(Architecture.from_dict(CONFIG | {"hidden_act": activation}), NUM_LABELS)
         set_weights(model, weights)
         found.append(hidden_states(model)(batch, training=False).numpy())
     assert largest_difference(*found) > 2e-4
@@ -139,7 +139,7 @@ def test_logits_agree_with_transformers_on_a_stored_classifier(stored, batch_siz
     assert report["missing_keys"] == [] and report["unexpected_keys"] == []
     assert reference.config.id2label == {0: "a", 1: "b", 2: "c"}
     classifier = load_classifier(stored)
-    ours = build_mask_form(classifier.architecture, len(classifier.labels))
+    ours = build_inference_model(classifier.architecture, len(classifier.labels))
     set_weights(ours, classifier.weights)
     batch = padded_batch(batch_size, seed=batch_size)
     expected = reference(**batch, training=False).logits.numpy()
@@ -147,18 +147,18 @@ def test_logits_agree_with_transformers_on_a_stored_classifier(stored, batch_siz
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_training_form_equals_mask_form(training_form, mask_form, batch_size):
+def test_training_model_equals_inference_model(training_model, inference_model, batch_size):
     batch = padded_batch(batch_size, seed=2)
-    expected = mask_form(batch, training=False)
-    assert largest_difference(training_form(training_batch(batch), training=False)[:, 0], expected) <= 1e-5
+    expected = inference_model(batch, training=False)
+    assert largest_difference(training_model(training_batch(batch), training=False)[:, 0], expected) <= 1e-5
 
 
-def test_padding_changes_nothing(mask_form):
+def test_padding_changes_nothing(inference_model):
     short = padded_batch(4, seed=3)
     longer = {name: np.pad(value, ((0, 0), (0, 8))) for name, value in short.items()}
     longer["input_ids"][:, -8:] = 7  # whatever stands where the mask is 0
-    expected = mask_form(short, training=False)
-    assert largest_difference(mask_form(longer, training=False), expected) <= 1e-5
+    expected = inference_model(short, training=False)
+    assert largest_difference(inference_model(longer, training=False), expected) <= 1e-5
 
 
 def packed_batch(lengths: list[list[int]], row_length: int, slots: int, seed: int = 4):
@@ -169,7 +169,7 @@ def packed_batch(lengths: list[list[int]], row_length: int, slots: int, seed: in
         for name in ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     } | {"cls_index": np.zeros((len(lengths), slots), np.int32), "dropout_key": NO_KEY}
     total = sum(len(row) for row in lengths)
-    alone = {name: np.zeros((total, row_length), np.int32) for name in MASK_FORM_INPUTS}
+    alone = {name: np.zeros((total, row_length), np.int32) for name in INFERENCE_INPUTS}
     number = 0
     for row, members in enumerate(lengths):
         start = 0
@@ -179,7 +179,7 @@ def packed_batch(lengths: list[list[int]], row_length: int, slots: int, seed: in
             packed["input_ids"][row, here], packed["token_type_ids"][row, here] = ids, types
             packed["segment_ids"][row, here], packed["position_ids"][row, here] = slot + 1, np.arange(length)
             packed["cls_index"][row, slot] = start
-            for name, value in zip(MASK_FORM_INPUTS, (ids, 1, types), strict=True):
+            for name, value in zip(INFERENCE_INPUTS, (ids, 1, types), strict=True):
                 alone[name][number, :length] = value
             start, number = start + length, number + 1
     return packed, alone
@@ -188,21 +188,21 @@ def packed_batch(lengths: list[list[int]], row_length: int, slots: int, seed: in
 PACKED_LENGTHS = [[9, 12], [24], [5, 4, 7, 6], []]
 
 
-def test_examples_packed_into_a_row_do_not_see_each_other(training_form, mask_form):
+def test_examples_packed_into_a_row_do_not_see_each_other(training_model, inference_model):
     packed, alone = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
     filled = np.array([[slot < len(row) for slot in range(4)] for row in PACKED_LENGTHS])
-    found = training_form(packed, training=False).numpy()
+    found = training_model(packed, training=False).numpy()
     assert found.shape == (4, 4, NUM_LABELS)
-    expected = mask_form(alone, training=False).numpy()
+    expected = inference_model(alone, training=False).numpy()
     assert largest_difference(found[filled], expected) <= 1e-5
     assert np.abs(expected[0] - expected[1]).max() > 0.1  # or it could not tell the examples apart
     merged = packed | {"segment_ids": (packed["segment_ids"] > 0).astype(np.int32)}
-    assert largest_difference(training_form(merged, training=False).numpy()[filled], expected) > 1e-3
+    assert largest_difference(training_model(merged, training=False).numpy()[filled], expected) > 1e-3
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.lists(st.integers(3, 8), min_size=0, max_size=4), min_size=4, max_size=4), st.integers(0, 2**31 - 1))
-def test_no_example_sees_a_neighbour(training_form, lengths, seed):
+def test_no_example_sees_a_neighbour(training_model, lengths, seed):
     """Whatever stands in the other segments of its row, in the padding and in the other rows: the logits stay."""
     if not any(lengths):
         return
@@ -217,23 +217,23 @@ def test_no_example_sees_a_neighbour(training_form, lengths, seed):
         "input_ids": np.where(own, packed["input_ids"], noise),
         "token_type_ids": np.where(own, packed["token_type_ids"], noise % 2),
     }
-    first, second = (training_form(batch, training=False).numpy() for batch in (packed, changed))
+    first, second = (training_model(batch, training=False).numpy() for batch in (packed, changed))
     assert largest_difference(first[row, slot], second[row, slot]) <= 1e-6
     if sum(map(len, lengths)) > 1:
         assert largest_difference(first, second) > 1e-3  # the noise is heard where it should be
 
 
-def test_gradients_of_packed_and_padded_examples_agree(training_form):
+def test_gradients_of_packed_and_padded_examples_agree(training_model):
     """Each example's own gradient, of every weight, dropout off."""
     packed, alone = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
     padded = training_batch(alone)
     places = [(row, slot) for row, members in enumerate(PACKED_LENGTHS) for slot in range(len(members))]
-    weights_of = training_form.trainable_variables
+    weights_of = training_model.trainable_variables
 
     @tf.function
     def gradient(batch, row, slot):
         with tf.GradientTape() as tape:
-            logits = training_form(batch, training=False)[row, slot]
+            logits = training_model(batch, training=False)[row, slot]
             loss = tf.nn.softmax_cross_entropy_with_logits(tf.constant([0.0, 1.0, 0.0]), logits)
         return [tf.convert_to_tensor(each) for each in tape.gradient(loss, weights_of)]
 
@@ -245,51 +245,51 @@ def test_gradients_of_packed_and_padded_examples_agree(training_form):
         assert max(float(np.abs(each).max()) for each in first) > 0.01
 
 
-def test_a_slot_may_point_at_any_token(training_form):
+def test_a_slot_may_point_at_any_token(training_model):
     """The slots of a row may ask for one example twice, and in any order."""
     packed, _ = packed_batch(PACKED_LENGTHS, row_length=24, slots=4)
-    every = training_form(packed, training=False).numpy()
+    every = training_model(packed, training=False).numpy()
     order = [2, 0, 3, 2]
-    chosen = training_form(packed | {"cls_index": packed["cls_index"][:, order]}, training=False).numpy()
+    chosen = training_model(packed | {"cls_index": packed["cls_index"][:, order]}, training=False).numpy()
     assert largest_difference(chosen[2], every[2, order]) <= 1e-6
 
 
-def test_mixed_bfloat16_keeps_weights_and_logits_in_float32(weights, training_form):
+def test_mixed_bfloat16_keeps_weights_and_logits_in_float32(weights, training_model):
     with precision("mixed_bfloat16"):
-        mixed = build_training_form(ARCHITECTURE, NUM_LABELS)
+        mixed = build_training_model(ARCHITECTURE, NUM_LABELS)
     set_weights(mixed, weights)
     assert {variable.dtype for variable in mixed.variables} == {tf.float32}
     batch = training_batch(padded_batch(8))
     assert hidden_states(mixed)(batch).dtype == tf.bfloat16
     logits = mixed(batch, training=False)
     assert logits.dtype == tf.float32
-    difference = largest_difference(logits, training_form(batch, training=False))
+    difference = largest_difference(logits, training_model(batch, training=False))
     assert 0.0 < difference <= 0.1
 
 
-def test_the_mask_form_is_float32_whatever_the_policy(weights, mask_form):
+def test_the_inference_model_is_float32_whatever_the_policy(weights, inference_model):
     with precision("mixed_bfloat16"):
-        model = build_mask_form(ARCHITECTURE, NUM_LABELS)
+        model = build_inference_model(ARCHITECTURE, NUM_LABELS)
         assert tf_keras.mixed_precision.global_policy().name == "mixed_bfloat16"
     set_weights(model, weights)
     batch = padded_batch(4)
     assert hidden_states(model)(batch).dtype == tf.float32
-    assert np.array_equal(model(batch, training=False), mask_form(batch, training=False))
+    assert np.array_equal(model(batch, training=False), inference_model(batch, training=False))
 
 
-def test_dropout_is_keyed(training_form):
+def test_dropout_is_keyed(training_model):
     batch = training_batch(padded_batch(4))
     first, again, other = (
-        training_form(batch | {"dropout_key": np.array(key, np.int32)}, training=True).numpy()
+        training_model(batch | {"dropout_key": np.array(key, np.int32)}, training=True).numpy()
         for key in ((0, 5, 0), (0, 5, 0), (0, 6, 0))
     )
-    still = training_form(batch, training=False).numpy()
+    still = training_model(batch, training=False).numpy()
     assert np.array_equal(first, again)
     assert largest_difference(first, other) > 1e-3 and largest_difference(first, still) > 1e-3
 
 
-def test_every_dropout_has_a_salt_of_its_own(training_form):
-    salts = [layer.salt for layer in training_form.layers if hasattr(layer, "salt")]
+def test_every_dropout_has_a_salt_of_its_own(training_model):
+    salts = [layer.salt for layer in training_model.layers if hasattr(layer, "salt")]
     assert len(salts) == 3 + 3 * ARCHITECTURE.num_hidden_layers
     assert len(set(salts)) == len(salts)
 
@@ -301,14 +301,14 @@ def test_with_dropout_replaces_both_rates():
     assert Architecture.from_dict(changed.to_dict()) == changed
 
 
-def test_a_point_without_a_range_stays_float(weights, mask_form):
+def test_a_point_without_a_range_stays_float(weights, inference_model):
     """Ranges act where they are given: a wide one barely, a narrow one visibly."""
     batch = padded_batch(4)
     point = "encoder.layer.0.intermediate.input"
     differences = []
     for bounds in ((-8.0, 8.0), (-0.1, 0.1)):
-        model = build_mask_form(ARCHITECTURE, NUM_LABELS, {point: bounds})
+        model = build_inference_model(ARCHITECTURE, NUM_LABELS, {point: bounds})
         set_weights(model, weights)
         assert [layer.name for layer in model.layers if layer.name.endswith(".input")] == [point]
-        differences.append(largest_difference(model(batch, training=False), mask_form(batch, training=False)))
+        differences.append(largest_difference(model(batch, training=False), inference_model(batch, training=False)))
     assert 0.0 < differences[0] < 0.1 < differences[1]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
-from tfpipe.model.bert import build_mask_form, build_training_form
+from tfpipe.model.bert import build_inference_model, build_training_model
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, Classifier, load_classifier, save_classifier
 from tfpipe.model.layers import QuantizationPoint
 from tfpipe.model.weights import get_weights, import_encoder, set_weights, variables_by_name
@@ -41,7 +41,7 @@ def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
 @pytest.fixture(scope="module")
 def model():
     """Read by many tests, and given new weights by some: none relies on what it holds."""
-    return build_mask_form(ARCHITECTURE, 2)
+    return build_inference_model(ARCHITECTURE, 2)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_names_and_shapes_are_those_of_transformers(model):
     assert len(model.weights) == len(expected)  # none is left out
 
 
-@pytest.mark.parametrize("build", [build_mask_form, build_training_form])
+@pytest.mark.parametrize("build", [build_inference_model, build_training_model])
 def test_set_then_get(build):
     model = build(ARCHITECTURE, 2)
     weights = random_weights(get_weights(model), seed=3)
@@ -87,7 +87,7 @@ def test_set_then_get(build):
 
 def test_weights_move_through_the_wrappers_of_quantization(model):
     """TF-MOT's wrappers put other tensors where a layer keeps its kernel."""
-    float_model = build_training_form(ARCHITECTURE, 2)
+    float_model = build_training_model(ARCHITECTURE, 2)
     points = [layer.name for layer in float_model.layers if isinstance(layer, QuantizationPoint)]
     aware = quantization_aware(float_model, dict.fromkeys(points, (-4.0, 4.0)))
     assert_same(get_weights(aware), get_weights(float_model))
@@ -350,4 +350,4 @@ def test_a_lost_tensor_is_noticed(tmp_path, classifier, tokenizer):
     del weights["bert.pooler.dense.bias"]
     save_file(weights, tmp_path / WEIGHTS_FILE)
     with pytest.raises(InputError, match=r"bert\.pooler\.dense\.bias is missing"):
-        set_weights(build_mask_form(ARCHITECTURE, 2), load_classifier(tmp_path).weights)
+        set_weights(build_inference_model(ARCHITECTURE, 2), load_classifier(tmp_path).weights)

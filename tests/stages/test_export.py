@@ -12,7 +12,7 @@ from tfpipe.artifacts import FORMATS
 from tfpipe.formats.onnx.convert import save_onnx, to_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -46,10 +46,10 @@ def test_both_answer_like_keras(exported, tiny_run, batch_size):
     for start in range(0, 48, 16):
         rows = np.arange(start, start + batch_size)
         batch = table.padded(rows)
-        expected = model({key: batch[key] for key in MASK_FORM_INPUTS}, training=False).numpy()
-        by_tokens = loaded.signatures["tokens"](**{key: tf.constant(batch[key]) for key in MASK_FORM_INPUTS})
+        expected = model({key: batch[key] for key in INFERENCE_INPUTS}, training=False).numpy()
+        by_tokens = loaded.signatures["tokens"](**{key: tf.constant(batch[key]) for key in INFERENCE_INPUTS})
         by_text = loaded.signatures["serving_default"](text=tf.constant(table.texts(rows)))
-        by_onnx = session.run(["logits"], {key: batch[key].astype(np.int64) for key in MASK_FORM_INPUTS})[0]
+        by_onnx = session.run(["logits"], {key: batch[key].astype(np.int64) for key in INFERENCE_INPUTS})[0]
         found = (by_tokens["logits"].numpy(), by_text["logits"].numpy(), by_onnx)
         for logits, loose in zip(found, rounded, strict=True):
             assert np.abs(logits - expected).max() <= (0.1 if loose else 1e-4), name

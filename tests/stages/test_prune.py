@@ -12,7 +12,7 @@ from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prune
@@ -110,7 +110,7 @@ def test_structured_pruning_takes_heads_and_columns_away(pruned, stored, capsys)
     last = json.loads((stage.path / "history.json").read_text())[-1]
     assert last["accuracy"] > 0.9
     ids = np.full((1, 6), 7, np.int32)
-    answer = float_model(classifier)(dict(zip(MASK_FORM_INPUTS, (ids, ids * 0 + 1, ids * 0), strict=True))).numpy()
+    answer = float_model(classifier)(dict(zip(INFERENCE_INPUTS, (ids, ids * 0 + 1, ids * 0), strict=True))).numpy()
     assert answer.shape == (1, 2) and np.isfinite(answer).all()
 
 

@@ -161,7 +161,7 @@ def test_the_stage_repeats_itself(tiny_run, requantized):
 
 
 def test_the_stored_result_answers_as_the_model_that_was_trained(tiny_run, requantized):
-    """TF-MOT's fake quantization against the mask form with fixed ranges, over all rows of the run."""
+    """TF-MOT's fake quantization against the inference model with fixed ranges, over all rows of the run."""
     config, run = tiny_run
     classifier = load_classifier(requantized.stage.path)
     ours = float_model(classifier)
@@ -180,7 +180,7 @@ def test_the_stored_result_answers_as_the_model_that_was_trained(tiny_run, requa
     assert np.abs(difference).mean() <= 0.01
 
 
-def test_quantization_is_at_work_in_the_mask_form(tiny_run, weights):
+def test_quantization_is_at_work_in_the_inference_model(tiny_run, weights):
     """Without its ranges, the same weights answer a little differently: or the test above would compare floats."""
     _, run = tiny_run
     classifier = load_classifier(run / "quantize")

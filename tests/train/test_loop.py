@@ -18,7 +18,7 @@ from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError, Stopped
-from tfpipe.model.bert import build_mask_form, build_training_form
+from tfpipe.model.bert import build_inference_model, build_training_model
 from tfpipe.model.weights import get_weights, import_encoder, set_weights
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for
@@ -123,7 +123,7 @@ def validation(tmp_path_factory) -> TokenTable:
 
 def new_model(dropout: float | None = None, seed: int = 0) -> tf_keras.Model:
     tf_keras.utils.set_random_seed(seed)
-    model = build_training_form(ARCHITECTURE.with_dropout(dropout), 2)
+    model = build_training_model(ARCHITECTURE.with_dropout(dropout), 2)
     import_encoder(model, tiny_weights(CONFIG), "the test")
     return model
 
@@ -197,7 +197,7 @@ def test_a_smaller_table_gives_the_same_weights(do_fit, training, validation, tm
     )
     before = get_weights(new_model())
     tf_keras.utils.set_random_seed(0)
-    model = build_training_form(active.architecture(ARCHITECTURE.with_dropout(0.0)), 2)
+    model = build_training_model(active.architecture(ARCHITECTURE.with_dropout(0.0)), 2)
     set_weights(model, active.taken(before))
     tables = {"training": active.renumbered(training), "validation": active.renumbered(validation)}
     fitted = Fit(
@@ -352,7 +352,7 @@ def test_the_loss_is_the_mean_over_the_examples_of_a_step(do_fit, tmp_path, trai
     strategy = None if replicas == 1 else choose_strategy("mirrored")[0]
     recipe = replace(RECIPE, epochs=1.0, learning_rate=1e-30)
     found = do_fit(tmp_path, recipe, dropout=0.0, strategy=strategy).losses
-    model = build_mask_form(ARCHITECTURE, 2)
+    model = build_inference_model(ARCHITECTURE, 2)
     set_weights(model, get_weights(new_model()))
     plan = Plan(training.lengths, BUCKETED, RECIPE.seed)
     expected, sizes = [], []
@@ -766,9 +766,9 @@ def test_every_optimizer_learns(do_fit, tmp_path, name):
 
 def test_evaluation_answers_every_row_once(validation):
     model = new_model()
-    mask_form = build_mask_form(ARCHITECTURE, 2)
-    set_weights(mask_form, get_weights(model))
-    expected = [mask_form(validation.padded(np.array([row]))).numpy()[0] for row in range(71)]
+    inference_model = build_inference_model(ARCHITECTURE, 2)
+    set_weights(inference_model, get_weights(model))
+    expected = [inference_model(validation.padded(np.array([row]))).numpy()[0] for row in range(71)]
     for batching in (BUCKETED, PACKED):
         found = Evaluation(model, validation, "single_label", batching).logits()
         assert found.shape == (71, 2) and found.dtype == np.float32

@@ -13,7 +13,7 @@ from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import depth_of
 from tfpipe.errors import InputError
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.train.optimizer import decay_without_gradient, freeze, make_optimizer
 from tfpipe.train.step import trainable_by_name
 
@@ -117,7 +117,7 @@ def architecture():
 
 @pytest.mark.parametrize(("frozen", "left"), [(0, {1, 2, 3}), (1, {2, 3}), (2, {3})])
 def test_frozen_layers_get_no_slots(architecture, frozen, left):
-    model = build_training_form(architecture, 2)
+    model = build_training_model(architecture, 2)
     said = freeze(model, frozen, 2)
     variables = trainable_by_name(model)
     assert {depth_of(name, 2) for name in variables} == left
@@ -129,7 +129,7 @@ def test_frozen_layers_get_no_slots(architecture, frozen, left):
 
 def test_more_frozen_layers_than_there_are(architecture):
     with pytest.raises(InputError, match=r"train\.frozen_layers: 3, but the encoder has 2; use at most that"):
-        freeze(build_training_form(architecture, 2), 3, 2)
+        freeze(build_training_model(architecture, 2), 3, 2)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

@@ -11,7 +11,7 @@ from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_
 from tfpipe.config.run import Train
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.weights import get_weights, import_encoder
 from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Batching, Plan
@@ -56,7 +56,7 @@ def one_step(
     settings = Train(optimizer="sgd", momentum=0.0, weight_decay=0.0)
     with precision(policy), strategy.scope():
         tf_keras.utils.set_random_seed(0)
-        model = build_training_form(ARCHITECTURE.with_dropout(dropout), 2)
+        model = build_training_model(ARCHITECTURE.with_dropout(dropout), 2)
         import_encoder(model, tiny_weights(ARCHITECTURE.to_dict()), "the test")
         optimizer = make_optimizer(trainable_by_name(model), settings, loss_scaling=loss_scaling)
     before = get_weights(model)

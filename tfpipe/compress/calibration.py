@@ -53,7 +53,7 @@ def min_max_ranges(model: tf_keras.Model, rows: CalibrationRows) -> Ranges:
     """Finds the range at every quantization point: the mean, over batches, of the smallest and largest value, and 0.
 
     Args:
-      model: training form, float.
+      model: a training model, float.
       rows: what to run through it.
 
     Raises:
@@ -68,7 +68,7 @@ def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: 
     """Finds the range at every quantization point: between two percentiles of all values, by histogram, and 0.
 
     Args:
-      model: training form, float.
+      model: a training model, float.
       rows: what to run through it, twice.
       percentile: of the upper end; the lower is as far from 0 %.
 
@@ -107,12 +107,12 @@ class Probe:
         """Copies the graph and shares the weights.
 
         Args:
-          model: training form, float.
+          model: a training model, float.
         """
         self.model = tf_keras.models.clone_model(
             model, clone_function=lambda layer: _Switched.of(layer) if isinstance(layer, QuantizationPoint) else layer
         )
-        """training form: with every switch off, the one that was given"""
+        """training model: with every switch off, the one that was given"""
         self._switches = {layer.name: layer for layer in self.model.layers if isinstance(layer, _Switched)}
 
     def switch_on(self, ranges: Ranges) -> None:
@@ -125,7 +125,7 @@ def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges
     """How far the answers move when one layer alone is quantized, the worst first.
 
     Args:
-      model: training form, float; its weights are as before in the end.
+      model: a training model, float; its weights are as before in the end.
       rows: what to run through it, once for each layer and once as it is.
       ranges: quantization point -> range; empty: weights alone.
       task: `single_label` or `multi_label`.

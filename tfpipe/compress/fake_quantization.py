@@ -31,7 +31,7 @@ def quantization_aware(model: tf_keras.Model, ranges: dict[str, tuple[float, flo
     """The same model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
 
     Args:
-      model: training form, float.
+      model: a training model, float.
       ranges: quantization point -> first range; the others, and the projections behind them, stay float.
     """
 

@@ -39,7 +39,7 @@ class WeightMasks(tf.Module):
         """Makes the masks, all ones.
 
         Args:
-          model: training form.
+          model: a training model.
           sparsity: share of zeros at the end of the ramp.
           ramp_steps: steps over which sparsity rises, as a cubic, from 0 (Zhu & Gupta, 2017).
           two_four: instead, two of each four weights along the input are zero from the first step on (Mishra et al.,
@@ -91,7 +91,7 @@ class UnitMasks(tf.Module):
         """Makes the masks, all ones.
 
         Args:
-          model: training form.
+          model: a training model.
           architecture: its shape.
           sparsity: share of the parameters of the encoder's layers that is masked at the end of the ramp.
           ramp_steps: steps over which it rises, as a cubic, from 0.

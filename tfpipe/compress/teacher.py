@@ -16,7 +16,7 @@ from tfpipe.config.compress import Distill
 from tfpipe.config.run import Config
 from tfpipe.devices.strategy import precision
 from tfpipe.encoders.parameters import layer_of, layer_output
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.layers import GatherClassToken
 from tfpipe.model.weights import set_weights
@@ -38,7 +38,7 @@ def taught(
     Call it under the strategy's scope.
 
     Args:
-      model: the model that learns, in training form, TF-MOT's wrappers or not.
+      model: the model that learns, as a training model, TF-MOT's wrappers or not.
       teacher: the dense classifier.
       config: the configuration.
       loss: of the true labels.
@@ -53,7 +53,7 @@ def taught(
     layers = layer_pairs(config.distill, _last_layer(model) + 1, teacher.architecture.num_hidden_layers)
     architecture = teacher.architecture if active is None else active.architecture(teacher.architecture)
     with precision(policy):
-        dense = build_training_form(architecture.with_dropout(0.0), len(teacher.labels))
+        dense = build_training_model(architecture.with_dropout(0.0), len(teacher.labels))
         set_weights(dense, teacher.weights if active is None else active.taken(teacher.weights))
     dense.trainable = False
     return Distillation(config.distill, model, dense, layers, loss)
@@ -74,8 +74,8 @@ class Distillation:
 
         Args:
           settings: temperature and weights.
-          learner: training form.
-          teacher: training form.
+          learner: a training model.
+          teacher: a training model.
           layers: (learner's, teacher's) whose hidden states are compared.
           loss: of the true labels.
         """
@@ -112,7 +112,7 @@ class HiddenPair:
     """
 
     def __init__(self, learner: tf_keras.Model, own: int, teacher: tf_keras.Model, other: int):
-        """Finds the tensors in two training forms."""
+        """Finds the tensors in two training models."""
         lasts = [layer == _last_layer(model) for model, layer in ((learner, own), (teacher, other))]
         self.of_class_tokens = any(lasts)
         self.own, self.other = (

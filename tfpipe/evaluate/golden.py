@@ -23,7 +23,7 @@ from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import InputError
 from tfpipe.files import write_text
 from tfpipe.formats.base import Requests
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
 from tfpipe.tasks import TASKS, task_of
@@ -148,7 +148,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} in its first line")
         longest = max(len(line["input_ids"]) for line in lines)
-        tokens = {name: np.zeros((len(lines), longest), np.int32) for name in MASK_FORM_INPUTS}
+        tokens = {name: np.zeros((len(lines), longest), np.int32) for name in INFERENCE_INPUTS}
         for row, line in enumerate(lines):
             length, ids = len(line["input_ids"]), [*line["input_ids"], *line["token_type_ids"]]
             if len(ids) != 2 * length or not all(type(each) is int and each >= 0 for each in ids):

@@ -11,16 +11,16 @@ from safetensors import safe_open
 
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import QUANTIZATION_FILE, float_model, load_classifier
 
 
 def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) -> tuple[Answer, ...]:
-    """Builds the mask form of the classifier beside `path`; it runs on TensorFlow's threads."""
+    """Builds the inference model of the classifier beside `path`; it runs on TensorFlow's threads."""
     model = float_model(load_classifier(path.parent))
     function = tf.function(
         lambda tokens: model(tokens, training=False),
-        input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in MASK_FORM_INPUTS}],
+        input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS}],
     )
 
     def ask(requests: Requests) -> np.ndarray:

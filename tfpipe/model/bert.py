@@ -1,13 +1,13 @@
 """The BERT classifier: a flat functional Keras graph over one trunk (Devlin et al., 2019).
 
 Layer names are the names of transformers' tensors (`encoder.layer.0.attention.self.query`), so weights and learned
-ranges move between the forms below, files and other libraries by name alone. A quantization point (`….input`) stands
+ranges move between the models below, files and other libraries by name alone. A quantization point (`….input`) stands
 before every projection that can be 8 bits wide.
 
-- training form: `input_ids, token_type_ids, segment_ids, position_ids` [rows, length] int32, `cls_index` [rows,
+- training model: `input_ids, token_type_ids, segment_ids, position_ids` [rows, length] int32, `cls_index` [rows,
   slots] int32, `dropout_key` [3] int32 -> logits [rows, slots, labels] float32. A row may hold several examples, each a
   segment of its own; the slots say where their `[CLS]` stand.
-- mask form: `input_ids, attention_mask, token_type_ids` [batch, length] int32 -> logits [batch, labels] float32,
+- inference model: `input_ids, attention_mask, token_type_ids` [batch, length] int32 -> logits [batch, labels] float32,
   float32 throughout: what is evaluated, exported and served.
 """
 
@@ -40,11 +40,11 @@ from tfpipe.model.layers import (
     ResidualNormalization,
 )
 
-MASK_FORM_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""of the mask form and of every artifact that takes token ids, each [batch, length]"""
+INFERENCE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""of the inference model and of every artifact that takes token ids, each [batch, length]"""
 
 
-def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras.Model:
+def build_training_model(architecture: Architecture, num_labels: int) -> tf_keras.Model:
     """The classifier that trains, under the global Keras policy."""
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in names}
@@ -55,7 +55,7 @@ def build_training_form(architecture: Architecture, num_labels: int) -> tf_keras
     return tf_keras.Model(inputs, _head(trunk, cls, num_labels), name="bert_classifier")
 
 
-def build_mask_form(
+def build_inference_model(
     architecture: Architecture,
     num_labels: int,
     ranges: dict[str, tuple[float, float]] | None = None,
@@ -73,7 +73,7 @@ def build_mask_form(
     policy = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy("float32")
     try:
-        inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in MASK_FORM_INPUTS}
+        inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in INFERENCE_INPUTS}
         trunk = _MaskTrunk(architecture, inputs, ranges or {}, codes or {})
         positions = Positions(name="positions")(inputs["input_ids"])
         states = trunk(inputs["input_ids"], inputs["token_type_ids"], positions)

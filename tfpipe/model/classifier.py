@@ -21,7 +21,7 @@ from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
-from tfpipe.model.bert import build_mask_form
+from tfpipe.model.bert import build_inference_model
 from tfpipe.model.weights import set_weights
 from tfpipe.tasks import TASKS
 
@@ -75,15 +75,15 @@ class Classifier:
 
 
 def float_model(classifier: Classifier):
-    """The mask form of a stored classifier: the Keras model that every artifact is compared with."""
-    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges)
+    """The inference model of a stored classifier: the Keras model that every artifact is compared with."""
+    model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges)
     set_weights(model, classifier.weights)
     return model
 
 
 def served_model(classifier: Classifier):
     """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
-    model = build_mask_form(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
+    model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
     set_weights(model, classifier.weights)
     return model
 

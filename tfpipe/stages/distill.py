@@ -14,7 +14,7 @@ from tfpipe.console import say
 from tfpipe.encoders import source as encoder_source
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import layer_of, layer_prefix
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.weights import import_encoder, set_weights
 from tfpipe.rundir.stage import StageDirectory
@@ -34,7 +34,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     session = Session(config, stage, settings, keep="best", vocab_size=student.vocab_size)
     stage.notes["precision"] = str(session.policy)
     with session.scope(seeded=True):  # the first weights of a new head
-        model = build_training_form(session.architecture(student), len(dense.labels))
+        model = build_training_model(session.architecture(student), len(dense.labels))
         if settings.layers is not None:
             set_weights(model, session.taken(pretrained))
         else:

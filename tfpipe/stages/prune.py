@@ -17,7 +17,7 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.encoders.parameters import ENCODER, WORD_EMBEDDINGS, sparsity_of
 from tfpipe.errors import InputError
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.weights import set_weights
 from tfpipe.rundir.stage import StageDirectory
@@ -50,7 +50,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     steps = session.steps
     with session.scope():
         architecture = session.architecture(base.architecture)
-        model = build_training_form(architecture, len(dense.labels))
+        model = build_training_model(architecture, len(dense.labels))
         set_weights(model, session.taken(base.weights))
         ramp_steps = round(settings.ramp_fraction * steps)
         if settings.method == "structured":

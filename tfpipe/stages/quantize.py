@@ -31,7 +31,7 @@ from tfpipe.console import say
 from tfpipe.devices.strategy import Choice, choose_precision, float32_kept, precision
 from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.files import write_json
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import set_weights
@@ -56,7 +56,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     session = Session(config, stage, settings, keep="last", vocab_size=None, policy=float32)
     rows = CalibrationRows(session.training, session.plan, settings.calibration_rows)
     with precision("float32"), float32_kept():  # some hundred rows
-        model = build_training_form(session.architecture(base.architecture), len(base.labels))
+        model = build_training_model(session.architecture(base.architecture), len(base.labels))
         set_weights(model, base.weights)
         announce_compiler()
         ranges = _ranges(model, rows, settings)
@@ -74,7 +74,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     weights, history = base.weights, []
     if settings.mode == "qat":
         with session.scope():
-            model = build_training_form(session.architecture(base.architecture), len(base.labels))
+            model = build_training_model(session.architecture(base.architecture), len(base.labels))
             embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
             set_weights(model, base.weights | embeddings)
             model = quantization_aware(model, ranges)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.encoders import source as encoder_source
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import import_encoder
 from tfpipe.rundir.stage import StageDirectory
@@ -31,7 +31,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         "batching": session.batching,
     }
     with session.scope(seeded=True):  # the head's first weights
-        model = build_training_form(session.architecture(architecture), len(session.labels))
+        model = build_training_model(session.architecture(architecture), len(session.labels))
         pretrained = source.weights()
         stage.notes["encoder"] = import_encoder(model, session.taken(pretrained), config.encoder.source)
         if settings.frozen_layers is not None:

@@ -1,4 +1,4 @@
-"""Evaluation of a training form over a whole table: every row once, exact, shared out among all replicas."""
+"""Evaluation of a training model over a whole table: every row once, exact, shared out among all replicas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Evaluation:
         """Traces nothing yet.
 
         Args:
-          model: training form.
+          model: a training model.
           table: the rows.
           task: `single_label` or `multi_label`.
           batching: shape of a replica's batches, as in training: one shape less to compile.

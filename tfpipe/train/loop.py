@@ -1,6 +1,6 @@
 """The one training loop: fine-tuning, pruning and quantization-aware training all run here.
 
-Enters: a model in training form, a token table, a plan. Leaves: the trained model, its history, and, while it works,
+Enters: a model as a training model, a token table, a plan. Leaves: the trained model, its history, and, while it works,
 checkpoints. A checkpoint holds the variables, the optimizer, the number of the step, the history and what was done
 about steps that failed; the plan, the learning rates and the stateless randomness make everything else a function of
 these, so a resumed run ends bit-identical.
@@ -69,7 +69,7 @@ class Fit:
         """Makes the optimizer, restores the stage's newest checkpoint where there is one, builds the step.
 
         Args:
-          model: training form, made under `strategy`.
+          model: a training model, made under `strategy`.
           stage: where checkpoints and TensorBoard logs go.
           training: rows to train on.
           validation: rows that are evaluated after each epoch, or more often, and at the end.

@@ -49,7 +49,7 @@ class NonFinite:
         """Asks nothing yet.
 
         Args:
-          model: training form.
+          model: a training model.
           training: the rows of the batches.
           plan: which rows they are.
           recipe: rates, and what to do.

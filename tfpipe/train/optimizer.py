@@ -83,7 +83,7 @@ def freeze(model: tf_keras.Model, frozen_layers: int, num_layers: int) -> str:
     """Takes the embeddings and the lowest layers out of training, before the optimizer is made.
 
     Args:
-      model: training form.
+      model: a training model.
       frozen_layers: how many of the encoder's layers.
       num_layers: how many it has.
 

@@ -2,7 +2,7 @@
 
     session = Session(config, stage, settings, keep="last", vocab_size=…)               opens rows, devices, recipe
     with session.scope():
-        model = build_training_form(session.architecture(…), …)                         builds
+        model = build_training_model(session.architecture(…), …)                         builds
     fitted = session.fit(model, hooks)                                                  trains
     session.save(classifier.with_weights(session.weights(model, …)), fitted.history)    stores
 

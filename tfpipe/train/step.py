@@ -69,7 +69,7 @@ class Loss:
         """The sum over a batch's examples, each with its weight: [] float32.
 
         Args:
-          model: training form.
+          model: a training model.
           batch: see `tokens/batches.py`.
           key: [3] int32, of the dropout.
         """
@@ -78,7 +78,7 @@ class Loss:
 
 
 def model_inputs(batch: Batch, dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-    """The training form's inputs; without a key, for inference."""
+    """The training model's inputs; without a key, for inference."""
     key = tf.zeros([3], tf.int32) if dropout_key is None else dropout_key
     return {name: batch[name] for name in MODEL_INPUTS} | {"dropout_key": key}
 
@@ -103,7 +103,7 @@ def make_replica_step(
     """One replica's part of a step. With several, it runs in a replica context, and its rows are those of its number.
 
     Args:
-      model: training form, made under the strategy.
+      model: a training model, made under the strategy.
       optimizer: over the model's trainable variables; a LossScaleOptimizer scales the loss.
       replicas: how many share a batch.
       loss: what is minimized.

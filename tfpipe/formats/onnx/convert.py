@@ -1,6 +1,6 @@
 """A classifier as ONNX: one clean graph, int8 where it was quantized.
 
-Enters: a classifier and its mask form. Leaves: an ONNX model with the inputs `input_ids, attention_mask,
+Enters: a classifier and its inference model. Leaves: an ONNX model with the inputs `input_ids, attention_mask,
 token_type_ids` ([batch, length] int64, as the field's tokenizers give them) and the outputs `logits, probabilities`
 ([batch, labels] float32).
 
@@ -30,22 +30,22 @@ import tfpipe
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx.layers import add_initializer, drop_unused, reconnect, rewrite_layers
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of
 
 LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
-INPUTS = MASK_FORM_INPUTS
+INPUTS = INFERENCE_INPUTS
 OUTPUTS = ("logits", "probabilities")
 
 
 def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fingerprint: str = "") -> onnx.ModelProto:
-    """Converts a mask form.
+    """Converts an inference model.
 
     Args:
-      model: mask form, holding the classifier's weights.
+      model: an inference model, holding the classifier's weights.
       classifier: gives names, labels and the weights' scales.
       opset: ONNX operator set, 17 or later (LayerNormalization).
       data_fingerprint: digest of the rows that it was trained on, for the metadata.

@@ -32,7 +32,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
     Args:
       graph: `onnx.GraphProto` by tf2onnx, its nodes named by the layers that they come from; inputs `input_ids:0`,
         `attention_mask:0`, `token_type_ids:0`, int64.
-      model: the mask form that it was converted from.
+      model: the inference model that it was converted from.
       flat: whether hidden states are matrices.
 
     Raises:

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfpipe.formats.saved_model.reproducible import make_reproducible
-from tfpipe.model.bert import MASK_FORM_INPUTS
+from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of
@@ -29,10 +29,10 @@ class ServedClassifier(tf.Module):
     """What is saved: weights by name or as constants, the tokenizer's tables, two signatures; nothing of Keras."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
-        """Wraps a mask form.
+        """Wraps an inference model.
 
         Args:
-          model: mask form, holding the classifier's weights.
+          model: an inference model, holding the classifier's weights.
           classifier: gives labels and task.
           tokenizer: text -> token ids.
           pairs: whether texts come in pairs.
@@ -55,7 +55,7 @@ class ServedClassifier(tf.Module):
         ids = tf.TensorSpec([None, None], tf.int32)
         self.tokens = tf.function(
             tokens,
-            input_signature=[tf.TensorSpec(ids.shape, ids.dtype, name) for name in MASK_FORM_INPUTS],
+            input_signature=[tf.TensorSpec(ids.shape, ids.dtype, name) for name in INFERENCE_INPUTS],
         )
         columns = ("text", "text_pair") if pairs else ("text",)
         texts = [tf.TensorSpec([None], tf.string, name) for name in columns]

@@ -25,7 +25,7 @@ from tfpipe.encoders import source as encoder_source
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import write_json
-from tfpipe.model.bert import build_training_form
+from tfpipe.model.bert import build_training_model
 from tfpipe.provenance import package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools.tpu_check.batch import BatchShape, batch_shapes
@@ -221,7 +221,7 @@ def _step_of(
     class_weights = None if settings.class_weights is None else (1.0,) * shape.num_labels  # any: the work is the same
     loss = Loss(config.task, settings.label_smoothing, class_weights)
     with precision(policy):
-        model = build_training_form(architecture, shape.num_labels)
+        model = build_training_model(architecture, shape.num_labels)
     if settings.frozen_layers is not None:
         freeze(model, settings.frozen_layers, architecture.num_hidden_layers)
     replica_step = make_replica_step(
