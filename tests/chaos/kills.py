@@ -5,7 +5,7 @@
 One run is left alone. Then runs of the same configuration, each in a directory of its own, are killed with SIGKILL,
 once in every stage at an instant drawn from the time that the stage takes, and started again, until all kills are
 spent; each is then finished. What it committed must be what the run that was left alone committed: weights, metrics,
-artefacts.
+artifacts.
 
 A process is forked for each start, from this one, which has imported TensorFlow and done nothing with it: an import
 takes longer than most stages here.

@@ -28,7 +28,7 @@ def tokenizer(tiny_run):
 
 @pytest.mark.parametrize("variant", ["dense", "pruned", "int8"])
 @pytest.mark.parametrize("place", ["golden.jsonl", "saved_model/assets.extra/golden.jsonl"])
-def test_every_artefact_has_its_golden_file(tiny_run, variant, place):
+def test_every_artifact_has_its_golden_file(tiny_run, variant, place):
     head, requests, logits = golden.read(tiny_run[1] / "export" / variant / place)
     assert head["variant"] == variant and head["labels"] == ["negative", "positive"]
     assert head["artifact"] == ("model.onnx" if place == "golden.jsonl" else "saved_model")

@@ -22,7 +22,7 @@ def card(tiny_run):
     return (tiny_run[1] / "report" / "model_card.md").read_text(encoding="utf-8")
 
 
-def test_one_flat_row_per_artefact_with_the_documented_keys(summary):
+def test_one_flat_row_per_artifact_with_the_documented_keys(summary):
     rows = summary["artifacts"]
     expected = [(variant, artifact) for variant in ("dense", "pruned", "int8") for artifact in ARTIFACTS]
     assert [(row["variant"], row["artifact"]) for row in rows] == expected
@@ -101,7 +101,7 @@ def test_the_table_of_the_card_is_markdown(card):
     assert lines[head + 1].count("|") == columns and lines[head + 2].count("|") == columns
 
 
-def test_the_printed_table_has_one_row_per_artefact(summary, capsys):
+def test_the_printed_table_has_one_row_per_artifact(summary, capsys):
     _print_table(summary["artifacts"], summary["measured_on"])
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines()]
