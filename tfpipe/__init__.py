@@ -1,4 +1,4 @@
-"""tfpipe: labelled text in, a verified and compressed classifier out."""
+"""tfpipe: labeled text in, a verified and compressed classifier out."""
 
 import os
 

@@ -23,7 +23,7 @@ from tfpipe.escaping import printable
 from tfpipe.stages import SUMMARIES
 
 app = typer.Typer(
-    help="Labelled text in, a verified and compressed classifier out.",
+    help="Labeled text in, a verified and compressed classifier out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

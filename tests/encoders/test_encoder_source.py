@@ -244,7 +244,7 @@ def test_configurations_that_are_refused(encoder, changes, message):
         ("relu", "relu"),
     ],
 )  # fmt: skip
-def test_activations_are_normalised(encoder, name, meaning):
+def test_activations_are_normalized(encoder, name, meaning):
     change_config(encoder, hidden_act=name)
     assert open_source(str(encoder)).architecture.hidden_act == meaning
 

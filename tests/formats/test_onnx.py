@@ -217,7 +217,7 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
     assert len(contents) == len(constants) == len({tensor.name for tensor in constants})
 
 
-def test_the_transformer_optimizer_recognises_every_layer(tiny_run, tmp_path):
+def test_the_transformer_optimizer_recognizes_every_layer(tiny_run, tmp_path):
     """ONNX Runtime's own test of a BERT: attention, embeddings, residuals and GELU all become one operator each.
 
     The last layer's attention does not: it asks for the class token alone, which the fused operator can't.

@@ -202,7 +202,7 @@ def test_examples_packed_into_a_row_do_not_see_each_other(training_model, infere
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.lists(st.integers(3, 8), min_size=0, max_size=4), min_size=4, max_size=4), st.integers(0, 2**31 - 1))
-def test_no_example_sees_a_neighbour(training_model, lengths, seed):
+def test_no_example_sees_a_neighbor(training_model, lengths, seed):
     """Whatever stands in the other segments of its row, in the padding and in the other rows: the logits stay."""
     if not any(lengths):
         return

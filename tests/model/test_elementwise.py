@@ -136,7 +136,7 @@ def test_masks_of_two_keys_are_independent(other):
         assert abs((first.ravel()[shift:] == second.ravel()[:-shift]).mean() - 0.5) < 0.0025
 
 
-def test_neighbours_are_dropped_independently():
+def test_neighbors_are_dropped_independently():
     mask = halves([3, 41])
     flat = mask.ravel()
     for distance in (1, 2, 3, 4, 16, 32, 64, 128, 384, 1024):

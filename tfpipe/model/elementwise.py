@@ -65,7 +65,7 @@ def kept(shape: Sequence[int | tf.Tensor], rate: float, key: tf.Tensor) -> tf.Te
       `shape` bool.
     """
     first, second = tf.unstack(tf.bitcast(key[:2], _WORD))
-    # Both words must change with either: masks that share the second would be neighbours changing places.
+    # Both words must change with either: masks that share the second would be neighbors changing places.
     first = _mixed(first + _mixed(second))
     second = _mixed(tf.bitwise.bitwise_xor(second, first))
     bits = _mixed(tf.bitwise.bitwise_xor(tf.bitcast(_places(shape, key[2]), _WORD), first))

@@ -1,6 +1,6 @@
 """Stage `prepare`: from raw rows to token tables.
 
-Enters: files of labelled text and the encoder's tokenizer. Leaves, in the stage's directory:
+Enters: files of labeled text and the encoder's tokenizer. Leaves, in the stage's directory:
 
     train/ validation/ test/   token tables (`tokens/table.py`)
     tokenizer/                 the tokenizer's files: what training, export and serving use from here on

@@ -135,7 +135,7 @@ class Tokenizer(tf.Module):
         if self.settings.unicode is not None:
             text = tensorflow_text.normalize_utf8(text, self.settings.unicode)
         # What stands between two spaces is looked up once, however often it occurs: a space ends every word, and no
-        # character is normalized by its neighbours.
+        # character is normalized by its neighbors.
         stretches = tf.strings.split(text, sep=" ")
         distinct, index = tf.unique(stretches.values)
         pieces = tf.gather(self._pieces(distinct), index)

@@ -114,7 +114,7 @@ def test_missing_column_names_those_that_exist_and_the_nearest(tmp_path):
     assert "(data.split.group_column)" in error(tmp_path, "text,label\nx,a\n", split={"group_column": "user"})
 
 
-def test_other_separators_are_recognised(tmp_path):
+def test_other_separators_are_recognized(tmp_path):
     assert "separated by commas" in error(tmp_path, "text;label\nx;a\n")
     assert "separated by commas" in error(tmp_path, "text\tlabel\nx\ta\n")
 

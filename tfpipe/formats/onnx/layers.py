@@ -1,6 +1,6 @@
 """Layers of the classifier as the operators that ONNX Runtime fuses, in place of what tf2onnx made of them.
 
-ONNX Runtime recognises attention, layer normalization and GELU by their operators and the order of these. tf2onnx's
+ONNX Runtime recognizes attention, layer normalization and GELU by their operators and the order of these. tf2onnx's
 own are others (a normalization is nine operators, each reshape computes its shape), so the layers whose meaning is
 known are written anew, without shape arithmetic in any encoder layer:
 

@@ -42,7 +42,7 @@ class Chip:
     usable_hbm_bytes: int
     """what libtpu 0.0.14 lets a program use, as it says when memory is short; the rest of HBM is the runtime's"""
     link_bytes_per_second: float
-    """one direction of one link to a neighbour"""
+    """one direction of one link to a neighbor"""
     wraps: int
     """the size of a dimension from which, and from whose multiples, it is closed to a ring"""
     topologies: tuple[str, ...]
@@ -80,7 +80,7 @@ class Topology:
 
     @property
     def fewest_links(self) -> int:
-        """Links of the chip that has fewest: one to each neighbour, fewer at an end that is not closed to a ring.
+        """Links of the chip that has fewest: one to each neighbor, fewer at an end that is not closed to a ring.
 
         v5e and v6e close a dimension of 16; v4 and v5p all of them where all are multiples of 4.
         """
