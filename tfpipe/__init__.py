@@ -2,7 +2,7 @@
 
 import os
 
-from tfpipe.devices import tpu_environment
+from tfpipe import tpu_environment
 
 __version__ = "0.1.0"
 

@@ -12,8 +12,8 @@ from functools import cache
 
 import tensorflow as tf
 
-from tfpipe.devices.tpu_environment import local_device, pod_name
 from tfpipe.errors import InputError
+from tfpipe.tpu_environment import local_device, pod_name
 
 SECONDS_TO_ANSWER = 30.0
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfpipe.devices import tpu_environment
+from tfpipe import tpu_environment
 
 
 @pytest.fixture
