@@ -9,7 +9,14 @@ import pytest
 import tfpipe
 
 ROOT = Path(tfpipe.__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "tpu/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "tpu/README.md",
+    "docs/design/README.md",
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
