@@ -57,7 +57,7 @@ def test_no_row_is_in_two_splits_token_for_token(prepared, case, near):
         assert not seen[first] & seen[second], (first, second)
     labels = [tuple(row) for row in tables(directory)["train"].labels.tolist()]
     assert len(set(zip(tokens_of(directory, "train"), labels, strict=True))) == len(labels)
-    assert read_json(directory / "statistics.json")["duplicates"]["rows_with_a_twin_that_judges"] > 0
+    assert read_json(directory / "statistics.json")["duplicates"]["rows_with_a_held_out_twin"] > 0
 
 
 def test_seen_text_is_the_text_without_what_the_model_does_not_see(tiny_encoder):
@@ -178,7 +178,7 @@ def test_labels_are_balanced_over_the_rows_that_are_left(prepared):
     rows += [(template(1000 + n), "b") for n in range(80)] + [(words(100000 + n, 12), "b") for n in range(20)]
     directory, _ = prepared(rows, balance="oversample", max_length=64)
     statistics = read_json(directory / "statistics.json")
-    assert statistics["duplicates"]["rows_near_one_that_judges"] > 30
+    assert statistics["duplicates"]["rows_near_a_held_out_one"] > 30
     counts = statistics["rows_per_label"]["train"]
     assert abs(counts["a"] / counts["b"] - 1) < 0.15
 
@@ -193,7 +193,7 @@ def test_rows_that_may_not_be_compared_crowd_out_none(prepared, alike):
     directory, printed = prepared(rows, ("text", "label", "part"), split={"column": "part"}, max_length=64)
     statistics = read_json(directory / "statistics.json")
     assert statistics["rows"]["validation"] == 20 and "more held-out rows" not in printed
-    assert statistics["duplicates"]["rows_near_one_that_judges"] == alike
+    assert statistics["duplicates"]["rows_near_a_held_out_one"] == alike
     assert all(entry["other"]["line"] > alike for entry in read_lines(directory / "duplicates.jsonl"))
 
 

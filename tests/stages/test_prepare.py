@@ -88,8 +88,8 @@ def test_duplicates_and_conflicts(prepared, tmp_path):
         "texts_that_repeat": 2,
         "texts_with_different_labels": 1,
         "identical_rows_dropped_from_train": 2,
-        "rows_with_a_twin_that_judges": 0,
-        "rows_near_one_that_judges": 0,
+        "rows_with_a_held_out_twin": 0,
+        "rows_near_a_held_out_one": 0,
         "across_splits": "remove",
     }
     found = tables(directory)

@@ -87,8 +87,8 @@ def statistics_of(
             "texts_that_repeat": verdict.texts_that_repeat,
             "texts_with_different_labels": len(verdict.conflicts),
             "identical_rows_dropped_from_train": len(verdict.identical),
-            "rows_with_a_twin_that_judges": len(verdict.twins),
-            "rows_near_one_that_judges": len(near),
+            "rows_with_a_held_out_twin": len(verdict.twins),
+            "rows_near_a_held_out_one": len(near),
             "across_splits": config.data.duplicates.across_splits,
         },
         "augmentation": {name: totals[name] for name in ("augmented", "unchanged", "equal_to_held_out", "oversampled")},
@@ -124,7 +124,7 @@ def announce(
     did = "removed" if duplicates["across_splits"] == "remove" else "kept"
     say(
         f"  duplicates: {duplicates['identical_rows_dropped_from_train']:,} repeated training rows removed; "
-        f"{duplicates['rows_with_a_twin_that_judges']:,} exact and {duplicates['rows_near_one_that_judges']:,} near "
+        f"{duplicates['rows_with_a_held_out_twin']:,} exact and {duplicates['rows_near_a_held_out_one']:,} near "
         f"duplicates of held-out rows {did} (duplicates.jsonl); the check took {check_seconds:.1f} s"
     )
     if undecided:
@@ -132,7 +132,7 @@ def announce(
             f"warning: {undecided:,} rows have more held-out rows that may be near than were compared, as texts "
             "made of a template have; raise data.duplicates.near_similarity, or set data.duplicates.near: false"
         )
-    near = duplicates["rows_near_one_that_judges"]
+    near = duplicates["rows_near_a_held_out_one"]
     train = statistics["rows"]["train"] + statistics["rows"]["validation"]
     if did == "removed" and near > WARN_NEAR_FRACTION * (near + train):
         say(

@@ -109,7 +109,7 @@ def _recorded(loaded, signature: str, texts: dict[str, list[str]]) -> dict[str, 
     if signature == "tokens":
         inputs = loaded.tokenize(**inputs)
     answers = loaded.signatures[signature](**inputs)
-    request = {name: _plain(value) for name, value in inputs.items()}
+    request = {name: _plain(value) for name, value in sorted(inputs.items())}
     outputs = [f"{json.dumps(name)}: {_json(_plain(answers[name]))}" for name in ("label", "probabilities", "logits")]
     return {
         "inputs": request,

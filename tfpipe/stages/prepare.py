@@ -23,6 +23,7 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from tfpipe.console import progress_bar, say
 from tfpipe.data.block import Rejection
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
-from tfpipe.data.duplicates import exact_duplicates, save_sorted
+from tfpipe.data.duplicates import Verdict, exact_duplicates, save_sorted
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
 from tfpipe.data.finish import finish
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
@@ -59,6 +60,29 @@ def run(config: Config, stage: StageDirectory) -> None:
       InputError: the files or their rows don't fit the configuration, too many rows are unusable, or a split is empty.
     """
     files = source_files(config.data)
+    settings = _tokenizer_settings(config)
+    runner = runner_of(config.data, stage.checkpoints)
+    survey, labels = _survey(config, files, runner, stage)
+    _check_given(config, survey)
+    stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
+    tables = _tokenize(config, files, settings, decide(config, labels, survey), survey, runner, stage)
+    duplicates = _duplicates(config, files, settings, tables, survey, runner, stage)
+    counts = tables.counts()
+    dropped = duplicates.dropped(config.data.duplicates.across_splits)
+    counts.add(finish(config, settings, labels, tables, dropped, stage, runner))
+    _check_splits(config, survey, tables, counts)
+    settings.write(stage.path / "tokenizer")
+    write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
+    write_sources(stage.path, [file.name for file in files])
+    statistics = statistics_of(config, files, survey, labels, duplicates.exact, duplicates.near, counts)
+    write_json(stage.path / "statistics.json", statistics)
+    stage.notes |= {"rows": statistics["rows"], "labels": len(labels.names)}
+    stage.notes["duplicate_check_seconds"] = round(duplicates.seconds, 1)
+    announce(statistics, settings, duplicates.seconds, duplicates.undecided, config)
+
+
+def _tokenizer_settings(config: Config) -> TokenizerSettings:
+    """Reads the encoder's tokenizer, with the cleaning of this run."""
     encoder = encoder_source.open_source(config.encoder.source)
     encoder_source.check_reads(
         encoder.architecture,
@@ -68,55 +92,12 @@ def run(config: Config, stage: StageDirectory) -> None:
         pairs=config.data.text_pair_column is not None,
     )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
-    settings = settings.cleaned(config.data.cleaning)
-    runner = runner_of(config.data, stage.checkpoints)
-    survey, labels = _survey(config, files, runner, stage)
-    _check_given(config, survey)
-    decisions = decide(config, labels, survey)
-    stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
-    tables = _tokenize(config, files, settings, decisions, survey, runner, stage)
-
-    started = time.monotonic()
-    across_splits = config.data.duplicates.across_splits
-    verdict = exact_duplicates(iter(tables), stage.checkpoints / "buckets")
-    if across_splits == "refuse" and len(verdict.twins):
-        write_duplicates(config, files, verdict, [], stage.path)
-        raise _refusal(config, len(verdict.twins), "exactly the tokens", stage)
-    near, undecided = [], 0
-    if looked_for(config, survey.accepted):
-        known = save_sorted(stage.checkpoints / "exact.npy", verdict.dropped("remove"))
-        near, undecided = near_duplicates(config, settings, tables, known, stage.checkpoints, runner)
-    write_duplicates(config, files, verdict, near, stage.path)
-    if across_splits == "refuse" and near:
-        raise _refusal(config, len(near), "nearly the text", stage)
-    check_seconds = time.monotonic() - started
-
-    dropped = verdict.dropped(across_splits)
-    if across_splits == "remove":
-        dropped = np.concatenate([dropped, np.array([row for row, *_ in near], np.int64)])
-    counts = tables.counts()
-    counts.add(finish(config, settings, labels, tables, dropped, stage, runner))
-    _check_splits(config, survey, tables, counts)
-    settings.write(stage.path / "tokenizer")
-    write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
-    write_sources(stage.path, [file.name for file in files])
-    statistics = statistics_of(config, files, survey, labels, verdict, near, counts)
-    write_json(stage.path / "statistics.json", statistics)
-    stage.notes |= {"rows": statistics["rows"], "labels": len(labels.names)}
-    stage.notes["duplicate_check_seconds"] = round(check_seconds, 1)
-    announce(statistics, settings, check_seconds, undecided, config)
+    return settings.cleaned(config.data.cleaning)
 
 
 def _name(config: Config) -> str:
     source = config.data.source
     return source if isinstance(source, str) else str(source)
-
-
-def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> InputError:
-    return InputError(
-        f"{_name(config)}: {rows:,} rows have {what} of a held-out row, and data.duplicates.across_splits is refuse; "
-        f"delete the rows listed in {stage.path / 'duplicates.jsonl'}, or set across_splits to remove"
-    )
 
 
 def _check_splits(config: Config, survey: Survey, tables: BlockTables, counts: Counts) -> None:
@@ -241,3 +222,58 @@ def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisio
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     return TableMaker(config, settings, decisions)
+
+
+# The search for duplicates.
+
+
+class _Duplicates(NamedTuple):
+    """The duplicates among the tokenized rows."""
+
+    exact: Verdict
+    near: list[list[Any]]
+    """`[row, the row that it is near to, similarity]` for each"""
+    undecided: int
+    """rows that have more candidates than were compared"""
+    seconds: float
+
+    def dropped(self, across_splits: str) -> np.ndarray:
+        """Lists the rows that are left out: `[n] int64`."""
+        near = [row for row, *_ in self.near] if across_splits == "remove" else []
+        return np.concatenate([self.exact.dropped(across_splits), np.array(near, np.int64)])
+
+
+def _duplicates(
+    config: Config,
+    files: list[SourceFile],
+    settings: TokenizerSettings,
+    tables: BlockTables,
+    survey: Survey,
+    runner: LocalRunner,
+    stage: StageDirectory,
+) -> _Duplicates:
+    """Finds and lists the duplicates.
+
+    Raises:
+      InputError: there are some across splits, and the settings refuse them.
+    """
+    started, refused = time.monotonic(), config.data.duplicates.across_splits == "refuse"
+    exact = exact_duplicates(iter(tables), stage.checkpoints / "buckets")
+    if refused and len(exact.twins):
+        write_duplicates(config, files, exact, [], stage.path)
+        raise _refusal(config, len(exact.twins), "exactly the tokens", stage)
+    near, undecided = [], 0
+    if looked_for(config, survey.accepted):
+        known = save_sorted(stage.checkpoints / "exact.npy", exact.dropped("remove"))
+        near, undecided = near_duplicates(config, settings, tables, known, stage.checkpoints, runner)
+    write_duplicates(config, files, exact, near, stage.path)
+    if refused and near:
+        raise _refusal(config, len(near), "nearly the text", stage)
+    return _Duplicates(exact, near, undecided, time.monotonic() - started)
+
+
+def _refusal(config: Config, rows: int, what: str, stage: StageDirectory) -> InputError:
+    return InputError(
+        f"{_name(config)}: {rows:,} rows have {what} of a held-out row, and data.duplicates.across_splits is refuse; "
+        f"delete the rows listed in {stage.path / 'duplicates.jsonl'}, or set across_splits to remove"
+    )
