@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,36 @@ tf.config.set_logical_device_configuration(
 def pytest_terminal_summary(terminalreporter):
     if "fuzz.harness" in sys.modules and sys.modules["fuzz.harness"].TALLIES:
         sys.modules["fuzz.harness"].summarize(terminalreporter)
+
+
+def pytest_sessionfinish(session):
+    """Of several processes, each hands its tallies of the fuzz tests to the one that prints."""
+    if hasattr(session.config, "workeroutput") and "fuzz.harness" in sys.modules:
+        tallies = sys.modules["fuzz.harness"].TALLIES
+        session.config.workeroutput["tallies"] = {target: vars(tally) for target, tally in tallies.items()}
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node):
+    if tallies := getattr(node, "workeroutput", {}).get("tallies"):
+        from fuzz import harness
+
+        harness.TALLIES |= {target: harness.Tally(**tally) for target, tally in tallies.items()}
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that all processes of the tests share: the first that asks makes it, and the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared" / name
+    directory.parent.mkdir(exist_ok=True)
+    with open(directory.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by the end of the process
+        made = directory.with_suffix(".made")
+        if not made.exists():
+            directory.mkdir()
+            make(directory)
+            made.touch()
+    return directory
 
 
 TINY = {
@@ -118,7 +150,7 @@ def write_encoder(directory: Path, **changes) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> Path:
     """Directory of a two-layer BERT in the transformers layout."""
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+    return made_once(tmp_path_factory, "encoder", write_encoder)
 
 
 def write_reviews(path: Path, count: int, seed: int = 0) -> Path:
@@ -208,16 +240,15 @@ def write_token_table(directory: Path, rows, *, num_labels: int, pad_id: int = 0
 @pytest.fixture(scope="session")
 def tiny_reviews(tmp_path_factory) -> Path:
     """A CSV file of 400 sentences."""
-    return write_reviews(tmp_path_factory.mktemp("data") / "reviews.csv", 400)
+    made = made_once(tmp_path_factory, "data", lambda directory: write_reviews(directory / "reviews.csv", 400))
+    return made / "reviews.csv"
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path]:
     """A finished run of the whole pipeline: its configuration and its directory. Read it, do not change it."""
-    directory = tmp_path_factory.mktemp("runs") / "tiny"
     config = tiny_config(tiny_reviews, tiny_encoder)
-    pipeline.run(config, RunDirectory(directory))
-    return config, directory
+    return config, made_once(tmp_path_factory, "run", lambda directory: pipeline.run(config, RunDirectory(directory)))
 
 
 @pytest.fixture

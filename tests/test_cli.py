@@ -150,7 +150,7 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(tiny_file, copied_ru
     assert "| processors " in in_ascii("doctor")
     table = in_ascii("report", tiny_file, "--run-dir", run.path, "--set", "train.checkpoint_every=8")
     assert table.count("saved_model_text") == 3 and "\\u0394logit" in table
-    assert in_ascii("--help").startswith("Usage") or "Usage" in in_ascii("--help")
+    assert "Usage" in in_ascii("--help")
 
 
 def test_a_shown_configuration_is_utf8_whatever_the_terminal(tiny_file, tmp_path):
