@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -26,11 +27,26 @@ from tfpipe.stages import prepare as prepare_stage
 from tfpipe.tokens.table import TokenRows, record_batch, write_manifest, write_shard
 
 import tensorflow as tf  # isort: skip
+from tensorflow.python.framework.ops import gradient_registry  # isort: skip
 
 # Two logical devices for the tests of MirroredStrategy; all else runs on the first. Set before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: half a million objects that no collection looks at again
+    gc.set_threshold(20_000)  # of new objects; graphs are made of many
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradients_are_forgotten():
+    """TensorFlow keeps every graph that a `tf.custom_gradient` was traced in: 20 MB a fit, which slow collections."""
+    yield
+    registered = gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -62,6 +78,7 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by the end of the process
         made = directory.with_suffix(".made")
         if not made.exists():
+            shutil.rmtree(directory, ignore_errors=True)  # of a process that ended meanwhile
             directory.mkdir()
             make(directory)
             made.touch()
