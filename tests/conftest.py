@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import gc
 import json
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +27,7 @@ from tfpipe.stages import prepare as prepare_stage
 from tfpipe.tokens.table import TokenRows, record_batch, write_manifest, write_shard
 
 import tensorflow as tf  # isort: skip
+from tensorflow.python.framework.ops import gradient_registry  # isort: skip
 
 # Two logical devices for the tests of MirroredStrategy; all else runs on the first. Set before TensorFlow starts.
 tf.config.set_logical_device_configuration(
@@ -31,9 +35,54 @@ tf.config.set_logical_device_configuration(
 )
 
 
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: half a million objects that no collection looks at again
+    gc.set_threshold(20_000)  # of new objects; graphs are made of many
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradients_are_forgotten():
+    """TensorFlow keeps every graph that a `tf.custom_gradient` was traced in: 20 MB a fit, which slow collections."""
+    yield
+    registered = gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
+
+
 def pytest_terminal_summary(terminalreporter):
     if "fuzz.harness" in sys.modules and sys.modules["fuzz.harness"].TALLIES:
         sys.modules["fuzz.harness"].summarize(terminalreporter)
+
+
+def pytest_sessionfinish(session):
+    """Of several processes, each hands its tallies of the fuzz tests to the one that prints."""
+    if hasattr(session.config, "workeroutput") and "fuzz.harness" in sys.modules:
+        tallies = sys.modules["fuzz.harness"].TALLIES
+        session.config.workeroutput["tallies"] = {target: vars(tally) for target, tally in tallies.items()}
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node):
+    if tallies := getattr(node, "workeroutput", {}).get("tallies"):
+        from fuzz import harness
+
+        harness.TALLIES |= {target: harness.Tally(**tally) for target, tally in tallies.items()}
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that all processes of the tests share: the first that asks makes it, and the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared" / name
+    directory.parent.mkdir(exist_ok=True)
+    with open(directory.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by the end of the process
+        made = directory.with_suffix(".made")
+        if not made.exists():
+            shutil.rmtree(directory, ignore_errors=True)  # of a process that ended meanwhile
+            directory.mkdir()
+            make(directory)
+            made.touch()
+    return directory
 
 
 TINY = {
@@ -118,7 +167,7 @@ def write_encoder(directory: Path, **changes) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> Path:
     """Directory of a two-layer BERT in the transformers layout."""
-    return write_encoder(tmp_path_factory.mktemp("encoder"))
+    return made_once(tmp_path_factory, "encoder", write_encoder)
 
 
 def write_reviews(path: Path, count: int, seed: int = 0) -> Path:
@@ -208,16 +257,15 @@ def write_token_table(directory: Path, rows, *, num_labels: int, pad_id: int = 0
 @pytest.fixture(scope="session")
 def tiny_reviews(tmp_path_factory) -> Path:
     """A CSV file of 400 sentences."""
-    return write_reviews(tmp_path_factory.mktemp("data") / "reviews.csv", 400)
+    made = made_once(tmp_path_factory, "data", lambda directory: write_reviews(directory / "reviews.csv", 400))
+    return made / "reviews.csv"
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path]:
     """A finished run of the whole pipeline: its configuration and its directory. Read it, do not change it."""
-    directory = tmp_path_factory.mktemp("runs") / "tiny"
     config = tiny_config(tiny_reviews, tiny_encoder)
-    pipeline.run(config, RunDirectory(directory))
-    return config, directory
+    return config, made_once(tmp_path_factory, "run", lambda directory: pipeline.run(config, RunDirectory(directory)))
 
 
 @pytest.fixture

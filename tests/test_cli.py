@@ -150,7 +150,7 @@ def test_a_terminal_that_lacks_a_character_shows_its_number(tiny_file, copied_ru
     assert "| processors " in in_ascii("doctor")
     table = in_ascii("report", tiny_file, "--run-dir", run.path, "--set", "train.checkpoint_every=8")
     assert table.count("saved_model_text") == 3 and "\\u0394logit" in table
-    assert in_ascii("--help").startswith("Usage") or "Usage" in in_ascii("--help")
+    assert "Usage" in in_ascii("--help")
 
 
 def test_a_shown_configuration_is_utf8_whatever_the_terminal(tiny_file, tmp_path):
@@ -217,7 +217,7 @@ def test_verify_takes_a_run(tfpipe_command, arguments, said):
 
 def test_another_serving_version_exports_again(tfpipe_command, tiny_file, copied_run):
     _, run = copied_run
-    command = ("export", tiny_file, "--run-dir", run.path, "--set")
+    command = ("export", tiny_file, "--run-dir", run.path, "--set", "prune=null", "--set", "quantize=null", "--set")
     said = last_line(tfpipe_command(*command, "export.serving_version=2.18.0"))
     assert "export.serving_version" in said and "2.19.1" in said and "2.20.0" in said
     code, _, error = tfpipe_command(*command, "export.serving_version=2.19.1")

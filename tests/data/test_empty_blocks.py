@@ -23,6 +23,7 @@ OPTIONS = {
         "augmentation": {"copies": 2, "swap": 0.2},
         "cleaning": {"html": True, "stop_words": ["this"]},
         "duplicates": {"near": True},
+        "workers": 2,
     },
     "pairs": {"text_pair_column": "user", "augmentation": {"copies": 1, "deletion": 0.2}},
     "label names": {"label_names": {"1": "positive", "0": "negative"}},
@@ -38,8 +39,9 @@ def test_blocks_without_a_row_change_nothing(prepared, tmp_path, monkeypatch, op
     columns = ("text", "label", "user", "part", "keep")
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(dict(zip(columns, line, strict=True))) + "\n" for line in lines))
-    settings = OPTIONS[option] | {"source": str(path), "filter": {"keep": "yes"}, "max_rejected_fraction": 0.9}
-    whole, _ = prepared([], name="whole", **settings | {"workers": None})
+    settings = {"source": str(path), "filter": {"keep": "yes"}, "max_rejected_fraction": 0.9}
+    settings |= {"workers": 1} | OPTIONS[option]  # so many blocks would start processes, for every option
+    whole, _ = prepared([], name="whole", **settings | {"workers": 1})
     monkeypatch.setattr(block_module, "BLOCK_BYTES", 600)
     cut, _ = prepared([], name="cut", **settings)
     for split in SPLITS:

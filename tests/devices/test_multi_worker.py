@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from conftest import tiny_config
+from conftest import tiny_config, write_encoder
 
 import tfpipe
 from tfpipe import pipeline
@@ -90,9 +90,11 @@ class Workers:
 
 
 @pytest.fixture(scope="module")
-def config(tiny_reviews, tiny_encoder) -> Config:
+def config(tmp_path_factory, tiny_reviews) -> Config:
+    """Of one layer: each of many processes traces it."""
+    encoder = write_encoder(tmp_path_factory.mktemp("encoder"), num_hidden_layers=1)
     changes = {"train__batch_size": 24, "train__gradient_accumulation": 2, "train__epochs": 3}
-    return tiny_config(tiny_reviews, tiny_encoder, prune=None, quantize=None, **changes)
+    return tiny_config(tiny_reviews, encoder, prune=None, quantize=None, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,7 @@ def test_two_workers_train_what_one_device_does(config, undisturbed, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, fault, victim):
     workers = Workers(tmp_path, config)
+    shutil.copytree(undisturbed / "prepare", workers.run / "prepare")
     workers.start()
     workers.until_stored(7)
     workers.processes[victim].send_signal(signal.SIGKILL)

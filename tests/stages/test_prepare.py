@@ -289,14 +289,14 @@ BEAM = {
 }
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_beam_makes_the_same(prepared, monkeypatch, stratified):
-    """By the DirectRunner with two processes: rows, splits, rejections, duplicates and ids."""
+@pytest.mark.parametrize(("stratified", "beam"), [(False, {"runner": "DirectRunner"}), (True, BEAM)])
+def test_beam_makes_the_same(prepared, monkeypatch, stratified, beam):
+    """By the DirectRunner, in this process or with two others: rows, splits, rejections, duplicates and ids."""
     rows = [*film_rows(), *film_rows(30), ("this film 7 is good", "0"), ("", "1"), ("x", "")]
     settings = {"max_rejected_fraction": 0.1, "split": {"stratified": stratified}}
     # Two files: Beam's processes cut them into blocks of the usual size.
     local, _ = prepared(rows, name="local", **settings)
-    beam, _ = prepared(rows, name="beam", **settings, **BEAM)
+    beam, _ = prepared(rows, name="beam", **settings, **beam)
     for split in SPLITS:
         assert rows_of(beam, split) == rows_of(local, split)
     for file in files_in(local):

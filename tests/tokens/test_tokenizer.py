@@ -241,12 +241,14 @@ def test_batches_without_texts_and_with_empty_ones(english, changes, pairs):
     tokenizer = Tokenizer(replace(english, **changes), 32)
     ends = [102, 102] if pairs else [102]
     specs = [tf.TensorSpec([None], tf.string)] * (1 + pairs)
+    eager = (tokenizer.dense, tokenizer.encode, tokenizer.encode_counted)
+    graphs = [tf.function(each, input_signature=specs) for each in eager]
     for count, text in ((0, ""), (1, ""), (3, ""), (2, " \t\n"), (2, "<br>" if changes.get("html") else "\x01 ")):
         columns = [tf.constant([text] * count, tf.string)] * (1 + pairs)
-        for wrap in (lambda function: function, lambda function: tf.function(function, input_signature=specs)):
-            batch = wrap(tokenizer.dense)(*columns)
-            ids, types = wrap(tokenizer.encode)(*columns)
-            counted = wrap(tokenizer.encode_counted)(*columns)
+        for dense, encode, encode_counted in (eager, graphs):
+            batch = dense(*columns)
+            ids, types = encode(*columns)
+            counted = encode_counted(*columns)
             assert ids.to_list() == counted[0].to_list() == [[101, *ends]] * count
             assert types.to_list() == counted[1].to_list() == [[0, 0, 1][: len(ends) + 1]] * count
             assert counted[2].numpy().tolist() == [len(ends) + 1] * count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -392,12 +393,17 @@ def test_two_checkpoints_are_kept_and_the_best_weights_that_they_need(do_fit, tm
     assert names == {"step-6", "step-7", "best-6", f"best-{best}"}
 
 
+TWO_EPOCHS = replace(RECIPE, keep="best", epochs=2.0)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(do_fit, tmp_path_factory) -> Fitted:
+    return do_fit(tmp_path_factory.mktemp("two epochs"), TWO_EPOCHS)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "torn", "missing", "best", "marker"])
-def test_a_checkpoint_that_is_not_whole_is_passed_over(do_fit, tmp_path, damage, capsys):
-    recipe = replace(RECIPE, keep="best", epochs=2.0)
-    whole = do_fit(tmp_path / "whole", recipe)
-    do_fit(tmp_path / "damaged", recipe)
-    directory = tmp_path / "damaged" / "checkpoints"
+def test_a_checkpoint_that_is_not_whole_is_passed_over(do_fit, two_epochs, tmp_path, damage, capsys):
+    directory = shutil.copytree(two_epochs.stage.path, tmp_path / "damaged") / "checkpoints"
     newest = directory / "step-6"
     state = directory / "best-6" / "model.safetensors" if damage == "best" else newest / "state.safetensors"
     data = bytearray(state.read_bytes())
@@ -411,10 +417,10 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(do_fit, tmp_path, damage,
         data[-100] ^= 1
         state.write_bytes(data)
     capsys.readouterr()
-    again = do_fit(tmp_path / "damaged", recipe)
+    again = do_fit(tmp_path / "damaged", TWO_EPOCHS)
     said = " ".join(capsys.readouterr().err.split())
     assert "the checkpoint of step 6 is not whole" in said and "continuing test after step 4 of 6" in said
-    assert again.sha256 == whole.sha256 and again.history == whole.history
+    assert again.sha256 == two_epochs.sha256 and again.history == two_epochs.history
 
 
 def test_a_checkpoint_of_another_shape_is_refused(do_fit, tmp_path):
