@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import tf_keras
+from tensorflow.python.framework.ops import gradient_registry
 
 from tfpipe.config.run import Config
 from tfpipe.devices.strategy import Choice, choose_precision, choose_strategy, precision
@@ -113,16 +114,17 @@ class Session:
         """Trains a model in place: see `loop.Fit`."""
         rows = (self.training, self.validation)
         training, validation = rows if self.active is None else map(self.active.renumbered, rows)
-        return Fit(
-            model,
-            stage=self.stage,
-            training=training,
-            validation=validation,
-            plan=self.plan,
-            recipe=self.recipe,
-            strategy=self.strategy,
-            hooks=hooks,
-        ).run()
+        with _traces_forgotten():
+            return Fit(
+                model,
+                stage=self.stage,
+                training=training,
+                validation=validation,
+                plan=self.plan,
+                recipe=self.recipe,
+                strategy=self.strategy,
+                hooks=hooks,
+            ).run()
 
     def weights(self, model: tf_keras.Model, before: dict[str, np.ndarray], fitted: Fitted) -> dict[str, np.ndarray]:
         """Gives the trained weights in transformers' naming, with the word pieces that were left out.
@@ -139,3 +141,19 @@ class Session:
         """Stores the classifier, its tokenizer and `history.json` in the stage's directory."""
         save_classifier(self.stage.path, classifier, self._tokenizer)
         write_json(self.stage.path / "history.json", history)
+
+
+@contextmanager
+def _traces_forgotten() -> Iterator[None]:
+    """Frees the graphs that are traced in the block, once nothing else refers to them.
+
+    TensorFlow keeps every graph that holds a custom gradient: its registry of gradients is never cleared
+    (findings/tensorflow_custom_gradients_keep_graphs.sh). A sweep would grow by the graphs of all its fits.
+    """
+    registered = gradient_registry._registry
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in [each for each in registered if each.startswith("CustomGradient-") and each not in before]:
+            del registered[name]
