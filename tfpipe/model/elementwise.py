@@ -40,13 +40,17 @@ def _stored(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     Where a whole step is compiled, XLA would see that it is widened again where it is read, and keep it in float32,
     twice as many bytes in memory.
     """
-    return _as_it_is(tf.cast(x, dtype))
+    (value,) = xla.optimization_barrier(tf.cast(x, dtype))
+    return value
 
 
-@tf.custom_gradient
-def _as_it_is(x):
-    (value,) = xla.optimization_barrier(x)
-    return value, lambda upstream: upstream
+@tf.RegisterGradient("XlaOptimizationBarrier")
+def _barrier_gradient(operator: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
+    """The upstream gradient: TensorFlow has none for a barrier, and asks for it where eager code is differentiated.
+
+    By `tf.custom_gradient` it would be registered anew in each trace; `Session.save` takes those out of the registry.
+    """
+    return upstream
 
 
 def kept(shape: Sequence[int | tf.Tensor], rate: float, key: tf.Tensor) -> tf.Tensor:

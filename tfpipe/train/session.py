@@ -62,6 +62,7 @@ class Session:
         Raises:
           InputError: the strategy is not to be had here, or an example does not fit into a row.
         """
+        self._registered = _custom_gradients()
         self.stage, self.task = stage, config.task
         prepared = stage.inputs["prepare"]
         self._tokenizer = prepared / "tokenizer"
@@ -114,17 +115,16 @@ class Session:
         """Trains a model in place: see `loop.Fit`."""
         rows = (self.training, self.validation)
         training, validation = rows if self.active is None else map(self.active.renumbered, rows)
-        with _traces_forgotten():
-            return Fit(
-                model,
-                stage=self.stage,
-                training=training,
-                validation=validation,
-                plan=self.plan,
-                recipe=self.recipe,
-                strategy=self.strategy,
-                hooks=hooks,
-            ).run()
+        return Fit(
+            model,
+            stage=self.stage,
+            training=training,
+            validation=validation,
+            plan=self.plan,
+            recipe=self.recipe,
+            strategy=self.strategy,
+            hooks=hooks,
+        ).run()
 
     def weights(self, model: tf_keras.Model, before: dict[str, np.ndarray], fitted: Fitted) -> dict[str, np.ndarray]:
         """Gives the trained weights in transformers' naming, with the word pieces that were left out.
@@ -138,22 +138,18 @@ class Session:
         return weights if self.active is None else self.active.put_back(weights, before, fitted.embedding_decay)
 
     def save(self, classifier: Classifier, history: list[dict[str, Any]]) -> None:
-        """Stores the classifier, its tokenizer and `history.json` in the stage's directory."""
+        """Stores the classifier, its tokenizer and `history.json` in the stage's directory; no model trains after it.
+
+        TensorFlow keeps every graph that holds a custom gradient, as it never clears its registry of gradients
+        (findings/tensorflow_custom_gradients_keep_graphs.sh). Without the session's entries its graphs are freed; a
+        sweep would grow by all of them.
+        """
         save_classifier(self.stage.path, classifier, self._tokenizer)
         write_json(self.stage.path / "history.json", history)
+        for name in _custom_gradients() - self._registered:
+            del gradient_registry._registry[name]
 
 
-@contextmanager
-def _traces_forgotten() -> Iterator[None]:
-    """Frees the graphs that are traced in the block, once nothing else refers to them.
-
-    TensorFlow keeps every graph that holds a custom gradient: its registry of gradients is never cleared
-    (findings/tensorflow_custom_gradients_keep_graphs.sh). A sweep would grow by the graphs of all its fits.
-    """
-    registered = gradient_registry._registry
-    before = set(registered)
-    try:
-        yield
-    finally:
-        for name in [each for each in registered if each.startswith("CustomGradient-") and each not in before]:
-            del registered[name]
+def _custom_gradients() -> set[str]:
+    """Lists the gradients of `tf.custom_gradient` that TensorFlow has registered in this process."""
+    return {name for name in gradient_registry._registry if name.startswith("CustomGradient-")}
