@@ -38,7 +38,7 @@ def taught(
     Call it under the strategy's scope.
 
     Args:
-      model: the model that learns, as a training model, TF-MOT's wrappers or not.
+      model: the training model that learns, with TF-MOT's wrappers or without.
       teacher: the dense classifier.
       config: the configuration.
       loss: of the true labels.

@@ -18,7 +18,7 @@ def cpu_flags() -> set[str]:
 
 
 def int8_outlook(flags: set[str]) -> str:
-    """What 8-bit matrix products will do on a processor with these instruction sets."""
+    """Tells what 8-bit matrix products do on a processor with these instruction sets."""
     if flags & INT8_FLAGS:
         return "fast and exact (VNNI or AMX)"
     if flags & {"avx2", "avx512bw"}:

@@ -15,7 +15,7 @@ from tfpipe.variants import SECTION_OF_VARIANT
 
 @dataclass(frozen=True)
 class Cost:
-    """What one variant costs, by the artifact that the budget is about."""
+    """The costs of one variant, by the artifact that the budget is about."""
 
     variant: str
     accuracy_drop: float

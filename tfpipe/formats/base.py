@@ -1,4 +1,4 @@
-"""What all formats share: the requests they answer, what they are made of, and the functions of a format's module."""
+"""The parts that all formats share: requests, the source of an artifact, the functions of a format's module."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """What an artifact is made of."""
+    """The source of an artifact: a classifier, its tokenizer, real rows."""
 
     classifier: Classifier
     tokenizer: Tokenizer
@@ -65,7 +65,7 @@ class Source:
 
 
 class Written(NamedTuple):
-    """What `write` tells of an artifact."""
+    """The answer of `write`: facts about an artifact."""
 
     operators: Any
     """count of its operators, or operator -> count; for the record"""

@@ -149,7 +149,7 @@ def name_of(comparison: dict[str, Any]) -> str:
 
 
 def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: Config) -> list[budget.Cost]:
-    """What each compressed variant costs, or the dense one alone, by the artifact that the budget is about."""
+    """Lists the costs of each compressed variant, or of dense alone, by the artifact that the budget is about."""
     return [
         budget.Cost(
             row["variant"],

@@ -136,7 +136,7 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
 
 
 def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any]]:
-    """What one run measured, by variant: the artifact that its budget is about.
+    """Gathers the measurements of one run, by variant: of the artifact that its budget is about.
 
     Returns:
       `point, variant, validation_accuracy, rows, of, accuracy, accuracy_change, accuracy_change_95, size_bytes,

@@ -1,6 +1,6 @@
 """The one training loop: fine-tuning, pruning and quantization-aware training all run here.
 
-Enters: a model as a training model, a token table, a plan. Leaves: the trained model, its history, and, while it works,
+Enters: a training model, a token table, a plan. Leaves: the trained model, its history, and, while it works,
 checkpoints. A checkpoint holds the variables, the optimizer, the number of the step, the history and what was done
 about steps that failed; the plan, the learning rates and the stateless randomness make everything else a function of
 these, so a resumed run ends bit-identical.
