@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
-from tfpipe.data.runners.local import LocalRunner, Store, Work
+from tfpipe.data.runners.local import LocalRunner, Work
 from tfpipe.data.runners.transport import from_bytes, to_bytes
 from tfpipe.data.sources import SourceFile
 from tfpipe.errors import InputError
@@ -37,16 +38,8 @@ class BeamRunner(LocalRunner):
         super().__init__(data)
         self._scratch = scratch
 
-    def map_blocks(
-        self,
-        files: list[SourceFile],
-        kind: Callable[..., Callable[[Block], Any]],
-        *arguments: Any,
-        store: Store | None = None,
-        done: frozenset[str] = frozenset(),
-        module: str | None = None,
-    ) -> Iterator[Any]:
-        """See `LocalRunner`; results are stored when they have come here.
+    def _work_on(self, files: list[SourceFile], work: Work, done: frozenset[str], module: str | None) -> Iterator[Any]:
+        """See `map_blocks`; results are stored when they have come here.
 
         Raises:
           InputError: a function raised it, or the pipeline has no scratch space.
@@ -59,10 +52,10 @@ class BeamRunner(LocalRunner):
                 | beam.FlatMap(readers.blocks, self._data)
                 | beam.Filter(lambda block: block.name not in done)
                 | beam.Reshuffle()
-                | beam.ParDo(_Call(Work(kind, arguments), scratch))
+                | beam.ParDo(_Call(replace(work, store=None), scratch))
             )
         for name, result in _results(scratch):
-            yield result if store is None else store(name, result)
+            yield result if work.store is None else work.store(name, result)
 
 
 class _Call(beam.DoFn):

@@ -78,9 +78,11 @@ class LocalRunner:
         Raises:
           InputError: a process was ended from outside, such as for want of memory.
         """
+        return self._work_on(files, Work(kind, arguments, store), done, module)
+
+    def _work_on(self, files: list[SourceFile], work: Work, done: frozenset[str], module: str | None) -> Iterator[Any]:
         blocks = (block for file in files for block in readers.blocks(file, self._data) if block.name not in done)
-        named = ((block.name, block) for block in blocks)
-        return _in_processes(Work(kind, arguments, store), named, self._data.workers, module)
+        return _in_processes(work, ((block.name, block) for block in blocks), self._data.workers, module)
 
     def map_tables(
         self,
