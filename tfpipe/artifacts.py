@@ -37,7 +37,7 @@ class Format(NamedTuple):
 
     @property
     def code(self) -> Any:
-        """The module, a `formats.base.FormatModule`."""
+        """The module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`."""
         return importlib.import_module(self.module)
 
     def within(self, directory: Path) -> Path | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tfpipe import artifacts
+from tfpipe.artifacts import REFERENCE, Format
 from tfpipe.encoders.parameters import sparsity_of
-from tfpipe.formats.base import Requests
+from tfpipe.formats import keras
+from tfpipe.formats.base import Answer, Requests
 from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.table import TokenTable
 
@@ -48,15 +50,21 @@ def load_artifacts(variant: str, source: Path, exported: Path, threads: int | No
     """
     classifier = load_classifier(source)
     parameters = sum(weight.size for weight in classifier.weights.values())
-    max_length, positions = classifier.max_length, classifier.architecture.max_position_embeddings
-    del classifier  # as large as a model, which the reference reads for itself
-    reference = artifacts.REFERENCE
-    found = []
-    for each, path in [(reference, source / reference.path), *((f, exported / f.path) for f in artifacts.FORMATS)]:
-        size_bytes, sparsity = each.code.size_bytes(path), sparsity_of(each.code.kernels(path))
-        for kind, takes_text, ask in each.code.load(path, threads):
-            longest = max_length if takes_text else positions
-            found.append(Artifact(variant, each.name, kind, path, size_bytes, sparsity, parameters, longest, ask))
+
+    def ways(
+        format: Format, path: Path, kernels: Mapping[str, np.ndarray], answers: Iterable[Answer]
+    ) -> list[Artifact]:
+        size_bytes, sparsity = format.code.size_bytes(path), sparsity_of(kernels)
+        longest = {True: classifier.max_length, False: classifier.architecture.max_position_embeddings}
+        return [
+            Artifact(variant, format.name, kind, path, size_bytes, sparsity, parameters, longest[takes_text], ask)
+            for kind, takes_text, ask in answers
+        ]
+
+    found = ways(REFERENCE, source / REFERENCE.path, classifier.weights, [keras.answer(classifier)])
+    for format in artifacts.FORMATS:
+        path = exported / format.path
+        found += ways(format, path, format.code.kernels(path), format.code.load(path, threads))
     return found
 
 
