@@ -70,16 +70,19 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
     reasons = _reasons(records, config, labels)
     usable = [index for index, reason in enumerate(reasons) if reason is None]
     rejected = [records.rejection(index, reason) for index, reason in enumerate(reasons) if reason is not None]
-    numbers = np.array([records.numbers[index] for index in usable], np.int64)
+
+    def kept(column: list[T]) -> list[T]:
+        return [column[index] for index in usable] if rejected else column
+
     return Rows(
-        texts=[records.texts[index] for index in usable],
-        text_pairs=None if data.text_pair_column is None else [records.pairs[index] for index in usable],
-        labels=[records.labels[index][0] for index in usable],
-        groups=None if data.split.group_column is None else [records.groups[index][0] for index in usable],
-        given=np.array([records.given[index][0] for index in usable], np.int8),
-        row_ids=row_id(block.file.number, numbers),
-        lines=[records.lines[index] for index in usable],
-        names=[records.names[index] for index in usable],
+        texts=kept(records.texts),
+        text_pairs=None if data.text_pair_column is None else kept(records.pairs),
+        labels=[label for label, _ in kept(records.labels)],
+        groups=None if data.split.group_column is None else [group for group, _ in kept(records.groups)],
+        given=np.array([split for split, _ in kept(records.given)], np.int8),
+        row_ids=row_id(block.file.number, np.array(kept(records.numbers), np.int64)),
+        lines=kept(records.lines),
+        names=kept(records.names),
         rejections=sorted(cells.rejections + rejected, key=lambda rejection: rejection.line),
         filtered=len(cells.numbers) - len(passing),
         filter_values=filter_values,
@@ -124,7 +127,7 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
 
     numbers = [cells.numbers[index] for index in passing]
     file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
-    separator, group_column = separator_of(config), data.split.group_column
+    separator, group_column, split_column = separator_of(config), data.split.group_column, data.split.column
     return _Records(
         numbers=numbers,
         lines=[1] * len(numbers) if block.file.format == "folder" else numbers,  # there a file is a row
@@ -133,7 +136,9 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
         pairs=column(data.text_pair_column),
         labels=[_label(cell, separator) for cell in column(data.label_column)],
         groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
-        given=_parsed(column(data.split.column), lambda value: _given(value, file_split)),
+        given=[(file_split, None)] * len(passing)
+        if split_column is None
+        else _parsed(column(split_column), lambda value: _given(value, file_split)),
     )
 
 
