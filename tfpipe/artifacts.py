@@ -33,7 +33,7 @@ class Format(NamedTuple):
     run_with: tuple[str, ...] = ()
     """packages that decide its answers"""
     version: int = 1
-    """raised when the same variant comes to give another artifact; `export` is done again then"""
+    """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
 
     @property
     def code(self) -> Any:

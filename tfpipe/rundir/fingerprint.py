@@ -51,7 +51,8 @@ class Fingerprint:
     inputs: dict[str, str]
     """stage read -> digest of its output"""
     code: dict[str, str | int] = field(default_factory=dict)
-    """`tfpipe` -> its major and minor version; `stage` -> the version of what the stage does; parts of it"""
+    """`tfpipe` -> its major and minor version; `stage` -> the version of what the stage does; `formats` -> the
+    names and versions of the artifact formats"""
 
     @property
     def digest(self) -> str:
@@ -86,8 +87,8 @@ def _changed_code(old: dict[str, str | int], new: dict[str, str | int]) -> Itera
         yield f"tfpipe{before} -> {new.get('tfpipe')}"
     elif old.get("stage") != new.get("stage"):
         yield f"tfpipe changed how it works ({old.get('stage')} -> {new.get('stage')})"
-    for name in {**old, **new}.keys() - {"tfpipe", "stage"}:
-        if old.get(name) != new.get(name):
+    for name in {**old, **new}:
+        if name not in ("tfpipe", "stage") and old.get(name) != new.get(name):
             yield f"tfpipe's {name} ({old.get(name, 'none')} -> {new.get(name, 'none')})"
 
 

@@ -64,7 +64,7 @@ class Stage:
     version: int = 1
     """raised when the same settings and inputs come to give another output: CONTRIBUTING.md says when"""
     code: Callable[[], dict[str, str]] = field(default=dict)
-    """what else of tfpipe decides its output: part -> its versions"""
+    """gives more of tfpipe that decides its output: part -> its versions"""
     libraries: tuple[str, ...] = ()
     """packages that make its output: what was made with other versions of them still holds, and a run says so"""
     trains: bool = False

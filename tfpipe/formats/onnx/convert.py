@@ -260,13 +260,13 @@ def _name_constants(graph, weights: Iterable[str]) -> None:
     others = {tensor.name: tensor for tensor in graph.initializer if not tensor.name.startswith(prefixes)}
     named: dict[bytes, onnx.TensorProto] = {}
     for node in graph.node:
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name in others:
                 content = onnx.TensorProto.FromString(others[name].SerializeToString())
                 content.name = ""
                 tensor = named.setdefault(content.SerializeToString(deterministic=True), content)
-                tensor.name = tensor.name or f"{node.name}/{place}"
-                node.input[place] = tensor.name
+                tensor.name = tensor.name or f"{node.name}/{position}"
+                node.input[position] = tensor.name
     del graph.initializer[:]
     graph.initializer.extend([*kept, *named.values()])
 
