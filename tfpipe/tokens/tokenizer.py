@@ -17,7 +17,6 @@ if the vocabulary has such marks; in any other case the word is [UNK] in either 
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from typing import Any
 
@@ -43,6 +42,8 @@ _NOTHING, _ITSELF = -1, -2  # in the table of replacements: no code point here; 
 # Everywhere else nothing is assigned, which the normalizer keeps as it is, or all is private use, which it drops.
 _ASSIGNABLE = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
 _PRIVATE_PLANES = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+_LETTER = "\u16a0"  # a runic letter, which is kept as it is, and which nothing else becomes
+_TOGETHER = 4096  # code points that are normalized in one call
 
 
 class Tokenizer(tf.Module):
@@ -218,13 +219,17 @@ def _code_point_table(
     pre_tokenizer = BertPreTokenizer()
     rows: dict[str, int] = {"\0": 0}  # NUL stands for the code point itself: the normalizer never lets one through
     entries = np.zeros(_CODE_POINTS, np.int32)
-    for code_point in itertools.chain(*_ASSIGNABLE):
-        character = chr(code_point)
-        # Between two letters it shows where words end: "a!a" becomes "a ! a".
-        words = pre_tokenizer.pre_tokenize_str(f"a{normalizer.normalize_str(character)}a")
-        replacement = " ".join(word for word, _ in words)[1:-1].replace(character, "\0")
-        if replacement != "\0":
-            entries[code_point] = rows.setdefault(replacement, len(rows))
+    for block in _ASSIGNABLE:
+        characters = [chr(code_point) for code_point in block if code_point != ord(_LETTER)]
+        # Between two letters it shows where words end: "ᚠ!ᚠ" becomes "ᚠ ! ᚠ".
+        for start in range(0, len(characters), _TOGETHER):
+            some = characters[start : start + _TOGETHER]
+            text = normalizer.normalize_str(_LETTER + "".join(character + _LETTER for character in some))
+            words = " ".join(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
+            for character, between in zip(some, words.split(_LETTER)[1:-1], strict=True):
+                replacement = between.replace(character, "\0")
+                if replacement != "\0":
+                    entries[ord(character)] = rows.setdefault(replacement, len(rows))
     for plane in _PRIVATE_PLANES:
         entries[plane.start : plane.stop] = rows.setdefault("", len(rows))
     for mark in _MARKS:
@@ -232,8 +237,10 @@ def _code_point_table(
     replacements = np.full((len(rows), max(map(len, rows))), _NOTHING, np.int32)
     for row, replacement in enumerate(rows):
         replacements[row, : len(replacement)] = [ord(new) or _ITSELF for new in replacement]
-    pages, page_of = np.unique(entries.reshape(-1, _PAGE), axis=0, return_inverse=True)
-    return (page_of.reshape(-1) * _PAGE).astype(np.int32), pages.reshape(-1), replacements
+    pages = [page.tobytes() for page in entries.astype(">i4").reshape(-1, _PAGE)]  # big-endian: bytes sort as numbers
+    starts = {page: index * _PAGE for index, page in enumerate(sorted(set(pages)))}
+    distinct = np.frombuffer(b"".join(starts), ">i4").astype(np.int32)
+    return np.array([starts[page] for page in pages], np.int32), distinct, replacements
 
 
 def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:
