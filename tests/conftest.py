@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from forked import Forks
 
 from tfpipe import cli, pipeline
 from tfpipe.config.file import dump_config, parse_config
@@ -41,12 +42,23 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def gradients_are_forgotten():
-    """TensorFlow keeps every graph that a `tf.custom_gradient` was traced in: 20 MB a fit, which slow collections."""
+def what_a_module_leaves_is_set_aside():
+    """What is kept after a module of tests is kept to the end: no later collection goes through it.
+
+    TensorFlow keeps every graph that a `tf.custom_gradient` was traced in: 20 MB a fit.
+    """
     yield
     registered = gradient_registry._registry
     for name in [name for name in registered if name.startswith("CustomGradient-")]:
         del registered[name]
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items):
+    """Of two processes the first makes the finished run, and the second begins with tests that do without."""
+    with_run = {item.path for item in items if "tiny_run" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in with_run)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -273,6 +285,14 @@ def copied_run(tmp_path, tiny_run) -> tuple[Config, RunDirectory]:
     """A copy of the finished run, to change."""
     config, directory = tiny_run
     return config, RunDirectory(shutil.copytree(directory, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts commands in processes of their own, without the seconds that TensorFlow's import takes."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import tfpipe.cli
 from tfpipe.config.file import load_config
 from tfpipe.config.run import Config
 from tfpipe.files import sha256_of_file
@@ -36,6 +35,9 @@ from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.record import RECORD
 from tfpipe.rundir.stage import NOT_OUTPUT
 from tfpipe.stages import table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked import exit_code, start
 
 GIVE_UP_SECONDS = 600.0
 ROWS = 400
@@ -46,31 +48,6 @@ _MEASURED = {
     *("training_examples_per_second", "examples_per_second"),
     *("seconds", "duplicate_check_seconds"),
 }
-
-
-def start(arguments: list[str], log: Path) -> int:
-    """The process of a command; its messages go into a file."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.setsid()
-    with open(log, "a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["tfpipe", *arguments]
-    code = 1
-    try:
-        tfpipe.cli.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def stage_in(log: Path) -> str:
@@ -88,9 +65,7 @@ def kill_in(stage: str, arguments: list[str], log: Path, after: float) -> str | 
     log.unlink(missing_ok=True)
     pid, began, give_up = start(arguments, log), None, time.monotonic() + GIVE_UP_SECONDS
     while began is None or time.monotonic() < began + after:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
+        if (code := exit_code(pid)) is not None:
             assert code == 0, f"exit code {code}:\n{log.read_text()}"
             return None
         if began is None and stage_in(log) == stage:
@@ -130,8 +105,7 @@ def went_on(log: Path, committed: list[str] | None, mismatches: list[str]) -> bo
 def finish(arguments: list[str], log: Path) -> None:
     """Runs a command to its end."""
     log.unlink(missing_ok=True)
-    _, status = os.waitpid(start(arguments, log), 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = exit_code(start(arguments, log), GIVE_UP_SECONDS)
     assert code == 0, f"exit code {code}:\n{log.read_text()}"
 
 
@@ -271,7 +245,6 @@ def made_config(scratch: Path) -> Path:
     """A configuration with every stage: 400 reviews of Rotten Tomatoes, a tiny encoder."""
     pid = os.fork()
     if not pid:  # what the tests share starts TensorFlow
-        sys.path.insert(0, str(Path(__file__).parents[1]))
         from conftest import tiny_config, write_encoder
 
         from tfpipe.config.file import dump_config

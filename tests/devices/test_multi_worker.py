@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from conftest import tiny_config, write_encoder
+from forked import Forked, Forks
 
 import tfpipe
 from tfpipe import pipeline
@@ -22,7 +23,6 @@ from tfpipe.config.file import dump_config
 from tfpipe.config.run import Config
 from tfpipe.rundir.directory import RunDirectory
 
-TFPIPE = Path(sys.executable).with_name("tfpipe")
 SECONDS_TO_NOTICE = 60  # stated in the README; a few, as a rule
 
 
@@ -49,33 +49,35 @@ def free_addresses(count: int) -> list[str]:
 class Workers:
     """Two processes with one command."""
 
-    def __init__(self, directory: Path, config: Config, *, remote: bool = False):
+    def __init__(self, forks: Forks, directory: Path, config: Config, *, remote: bool = False):
         """Takes a configuration; `remote`: the run lies on a store, and each worker has a copy of its own."""
-        self.directory, self.run, self.remote = directory, directory / "run", remote
+        self.forks, self.directory, self.run, self.remote = forks, directory, directory / "run", remote
         self.command, self.runs = "train", ["run", "run"]
+        self.addresses = free_addresses(2)
         (directory / "config.yaml").write_text(dump_config(config))
 
-    def start(self, *options: str, count: int = 2, cluster: list[str] | None = None) -> None:
-        """Starts so many of the workers."""
-        addresses = cluster or free_addresses(2)
-        self.processes = []
-        for index in range(count):
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {"TF_CONFIG": json.dumps(config)}
-            if self.remote:
-                environment["XDG_CACHE_HOME"] = str(self.directory / f"cache-{index}")
-            run = f"file://{self.run}" if self.remote else self.directory / self.runs[index]
-            self.processes.append(
-                subprocess.Popen(
-                    [TFPIPE, self.command, "config.yaml", "--run-dir", run, *options],
-                    cwd=self.directory, env=os.environ | environment, stderr=subprocess.PIPE, text=True,
-                )
-            )  # fmt: skip
+    def environment(self, index: int) -> dict[str, str]:
+        """What makes a process this worker."""
+        config = {"cluster": {"worker": self.addresses}, "task": {"type": "worker", "index": index}}
+        cache = {"XDG_CACHE_HOME": str(self.directory / f"cache-{index}")} if self.remote else {}
+        return {"TF_CONFIG": json.dumps(config)} | cache
+
+    def start_one(self, index: int, *options: str) -> Forked:
+        """Starts one of the workers."""
+        run = f"file://{self.run}" if self.remote else self.directory / self.runs[index]
+        command = [self.command, "config.yaml", "--run-dir", run, *options]
+        log = self.directory / f"worker-{index}.txt"
+        return self.forks.start(command, log, self.directory, self.environment(index))
+
+    def start(self, *options: str) -> None:
+        """Starts both, at new addresses."""
+        self.addresses = free_addresses(2)
+        self.processes = [self.start_one(index, *options) for index in range(2)]
 
     def wait(self, timeout: float = 240) -> tuple[list[int], list[str]]:
         """Exit codes, and what was said."""
-        said = [process.communicate(timeout=timeout)[1] for process in self.processes]
-        return [process.returncode for process in self.processes], said
+        codes = [process.wait(timeout) for process in self.processes]
+        return codes, [process.said for process in self.processes]
 
     def until_stored(self, steps: int) -> None:
         """Waits for a checkpoint of so many steps, or a later one."""
@@ -98,9 +100,9 @@ def config(tmp_path_factory, tiny_reviews) -> Config:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, config) -> Path:
+def undisturbed(forks, tmp_path_factory, config) -> Path:
     """What two workers make of it."""
-    workers = Workers(tmp_path_factory.mktemp("workers"), config)
+    workers = Workers(forks, tmp_path_factory.mktemp("workers"), config)
     workers.start()
     codes, said = workers.wait()
     assert codes == [0, 0], said
@@ -120,8 +122,8 @@ def test_two_workers_train_what_one_device_does(config, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, fault, victim):
-    workers = Workers(tmp_path, config)
+def test_a_worker_is_killed_and_all_go_on(config, undisturbed, forks, tmp_path, fault, victim):
+    workers = Workers(forks, tmp_path, config)
     shutil.copytree(undisturbed / "prepare", workers.run / "prepare")
     workers.start()
     workers.until_stored(7)
@@ -142,9 +144,9 @@ def test_a_worker_is_killed_and_all_go_on(config, undisturbed, tmp_path, fault, 
     fault(f"{lost} lost in training on two", "the other ends within a minute; given again, the same bytes", 3)
 
 
-def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config, undisturbed, tmp_path):
+def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config, undisturbed, forks, tmp_path):
     """The run lies on a store, as it does on `gs://`; who goes on has nothing of it."""
-    workers = Workers(tmp_path, config, remote=True)
+    workers = Workers(forks, tmp_path, config, remote=True)
     workers.start()
     workers.until_stored(7)
     workers.processes[1].send_signal(signal.SIGTERM)
@@ -160,43 +162,31 @@ def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config,
     assert (workers.run / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
-def test_a_worker_that_never_joins(config, tmp_path):
-    workers = Workers(tmp_path, config)
-    workers.start("--set", "train.worker_timeout=3", count=1)
-    codes, (said,) = workers.wait()
-    assert codes == [2] and "did not join within 3 s" in said.splitlines()[-1]
+def test_a_worker_that_never_joins(config, forks, tmp_path):
+    workers = Workers(forks, tmp_path, config)
+    alone = workers.start_one(0, "--set", "train.worker_timeout=3")
+    assert alone.wait(60) == 2 and "did not join within 3 s" in alone.said.splitlines()[-1]
     assert not (workers.run / "train").exists()
 
 
-def test_another_configuration_than_the_chiefs(config, tmp_path):
-    workers = Workers(tmp_path, config)
-    cluster = free_addresses(2)
-    workers.start(count=1, cluster=cluster)
-    chief = workers.processes[0]
-    environment = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": 1}}
-    other = subprocess.run(
-        [TFPIPE, "train", "config.yaml", "--run-dir", workers.run, "--set", "train.epochs=5"],
-        cwd=tmp_path, env=os.environ | {"TF_CONFIG": json.dumps(environment)},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert other.returncode == 2 and "its configuration is not the chief's" in other.stderr.splitlines()[-1]
+def test_another_configuration_than_the_chiefs(config, forks, tmp_path):
+    workers = Workers(forks, tmp_path, config)
+    chief, other = workers.start_one(0), workers.start_one(1, "--set", "train.epochs=5")
+    assert other.wait(240) == 2 and "its configuration is not the chief's" in other.said.splitlines()[-1]
     assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3
 
 
-def test_another_version_than_the_chiefs(config, tmp_path):
+def test_another_version_than_the_chiefs(config, forks, tmp_path):
     """Of tfpipe here; the versions of the libraries are compared in the same line."""
     later = tmp_path / "later" / "tfpipe"
     shutil.copytree(Path(tfpipe.__file__).parent, later, ignore=shutil.ignore_patterns("__pycache__"))
     module = later / "__init__.py"
     module.write_text(module.read_text().replace(f'"{tfpipe.__version__}"', '"99.0.0"'))
-    workers = Workers(tmp_path, config)
-    cluster = free_addresses(2)
-    workers.start(count=1, cluster=cluster)
-    chief = workers.processes[0]
-    environment = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": 1}}
+    workers = Workers(forks, tmp_path, config)
+    chief = workers.start_one(0)
     other = subprocess.run(
         [sys.executable, "-m", "tfpipe.cli", "train", "config.yaml", "--run-dir", workers.run],
-        cwd=tmp_path, env=os.environ | {"TF_CONFIG": json.dumps(environment), "PYTHONPATH": str(later.parent)},
+        cwd=tmp_path, env=os.environ | workers.environment(1) | {"PYTHONPATH": str(later.parent)},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     last = other.stderr.splitlines()[-1]
@@ -204,8 +194,8 @@ def test_another_version_than_the_chiefs(config, tmp_path):
     assert chief.wait(timeout=SECONDS_TO_NOTICE + 30) == 3
 
 
-def test_a_run_directory_that_only_the_chief_sees(config, tmp_path):
-    workers = Workers(tmp_path, config)
+def test_a_run_directory_that_only_the_chief_sees(config, forks, tmp_path):
+    workers = Workers(forks, tmp_path, config)
     workers.runs = ["run", "elsewhere"]
     workers.start()
     codes, said = workers.wait()
@@ -214,8 +204,8 @@ def test_a_run_directory_that_only_the_chief_sees(config, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_what_is_wrong_at_the_chiefs_ends_all(config, tmp_path):
-    workers = Workers(tmp_path, config)
+def test_what_is_wrong_at_the_chiefs_ends_all(config, forks, tmp_path):
+    workers = Workers(forks, tmp_path, config)
     workers.start("--set", "data.text_column=nothing")
     codes, said = workers.wait()
     assert codes == [2, 2]
@@ -223,8 +213,8 @@ def test_what_is_wrong_at_the_chiefs_ends_all(config, tmp_path):
     assert last[1] == last[0].replace("tfpipe: ", "tfpipe: the chief: ") and "nothing" in last[0]
 
 
-def test_nothing_to_train_needs_no_one(config, tmp_path):
-    workers = Workers(tmp_path, config)
+def test_nothing_to_train_needs_no_one(config, forks, tmp_path):
+    workers = Workers(forks, tmp_path, config)
     workers.command = "prepare"
     workers.start()
     codes, said = workers.wait()
