@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfpipe.devices.untuned import untuned
 from tfpipe.tokens.plan import EMPTY_SLOT, Batching, Plan, plan_evaluation
 from tfpipe.tokens.table import TokenTable
 
@@ -41,6 +42,8 @@ _DTYPES = {
     "labels": tf.float32,
     "weights": tf.float32,
 }
+
+_AT_ONCE = 4  # batches that are assembled at a time: more win nothing, as Python runs one thread at a time
 
 
 @dataclass(frozen=True)
@@ -180,5 +183,5 @@ def _dataset(
             batch[key].set_shape(shapes.get(key, [rows, length]))
         return batch
 
-    dataset = tf.data.Dataset.counter()
-    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.counter().map(load, num_parallel_calls=_AT_ONCE, deterministic=True)
+    return untuned(dataset.prefetch(2 * max(_AT_ONCE, share.count)))

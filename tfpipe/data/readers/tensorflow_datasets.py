@@ -10,6 +10,7 @@ from tfpipe.data import block as blocks_module
 from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.sources import SourceFile
+from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 
 
@@ -31,7 +32,7 @@ def _batches(builder: Any, file: SourceFile, data: Data) -> Iterator[tuple[dict[
     features = {name: builder.info.features[name] for name in wanted_columns(data)}
     split = file.path.partition("#")[2]
     try:
-        dataset = builder.as_dataset(split=split, shuffle_files=False)
+        dataset = untuned(builder.as_dataset(split=split, shuffle_files=False))
     except (ValueError, AssertionError, KeyError) as error:
         raise InputError(f"{file.name}: no such split ({error}); splits: {', '.join(builder.info.splits)}") from error
     columns: dict[str, list[Any]] = {name: [] for name in features}

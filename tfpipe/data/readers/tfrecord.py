@@ -12,6 +12,7 @@ from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, cells_of_records
 from tfpipe.data.sources import COMPRESSIONS, SourceFile
+from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 
 
@@ -31,8 +32,9 @@ def _batches(file: SourceFile) -> Iterator[tuple[list[bytes], int, int]]:
         raise InputError(f"{file.name}: TFRecord files are read plain or as .gz; write it again")
     part: list[bytes] = []
     size = 0
+    records = untuned(tf.data.TFRecordDataset(file.path, compression_type=compression.upper()))
     try:
-        for record in tf.data.TFRecordDataset(file.path, compression_type=compression.upper()).as_numpy_iterator():
+        for record in records.as_numpy_iterator():
             part.append(record)
             size += len(record)
             if size >= blocks_module.BLOCK_BYTES or len(part) >= blocks_module.BLOCK_RECORDS:
