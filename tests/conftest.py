@@ -21,6 +21,7 @@ from forked import Forks
 from tfpipe import cli, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
+from tfpipe.devices.untuned import untuned
 from tfpipe.rundir import remote  # before TensorFlow: the package sets what TensorFlow reads when it is imported
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.stage import StageDirectory
@@ -28,12 +29,17 @@ from tfpipe.stages import prepare as prepare_stage
 from tfpipe.tokens.table import TokenRows, record_batch, write_manifest, write_shard
 
 import tensorflow as tf  # isort: skip
+from tensorflow.python.data.ops import multi_device_iterator_ops  # isort: skip
 from tensorflow.python.framework.ops import gradient_registry  # isort: skip
 
 # Two logical devices for the tests of MirroredStrategy; all else runs on the first. Set before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+# `tf.distribute` makes a dataset for each device, which has no options: now and then a minute, where many are let go.
+_device_dataset = multi_device_iterator_ops._create_device_dataset
+multi_device_iterator_ops._create_device_dataset = lambda *given: untuned(_device_dataset(*given))
 
 
 def pytest_collection_finish():

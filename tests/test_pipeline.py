@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config, write_reviews, write_wordnet
+from conftest import tiny_config, write_encoder, write_reviews, write_wordnet
 
 from tfpipe import cli, pipeline
 from tfpipe.config.file import load_config, parse_config
@@ -470,10 +470,11 @@ def test_two_runs_of_one_seed_end_with_the_same_weights(tiny_run, tiny_reviews, 
     assert first == second and again.record("prune") is None
 
 
-def test_three_stages_under_one_mirrored_strategy(tmp_path, tiny_encoder):
+def test_three_stages_under_one_mirrored_strategy(tmp_path):
     """Each numbers its collective operations on where the one before it stopped: their shapes differ."""
     data = write_reviews(tmp_path / "reviews.csv", 120)
-    config = tiny_config(data, tiny_encoder, train__strategy="mirrored", train__epochs=1)
+    encoder = write_encoder(tmp_path / "encoder", num_hidden_layers=1)
+    config = tiny_config(data, encoder, train__strategy="mirrored", train__epochs=1)
     run = RunDirectory(tmp_path / "run")
     pipeline.run(config, run, until="quantize")
     assert run.record("train").notes["strategy"].startswith("mirrored (2 ")
@@ -482,7 +483,7 @@ def test_three_stages_under_one_mirrored_strategy(tmp_path, tiny_encoder):
     assert all(low < high for low, high in classifier.ranges.values())
 
 
-def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_reviews, tiny_encoder):
+def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_reviews):
     with open(tiny_reviews, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:240]
     with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
@@ -494,7 +495,7 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
             writer.writerow([text, other, "|".join(topics)])
     config = tiny_config(
         tmp_path / "pairs.csv",
-        tiny_encoder,
+        write_encoder(tmp_path / "encoder", num_hidden_layers=1),
         task="multi_label",
         data__text_column="question",
         data__text_pair_column="answer",

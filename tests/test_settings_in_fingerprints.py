@@ -45,7 +45,8 @@ def config(tmp_path_factory) -> Config:
         },
         "budget": {"max_accuracy_drop": None, "max_size_bytes": 10**8, "max_latency_ms": 1e6},
     }
-    return tiny_config(write_reviews(directory / "reviews.csv", 120), write_encoder(directory / "encoder"), **settings)
+    encoder = write_encoder(directory / "encoder", num_hidden_layers=1)
+    return tiny_config(write_reviews(directory / "reviews.csv", 120), encoder, **settings)
 
 
 def leaves(section: Section, path: str = "") -> dict[str, Any]:

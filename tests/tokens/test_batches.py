@@ -105,7 +105,9 @@ def test_evaluation_says_where_each_answer_belongs(table, batching):
         answers = np.full(table.num_rows, -1)
         steps = evaluation_steps(table, batching, parts)
         dataset, examples = evaluation_batches(table, batching, steps, share=Share(parts, 0, parts)), steps.examples
-        found = list(dataset.take(parts * len(examples)).as_numpy_iterator())
+        found = list(dataset.take(2 * parts * len(examples)).as_numpy_iterator())
+        for batch, again in zip(found, found[parts * len(examples) :], strict=False):
+            assert_equal(batch, again)  # the next evaluation
         for n, belongs in enumerate(examples):
             together = found[n * parts : (n + 1) * parts]
             assert len({batch["input_ids"].shape for batch in together}) == 1  # as one program for all replicas needs

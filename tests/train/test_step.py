@@ -102,10 +102,19 @@ def test_packed_and_padded_take_the_same_step(whole):
     assert max(float(np.abs(each).max()) for each in padded.values()) > 0.01
 
 
-@pytest.mark.parametrize("batching", [PADDED, PACKED], ids=["padded", "packed"])
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("micro_batches", [2, 3])
-@pytest.mark.parametrize("loss_scaling", [False, True], ids=["", "scaled"])
+@pytest.mark.parametrize(  # every pair of values
+    ("batching", "replicas", "micro_batches", "loss_scaling"),
+    [
+        (PADDED, 1, 2, False),
+        (PADDED, 2, 3, False),
+        (PADDED, 2, 2, True),
+        (PACKED, 2, 2, False),
+        (PACKED, 1, 3, False),
+        (PACKED, 1, 2, True),
+        (PACKED, 2, 3, True),
+    ],
+    ids=lambda value: getattr(value, "kind", str(value)),
+)
 def test_micro_batches_equal_one_batch(table, whole, batching, replicas, micro_batches, loss_scaling):
     """In float32, whose loss may be scaled too: by a power of two, which changes nothing."""
     found, loss, _ = one_step(

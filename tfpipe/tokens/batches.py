@@ -143,11 +143,13 @@ def evaluation_batches(
       share: the parts that are made here.
 
     Returns:
-      A dataset of `share.count` elements for each step, described above; it has no end, and is empty after the last.
+      A dataset of `share.count` elements for each step, described above; it has no end: after the last step comes the
+      first of the next evaluation.
     """
 
     def step(n: int) -> tuple[np.ndarray, int] | None:
-        return (steps.examples[n], int(steps.row_length[n])) if n < len(steps.row_length) else None
+        n %= len(steps.row_length)
+        return steps.examples[n], int(steps.row_length[n])
 
     return _dataset(table, step, batching, share, batching.rows)
 

@@ -69,11 +69,10 @@ class Evaluation:
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
         if self._feed is None:
             self._feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
-        else:
-            self._feed.restart()
         with progress_bar("evaluate", int((self._steps.examples >= 0).sum())) as bar:
             for examples in self._steps.examples:  # of all replicas, in their order
                 if asked_to_stop():
+                    self._feed = None  # it is somewhere in the middle
                     return None
                 answers = self._answers(self._feed.next(1)).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]

@@ -32,14 +32,10 @@ class Feed:
         self._strategy, self._from_here = strategy, from_here
         if from_here:
             context = tf.distribute.InputContext(1, 0, strategy.num_replicas_in_sync)
-            self._dataset = own_batches(context)
+            dataset = own_batches(context)
         else:
-            self._dataset = strategy.distribute_datasets_from_function(own_batches)
-        self.restart()
-
-    def restart(self) -> None:
-        """Goes back to the first step; TensorFlow keeps something of every pipeline that is made anew."""
-        self._batches = iter(self._dataset)
+            dataset = strategy.distribute_datasets_from_function(own_batches)
+        self._batches = iter(dataset)
 
     def next(self, steps: int) -> Iterator | list[Any]:
         """What a compiled function takes so many steps from: see `batch_of`."""
