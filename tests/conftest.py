@@ -37,7 +37,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-# `tf.distribute` makes a dataset for each device, which has no options: now and then a minute, where many are let go.
+# `tf.distribute` makes a dataset of its own for each device, and takes no options for it. Deleting many of their
+# iterators, as tests do, takes minutes.
 _device_dataset = multi_device_iterator_ops._create_device_dataset
 multi_device_iterator_ops._create_device_dataset = lambda *given: untuned(_device_dataset(*given))
 

@@ -19,7 +19,9 @@ import tfpipe.cli
 from tfpipe.stages import table
 
 
-def start(arguments: list[str], log: Path, directory: Path | None = None, environment: dict[str, str] | None = None):
+def start(
+    arguments: list[str], log: Path, directory: Path | None = None, environment: dict[str, str] | None = None
+) -> int:
     """Starts a command: its process, whose messages are added to a file."""
     pid = os.fork()
     if pid:

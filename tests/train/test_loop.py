@@ -770,6 +770,23 @@ def test_every_optimizer_learns(do_fit, tmp_path, name):
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
+def test_an_evaluation_begins_with_the_first_row_whatever_became_of_the_last(validation):
+    """Its batches go on where they were left."""
+    evaluation = Evaluation(new_model(), validation, "single_label", BUCKETED)
+    expected = evaluation.logits()
+
+    def stopped_after(batches, answer):
+        asked = iter([False] * batches)
+        return lambda: next(asked, None) is None and answer()
+
+    assert evaluation.logits(stopped_after(2, lambda: True)) is None
+    assert np.array_equal(evaluation.logits(), expected)
+    with pytest.raises(ZeroDivisionError):
+        evaluation.logits(stopped_after(3, lambda: 1 / 0))
+    assert np.array_equal(evaluation.logits(), expected)
+    assert np.array_equal(evaluation.logits(), expected)
+
+
 def test_evaluation_answers_every_row_once(validation):
     model = new_model()
     inference_model = build_inference_model(ARCHITECTURE, 2)

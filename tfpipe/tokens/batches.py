@@ -147,7 +147,7 @@ def evaluation_batches(
       first of the next evaluation.
     """
 
-    def step(n: int) -> tuple[np.ndarray, int] | None:
+    def step(n: int) -> tuple[np.ndarray, int]:
         n %= len(steps.row_length)
         return steps.examples[n], int(steps.row_length[n])
 

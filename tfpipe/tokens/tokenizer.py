@@ -219,17 +219,15 @@ def _code_point_table(
     pre_tokenizer = BertPreTokenizer()
     rows: dict[str, int] = {"\0": 0}  # NUL stands for the code point itself: the normalizer never lets one through
     entries = np.zeros(_CODE_POINTS, np.int32)
-    for block in _ASSIGNABLE:
-        characters = [chr(code_point) for code_point in block if code_point != ord(_LETTER)]
-        # Between two letters it shows where words end: "ᚠ!ᚠ" becomes "ᚠ ! ᚠ".
-        for start in range(0, len(characters), _TOGETHER):
-            some = characters[start : start + _TOGETHER]
-            text = normalizer.normalize_str(_LETTER + "".join(character + _LETTER for character in some))
-            words = " ".join(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
-            for character, between in zip(some, words.split(_LETTER)[1:-1], strict=True):
-                replacement = between.replace(character, "\0")
-                if replacement != "\0":
-                    entries[ord(character)] = rows.setdefault(replacement, len(rows))
+    characters = [chr(code_point) for block in _ASSIGNABLE for code_point in block if code_point != ord(_LETTER)]
+    for start in range(0, len(characters), _TOGETHER):
+        some = characters[start : start + _TOGETHER]
+        # Between two letters a character shows where words end: "ᚠ!ᚠ" becomes "ᚠ ! ᚠ".
+        text = normalizer.normalize_str(_LETTER + "".join(character + _LETTER for character in some))
+        words = " ".join(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
+        for character, between in zip(some, words.split(_LETTER)[1:-1], strict=True):
+            if between != character:
+                entries[ord(character)] = rows.setdefault(between.replace(character, "\0"), len(rows))
     for plane in _PRIVATE_PLANES:
         entries[plane.start : plane.stop] = rows.setdefault("", len(rows))
     for mark in _MARKS:

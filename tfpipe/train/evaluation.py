@@ -67,16 +67,16 @@ class Evaluation:
           asked_to_stop: looked at between batches; None is returned where it is true.
         """
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
-        if self._feed is None:
-            self._feed = Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
+        feed = self._feed or Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
+        self._feed = None  # one that is left in the middle is not used again
         with progress_bar("evaluate", int((self._steps.examples >= 0).sum())) as bar:
             for examples in self._steps.examples:  # of all replicas, in their order
                 if asked_to_stop():
-                    self._feed = None  # it is somewhere in the middle
                     return None
-                answers = self._answers(self._feed.next(1)).numpy()
+                answers = self._answers(feed.next(1)).numpy()
                 logits[examples[examples >= 0]] = answers[examples >= 0]
                 bar.advance(int((examples >= 0).sum()))
+        self._feed = feed
         return logits
 
     def metrics(self, asked_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
