@@ -20,6 +20,7 @@ from tfpipe.config.data import Data
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import readers
+from tfpipe.data.label_survey import before_reading
 from tfpipe.data.rows import read_rows
 from tfpipe.data.sources import identity, source_files
 from tfpipe.encoders import source as encoder_source
@@ -32,25 +33,28 @@ def rows_of(path, task="single_label", **data):
     tree = {"name": "x", "task": task, "data": {"source": str(path), **data}, "encoder": {"source": "x"}}
     config = parse_config(tree, where="test")
     usable, rejected = [], []
-    for file in source_files(config.data):
+    files = source_files(config.data)
+    form, labels = before_reading(config, files)
+    for file in files:
         for block in readers.blocks(file, config.data):
-            rows = read_rows(block, config, None)
-            usable += zip(rows.lines, rows.texts, rows.labels, strict=True)
+            rows = read_rows(block, config, form, labels)
+            found = ["|".join(values) for values in rows.labels]
+            usable += zip(rows.lines, rows.texts, found, strict=True)
             rejected += [(each.line, each.reason) for each in rows.rejections]
             for value in (
                 *rows.texts,
-                *rows.labels,
+                *found,
                 *rows.names,
                 *(part for r in rows.rejections for part in vars_of(r)),
             ):
                 value.encode()  # as it is written to the tables and to rejected.jsonl
-                assert value in rows.texts or value in rows.labels or len(value) <= LONGEST_REASON, value[:100]
-            assert all(text.strip() for text in rows.texts) and all(label == label.strip() for label in rows.labels)
+                assert value in rows.texts or value in found or len(value) <= LONGEST_REASON, value[:100]
+            assert all(text.strip() for text in rows.texts) and all(label == label.strip() for label in found)
     return usable, rejected
 
 
 def vars_of(rejection):
-    return rejection.name, rejection.reason, rejection.excerpt
+    return rejection.name, rejection.reason, rejection.excerpt, rejection.label or ""
 
 
 def usable(text, label) -> bool:

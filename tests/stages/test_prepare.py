@@ -134,13 +134,15 @@ def test_rejected_rows_are_listed(prepared, tmp_path):
             "line": 202,
             "reason": "undecodable bytes in the text (not UTF-8)",
             "excerpt": r"caf\xe9",
+            "label": "1",
         },
-        {"file": source, "line": 203, "reason": "empty text", "excerpt": ""},
+        {"file": source, "line": 203, "reason": "empty text", "excerpt": "", "label": "1"},
         {
             "file": source,
             "line": 204,
             "reason": "unknown label '7' (expected one of 0, 1)",
             "excerpt": "no such label",
+            "label": "7",
         },
         {"file": source, "line": 205, "reason": "wrong number of columns (3, expected 2)", "excerpt": "x,1,1"},
     ]
@@ -156,6 +158,7 @@ def test_too_many_rejected_rows(prepared, tmp_path):
     message = str(caught.value)
     assert "rows.csv: 10 of 100 rows (10.0%) can't be used, more than data.max_rejected_fraction (5.0%)" in message
     assert "8 × empty text; 2 × empty label; first: line 92 ''" in message
+    assert "; data.missing: [''] leaves rows out that have no label; correct the file" in message
     assert f"every row is listed in {tmp_path / 'prepare' / 'rejected.jsonl'}" in message and "\n" not in message
     assert len((tmp_path / "prepare" / "rejected.jsonl").read_text().splitlines()) == 10
 

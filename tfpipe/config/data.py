@@ -134,11 +134,36 @@ class Data(Section):
     )
     text_column: str = Field("text", description="column that holds the text")
     text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
-    label_column: str = Field("label", description="column that holds the label")
-    label_names: dict[Text, Text] | None = Field(
-        None, description="value in the file -> name of the label, in the order of the classes; null: values as found"
+    label_column: str | tuple[str, ...] = Field(
+        "label", description="column that holds the label; or a list of columns of zeros and ones, one for each label"
     )
-    label_separator: str = Field("|", min_length=1, description="between the labels of one row (multi_label only)")
+    label_names: dict[Text, Text] | None = Field(
+        None,
+        description="value in the file -> name of the label, in the order of the classes; null: values as found, or "
+        "the classes that the file declares",
+    )
+    label_form: Literal["auto", "plain", "list", "multi_hot"] = Field(
+        "auto",
+        description="of a label cell. plain: a label, or several with label_separator; list: a list, also as JSON, "
+        "Python, NumPy, PostgreSQL, DuckDB or Stack Exchange write it; multi_hot: a vector of zeros and ones for the "
+        "classes in label_names; auto: what all of the first rows have",
+    )
+    label_separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="between the labels of one row (multi_label only); null: | unless labels show another one"
+    )
+    label_spellings: Literal["auto", "fold", "keep"] = Field(
+        "auto",
+        description="which spellings are one label. auto: 1 and 1.0, True and true, where all labels are such; fold: "
+        "also texts that differ in case or white space; keep: none",
+    )
+    missing: tuple[Text, ...] | None = Field(
+        None,
+        description="label cells that stand for no label, such as NA; their rows are left out and counted; an empty "
+        r"text stands for empty cells and nulls; null: \N, and - in a column gold_label",
+    )
+    untrained_labels: Literal["refuse", "keep"] = Field(
+        "refuse", description="labels that validation or test has and train lacks: refuse the data, or keep them"
+    )
     filter: dict[Text, Annotated[list[Text], BeforeValidator(as_list)]] = Field(
         default_factory=dict, description="column -> value or values; only rows that match every entry are used"
     )
@@ -173,6 +198,14 @@ class Data(Section):
             for name in ("column", "folds", "group_column"):
                 if getattr(self.split, name) is not None:
                     raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
+        if not isinstance(self.label_column, str):
+            if not self.label_column or len(set(self.label_column)) < len(self.label_column):
+                raise ValueError("data.label_column lists no column, or one column twice; list each column once")
+            for name in ("label_form", "label_separator", "label_spellings"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"data.{name} has no effect on several label columns; leave it out")
+        if self.label_form in ("list", "multi_hot") and self.label_separator is not None:
+            raise ValueError(f"data.label_separator has no effect with label_form: {self.label_form}; leave it out")
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
         if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:

@@ -201,7 +201,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Config:
         one_label, separator = task_of(self.task).one_label, self.data.label_separator
-        if one_label and separator != type(self.data).model_fields["label_separator"].default:
+        if one_label and separator is not None:
             raise ValueError(f"data.label_separator {separator!r} has no effect with task: {self.task}; leave it out")
         if self.data.balance == "oversample" and not one_label:
             raise ValueError(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tfpipe.config.data import Data
 from tfpipe.data.sources import SourceFile
 from tfpipe.errors import InputError
@@ -47,6 +49,8 @@ class Rejection:
     reason: str
     excerpt: str
     """the row's beginning, printable"""
+    label: str | None = None
+    """its label, where that was read"""
 
 
 @dataclass
@@ -63,17 +67,41 @@ class Cells:
     """file of each record, where that is not the block's file"""
 
 
+def as_text(value: Any) -> str:
+    """A cell as CSV would have it: numbers as digits, 1.0 (an integer beside missing values) as 1."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    return str(value)
+
+
+def is_null(value: Any) -> bool:
+    """Whether a cell holds nothing at all, which an empty text is not."""
+    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def label_columns(data: Data) -> tuple[str, ...]:
+    """The label column, or the several that there are."""
+    return (data.label_column,) if isinstance(data.label_column, str) else data.label_column
+
+
 def wanted_columns(data: Data) -> dict[str, str]:
     """The columns that are read -> the setting that asks for it."""
-    asked = {
-        "data.text_column": data.text_column,
-        "data.text_pair_column": data.text_pair_column,
-        "data.label_column": data.label_column,
-        "data.split.column": data.split.column,
-        "data.split.group_column": data.split.group_column,
-    }
+    asked = (
+        ("data.text_column", data.text_column),
+        ("data.text_pair_column", data.text_pair_column),
+        *(("data.label_column", column) for column in label_columns(data)),
+        ("data.split.column", data.split.column),
+        ("data.split.group_column", data.split.group_column),
+        *(("data.filter", column) for column in data.filter),
+    )
     wanted: dict[str, str] = {}
-    for setting, column in (*asked.items(), *(("data.filter", column) for column in data.filter)):
+    for setting, column in asked:
         if column is not None:
             wanted.setdefault(column, setting)
     return wanted

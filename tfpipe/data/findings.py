@@ -82,6 +82,7 @@ def statistics_of(
             for split in SPLITS
         },
         "filtered": survey.filtered,
+        "unlabeled": survey.unlabeled,
         "rejected": dict(survey.rejected.most_common()),
         "duplicates": {
             "texts_that_repeat": verdict.texts_that_repeat,
@@ -103,6 +104,15 @@ def statistics_of(
     }
 
 
+def untrained(rows_per_label: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
+    """Held-out split -> its labels that train lacks -> rows."""
+    train, found = rows_per_label["train"], {}
+    for split in SPLITS[1:]:
+        lacking = Counter({name: rows for name, rows in rows_per_label[split].items() if rows and not train[name]})
+        found |= {split: lacking} if lacking else {}
+    return found
+
+
 def _length_summary(lengths: Counter[str], split: str) -> dict[str, float]:
     """Of the rows before the cut, in tokens."""
     found = sorted((int(key.split()[1]), count) for key, count in lengths.items() if key.split()[0] == split)
@@ -120,7 +130,9 @@ def announce(
     """Says how many rows there are and warns of what lowers a result."""
     counts = ", ".join(f"{split} {count:,}" for split, count in statistics["rows"].items())
     rejected, duplicates, cut = sum(statistics["rejected"].values()), statistics["duplicates"], statistics["cut"]
-    say(f"  rows: {counts}; {statistics['filtered']:,} left out by the filter, {rejected:,} rejected (rejected.jsonl)")
+    left_out = f"{statistics['filtered']:,} left out by the filter, "
+    left_out += f"{statistics['unlabeled']:,} without a label, " if statistics["unlabeled"] else ""
+    say(f"  rows: {counts}; {left_out}{rejected:,} rejected (rejected.jsonl)")
     did = "removed" if duplicates["across_splits"] == "remove" else "kept"
     say(
         f"  duplicates: {duplicates['identical_rows_dropped_from_train']:,} repeated training rows removed; "

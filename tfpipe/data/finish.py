@@ -73,7 +73,7 @@ def finish(
     changes = Changes(
         save_sorted(stage.checkpoints / "dropped.npy", dropped),
         save_sorted(stage.checkpoints / "held-out.npy", np.concatenate(held_out)),
-        _repeats(config, labels, tables, np.sort(dropped)) if config.data.balance == "oversample" else None,
+        _repeats(labels, tables, np.sort(dropped)) if config.data.balance == "oversample" else None,
     )
     module = "tfpipe.data.altered_rows" if config.data.augmentation is not None else None
     counts, names, arguments = Counts(), tables.names, (config, settings, changes, tables, stage.path)
@@ -88,15 +88,13 @@ def finish(
     return counts
 
 
-def _repeats(config: Config, labels: Labels, tables: BlockTables, dropped: np.ndarray) -> np.ndarray:
+def _repeats(labels: Labels, tables: BlockTables, dropped: np.ndarray) -> np.ndarray:
     """Tells how often to write a training row of each label, so that every label has as many as the commonest."""
     of_label: Counter[int] = Counter()
     for block in tables:
         kept = (block["split"] == TRAIN) & ~is_among(block["row_id"], dropped)
         of_label.update(block["label"][kept].tolist())
-    counts = np.zeros(len(labels.names))
-    for cell, index in labels.index.items():
-        counts[index] = of_label[label_hash(cell, config, labels)]
+    counts = np.array([of_label[label_hash((index,), labels)] for index in range(len(labels.names))], np.float64)
     return np.where(counts, counts.max() / np.maximum(counts, 1), 1.0)
 
 

@@ -16,18 +16,17 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
-from tfpipe.data.block import Block, Cells, Rejection, excerpt
-from tfpipe.data.labels import Labels, separator_of
+from tfpipe.data.block import Block, Cells, Rejection, as_text, excerpt, label_columns
+from tfpipe.data.label_cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
+from tfpipe.data.labels import Labels
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.tasks import task_of
 from tfpipe.tokens.table import FILE_SHIFT
 
 T = TypeVar("T")
 
 LISTED_VALUES = 10
-_NO_LABEL = (bytes, dict, list, tuple)
 
 
 @dataclass
@@ -36,8 +35,8 @@ class Rows:
 
     texts: list[str]
     text_pairs: list[str] | None
-    labels: list[str]
-    """the label cells, without surrounding white space"""
+    labels: list[tuple[str, ...]]
+    """the values of each row's labels, as the file spells them"""
     groups: list[str] | None
     """of `data.split.group_column`"""
     given: np.ndarray
@@ -51,33 +50,42 @@ class Rows:
     filtered: int
     filter_values: dict[str, list[str]]
     """column of the filter -> the first values found there"""
+    without_label: np.ndarray
+    """`[n] int8`: the given split, or -1, of each row without a label, left out or rejected"""
+    unlabeled: int
+    """rows that are left out as they have no label"""
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
-def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
+def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | None) -> Rows:
     """Reads a block and checks its records.
 
     Args:
       block: the block.
       config: names the columns; the filter.
+      form: of the label cells.
       labels: known labels, or None to take any; a row with another one is rejected.
     """
     cells, data = readers.cells(block, config.data), config.data
     passing, filter_values = _passing(cells, data.filter)
-    records = _records(block, cells, passing, config)
+    records = _records(block, cells, passing, config, form)
     reasons = _reasons(records, config, labels)
     usable = [index for index, reason in enumerate(reasons) if reason is None]
-    rejected = [records.rejection(index, reason) for index, reason in enumerate(reasons) if reason is not None]
+    given = zip(records.given, reasons, strict=True)
+    without_label = [split for (split, _), reason in given if reason in WITHOUT_LABEL]
+    rejected = [
+        records.rejection(index, reason) for index, reason in enumerate(reasons) if reason not in (None, UNLABELED)
+    ]
 
     def kept(column: list[T]) -> list[T]:
-        return [column[index] for index in usable] if rejected else column
+        return [column[index] for index in usable] if len(usable) < len(reasons) else column
 
     return Rows(
         texts=kept(records.texts),
         text_pairs=None if data.text_pair_column is None else kept(records.pairs),
-        labels=[label for label, _ in kept(records.labels)],
+        labels=[values for values, _ in kept(records.labels)],
         groups=None if data.split.group_column is None else [group for group, _ in kept(records.groups)],
         given=np.array([split for split, _ in kept(records.given)], np.int8),
         row_ids=row_id(block.file.number, np.array(kept(records.numbers), np.int64)),
@@ -86,7 +94,16 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
         rejections=sorted(cells.rejections + rejected, key=lambda rejection: rejection.line),
         filtered=len(cells.numbers) - len(passing),
         filter_values=filter_values,
+        without_label=np.array(without_label, np.int8),
+        unlabeled=reasons.count(UNLABELED),
     )
+
+
+def label_cells(block: Block, config: Config) -> list[Any]:
+    """The label cells of a block's records that pass the filter; of several columns, a tuple for each record."""
+    cells = readers.cells(block, config.data)
+    passing, _ = _passing(cells, config.data.filter)
+    return _label_column(cells, passing, config)
 
 
 @dataclass
@@ -98,27 +115,34 @@ class _Records:
     names: list[str]
     texts: list[Any]
     pairs: list[Any]
-    labels: list[tuple[str, str | None]]
+    labels: list[LabelCell]
     groups: list[tuple[str | None, str | None]]
     given: list[tuple[int, str | None]]
 
     def rejection(self, index: int, reason: str) -> Rejection:
         """Describes a record that can't be used."""
-        text = self.texts[index]
-        return Rejection(self.names[index], self.lines[index], reason, excerpt(text) if isinstance(text, str) else "")
+        text, label = self.texts[index], self.labels[index]
+        shown = excerpt(text) if isinstance(text, str) else ""
+        named = None if label.reason else excerpt(", ".join(label.values))
+        return Rejection(self.names[index], self.lines[index], reason, shown, named)
 
 
 def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
     """Lists the records that pass `data.filter`, and the first values in each of its columns."""
     passing, found = range(len(cells.numbers)), {}
     for column, listed in filters.items():
-        values, wanted = [_as_text(value) for value in cells.columns[column]], set(listed)
+        values, wanted = [as_text(value) for value in cells.columns[column]], set(listed)
         found[column] = list(itertools.islice(dict.fromkeys(values), LISTED_VALUES + 1))
         passing = [index for index in passing if values[index] in wanted]
     return passing, found
 
 
-def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config) -> _Records:
+def _label_column(cells: Cells, passing: Sequence[int], config: Config) -> list[Any]:
+    columns = [[cells.columns[name][index] for index in passing] for name in label_columns(config.data)]
+    return columns[0] if isinstance(config.data.label_column, str) else list(zip(*columns, strict=True))
+
+
+def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config, form: LabelForm) -> _Records:
     """Parses the cells of some records."""
     data, nothing = config.data, [None] * len(passing)
 
@@ -127,14 +151,14 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
 
     numbers = [cells.numbers[index] for index in passing]
     file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
-    separator, group_column, split_column = separator_of(config), data.split.group_column, data.split.column
+    group_column, split_column = data.split.group_column, data.split.column
     return _Records(
         numbers=numbers,
         lines=[1] * len(numbers) if block.file.format == "folder" else numbers,  # there a file is a row
         names=[block.file.name if cells.names is None else cells.names[index] for index in passing],
         texts=column(data.text_column),
         pairs=column(data.text_pair_column),
-        labels=[_label(cell, separator) for cell in column(data.label_column)],
+        labels=form.read(_label_column(cells, passing, config)),
         groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
         given=[(file_split, None)] * len(passing)
         if split_column is None
@@ -144,14 +168,12 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
 
 def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[str | None]:
     """Tells for each record why it can't be used, the first reason that there is; None where it can."""
-    paired, one_label = config.data.text_pair_column is not None, task_of(config.task).one_label
-    of_label = {
-        label: _reason_to_reject_label(label, labels, one_label) for label in {label for label, _ in records.labels}
-    }
+    paired = config.data.text_pair_column is not None
+    of_label = {values: _reason_to_reject_label(values, labels) for values in {values for values, _ in records.labels}}
     columns = (records.texts, records.pairs, records.labels, records.given, records.groups)
     return [
-        no_label or _reason_to_reject(text, pair, paired) or of_label[label] or no_split or no_group
-        for text, pair, (label, no_label), (_, no_split), (_, no_group) in zip(*columns, strict=True)
+        no_label or _reason_to_reject(text, pair, paired) or of_label[values] or no_split or no_group
+        for text, pair, (values, no_label), (_, no_split), (_, no_group) in zip(*columns, strict=True)
     ]
 
 
@@ -177,22 +199,9 @@ def _listed(values: list[str]) -> str:
     return f"{shown} and more" if len(values) > LISTED_VALUES else shown or "nothing"
 
 
-def _as_text(value: Any) -> str:
-    """A cell as CSV would have it: numbers as digits, 1.0 (an integer beside missing values) as 1."""
-    if isinstance(value, str):
-        return value.strip()
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return str(value)
-
-
 def _parsed(cells: list[Any], parse: Callable[[str], T]) -> list[T]:
     """Parses the texts of cells, each text that occurs once."""
-    texts = list(map(_as_text, cells))
+    texts = list(map(as_text, cells))
     found = {text: parse(text) for text in set(texts)}
     return [found[text] for text in texts]
 
@@ -214,33 +223,6 @@ def _group(value: str) -> tuple[str, str | None]:
     return value, None if value else "empty group"
 
 
-def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
-    """The label cell as text, and why it can't be one."""
-    if separator is not None and _is_null(value):
-        return "", "no label (null); a row that has none of the labels has an empty list or an empty text"
-    if isinstance(value, list | tuple) and separator is None:
-        if len(value) != 1:
-            return "", f"{len(value)} labels (task: single_label expects one)"
-        (value,) = value
-    elif isinstance(value, list | tuple):
-        if any(_is_null(one) for one in value):
-            return "", "a label in the list is null"
-        if any(isinstance(one, _NO_LABEL) for one in value):
-            return "", "a label in the list is not text or a number"
-        parts = [_as_text(one) for one in value]
-        holding = next((part for part in parts if separator in part), None)
-        if holding is not None:
-            return "", f"label {excerpt(holding)!r} holds data.label_separator {separator!r}; set another one"
-        return separator.join(parts), None
-    if isinstance(value, _NO_LABEL):
-        return "", f"the label is not text or a number but {type(value).__name__}"
-    return _as_text(value), None
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
-
-
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
         if value is not None and not isinstance(value, str):
@@ -253,9 +235,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     return None
 
 
-def _reason_to_reject_label(label: str, labels: Labels | None, one_label: bool) -> str | None:
-    if SURROGATES.search(label):
+def _reason_to_reject_label(values: tuple[str, ...], labels: Labels | None) -> str | None:
+    if any(map(SURROGATES.search, values)):
         return "undecodable bytes in the label (not UTF-8)"
-    if not label and one_label:
-        return "empty label"
-    return None if labels is None else labels.reason_to_reject(label)
+    return None if labels is None else labels.reason_to_reject(values)

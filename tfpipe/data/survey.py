@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data.block import Block, Rejection
-from tfpipe.data.labels import Labels, separator_of, split_cell
+from tfpipe.data.label_cells import LabelForm
+from tfpipe.data.labels import Labels
 from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.split import TRAIN, assign, borders, digests, positions, stratified_borders, turned
 
@@ -35,8 +37,12 @@ class BlockSurvey:
     filtered: int
     filter_values: dict[str, list[str]]
     rejections: list[Rejection]
-    label_values: Counter[str]
-    """value in the label column -> rows"""
+    label_values: Counter[tuple[int, tuple[str, ...]]]
+    """given split, or -1, and values of a row's labels -> rows"""
+    without_label: Counter[int]
+    """given split, or -1 -> rows without a label, left out or rejected"""
+    unlabeled: int
+    """rows without a label that are left out"""
     strata: np.ndarray
     """`[rows] STRATUM`; of no row where splits are not stratified"""
     size_bytes: int
@@ -50,7 +56,12 @@ class Survey:
     filtered: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     """reason -> rows"""
-    label_values: Counter[str] = field(default_factory=Counter)
+    rejected_labels: Counter[str | None] = field(default_factory=Counter)
+    """label of a rejected row -> rows"""
+    label_values: Counter[tuple[int, tuple[str, ...]]] = field(default_factory=Counter)
+    """see `BlockSurvey`"""
+    without_label: Counter[int] = field(default_factory=Counter)
+    unlabeled: int = 0
     given: set[int] = field(default_factory=set)
     filter_values: dict[str, dict[str, None]] = field(default_factory=dict)
     """column of the filter -> the values found there, in their order"""
@@ -65,17 +76,28 @@ class Survey:
         self.accepted += found.accepted
         self.filtered += found.filtered
         self.rejected.update(rejection.reason for rejection in found.rejections)
+        self.rejected_labels.update(rejection.label for rejection in found.rejections)
         self.label_values.update(found.label_values)
+        self.without_label.update(found.without_label)
+        self.unlabeled += found.unlabeled
         self.given |= found.given
         for column, values in found.filter_values.items():
             self.filter_values.setdefault(column, {}).update(dict.fromkeys(values))
         self.strata.append(found.strata)
+
+    def rows_of_values(self) -> Counter[str]:
+        """Value of a label -> rows that have it."""
+        counts: Counter[str] = Counter()
+        for (_, values), rows in self.label_values.items():
+            counts.update(dict.fromkeys(values, rows))
+        return counts
 
 
 @dataclass(frozen=True)
 class Decisions:
     """Decisions made from all rows; given them, a row's labels and split depend on the row alone."""
 
+    form: LabelForm
     labels: Labels
     border: tuple[float, float]
     label_borders: dict[int, tuple[float, float]]
@@ -87,16 +109,16 @@ class Decisions:
 class Surveyor:
     """A function that reads a block's rows and takes down what decides about them."""
 
-    def __init__(self, config: Config, labels: Labels | None):
-        self._config, self._labels = config, labels
+    def __init__(self, config: Config, form: LabelForm, labels: Labels | None):
+        self._config, self._form, self._labels = config, form, labels
 
     def __call__(self, block: Block) -> BlockSurvey:
         """Surveys a block."""
-        config, labels = self._config, self._labels
-        rows = read_rows(block, config, labels)
+        config = self._config
+        rows = read_rows(block, config, self._form, self._labels)
         strata = np.zeros(len(rows) if config.data.split.stratified else 0, STRATUM)
         if len(strata):
-            strata["label"] = label_hashes(rows, config, labels)
+            strata["label"] = hashes(rows.labels, _hash)
             strata["position"] = positions_of(rows, digests(rows.texts, rows.text_pairs, config.seed), config)
             strata["given"] = rows.given
         return BlockSurvey(
@@ -105,21 +127,27 @@ class Surveyor:
             filtered=rows.filtered,
             filter_values=rows.filter_values,
             rejections=rows.rejections,
-            label_values=Counter(rows.labels),
+            label_values=Counter(zip(rows.given.tolist(), rows.labels, strict=True)),
+            without_label=Counter(rows.without_label.tolist()),
+            unlabeled=rows.unlabeled,
             strata=strata,
             size_bytes=block.size_bytes,
         )
 
 
-def decide(config: Config, labels: Labels, survey: Survey) -> Decisions:
+def decide(config: Config, form: LabelForm, labels: Labels, survey: Survey) -> Decisions:
     """The labels and the borders between the splits."""
     open_train = bool(survey.given) and len(survey.given) < len(SPLITS)
     border, own = borders(config.data.split, survey.given), {}
     if config.data.split.stratified:
         strata = np.concatenate([np.empty(0, STRATUM), *survey.strata])
         strata = strata[(strata["given"] < 0) | (open_train & (strata["given"] == TRAIN))]
-        own = stratified_borders(strata["position"], strata["label"], border)
-    return Decisions(labels, border, own, open_train)
+        # The labels were not known when the values were taken down.
+        known = {_hash(values): label_hash(labels.of(values), labels) for _, values in survey.label_values}
+        before, which = np.unique(strata["label"], return_inverse=True)
+        label = np.array([known[each] for each in before.tolist()], np.uint64)[which]
+        own = stratified_borders(strata["position"], label, border)
+    return Decisions(form, labels, border, own, open_train)
 
 
 def positions_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
@@ -129,18 +157,24 @@ def positions_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
     return turned(positions(digest), config.data.split)
 
 
-def label_hashes(rows: Rows, config: Config, labels: Labels | None) -> np.ndarray:
+def label_hashes(rows: Rows, labels: Labels) -> np.ndarray:
     """Equal for rows of the same labels: `[rows] uint64`."""
-    found = {cell: label_hash(cell, config, labels) for cell in set(rows.labels)}
-    return np.array([found[cell] for cell in rows.labels], np.uint64)
+    return hashes(rows.labels, lambda values: label_hash(labels.of(values), labels))
 
 
-def label_hash(cell: str, config: Config, labels: Labels | None) -> int:
-    """Equal for cells that mean the same labels."""
-    values = split_cell(cell, separator_of(config))
-    # Unknown labels are those that the file holds: then a value is the name of its label.
-    names = [labels.names[labels.index[value]] for value in values] if labels is not None else values
-    listed = json.dumps(sorted(set(names))).encode()  # no separator that a name could hold
+def label_hash(indices: Iterable[int], labels: Labels) -> int:
+    """Returns what rows of these labels, and no others, share."""
+    return _hash(labels.names[index] for index in indices)
+
+
+def hashes(labels: list[tuple[str, ...]], hash_of: Callable[[tuple[str, ...]], int]) -> np.ndarray:
+    """The hash of each row's labels, `[rows] uint64`; each combination is hashed once."""
+    found = {values: hash_of(values) for values in set(labels)}
+    return np.array([found[values] for values in labels], np.uint64)
+
+
+def _hash(values: Iterable[str]) -> int:
+    listed = json.dumps(sorted(values)).encode()  # no separator that a name could hold
     return int.from_bytes(hashlib.blake2b(listed, digest_size=8, person=b"tfpipe label").digest(), "little")
 
 

@@ -58,7 +58,7 @@ class TableMaker:
 
     def __call__(self, block: Block) -> tuple[dict[SplitName, pa.RecordBatch], np.ndarray, Counts]:
         """The rows of one block, split by split, a split without a row left out; all of them, `[rows] ROW`; counts."""
-        rows = read_rows(block, self._config, self._decisions.labels)
+        rows = read_rows(block, self._config, self._decisions.form, self._decisions.labels)
         counts = Counts()
         counts.totals["rows_read"] = len(rows)
         if not len(rows):
@@ -87,15 +87,15 @@ class TableMaker:
         found = np.zeros(len(rows), ROW)
         found["digest"] = token_digests(table.input_ids, table.token_type_ids, table.row_splits)
         found["row_id"], found["whole"] = rows.row_ids, whole
-        found["label"] = label_hashes(rows, self._config, self._decisions.labels)
+        found["label"] = label_hashes(rows, self._decisions.labels)
         position = positions_of(rows, digest, self._config)
         found["split"] = splits_of(position, rows.given, found["label"], self._decisions)
         return found
 
-    def _label_vectors(self, cells: list[str]) -> np.ndarray:
-        known = {cell: number for number, cell in enumerate(dict.fromkeys(cells))}
-        vectors = np.stack([self._decisions.labels.encode(cell) for cell in known])
-        return vectors[[known[cell] for cell in cells]]
+    def _label_vectors(self, labels: list[tuple[str, ...]]) -> np.ndarray:
+        known = {values: number for number, values in enumerate(dict.fromkeys(labels))}
+        vectors = np.stack([self._decisions.labels.encode(values) for values in known])
+        return vectors[[known[values] for values in labels]]
 
 
 def _by_split(batch: pa.RecordBatch, split: np.ndarray) -> dict[SplitName, pa.RecordBatch]:

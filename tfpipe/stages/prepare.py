@@ -30,13 +30,15 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
+from tfpipe.data import label_survey
 from tfpipe.data.block import Rejection
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict, exact_duplicates, save_sorted
-from tfpipe.data.findings import announce, statistics_of, write_duplicates
+from tfpipe.data.findings import announce, statistics_of, untrained, write_duplicates
 from tfpipe.data.finish import finish
-from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
+from tfpipe.data.label_cells import WITHOUT_LABEL, LabelForm
+from tfpipe.data.labels import Labels, announce_doubts
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rows import check_filter
 from tfpipe.data.runners import runner_of
@@ -62,10 +64,10 @@ def run(config: Config, stage: StageDirectory) -> None:
     files = source_files(config.data)
     settings = _tokenizer_settings(config)
     runner = runner_of(config.data, stage.checkpoints)
-    survey, labels = _survey(config, files, runner, stage)
+    form, survey, labels = _survey(config, files, runner, stage)
     _check_given(config, survey)
     stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
-    tables = _tokenize(config, files, settings, decide(config, labels, survey), survey, runner, stage)
+    tables = _tokenize(config, files, settings, decide(config, form, labels, survey), survey, runner, stage)
     duplicates = _duplicates(config, files, settings, tables, survey, runner, stage)
     counts = tables.counts()
     dropped = duplicates.dropped(config.data.duplicates.across_splits)
@@ -79,6 +81,9 @@ def run(config: Config, stage: StageDirectory) -> None:
     stage.notes |= {"rows": statistics["rows"], "labels": len(labels.names)}
     stage.notes["duplicate_check_seconds"] = round(duplicates.seconds, 1)
     announce(statistics, settings, duplicates.seconds, duplicates.undecided, config)
+    announce_doubts(survey.rows_of_values(), labels, config)
+    lacking = untrained(statistics["rows_per_label"])
+    label_survey.check_trained(config, lacking, drawn=len(survey.given) < len(SPLITS))
 
 
 def _tokenizer_settings(config: Config) -> TokenizerSettings:
@@ -135,41 +140,50 @@ def _check_given(config: Config, survey: Survey) -> None:
 
 def _survey(
     config: Config, files: list[SourceFile], runner: LocalRunner, stage: StageDirectory
-) -> tuple[Survey, Labels]:
-    labels, survey, first = named_labels(config), Survey(), []
+) -> tuple[LabelForm, Survey, Labels]:
+    survey, first = Survey(), []
+    form, labels = label_survey.before_reading(config, files)
     rejected_path = stage.path / "rejected.jsonl"
     stage.checkpoints.mkdir(parents=True, exist_ok=True)
     sizes = [size_bytes(file) for file in files]
     megabytes = None if None in sizes else round(sum(sizes) / 1e6)
     several = len(files) > 1 or files[0].format == "folder"
     with open(rejected_path, "w", encoding="utf-8") as file, progress_bar("reading (MB)", megabytes) as bar:
-        for found in runner.map_blocks(files, Surveyor, config, labels):
+        for found in runner.map_blocks(files, Surveyor, config, form, labels):
             before = round(survey.size_bytes / 1e6)
             survey.add(found)
             bar.advance(round(survey.size_bytes / 1e6) - before)
             for rejection in found.rejections:
                 file.write(_rejection_line(rejection))
             first += [_shown(rejection, several) for rejection in found.rejections[: _SHOWN - len(first)]]
+    label_survey.check_labeled(config, files, survey)
     _check_rejected(config, survey, first, rejected_path)
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:
         raise InputError(f"{_name(config)}: no row can be used; see {rejected_path}")
-    if labels is None:
-        separator = separator_of(config)
-        values = {value for cell in survey.label_values for value in split_cell(cell, separator)}
-        labels = found_labels(values, config)
-    return survey, labels
+    return form, survey, label_survey.after_reading(config, files, form, labels, survey)
 
 
 def _rejection_line(rejection: Rejection) -> str:
     entry = {"file": rejection.name, "line": rejection.line, "reason": rejection.reason, "excerpt": rejection.excerpt}
+    entry |= {} if rejection.label is None else {"label": rejection.label}
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _shown(rejection: Rejection, several: bool) -> str:
     where = f"{rejection.name}, " if several else ""
     return f"{where}line {rejection.line} {rejection.excerpt!r}"
+
+
+def _common_to_rejected(survey: Survey) -> str:
+    """What all rejected rows have in common, and a setting that may help."""
+    said = ""
+    if len(survey.rejected_labels) == 1 and (label := next(iter(survey.rejected_labels))) is not None:
+        said += f"; all of them have the label {label!r}"
+    if any(survey.rejected[reason] for reason in WITHOUT_LABEL):
+        said += "; data.missing: [''] leaves rows out that have no label"
+    return said
 
 
 def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
@@ -180,8 +194,8 @@ def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_p
         raise InputError(
             f"{_name(config)}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
             f"data.max_rejected_fraction ({config.data.max_rejected_fraction:.1%}): {reasons}"
-            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}; correct the file or the data "
-            f"settings, or raise the fraction; every row is listed in {rejected_path}"
+            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}{_common_to_rejected(survey)}; correct "
+            f"the file or the data settings, or raise the fraction; every row is listed in {rejected_path}"
         )
 
 

@@ -71,8 +71,13 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
 
 
 def test_a_label_is_text_or_a_number(tmp_path):
-    for labels, kind in (([b"a"], "bytes"), ([{"a": 1}], "dict"), ([[["a"]]], "list"), ([[{"a": 1}]], "dict")):
+    reasons = {
+        "the label is not text or a number but bytes": [b"a"],
+        "the label is an object (fields: 'a'); set data.label_column: label.a": [{"a": 1}],
+        "a label in the list is not text or a number": [[["a"]]],
+    }
+    for reason, labels in reasons.items():
         path = write(tmp_path / "x.parquet", text=["x"], label=labels)
-        assert rows_of(path)[1] == [(1, f"the label is not text or a number but {kind}", "x")]
+        assert rows_of(path)[1] == [(1, reason, "x")]
     path = write(tmp_path / "x.parquet", text=["x"], label=[[b"a", b"b"]])
     assert rows_of(path, task="multi_label")[1] == [(1, "a label in the list is not text or a number", "x")]

@@ -3,7 +3,7 @@
 A reader has two functions. `blocks(file, data)` cuts a file into blocks, in order, with as little work as that takes.
 `cells(block, data)` turns one block into the cells of its records: a pure function, so it runs in any process, on any
 machine, in any order. A block holds whole records of about `BLOCK_BYTES`, so how a source is cut depends on its bytes
-alone.
+alone. A third one, `classes(file, data)`, is for formats whose files can declare the classes of a column.
 """
 
 from __future__ import annotations
@@ -27,6 +27,16 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block."""
     return _reader(block.file.format).cells(block, data)
+
+
+def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
+    """The classes of the label column that a file declares, in their order; None where it declares none.
+
+    Raises:
+      InputError: the file can't be read.
+    """
+    reader = _reader(file.format)
+    return reader.classes(file, data) if hasattr(reader, "classes") else None
 
 
 def _reader(format_name: str):

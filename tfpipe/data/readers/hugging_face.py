@@ -11,6 +11,7 @@ from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.readers.class_labels import named
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import slices
 from tfpipe.data.sources import SourceFile
@@ -20,7 +21,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """Blocks whose payload is an Arrow record batch of the wanted columns."""
     dataset = hubs.load_hugging_face(file.path)
     check_columns(dataset.column_names, data, file.name)
-    return batches_as_blocks(file, _batches(dataset, data))
+    return batches_as_blocks(file, _batches(dataset, file, data))
 
 
 def cells(block: Block, data: Data) -> Cells:
@@ -28,25 +29,24 @@ def cells(block: Block, data: Data) -> Cells:
     return parquet_cells(block, data)
 
 
-def _batches(dataset: Any, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-    features = {name: _class_label(dataset.features[name]) for name in wanted_columns(data)}
+def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
+    """The names of the label column's ClassLabel."""
+    features = hubs.load_hugging_face(file.path).features
+    return _names(features.get(data.label_column)) if isinstance(data.label_column, str) else None
+
+
+def _batches(dataset: Any, file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    names = {column: _names(dataset.features[column]) for column in wanted_columns(data)}
     for table in dataset.with_format("arrow").iter(blocks_module.BLOCK_RECORDS):
-        columns = {}
-        for name, feature in features.items():
-            column = table.column(name)
-            columns[name] = (
-                column if feature is None else pa.array([_named_label(v, feature) for v in column.to_pylist()])
-            )
+        columns = {column: table.column(column).combine_chunks() for column in names}
+        columns = {
+            column: values if names[column] is None else named(values, names[column], file.name)
+            for column, values in columns.items()
+        }
         batch = pa.table(columns).combine_chunks().to_batches()[0]
         yield from slices(batch)
 
 
-def _class_label(feature: Any) -> Any:
-    inner = getattr(feature, "feature", feature)
-    return inner if hasattr(inner, "int2str") else None
-
-
-def _named_label(value: Any, feature: Any) -> Any:
-    if isinstance(value, list):
-        return [_named_label(one, feature) for one in value]
-    return None if value is None or value < 0 else feature.int2str(value)
+def _names(feature: Any) -> tuple[str, ...] | None:
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return None if names is None else tuple(names)

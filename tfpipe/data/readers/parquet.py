@@ -11,6 +11,7 @@ import pyarrow.parquet
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.readers.class_labels import declared, named
 from tfpipe.data.sources import SourceFile, open_bytes
 from tfpipe.errors import InputError
 
@@ -32,6 +33,15 @@ def cells(block: Block, data: Data) -> Cells:
         return Cells({column: values.to_pylist() for column, values in columns.items()}, numbers, [])
     except _UNREADABLE:
         return _one_by_one(columns, numbers, block.file)
+
+
+def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
+    """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
+    try:
+        with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
+            return declared(reader.schema_arrow).get(data.label_column)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return None  # `blocks` says what is wrong with it
 
 
 def _one_by_one(columns: dict[str, pa.Array], numbers: list[int], file: SourceFile) -> Cells:
@@ -67,7 +77,11 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             if not expected:
                 raise InputError(f"{file.name}: no row; expected at least one row of each label")
             columns = list(wanted_columns(data))
+            names = {column: own for column, own in declared(reader.schema_arrow).items() if column in columns}
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
+                for column, own in names.items():
+                    at = batch.schema.get_field_index(column)
+                    batch = batch.set_column(at, column, named(batch.column(at), own, file.name))
                 yield from slices(batch)
                 read += batch.num_rows
             if read != expected:  # what its row groups say need not add up to what the file says

@@ -28,6 +28,15 @@ def cells(block: Block, data: Data) -> Cells:
     return Cells(dict(columns), list(numbers), [])
 
 
+def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
+    """The names of the label column's ClassLabel."""
+    features = hubs.tfds_builder(file.path).info.features
+    there = isinstance(data.label_column, str) and data.label_column in features
+    feature = features[data.label_column] if there else None
+    feature = getattr(feature, "feature", feature)
+    return tuple(feature.names) if hasattr(feature, "int2str") else None
+
+
 def _batches(builder: Any, file: SourceFile, data: Data) -> Iterator[tuple[dict[str, list[Any]], int, int]]:
     features = {name: builder.info.features[name] for name in wanted_columns(data)}
     split = file.path.partition("#")[2]

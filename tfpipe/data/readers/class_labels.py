@@ -1,0 +1,64 @@
+"""Classes that a file declares, as Hugging Face's ClassLabel does: numbers in its rows, names in its metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfpipe.errors import InputError
+
+_METADATA = b"huggingface"
+
+
+def declared(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Reads what Hugging Face datasets writes into Parquet and Arrow files: column -> names of its classes."""
+    try:
+        features = json.loads((schema.metadata or {})[_METADATA])["info"]["features"]
+        found = {column: _names(feature) for column, feature in features.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return {
+        column: names
+        for column, names in found.items()
+        if names is not None and schema.get_field_index(column) >= 0 and _holds_integers(schema.field(column).type)
+    }
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    if isinstance(feature, list) and len(feature) == 1:  # how a list was written once
+        return _names(feature[0])
+    if isinstance(feature.get("feature"), dict):
+        return _names(feature["feature"])
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _holds_integers(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or (_is_list(kind) and pa.types.is_integer(kind.value_type))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def named(column: pa.Array, names: tuple[str, ...], where: str) -> pa.Array:
+    """Replaces numbers of classes, or lists of them, by names; a negative number, which stands for no label, by a null.
+
+    Raises:
+      InputError: a number that is none of the classes.
+    """
+    if _is_list(column.type):
+        rows = [row and [one for one in row if one is None or one >= 0] for row in column.to_pylist()]
+        flat = pa.array(rows, pa.list_(pa.int64()))
+        return pa.ListArray.from_arrays(flat.offsets, named(flat.values, names, where), mask=flat.is_null())
+    numbers = pc.if_else(pc.less(column, 0), None, column)
+    try:
+        return pa.array(names, pa.string()).take(numbers)
+    except pa.ArrowIndexError:
+        raise InputError(
+            f"{where}: class {pc.max(column).as_py()} in a column that declares {len(names)} classes, from 0 on; "
+            "write the file again"
+        ) from None
