@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 BLOCK_BYTES = 2 << 20

@@ -16,7 +16,7 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
-from tfpipe.data.block import Block, Cells, Rejection, excerpt
+from tfpipe.data.block import EXCERPT_CHARACTERS, Block, Cells, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
@@ -27,6 +27,8 @@ from tfpipe.tokens.table import FILE_SHIFT
 T = TypeVar("T")
 
 LISTED_VALUES = 10
+UNDECODABLE = "undecodable bytes"
+"""how each reason begins to reject a row of another encoding"""
 _NO_LABEL = (bytes, dict, list, tuple)
 
 
@@ -104,8 +106,10 @@ class _Records:
 
     def rejection(self, index: int, reason: str) -> Rejection:
         """Describes a record that can't be used."""
-        text = self.texts[index]
-        return Rejection(self.names[index], self.lines[index], reason, excerpt(text) if isinstance(text, str) else "")
+        text = self.texts[index] if isinstance(self.texts[index], str) else ""
+        if reason.startswith(UNDECODABLE) and (found := SURROGATES.search(text)):
+            text = text[max(0, found.start() - EXCERPT_CHARACTERS // 2) :]  # what is around them
+        return Rejection(self.names[index], self.lines[index], reason, excerpt(text))
 
 
 def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
@@ -210,7 +214,7 @@ def _given(value: str, file_split: int) -> tuple[int, str | None]:
 def _group(value: str) -> tuple[str, str | None]:
     """A group, and why it can't be one."""
     if SURROGATES.search(value):
-        return value, "undecodable bytes in the group (not UTF-8)"
+        return value, f"{UNDECODABLE} in the group (not UTF-8)"
     return value, None if value else "empty group"
 
 
@@ -247,7 +251,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
             return f"the {part} is not text but {type(value).__name__}"
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):
-            return f"undecodable bytes in the {part} (not UTF-8)"
+            return f"{UNDECODABLE} in the {part} (not UTF-8)"
         if not value or value.isspace():
             return f"empty {part}"
     return None
@@ -255,7 +259,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
 
 def _reason_to_reject_label(label: str, labels: Labels | None, one_label: bool) -> str | None:
     if SURROGATES.search(label):
-        return "undecodable bytes in the label (not UTF-8)"
+        return f"{UNDECODABLE} in the label (not UTF-8)"
     if not label and one_label:
         return "empty label"
     return None if labels is None else labels.reason_to_reject(label)

@@ -34,14 +34,17 @@ from tfpipe.data.block import Rejection
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict, exact_duplicates, save_sorted
+from tfpipe.data.encodings import not_utf8
 from tfpipe.data.findings import announce, statistics_of, write_duplicates
 from tfpipe.data.finish import finish
 from tfpipe.data.labels import Labels, found_labels, named_labels, separator_of, split_cell
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
-from tfpipe.data.rows import check_filter
+from tfpipe.data.rows import UNDECODABLE, check_filter
 from tfpipe.data.runners import runner_of
 from tfpipe.data.runners.local import LocalRunner
-from tfpipe.data.sources import SourceFile, size_bytes, source_files
+from tfpipe.data.sniff import TEXT_FORMATS
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.sources import size_bytes, source_files
 from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
@@ -150,7 +153,9 @@ def _survey(
             for rejection in found.rejections:
                 file.write(_rejection_line(rejection))
             first += [_shown(rejection, several) for rejection in found.rejections[: _SHOWN - len(first)]]
-    _check_rejected(config, survey, first, rejected_path)
+    undecodable = any(reason.startswith(UNDECODABLE) for reason in survey.rejected)
+    hint = not_utf8([file for file in files if file.format in TEXT_FORMATS], config.data) if undecodable else ""
+    _check_rejected(config, survey, first, rejected_path, f"{hint}; " if hint else "")
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:
@@ -172,7 +177,12 @@ def _shown(rejection: Rejection, several: bool) -> str:
     return f"{where}line {rejection.line} {rejection.excerpt!r}"
 
 
-def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
+def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path, hint: str) -> None:
+    """Stops where too many rows are unusable; says what the encoding of others may be.
+
+    Raises:
+      InputError: counts the reasons, and shows the first rows.
+    """
     unusable, total = survey.rejected.total(), survey.accepted + survey.rejected.total()
     if unusable > config.data.max_rejected_fraction * total:
         listed = f"{', '.join(first)}{', …' if unusable > _SHOWN else ''}"
@@ -180,9 +190,11 @@ def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_p
         raise InputError(
             f"{_name(config)}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
             f"data.max_rejected_fraction ({config.data.max_rejected_fraction:.1%}): {reasons}"
-            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}; correct the file or the data "
+            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}; {hint}correct the file or the data "
             f"settings, or raise the fraction; every row is listed in {rejected_path}"
         )
+    if hint:
+        say(f"  some rows are not UTF-8 and are left out: {hint.removesuffix('; ')}")
 
 
 # The second reading.

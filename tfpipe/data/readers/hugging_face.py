@@ -13,7 +13,7 @@ from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import slices
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
