@@ -178,6 +178,7 @@ def test_a_stage_reads_what_it_declares(config, tmp_path, monkeypatch):
     monkeypatch.setattr(Section, "__getattribute__", noting, raising=False)
     pipeline.run(config, RunDirectory(tmp_path / "run"), until="publish")
     under_other_settings = {"data.label_separator", "train.momentum"}  # of several labels, of sgd
+    under_other_settings |= {"data.line", "data.file_name"}  # of data.format: lines
     assert leaves(config).keys() - read - set(table.WITHOUT_EFFECT) == under_other_settings
 
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _shown: Progress | None = None  # what the terminal shows now
+_said: set[str] = set()
 
 SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line every so often instead
 
@@ -26,6 +27,13 @@ SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line
 def say(message: str) -> None:
     """Prints one line to standard error, whatever data it tells of; standard output is for results."""
     console.print(without_commands(message), markup=False)
+
+
+def say_once(message: str) -> None:
+    """Prints a line that this process has not printed before: files are looked at more than once."""
+    if message not in _said:
+        _said.add(message)
+        say(message)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from data.row_reading import rows_of
 from pydantic import TypeAdapter
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import identity, open_bytes, source_files
+from tfpipe.data.sources import identity, source_files
+from tfpipe.data.streams import open_bytes
 from tfpipe.errors import InputError
 
 
@@ -82,8 +83,8 @@ def test_the_name_says_the_format(elsewhere, name, expected):
 
 
 def test_a_name_that_says_nothing(elsewhere):
-    (elsewhere / "x.txt").write_text("")
-    with pytest.raises(InputError, match=r"x\.txt: its name does not say what it holds; set data.format to csv"):
+    (elsewhere / "x.txt").write_text("some words\nand others\n")
+    with pytest.raises(InputError, match=r"x\.txt: its name does not say what it holds, and it begins with"):
         resolve("x.txt")
 
 

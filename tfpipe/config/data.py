@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import codecs
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -10,6 +12,29 @@ from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as
 
 SPLITS = ("train", "validation", "test")
 SplitName = Literal["train", "validation", "test"]
+
+
+# Codecs of Python that are no encodings of files.
+_NO_ENCODINGS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "unicode_escape")
+
+
+def _as_encoding(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        name = codecs.lookup(value).name
+        b"".decode(name)  # LookupError: such as hex, which makes bytes
+        codecs.getincrementaldecoder(name)
+    except (LookupError, ValueError, UnicodeError):
+        name = None
+    if name is None or name in _NO_ENCODINGS:
+        raise ValueError("expected the name of an encoding, such as cp1252, latin-1, gb18030, cp932 or utf-16")
+    return value
+
+
+def pattern_columns(pattern: str) -> list[str]:
+    """The columns of a pattern such as `{label} {text}`, in their order."""
+    return re.findall(r"\{([^{}]*)\}", pattern)
 
 
 class Split(Section):
@@ -119,6 +144,15 @@ class Augmentation(Section):
         return self
 
 
+_OF_FORMATS = {
+    "encoding": ("auto", "csv", "tsv", "json_lines", "lines", "fasttext", "folder"),
+    "line": ("lines",),
+    "file_name": ("lines",),
+    "sheet": ("auto", "excel"),
+    "query": ("auto", "sqlite", "duckdb"),
+}
+
+
 class Data(Section):
     """Where the rows come from and how they become examples."""
 
@@ -126,8 +160,34 @@ class Data(Section):
         description="file, glob, directory of a folder per class, gs://…, package:NAME/PATH, hf:NAME, tfds:NAME; a "
         "list of these; or given splits: {train: …, validation: …, test: …}"
     )
-    format: Literal["auto", "csv", "tsv", "json_lines", "parquet", "folder", "tfrecord"] = Field(
-        "auto", description="of the files; auto: by their names, such as .csv, .tsv.gz, .jsonl, .parquet, .tfrecord"
+    format: Literal[
+        "auto",
+        *("csv", "tsv", "json_lines", "lines", "fasttext", "folder"),
+        *("parquet", "arrow", "excel", "sqlite", "duckdb", "tfrecord"),
+    ] = Field(
+        "auto",
+        description="of the files; auto: by their names, such as .csv, .tsv.gz, .jsonl, .parquet, .xlsx, else by their "
+        "content",
+    )
+    encoding: Annotated[str, BeforeValidator(_as_encoding)] | None = Field(
+        None,
+        description="of files of text, by its name in Python, such as cp1252, gb18030, cp932; null: UTF-8, or what a "
+        "byte order mark says",
+    )
+    line: Text | None = Field(
+        None,
+        description="lines: what a line holds, such as '{label} {text}' or '{text}@{label}', with columns in braces; "
+        "null: a text",
+    )
+    file_name: Text | None = Field(
+        None,
+        description="lines: what the name of a file says, such as rt-{label}.txt or '{label}/*.txt'; null: nothing",
+    )
+    sheet: Text | None = Field(None, description="excel: name of the sheet; null: the only one that has rows")
+    query: str | None = Field(
+        None,
+        description="sqlite and duckdb: a SELECT that gives the columns, with an ORDER BY; null: the only table that "
+        "has the wanted columns",
     )
     quoting: bool = Field(
         True, description="csv and tsv: fields may stand in quotes; false: a quote is a character like any other"
@@ -189,6 +249,36 @@ class Data(Section):
     runner_options: tuple[Text, ...] = Field(
         (), description="Beam's own options, such as --direct_num_workers=2 or --project=NAME"
     )
+
+    @model_validator(mode="after")
+    def _settings_of_formats(self) -> Data:
+        for setting, formats in _OF_FORMATS.items():
+            if getattr(self, setting) is not None and self.format not in formats:
+                read = "data.format: lines" if formats == ("lines",) else f"the formats {', '.join(formats[1:])}"
+                raise ValueError(
+                    f"data.{setting} has no effect with data.format: {self.format}, only with {read}; set the format, "
+                    "or leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _patterns(self) -> Data:
+        columns = []
+        for setting in ("line", "file_name"):
+            pattern = getattr(self, setting) or ""
+            rest = re.sub(r"\{[^{}]+\}", "\0", pattern)
+            if "\0\0" in rest or "{" in rest or "}" in rest:
+                raise ValueError(
+                    f"data.{setting} {pattern!r}: expected columns in braces with something between them, such as "
+                    "'{label} {text}'"
+                )
+            columns += pattern_columns(pattern)
+            if pattern and not columns:
+                raise ValueError(f"data.{setting} {pattern!r} names no column; expected one such as {{label}}")
+        twice = next((column for column in columns if columns.count(column) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.line and data.file_name name the column {twice!r} twice; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Data:

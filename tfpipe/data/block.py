@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 BLOCK_BYTES = 2 << 20

@@ -16,7 +16,8 @@ from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import IDENTICAL, NEAR, TWIN, Verdict
 from tfpipe.data.labels import Labels
 from tfpipe.data.rows import FILE_SHIFT
-from tfpipe.data.sources import SourceFile, folder_files
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.sources import folder_files
 from tfpipe.data.survey import Survey
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 

@@ -19,7 +19,7 @@ from tfpipe.data.label_cells import LabelForm
 from tfpipe.data.label_form import check_values, form_of
 from tfpipe.data.labels import Labels, found_labels, named_labels
 from tfpipe.data.rows import label_cells
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 from tfpipe.data.split import TRAIN
 from tfpipe.data.survey import Survey
 from tfpipe.errors import InputError

@@ -16,7 +16,7 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
-from tfpipe.data.block import Block, Cells, Rejection, as_text, excerpt, label_columns
+from tfpipe.data.block import EXCERPT_CHARACTERS, Block, Cells, Rejection, as_text, excerpt, label_columns
 from tfpipe.data.label_cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
 from tfpipe.data.labels import Labels
 from tfpipe.data.split import split_name
@@ -27,6 +27,8 @@ from tfpipe.tokens.table import FILE_SHIFT
 T = TypeVar("T")
 
 LISTED_VALUES = 10
+UNDECODABLE = "undecodable bytes"
+"""how each reason begins to reject a row of another encoding"""
 
 
 @dataclass
@@ -121,10 +123,11 @@ class _Records:
 
     def rejection(self, index: int, reason: str) -> Rejection:
         """Describes a record that can't be used."""
-        text, label = self.texts[index], self.labels[index]
-        shown = excerpt(text) if isinstance(text, str) else ""
+        text, label = self.texts[index] if isinstance(self.texts[index], str) else "", self.labels[index]
+        if reason.startswith(UNDECODABLE) and (found := SURROGATES.search(text)):
+            text = text[max(0, found.start() - EXCERPT_CHARACTERS // 2) :]  # what is around them
         named = None if label.reason else excerpt(", ".join(label.values))
-        return Rejection(self.names[index], self.lines[index], reason, shown, named)
+        return Rejection(self.names[index], self.lines[index], reason, excerpt(text), named)
 
 
 def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
@@ -219,7 +222,7 @@ def _given(value: str, file_split: int) -> tuple[int, str | None]:
 def _group(value: str) -> tuple[str, str | None]:
     """A group, and why it can't be one."""
     if SURROGATES.search(value):
-        return value, "undecodable bytes in the group (not UTF-8)"
+        return value, f"{UNDECODABLE} in the group (not UTF-8)"
     return value, None if value else "empty group"
 
 
@@ -229,7 +232,7 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
             return f"the {part} is not text but {type(value).__name__}"
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):
-            return f"undecodable bytes in the {part} (not UTF-8)"
+            return f"{UNDECODABLE} in the {part} (not UTF-8)"
         if not value or value.isspace():
             return f"empty {part}"
     return None
@@ -237,5 +240,5 @@ def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
 
 def _reason_to_reject_label(values: tuple[str, ...], labels: Labels | None) -> str | None:
     if any(map(SURROGATES.search, values)):
-        return "undecodable bytes in the label (not UTF-8)"
+        return f"{UNDECODABLE} in the label (not UTF-8)"
     return None if labels is None else labels.reason_to_reject(values)

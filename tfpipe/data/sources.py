@@ -2,7 +2,8 @@
 
 Enters: one of, or a list of these, or one such entry for each split:
 
-    path, path with * ? [] **     files; .gz .bz2 .xz .zst are decompressed as they are read
+    path, path with * ? [] **     files; .gz .bz2 .xz .zst, .zip of one file are decompressed as they are read
+    FILE.zip/MEMBER               a file of a zip archive; may be a pattern
     directory                     a folder per class, one text a file (the aclImdb layout)
     gs://BUCKET/PATH              the same on Cloud Storage, by tf.io.gfile
     package:NAME/PATH             a file inside an installed package, which is not imported
@@ -14,55 +15,31 @@ Leaves: a numbered list of `SourceFile`s, the same on every machine, and what id
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import importlib.util
-import io
-import lzma
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
 
 from tfpipe.config.data import SPLITS, Data, SplitName
+from tfpipe.console import say_once
 from tfpipe.data import hubs
+from tfpipe.data.block import excerpt
+from tfpipe.data.formats import check_effects, format_of, has_known_name, say_what_was_found
+from tfpipe.data.line_patterns import file_values
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import COMPRESSIONS, gfile, is_remote, zip_and_member, zip_members
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.files import path_inside, sha256_of_file
 
 PACKAGE = "package:"
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-READ_ERRORS = (OSError, EOFError, lzma.LZMAError)
-_FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "json_lines",
-    ".ndjson": "json_lines",
-    ".json": "json_lines",
-    ".parquet": "parquet",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
-}
-_SHARD_OF_MANY = re.compile(r"-\d{5}-of-\d{5}$")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file, a folder of classes, or one split of a hub's dataset: what a reader reads from its first row on."""
-
-    number: int
-    """index in the list of all; with the number of a row it identifies the row"""
-    name: str
-    """as it is shown"""
-    path: str
-    """what is opened"""
-    format: str
-    """csv, tsv, json_lines, parquet, folder, tfrecord, hf or tfds"""
-    split: SplitName | None
-    """given by the configuration or by the dataset; None: decided row by row"""
+_LISTED = 20  # members of an archive
+# What Hugging Face datasets keeps beside the rows, of every map() and filter(): the same rows again.
+_CACHE = re.compile(r"cache-[0-9a-f]+(_\d+_of_\d+)?\.arrow")
 
 
 def source_files(data: Data) -> list[SourceFile]:
@@ -76,7 +53,7 @@ def source_files(data: Data) -> list[SourceFile]:
     for split in (None, *SPLITS):
         sources = given.get(split, ())
         for source in (sources,) if isinstance(sources, str) else sources:
-            for name, path, format_name, of_source in _expand(source, data.format):
+            for name, path, format_name, of_source in _expand(source, data):
                 if split is not None and of_source not in (None, split) and "#" not in source:
                     continue  # the dataset's other splits
                 if any(file.path == path for file in files):
@@ -84,6 +61,8 @@ def source_files(data: Data) -> list[SourceFile]:
                 files.append(SourceFile(len(files), name, path, format_name, split or of_source))
     if not files:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")
+    say_what_was_found(files, data)
+    check_effects(files, data)
     return files
 
 
@@ -104,68 +83,16 @@ def identity(data: Data) -> dict[str, str]:
             content = hubs.identity(file.path)
         else:
             content = _content(file.path)
+            content += "".join(f" {column}={value}" for column, value in _named(file, data).items())
         found[file.name] = f"{file.number} {file.split or 'any split'} {file.format} {content}"
     return found
-
-
-def open_bytes(path: str) -> BinaryIO:
-    """Opens a local or remote file for reading, decompressed.
-
-    Raises:
-      InputError: it can't be read.
-    """
-    try:
-        stream = io.BufferedReader(_Remote(path), 1 << 20) if is_remote(path) else open(path, "rb")  # noqa: SIM115
-        compression = COMPRESSIONS.get(Path(path).suffix)
-        if compression == "xz":
-            return lzma.open(stream)
-        if compression is None:
-            return stream
-        import pyarrow
-
-        # Arrow's stream alone has no readline().
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), compression))
-    except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("tensorflow", "pyarrow"):
-            raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{path}: can't read it ({reason}); give the path of a readable file") from error
-
-
-class _Remote(io.RawIOBase):
-    """A file of TensorFlow's file systems as Python's readers expect one."""
-
-    def __init__(self, path: str):
-        self._file, self._size = _gfile().GFile(path, "rb"), _gfile().stat(path).length
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        try:
-            content = self._file.read(len(buffer))
-        except Exception as error:  # TensorFlow's own kinds
-            raise OSError(" ".join(str(error).split())) from error
-        buffer[: len(content)] = content
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
-        self._file.seek(start + offset)
-        return self._file.tell()
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def folder_files(file: SourceFile) -> list[str]:
     """The files of a folder of classes, `CLASS/NAME`, sorted."""
     if is_remote(file.path):
-        gfile = _gfile()
-        return sorted(path for path in gfile.glob(f"{file.path}/*/*") if not gfile.isdir(path))
+        remote = gfile()
+        return sorted(path for path in remote.glob(f"{file.path}/*/*") if not remote.isdir(path))
     found = sorted(
         os.path.join(file.path, label.name, entry.name)
         for label in os.scandir(file.path)
@@ -186,17 +113,13 @@ def _check_name(path: str) -> None:
 
 def size_bytes(file: SourceFile) -> int | None:
     """Size on disk; None where it is not known before reading."""
-    if file.format in (*hubs.HUBS, "folder") or Path(file.path).suffix in COMPRESSIONS:
+    packed = Path(file.path).suffix in COMPRESSIONS or zip_and_member(file.path)
+    if packed or file.format in (*hubs.HUBS, "folder", "excel", "sqlite", "duckdb"):
         return None
-    return _gfile().stat(file.path).length if is_remote(file.path) else os.path.getsize(file.path)
+    return gfile().stat(file.path).length if is_remote(file.path) else os.path.getsize(file.path)
 
 
-def is_remote(path: str) -> bool:
-    """Whether TensorFlow's file systems are needed to read it."""
-    return "://" in path
-
-
-def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, SplitName | None]]:
+def _expand(source: str, data: Data) -> Iterator[tuple[str, str, str, SplitName | None]]:
     """Name, path, format and split of each file that one entry of `data.source` names."""
     if "\0" in source or SURROGATES.search(source):
         raise InputError(f"data.source {source!r}: no file can have this name; give the path of an existing file")
@@ -207,11 +130,13 @@ def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, Spli
     if source.startswith(PACKAGE):
         path = str(_in_package(source))
         paths = [(source, path)]
+    elif zip_and_member(os.path.expanduser(source)):
+        paths = _members(source, os.path.expanduser(source))
     elif is_remote(source):
-        gfile = _gfile()
+        remote = gfile()
         try:
-            found = sorted(gfile.glob(source)) if re.search(r"[*?\[]", source) else [source]
-            if not found or not gfile.exists(found[0]):
+            found = sorted(remote.glob(source)) if re.search(r"[*?\[]", source) else [source]
+            if not found or not remote.exists(found[0]):
                 raise InputError(f"{source}: no such file; give the path of an existing file")
         except InputError:
             raise
@@ -224,32 +149,68 @@ def _expand(source: str, format_name: str) -> Iterator[tuple[str, str, str, Spli
             paths = [(source, expanded)]
         elif re.search(r"[*?\[]", source):
             paths = [(path, path) for path in sorted(glob.glob(expanded, recursive=True)) if os.path.isfile(path)]
+            paths = [(path, path) for path in _without_caches([path for path, _ in paths])]
             if not paths:
                 raise InputError(f"{source}: no file in {Path.cwd()} matches; check the pattern")
         else:
             raise InputError(f"{source}: no such file in {Path.cwd()}; give the path of an existing file")
     for name, path in paths:
         _check_name(path)
-        directory = _gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
-        yield name, path, "folder" if directory else _format_of(name, format_name), None
-        if directory and format_name not in ("auto", "folder"):
-            raise InputError(f"{name}: a directory; for its {format_name} files give a pattern such as {name}/*")
+        directory = gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
+        if not directory:
+            name, path = _in_archive(name, path, data)
+        yield name, path, "folder" if directory else format_of(name, path, data), None
+        if directory and data.format not in ("auto", "folder"):
+            raise InputError(f"{name}: a directory; for its {data.format} files give a pattern such as {name}/*")
 
 
-def _format_of(name: str, format_name: str) -> str:
-    if format_name == "folder":
-        raise InputError(f"{name}: a file, not a directory with a folder per class (data.format: folder)")
-    if format_name != "auto":
-        return format_name
-    plain = _SHARD_OF_MANY.sub("", name)
-    if Path(plain).suffix in COMPRESSIONS:
-        plain = str(PurePosixPath(plain).with_suffix(""))
-    suffix = Path(_SHARD_OF_MANY.sub("", plain)).suffix.lower()
-    if suffix not in _FORMATS:
-        raise InputError(
-            f"{name}: its name does not say what it holds; set data.format to csv, tsv, json_lines, parquet or tfrecord"
-        )
-    return _FORMATS[suffix]
+def _in_archive(name: str, path: str, data: Data) -> tuple[str, str]:
+    """Name and path of the one member of a zip archive that holds data; those of any other file as they are.
+
+    Raises:
+      InputError: there are several, or none.
+    """
+    if not path.lower().endswith(".zip") or zip_and_member(path):
+        return name, path
+    members = zip_members(path)
+    known = [member for member in members if has_known_name(member)]
+    chosen = members if len(members) == 1 else known
+    if len(chosen) == 1:
+        if len(members) > 1:
+            others = ", ".join(member for member in members if member not in known)
+            say_once(f"  {name}: {chosen[0]} is read, and not what lies beside it: {excerpt(others)}")
+        return name, f"{path}/{chosen[0]}"
+    listed = ", ".join(excerpt(member) for member in members[:_LISTED]) + (", …" if len(members) > _LISTED else "")
+    if not members:
+        raise InputError(f"{name}: a zip archive without a file in it; fetch it again")
+    raise InputError(
+        f"{name}: a zip archive of {len(members)} files: {listed}; name the one that holds the rows, such as "
+        f"{name}/{excerpt((known or members)[0])}, or several by a list or a pattern"
+    )
+
+
+def _members(source: str, path: str) -> list[tuple[str, str]]:
+    """Name and path of each member of an archive that `ARCHIVE.zip/PATTERN` names."""
+    archive, pattern = zip_and_member(path)
+    there = zip_members(archive)
+    found = [pattern] if pattern in there else sorted(fnmatch.filter(there, pattern))
+    if not found:
+        listed = ", ".join(excerpt(member) for member in there[:_LISTED]) or "none"
+        raise InputError(f"{source}: no such file in the archive; its files: {listed}")
+    shown = source[: len(source) - len(pattern) - 1]
+    return [(f"{shown}/{member}", f"{archive}/{member}") for member in found]
+
+
+def _without_caches(paths: list[str]) -> list[str]:
+    """Leaves out caches of Hugging Face datasets beside other Arrow files, and says so."""
+    caches = [path for path in paths if _CACHE.fullmatch(os.path.basename(path))]
+    if not caches or not any(path.endswith(".arrow") and path not in caches for path in paths):
+        return paths
+    say_once(
+        f"  {caches[0]}{f' and {len(caches) - 1} more' if len(caches) > 1 else ''}: left out, as such files hold what "
+        "Hugging Face datasets made of the rows beside them"
+    )
+    return [path for path in paths if path not in caches]
 
 
 def _in_package(source: str) -> Path:
@@ -274,14 +235,14 @@ def _in_package(source: str) -> Path:
     raise InputError(f"{source}: no {inside} in {where}; check the path, or install the version that holds it")
 
 
+def _named(file: SourceFile, data: Data) -> dict[str, str]:
+    return file_values(file.path, file.name, data) if file.format == "lines" else {}
+
+
 def _content(path: str) -> str:
+    if parts := zip_and_member(path):
+        return f"{_content(parts[0])} {parts[1]}"
     if not is_remote(path):
         return sha256_of_file(Path(path))
-    about = _gfile().stat(path)
+    about = gfile().stat(path)
     return f"{about.length} bytes of {about.mtime_nsec}"
-
-
-def _gfile():
-    import tensorflow as tf
-
-    return tf.io.gfile

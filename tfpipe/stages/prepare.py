@@ -19,10 +19,8 @@ tokenizer and the settings.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,19 +29,20 @@ from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
 from tfpipe.data import label_survey
-from tfpipe.data.block import Rejection
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict, exact_duplicates, save_sorted
 from tfpipe.data.findings import announce, statistics_of, untrained, write_duplicates
 from tfpipe.data.finish import finish
-from tfpipe.data.label_cells import WITHOUT_LABEL, LabelForm
+from tfpipe.data.label_cells import LabelForm
 from tfpipe.data.labels import Labels, announce_doubts
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
+from tfpipe.data.rejected import SHOWN, check_rejected, rejection_line, shown
 from tfpipe.data.rows import check_filter
 from tfpipe.data.runners import runner_of
 from tfpipe.data.runners.local import LocalRunner
-from tfpipe.data.sources import SourceFile, size_bytes, source_files
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.sources import size_bytes, source_files
 from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
@@ -51,8 +50,6 @@ from tfpipe.files import write_json
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import SOURCES, write_sources
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-
-_SHOWN = 5  # reasons and rows in an error; the rest is in rejected.jsonl
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -154,49 +151,15 @@ def _survey(
             survey.add(found)
             bar.advance(round(survey.size_bytes / 1e6) - before)
             for rejection in found.rejections:
-                file.write(_rejection_line(rejection))
-            first += [_shown(rejection, several) for rejection in found.rejections[: _SHOWN - len(first)]]
+                file.write(rejection_line(rejection))
+            first += [shown(rejection, several) for rejection in found.rejections[: SHOWN - len(first)]]
     label_survey.check_labeled(config, files, survey)
-    _check_rejected(config, survey, first, rejected_path)
+    check_rejected(config, files, survey, first, rejected_path)
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:
         raise InputError(f"{_name(config)}: no row can be used; see {rejected_path}")
     return form, survey, label_survey.after_reading(config, files, form, labels, survey)
-
-
-def _rejection_line(rejection: Rejection) -> str:
-    entry = {"file": rejection.name, "line": rejection.line, "reason": rejection.reason, "excerpt": rejection.excerpt}
-    entry |= {} if rejection.label is None else {"label": rejection.label}
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def _shown(rejection: Rejection, several: bool) -> str:
-    where = f"{rejection.name}, " if several else ""
-    return f"{where}line {rejection.line} {rejection.excerpt!r}"
-
-
-def _common_to_rejected(survey: Survey) -> str:
-    """What all rejected rows have in common, and a setting that may help."""
-    said = ""
-    if len(survey.rejected_labels) == 1 and (label := next(iter(survey.rejected_labels))) is not None:
-        said += f"; all of them have the label {label!r}"
-    if any(survey.rejected[reason] for reason in WITHOUT_LABEL):
-        said += "; data.missing: [''] leaves rows out that have no label"
-    return said
-
-
-def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
-    unusable, total = survey.rejected.total(), survey.accepted + survey.rejected.total()
-    if unusable > config.data.max_rejected_fraction * total:
-        listed = f"{', '.join(first)}{', …' if unusable > _SHOWN else ''}"
-        reasons = "; ".join(f"{count} × {reason}" for reason, count in survey.rejected.most_common(_SHOWN))
-        raise InputError(
-            f"{_name(config)}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
-            f"data.max_rejected_fraction ({config.data.max_rejected_fraction:.1%}): {reasons}"
-            f"{'; …' if len(survey.rejected) > _SHOWN else ''}; first: {listed}{_common_to_rejected(survey)}; correct "
-            f"the file or the data settings, or raise the fraction; every row is listed in {rejected_path}"
-        )
 
 
 # The second reading.

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 from tfpipe.config.data import Data
 from tfpipe.data.block import Block, Cells
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.hubs import HUBS
+from tfpipe.data.sniff import check_content
+from tfpipe.data.source_file import SourceFile
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -21,6 +23,8 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     Raises:
       InputError: the file can't be read, or lacks a column.
     """
+    if file.format not in ("folder", *HUBS):
+        check_content(file)
     return _reader(file.format).blocks(file, data)
 
 
@@ -48,6 +52,16 @@ def _reader(format_name: str):
             from tfpipe.data.readers import json_lines as reader
         case "parquet":
             from tfpipe.data.readers import parquet as reader
+        case "lines" | "fasttext":
+            from tfpipe.data.readers import lines as reader
+        case "arrow":
+            from tfpipe.data.readers import arrow as reader
+        case "excel":
+            from tfpipe.data.readers import excel as reader
+        case "sqlite":
+            from tfpipe.data.readers import sqlite as reader
+        case "duckdb":
+            from tfpipe.data.readers import duckdb as reader
         case "folder":
             from tfpipe.data.readers import folder as reader
         case "tfrecord":

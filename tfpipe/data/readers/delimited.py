@@ -18,7 +18,9 @@ import numpy as np
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
-from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes
+from tfpipe.data.encodings import not_utf8, open_utf8
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 # csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
@@ -35,7 +37,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         inside a quoted field.
     """
     csv.field_size_limit(_LONGEST_FIELD_CHARACTERS)
-    with open_bytes(file.path) as stream:
+    with open_utf8(file, data) as stream:
         lines = _Lines(stream, file)
         reader = _reader(lines, file, data)
         try:
@@ -221,7 +223,7 @@ def _columns(line: bytes, file: SourceFile, data: Data) -> tuple[str, ...]:
     header = line.decode("utf-8", "surrogateescape")
     columns = next(_reader(io.StringIO(header, newline=""), file, data), [])
     if any(_UNDECODABLE.search(name) or "\0" in name for name in columns):
-        raise InputError(f"{file.name}, line 1: not UTF-8 text; convert it, for example with iconv -t UTF-8")
+        raise InputError(f"{file.name}, line 1: not UTF-8 text; {not_utf8([file], data)}")
     hint = ""
     if len(columns) == 1 and re.search("[;\t|,]", columns[0]):
         between = "tabs" if file.format == "tsv" else "commas"

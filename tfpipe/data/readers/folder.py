@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, check_columns, wanted_columns
-from tfpipe.data.sources import READ_ERRORS, SourceFile, folder_files, open_bytes
+from tfpipe.data.encodings import as_utf8
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.sources import folder_files
+from tfpipe.data.streams import READ_ERRORS, open_bytes
 from tfpipe.errors import InputError
 
 COLUMNS = ("text", "label", "file")
@@ -35,7 +38,7 @@ def cells(block: Block, data: Data) -> Cells:
     columns: dict[str, list[str]] = {column: [] for column in COLUMNS}
     for path in block.payload:
         try:
-            with open_bytes(path) as stream:
+            with as_utf8(open_bytes(path), path, data, block.file.name) as stream:
                 columns["text"].append(stream.read().decode("utf-8-sig", "surrogateescape"))
         except READ_ERRORS as error:
             raise InputError(f"{path}: can't read it to its end ({error}); fetch the file again") from error

@@ -14,7 +14,7 @@ from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wa
 from tfpipe.data.readers.class_labels import named
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import slices
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:

@@ -9,7 +9,9 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
-from tfpipe.data.sources import READ_ERRORS, SourceFile, open_bytes
+from tfpipe.data.encodings import open_utf8
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20
@@ -18,7 +20,7 @@ _LONGEST_LINE_BYTES = 64 << 20
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """Blocks of whole lines; their payload is the lines' bytes."""
     first, number, left = 1, 0, b""
-    with open_bytes(file.path) as stream:
+    with open_utf8(file, data) as stream:
         while True:
             try:
                 read = stream.read(blocks_module.BLOCK_BYTES)

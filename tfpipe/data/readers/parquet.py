@@ -12,7 +12,8 @@ from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
 from tfpipe.data.readers.class_labels import declared, named
-from tfpipe.data.sources import SourceFile, open_bytes
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import open_bytes
 from tfpipe.errors import InputError
 
 # Text that is not UTF-8; dates and times that Python has not.
@@ -66,6 +67,10 @@ def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     step = max(1, batch.num_rows * blocks_module.BLOCK_BYTES // max(batch.nbytes, blocks_module.BLOCK_BYTES))
     for first in range(0, batch.num_rows, step):
         part = batch.slice(first, step)
+        if step < batch.num_rows:  # a part of its own, as the whole batch would go to another process with each
+            part = pa.RecordBatch.from_arrays(
+                [pa.concat_arrays([column]) for column in part.columns], part.schema.names
+            )
         yield part, part.num_rows, part.nbytes
 
 

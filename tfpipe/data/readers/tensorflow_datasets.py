@@ -9,7 +9,7 @@ from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 

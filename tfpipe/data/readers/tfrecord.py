@@ -11,7 +11,8 @@ import tensorflow as tf
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, cells_of_records
-from tfpipe.data.sources import COMPRESSIONS, SourceFile
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import COMPRESSIONS, zip_and_member
 from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 
@@ -28,7 +29,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 def _batches(file: SourceFile) -> Iterator[tuple[list[bytes], int, int]]:
     compression = COMPRESSIONS.get(Path(file.path).suffix, "")
-    if compression not in ("", "gzip"):
+    if compression not in ("", "gzip") or zip_and_member(file.path):
         raise InputError(f"{file.name}: TFRecord files are read plain or as .gz; write it again")
     part: list[bytes] = []
     size = 0

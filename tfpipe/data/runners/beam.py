@@ -20,7 +20,7 @@ from tfpipe.data import readers
 from tfpipe.data.block import Block
 from tfpipe.data.runners.local import LocalRunner, Work
 from tfpipe.data.runners.transport import from_bytes, to_bytes
-from tfpipe.data.sources import SourceFile
+from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 try:

@@ -1,0 +1,63 @@
+"""What readers of databases share: which table is read, and names within SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfpipe.config.data import Data
+from tfpipe.console import say_once
+from tfpipe.data.block import excerpt, wanted_columns
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import COMPRESSIONS, is_remote, zip_and_member
+from tfpipe.errors import InputError
+
+_LISTED = 10  # tables, and columns of each
+
+
+def check_is_local(file: SourceFile) -> None:
+    """Whether a database lies on this machine as it is, as its pages are read in any order.
+
+    Raises:
+      InputError: it does not.
+    """
+    if is_remote(file.path):
+        raise InputError(f"{file.name}: a database is read on this machine only; copy it here")
+    if Path(file.path).suffix in COMPRESSIONS or zip_and_member(file.path):
+        raise InputError(f"{file.name}: a database can't be read while it is compressed; unpack it")
+
+
+def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> str:
+    """The only table that has the wanted columns.
+
+    Args:
+      tables: name of each table and view -> its columns.
+      file: the database.
+      data: names the columns.
+
+    Raises:
+      InputError: there are several, or none; lists them.
+    """
+    wanted = set(wanted_columns(data))
+    fitting = [table for table, columns in tables.items() if wanted <= set(columns)]
+    if len(fitting) == 1:
+        if len(tables) > 1:
+            say_once(f"  {file.name}: table {excerpt(fitting[0])!r} is read, the only one with the wanted columns")
+        return fitting[0]
+    listed = "; ".join(f"{excerpt(table)!r} ({_listed(columns)})" for table, columns in list(tables.items())[:_LISTED])
+    more = "; …" if len(tables) > _LISTED else ""
+    which = f"{len(fitting)} tables have" if fitting else "no table has"
+    columns = ", ".join(map(quoted, wanted_columns(data)))
+    example = quoted(excerpt((fitting or list(tables) or ["TABLE"])[0]))
+    raise InputError(
+        f"{file.name}: {which} the columns {_listed(list(wanted_columns(data)))}; tables: {listed or 'none'}{more}; "
+        f"set data.query, such as: SELECT {columns} FROM {example} ORDER BY 1"
+    )
+
+
+def _listed(columns: list[str]) -> str:
+    return ", ".join(repr(excerpt(column)) for column in columns[:_LISTED]) + (", …" if len(columns) > _LISTED else "")
+
+
+def quoted(name: str) -> str:
+    """A name within SQL."""
+    return '"' + name.replace('"', '""') + '"'

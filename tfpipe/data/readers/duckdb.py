@@ -1,0 +1,104 @@
+"""DuckDB databases, read only: the rows of `data.query`, or of the only table that has the wanted columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from tfpipe.config.data import Data
+from tfpipe.data import block as blocks_module
+from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, excerpt, wanted_columns
+from tfpipe.data.database import check_is_local, chosen_table, quoted
+from tfpipe.data.readers.parquet import cells as parquet_cells
+from tfpipe.data.readers.parquet import slices
+from tfpipe.data.source_file import SourceFile
+from tfpipe.errors import InputError
+
+# A query of the user's reads this file alone. One thread: rows come in the same order each time.
+_OPTIONS = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "lock_configuration": "true",
+    "threads": "1",
+}
+_NOT_TWICE_THE_SAME = re.compile(r"(?i)\b(random|uuid|gen_random_uuid|uuidv4|uuidv7)\s*\(|\b(table)?sample\b")
+
+
+def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
+    """Blocks whose payload is an Arrow record batch of the wanted columns.
+
+    Raises:
+      InputError: duckdb is missing, the file or the query can't be read, or lacks a column.
+    """
+    return batches_as_blocks(file, _batches(file, data))
+
+
+def cells(block: Block, data: Data) -> Cells:
+    """The rows of a block."""
+    return parquet_cells(block, data)
+
+
+def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    check_is_local(file)
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InputError(
+            f"{file.name}: DuckDB databases are read by duckdb, which is not installed; install it with: pip install "
+            "'tfpipe[duckdb]', or write the rows as Parquet"
+        ) from error
+    found = 0
+    try:
+        with duckdb.connect(file.path, read_only=True, config=_OPTIONS) as connection:
+            query = data.query or _query_of_table(connection, file, data)
+            reader = _reader(connection, query, file, data)
+            check_columns(reader.schema.names, data, f"{file.name} (data.query)" if data.query else file.name)
+            for batch in reader:
+                yield from slices(batch.select(list(wanted_columns(data))))
+                found += batch.num_rows
+    except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
+        reason = excerpt(str(error))
+        raise InputError(f"{file.name}: not a whole DuckDB database ({reason}); fetch or write it again") from error
+    if not found:
+        raise InputError(f"{file.name}: no row; expected at least one row of each label")
+
+
+def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
+    """A query for the only table that has the wanted columns, in the order of its rows."""
+    columns = connection.sql(
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns ORDER BY ALL"
+    ).fetchall()
+    tables: dict[str, list[str]] = {}
+    for schema, table, column in columns:
+        tables.setdefault(table if schema == "main" else f"{schema}.{table}", []).append(column)
+    table = chosen_table(tables, file, data)
+    schema = next(schema for schema, name, _ in columns if table in (name, f"{schema}.{name}"))
+    place = quoted(table) if schema == "main" else f"{quoted(schema)}.{quoted(table.removeprefix(schema + '.'))}"
+    return f"SELECT {', '.join(map(quoted, wanted_columns(data)))} FROM {place}"
+
+
+def _reader(connection: Any, query: str, file: SourceFile, data: Data) -> pa.RecordBatchReader:
+    """The rows of a query of one statement.
+
+    Raises:
+      InputError: DuckDB does not accept it, or it is no SELECT.
+    """
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(query)
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise InputError(f"{file.name}: data.query is not one SELECT; expected one that gives the columns")
+        if _NOT_TWICE_THE_SAME.search(query):
+            raise InputError(f"{file.name}: data.query gives other rows each time; expected the same rows each time")
+        return connection.sql(query).to_arrow_reader(blocks_module.BLOCK_RECORDS)
+    except duckdb.Error as error:
+        if data.query is None:
+            raise
+        raise InputError(
+            f"{file.name}: data.query can't be run ({excerpt(str(error))}); expected one SELECT that reads this file"
+        ) from error

@@ -1,0 +1,91 @@
+"""Texts a line: `data.line` and `data.file_name` say where the columns are; and fastText's lines, `__label__a text`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tfpipe.config.data import Data
+from tfpipe.data import block as blocks_module
+from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, check_columns, excerpt
+from tfpipe.data.encodings import open_utf8
+from tfpipe.data.line_patterns import file_values, line_columns, line_expression, proposed_file_name
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.streams import READ_ERRORS
+from tfpipe.errors import InputError
+
+_LONGEST_LINE_BYTES = 64 << 20
+_FASTTEXT_LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S*)\s*")
+
+
+def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
+    """Blocks of whole lines; their payload is what the file's name says, and the lines' bytes.
+
+    Raises:
+      InputError: the file can't be read, is empty, or lacks a column.
+    """
+    if file.format == "fasttext":
+        named: dict[str, str] = {}
+        check_columns((data.text_column, data.label_column), data, f"{file.name} (fastText)")
+    else:
+        named = file_values(file.path, file.name, data)
+        hint = (
+            f'set data.line, such as "{{{data.label_column}}} {{{data.text_column}}}", or data.file_name, such as '
+            f'"{proposed_file_name(file.path)}"'
+        )
+        check_columns((*line_columns(data), *named), data, file.name, hint)
+    first, number = 1, 0
+    for content in _whole_lines(file, data):
+        yield Block(file, number, first, (named, content), len(content))
+        first, number = first + content.count(b"\n"), number + 1
+    if not number:
+        raise InputError(f"{file.name}: the file is empty; expected a text a line")
+
+
+def cells(block: Block, data: Data) -> Cells:
+    """The lines of a block; blank ones are no records."""
+    return cells_of_records(block.file, data, _records(block, data))
+
+
+def _whole_lines(file: SourceFile, data: Data) -> Iterator[bytes]:
+    left = b""
+    with open_utf8(file, data) as stream:
+        while True:
+            try:
+                read = stream.read(blocks_module.BLOCK_BYTES)
+            except READ_ERRORS as error:
+                raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
+            content = left + read
+            end = content.rfind(b"\n") + 1 if read else len(content)
+            whole, left = content[:end], content[end:]
+            if len(left) > _LONGEST_LINE_BYTES:
+                raise InputError(f"{file.name}: a line of more than 64 MB; expected a text a line")
+            if whole:
+                yield whole
+            if not read:
+                return
+
+
+def _records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+    named, content = block.payload
+    expression, columns = line_expression(data), line_columns(data)
+    # Not splitlines(): U+2028 and its like may stand in a text.
+    for number, raw in enumerate(content.split(b"\n"), start=block.first):
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").removesuffix("\r")
+        if not line.strip():
+            continue
+        if block.file.format == "fasttext":
+            yield number, _fasttext(line, number, block, data), line
+        elif match := expression.fullmatch(line):
+            yield number, {**dict(zip(columns, match.groups(), strict=True)), **named}, line
+        else:
+            reason = f"does not fit data.line {data.line!r}"
+            yield number, Rejection(block.file.name, number, reason, excerpt(line)), line
+
+
+def _fasttext(line: str, number: int, block: Block, data: Data) -> dict[str, Any] | Rejection:
+    labels = _FASTTEXT_LABEL.findall(line)
+    if not labels:  # fastText leaves such a line out when it trains, and does not say so
+        return Rejection(block.file.name, number, "no __label__ in the line", excerpt(line))
+    return {data.text_column: _FASTTEXT_LABEL.sub("", line), data.label_column: labels}

@@ -1,0 +1,23 @@
+"""A file of the source: what a reader reads, from its first row to its last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfpipe.config.data import SplitName
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, a folder of classes, or one split of a hub's dataset: what a reader reads from its first row on."""
+
+    number: int
+    """index in the list of all; with the number of a row it identifies the row"""
+    name: str
+    """as it is shown"""
+    path: str
+    """what is opened"""
+    format: str
+    """csv, tsv, json_lines, parquet, folder, tfrecord, hf or tfds"""
+    split: SplitName | None
+    """given by the configuration or by the dataset; None: decided row by row"""
