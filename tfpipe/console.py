@@ -28,6 +28,16 @@ def say(message: str) -> None:
     console.print(without_commands(message), markup=False)
 
 
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Prints a line that this process has not printed yet: what is found by each reading of a file is told once."""
+    if message not in _said:
+        _said.add(message)
+        say(message)
+
+
 @contextmanager
 def native_output_hidden() -> Iterator[None]:
     """Closes standard error for the block, where native code announces itself in it, past Python."""

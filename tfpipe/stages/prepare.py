@@ -169,7 +169,7 @@ def _rejection_line(rejection: Rejection) -> str:
 
 def _shown(rejection: Rejection, several: bool) -> str:
     where = f"{rejection.name}, " if several else ""
-    return f"{where}line {rejection.line} {rejection.excerpt!r}"
+    return f"{where}{rejection.unit} {rejection.line} {rejection.excerpt!r}"
 
 
 def _check_rejected(config: Config, survey: Survey, first: list[str], rejected_path: Path) -> None:
