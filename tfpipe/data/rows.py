@@ -7,6 +7,7 @@ file, line and reason. A pure function over one block.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from tfpipe.data import readers
 from tfpipe.data.block import Block, Cells, Rejection, excerpt
 from tfpipe.data.labels import Labels, separator_of
 from tfpipe.data.split import split_name
+from tfpipe.data.texts import NoText, as_texts, reason_of_nested, scalar_as_text, texts_of
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tasks import task_of
@@ -51,6 +53,8 @@ class Rows:
     filtered: int
     filter_values: dict[str, list[str]]
     """column of the filter -> the first values found there"""
+    kinds: Counter[str]
+    """type of the cells that were read as text, where that is another type -> cells"""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,7 +70,7 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
     """
     cells, data = readers.cells(block, config.data), config.data
     passing, filter_values = _passing(cells, data.filter)
-    records = _records(block, cells, passing, config)
+    records, kinds = _records(block, cells, passing, config)
     reasons = _reasons(records, config, labels)
     usable = [index for index, reason in enumerate(reasons) if reason is None]
     rejected = [records.rejection(index, reason) for index, reason in enumerate(reasons) if reason is not None]
@@ -86,6 +90,7 @@ def read_rows(block: Block, config: Config, labels: Labels | None) -> Rows:
         rejections=sorted(cells.rejections + rejected, key=lambda rejection: rejection.line),
         filtered=len(cells.numbers) - len(passing),
         filter_values=filter_values,
+        kinds=kinds,
     )
 
 
@@ -101,11 +106,13 @@ class _Records:
     labels: list[tuple[str, str | None]]
     groups: list[tuple[str | None, str | None]]
     given: list[tuple[int, str | None]]
+    unit: str
+    """what `lines` counts"""
 
     def rejection(self, index: int, reason: str) -> Rejection:
         """Describes a record that can't be used."""
         text = self.texts[index]
-        return Rejection(self.names[index], self.lines[index], reason, excerpt(text) if isinstance(text, str) else "")
+        return Rejection(self.names[index], self.lines[index], reason, excerpt(str(text or "")), self.unit)
 
 
 def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
@@ -118,8 +125,8 @@ def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int]
     return passing, found
 
 
-def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config) -> _Records:
-    """Parses the cells of some records."""
+def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config) -> tuple[_Records, Counter[str]]:
+    """Parses the cells of some records; counts what was read as text and is not."""
     data, nothing = config.data, [None] * len(passing)
 
     def column(name: str | None) -> list[Any]:
@@ -128,18 +135,24 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
     numbers = [cells.numbers[index] for index in passing]
     file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
     separator, group_column, split_column = separator_of(config), data.split.group_column, data.split.column
-    return _Records(
+    texts, kinds = texts_of(column, data)
+    pairs = column(data.text_pair_column)
+    if data.text_pair_column is not None:
+        pairs = as_texts(pairs, "second text", "data.text_pair_column", data.text_pair_column, kinds)
+    records = _Records(
         numbers=numbers,
         lines=[1] * len(numbers) if block.file.format == "folder" else numbers,  # there a file is a row
         names=[block.file.name if cells.names is None else cells.names[index] for index in passing],
-        texts=column(data.text_column),
-        pairs=column(data.text_pair_column),
-        labels=[_label(cell, separator) for cell in column(data.label_column)],
+        texts=texts,
+        pairs=pairs,
+        labels=[_label(cell, separator, data.label_column) for cell in column(data.label_column)],
         groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
         given=[(file_split, None)] * len(passing)
         if split_column is None
         else _parsed(column(split_column), lambda value: _given(value, file_split)),
+        unit=cells.unit,
     )
+    return records, kinds
 
 
 def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[str | None]:
@@ -178,16 +191,12 @@ def _listed(values: list[str]) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A cell as CSV would have it: numbers as digits, 1.0 (an integer beside missing values) as 1."""
+    """A cell as CSV would have it, without surrounding white space."""
     if isinstance(value, str):
         return value.strip()
     if value is None:
         return ""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return str(value)
+    return scalar_as_text(value)
 
 
 def _parsed(cells: list[Any], parse: Callable[[str], T]) -> list[T]:
@@ -214,7 +223,7 @@ def _group(value: str) -> tuple[str, str | None]:
     return value, None if value else "empty group"
 
 
-def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
+def _label(value: Any, separator: str | None, column: str) -> tuple[str, str | None]:
     """The label cell as text, and why it can't be one."""
     if separator is not None and _is_null(value):
         return "", "no label (null); a row that has none of the labels has an empty list or an empty text"
@@ -232,6 +241,8 @@ def _label(value: Any, separator: str | None) -> tuple[str, str | None]:
         if holding is not None:
             return "", f"label {excerpt(holding)!r} holds data.label_separator {separator!r}; set another one"
         return separator.join(parts), None
+    if isinstance(value, dict):
+        return "", reason_of_nested(value, "label", "data.label_column", column)
     if isinstance(value, _NO_LABEL):
         return "", f"the label is not text or a number but {type(value).__name__}"
     return _as_text(value), None
@@ -243,8 +254,8 @@ def _is_null(value: Any) -> bool:
 
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
-        if value is not None and not isinstance(value, str):
-            return f"the {part} is not text but {type(value).__name__}"
+        if isinstance(value, NoText):
+            return value.reason
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):
             return f"undecodable bytes in the {part} (not UTF-8)"

@@ -40,6 +40,8 @@ class BlockSurvey:
     strata: np.ndarray
     """`[rows] STRATUM`; of no row where splits are not stratified"""
     size_bytes: int
+    kinds: Counter[str] = field(default_factory=Counter)
+    """type of the cells that were read as text, where that is another type -> cells"""
 
 
 @dataclass
@@ -57,6 +59,8 @@ class Survey:
     strata: list[np.ndarray] = field(default_factory=list)
     blocks: int = 0
     size_bytes: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """type of the cells that were read as text, where that is another type -> cells"""
 
     def add(self, found: BlockSurvey) -> None:
         """Adds another block."""
@@ -70,6 +74,7 @@ class Survey:
         for column, values in found.filter_values.items():
             self.filter_values.setdefault(column, {}).update(dict.fromkeys(values))
         self.strata.append(found.strata)
+        self.kinds.update(found.kinds)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class Surveyor:
             label_values=Counter(rows.labels),
             strata=strata,
             size_bytes=block.size_bytes,
+            kinds=rows.kinds,
         )
 
 

@@ -151,6 +151,9 @@ def _survey(
                 file.write(_rejection_line(rejection))
             first += [_shown(rejection, several) for rejection in found.rejections[: _SHOWN - len(first)]]
     _check_rejected(config, survey, first, rejected_path)
+    if survey.kinds:
+        listed = ", ".join(f"{count:,} × {kind}" for kind, count in survey.kinds.most_common(_SHOWN))
+        say(f"  texts that are no text in {_name(config)} are read as they are written: {listed}")
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from tfpipe.config.data import Data
 from tfpipe.data.block import Block, Cells
 from tfpipe.data.sources import SourceFile
+from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -21,6 +22,8 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     Raises:
       InputError: the file can't be read, or lacks a column.
     """
+    if data.records is not None and file.format != "json_lines":
+        raise InputError(f"{file.name}: no JSON document, so data.records has no effect; leave it out")
     return _reader(file.format).blocks(file, data)
 
 
