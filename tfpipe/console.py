@@ -30,7 +30,7 @@ def say(message: str) -> None:
 
 
 def say_once(message: str) -> None:
-    """Prints a line that this process has not printed before: files are looked at more than once."""
+    """Prints a line that this process has not printed yet: files are looked at more than once."""
     if message not in _said:
         _said.add(message)
         say(message)

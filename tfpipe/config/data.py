@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tfpipe.config.template import parse_template
 from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as_list
 
 SPLITS = ("train", "validation", "test")
@@ -192,7 +193,21 @@ class Data(Section):
     quoting: bool = Field(
         True, description="csv and tsv: fields may stand in quotes; false: a quote is a character like any other"
     )
-    text_column: str = Field("text", description="column that holds the text")
+    records: str | None = Field(
+        None,
+        description="JSON documents: dotted name of the array that holds the records, such as data or hits.hits; null: "
+        "the document itself, or the only array of objects in it",
+    )
+    text_column: str = Field(
+        "text",
+        description="column that holds the text; review.text is the field text of the object review, "
+        "messages.1.content counts in a list",
+    )
+    text: str | None = Field(
+        None,
+        description="instead of text_column, a template of several columns, such as '{title} {body}'; an empty part "
+        "leaves nothing, white space at both ends is stripped, {{ is a brace; null: text_column",
+    )
     text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
     label_column: str | tuple[str, ...] = Field(
         "label", description="column that holds the label; or a list of columns of zeros and ones, one for each label"
@@ -296,6 +311,10 @@ class Data(Section):
                     raise ValueError(f"data.{name} has no effect on several label columns; leave it out")
         if self.label_form in ("list", "multi_hot") and self.label_separator is not None:
             raise ValueError(f"data.label_separator has no effect with label_form: {self.label_form}; leave it out")
+        if self.text is not None:
+            parse_template(self.text)
+            if self.text_column != type(self).model_fields["text_column"].default:
+                raise ValueError("data.text is the text, so data.text_column has no effect; leave one of them out")
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
         if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:

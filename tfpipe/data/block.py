@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tfpipe.config.data import Data
+from tfpipe.config.template import parse_template
+from tfpipe.data.nested import names_in, value_at
 from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 BLOCK_BYTES = 2 << 20
 BLOCK_RECORDS = 8192
 EXCERPT_CHARACTERS = 80
+_LISTED_NAMES, _MOST_NAMES = 10, 200
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Rejection:
     reason: str
     excerpt: str
     """the row's beginning, printable"""
+    unit: str = "line"
+    """what `line` counts: lines, or records where a record has no line of its own"""
     label: str | None = None
     """its label, where that was read"""
 
@@ -65,14 +72,19 @@ class Cells:
     """records of which no cells are to be had"""
     names: list[str] | None = None
     """file of each record, where that is not the block's file"""
+    unit: str = "line"
+    """what `numbers` counts: lines, or records"""
 
 
 def as_text(value: Any) -> str:
-    """A cell as CSV would have it: numbers as digits, 1.0 (an integer beside missing values) as 1."""
+    """A cell as CSV would have it, without surrounding white space."""
     if isinstance(value, str):
         return value.strip()
-    if value is None:
-        return ""
+    return "" if value is None else scalar_as_text(value)
+
+
+def scalar_as_text(value: Any) -> str:
+    """A number, truth value or date as CSV would have it: 1.0 (an integer beside missing values) as 1."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
     if isinstance(value, float | np.floating):
@@ -92,8 +104,10 @@ def label_columns(data: Data) -> tuple[str, ...]:
 
 def wanted_columns(data: Data) -> dict[str, str]:
     """The columns that are read -> the setting that asks for it."""
+    columns = () if data.text is None else parse_template(data.text).columns
     asked = (
-        ("data.text_column", data.text_column),
+        *(("data.text", column) for column in columns),
+        ("data.text_column", None if columns else data.text_column),
         ("data.text_pair_column", data.text_pair_column),
         *(("data.label_column", column) for column in label_columns(data)),
         ("data.split.column", data.split.column),
@@ -107,15 +121,28 @@ def wanted_columns(data: Data) -> dict[str, str]:
     return wanted
 
 
-def check_columns(there: Iterable[str], data: Data, name: str, hint: str = "") -> None:
+def check_columns(
+    there: Iterable[str],
+    data: Data,
+    name: str,
+    hint: str = "",
+    nested: Callable[[str], bool] = lambda column: False,
+) -> None:
     """Whether a file has each wanted column once.
+
+    Args:
+      there: the columns that the file has; dotted names of what is nested.
+      data: names the wanted columns.
+      name: the file's.
+      hint: what to do where one is missing, if that is known.
+      nested: whether a name that `there` lacks means something that is nested all the same.
 
     Raises:
       InputError: it has not; names the columns that are there and the nearest one.
     """
     there = list(there)
     for column, setting in wanted_columns(data).items():
-        if there.count(column) == 1:
+        if there.count(column) == 1 or (column not in there and nested(column)):
             continue
         if column in there:
             raise InputError(
@@ -128,31 +155,61 @@ def check_columns(there: Iterable[str], data: Data, name: str, hint: str = "") -
 
 
 def cells_of_records(
-    file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, str]]
+    file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, str | None]]
 ) -> Cells:
     """The cells of records that each name their own fields.
 
     Args:
       file: the records' file.
       data: names the wanted columns.
-      records: number, fields (or why there are none), and the record as it stands, for excerpts.
+      records: number, fields (or why there are none), and the record as it stands, for excerpts (None: as JSON).
     """
     wanted = wanted_columns(data)
-    cells = Cells({column: [] for column in wanted}, [], [])
+    found: list[tuple[Any, ...]] = []
+    cells = Cells({}, [], [])
     for number, fields, raw in records:
         if isinstance(fields, Rejection):
             cells.rejections.append(fields)
             continue
-        missing = next((column for column in wanted if column not in fields), None)
-        if missing is not None:
-            there = ", ".join(repr(excerpt(name)) for name in list(fields)[:10]) or "none"
-            reason = f"no field {missing!r} ({wanted[missing]}); fields: {there}"
-            cells.rejections.append(Rejection(file.name, number, reason, excerpt(raw)))
-            continue
+        try:
+            values = tuple([fields[column] for column in wanted])
+        except KeyError:
+            values = tuple([_nested(fields, column) for column in wanted])
+            if _MISSING in values:
+                missing = list(wanted)[values.index(_MISSING)]
+                reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(fields, missing)}"
+                excerpted = excerpt(as_json(fields) if raw is None else raw)
+                cells.rejections.append(Rejection(file.name, number, reason, excerpted))
+                continue
         cells.numbers.append(number)
-        for column, values in cells.columns.items():
-            values.append(fields[column])
+        found.append(values)
+    columns = zip(*found, strict=True) if found else [()] * len(wanted)
+    cells.columns = {column: list(values) for column, values in zip(wanted, columns, strict=True)}
     return cells
+
+
+_MISSING = object()
+
+
+def _nested(fields: dict[str, Any], column: str) -> Any:
+    try:
+        return value_at(fields, column)
+    except KeyError:
+        return _MISSING
+
+
+def _listed(fields: dict[str, Any], missing: str) -> str:
+    """Lists the names of the fields, first those that end like the missing one."""
+    names = sorted(itertools.islice(names_in(fields), _MOST_NAMES), key=lambda name: not name.endswith(f".{missing}"))
+    return ", ".join(repr(excerpt(name)) for name in names[:_LISTED_NAMES]) or "none"
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, for excerpts."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):  # nested deeper than can be written
+        return type(value).__name__
 
 
 def batches_as_blocks(file: SourceFile, batches: Iterator[tuple[Any, int, int]]) -> Iterator[Block]:

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from tfpipe.data.block import as_text, excerpt, is_null
 from tfpipe.data.label_lists import CHOICES, listed
+from tfpipe.data.texts import reason_of_nested
 
 UNLABELED = "not labeled"
 """reason of a row that is left out and counted, and not rejected"""
@@ -75,7 +76,7 @@ class LabelForm:
         if isinstance(cell, dict) and set(cell) == {CHOICES}:
             cell = cell[CHOICES]
         if isinstance(cell, dict):
-            return _without(_object(cell, self.column))
+            return _without(reason_of_nested(cell, "label", "data.label_column", self.column))
         if isinstance(cell, bytes):
             return _without("the label is not text or a number but bytes")
         if isinstance(cell, list | tuple):
@@ -144,12 +145,6 @@ class LabelForm:
 def looks_like_list(text: str) -> bool:
     """Tells whether a text begins and ends like a list of some programming language."""
     return text.startswith(("[", "{", "<", "('", '("', "array(")) and text.endswith(("]", "}", ">", ")"))
-
-
-def _object(cell: dict[str, Any], column: str) -> str:
-    fields = [excerpt(str(field)) for field in list(cell)[:5]]
-    names, inside = ", ".join(map(repr, fields)) or "none", fields[-1] if fields else "FIELD"
-    return f"the label is an object (fields: {names}); set data.label_column: {column}.{inside}"
 
 
 def _without(reason: str) -> LabelCell:

@@ -30,7 +30,7 @@ def rejection_line(rejection: Rejection) -> str:
 def shown(rejection: Rejection, several: bool) -> str:
     """Names a rejected row in an error, with its file where there are several."""
     where = f"{rejection.name}, " if several else ""
-    return f"{where}line {rejection.line} {rejection.excerpt!r}"
+    return f"{where}{rejection.unit} {rejection.line} {rejection.excerpt!r}"
 
 
 def check_rejected(

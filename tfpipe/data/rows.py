@@ -7,6 +7,7 @@ file, line and reason. A pure function over one block.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from tfpipe.data.block import EXCERPT_CHARACTERS, Block, Cells, Rejection, as_te
 from tfpipe.data.label_cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
 from tfpipe.data.labels import Labels
 from tfpipe.data.split import split_name
+from tfpipe.data.texts import NoText, as_texts, texts_of
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.table import FILE_SHIFT
@@ -56,6 +58,8 @@ class Rows:
     """`[n] int8`: the given split, or -1, of each row without a label, left out or rejected"""
     unlabeled: int
     """rows that are left out as they have no label"""
+    kinds: Counter[str]
+    """type of the cells that were read as text, where that is another type -> cells"""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -72,7 +76,7 @@ def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | No
     """
     cells, data = readers.cells(block, config.data), config.data
     passing, filter_values = _passing(cells, data.filter)
-    records = _records(block, cells, passing, config, form)
+    records, kinds = _records(block, cells, passing, config, form)
     reasons = _reasons(records, config, labels)
     usable = [index for index, reason in enumerate(reasons) if reason is None]
     given = zip(records.given, reasons, strict=True)
@@ -98,6 +102,7 @@ def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | No
         filter_values=filter_values,
         without_label=np.array(without_label, np.int8),
         unlabeled=reasons.count(UNLABELED),
+        kinds=kinds,
     )
 
 
@@ -120,14 +125,16 @@ class _Records:
     labels: list[LabelCell]
     groups: list[tuple[str | None, str | None]]
     given: list[tuple[int, str | None]]
+    unit: str
+    """what `lines` counts"""
 
     def rejection(self, index: int, reason: str) -> Rejection:
         """Describes a record that can't be used."""
-        text, label = self.texts[index] if isinstance(self.texts[index], str) else "", self.labels[index]
+        text, label = str(self.texts[index] or ""), self.labels[index]
         if reason.startswith(UNDECODABLE) and (found := SURROGATES.search(text)):
             text = text[max(0, found.start() - EXCERPT_CHARACTERS // 2) :]  # what is around them
         named = None if label.reason else excerpt(", ".join(label.values))
-        return Rejection(self.names[index], self.lines[index], reason, excerpt(text), named)
+        return Rejection(self.names[index], self.lines[index], reason, excerpt(text), self.unit, named)
 
 
 def _passing(cells: Cells, filters: dict[str, list[str]]) -> tuple[Sequence[int], dict[str, list[str]]]:
@@ -145,8 +152,10 @@ def _label_column(cells: Cells, passing: Sequence[int], config: Config) -> list[
     return columns[0] if isinstance(config.data.label_column, str) else list(zip(*columns, strict=True))
 
 
-def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config, form: LabelForm) -> _Records:
-    """Parses the cells of some records."""
+def _records(
+    block: Block, cells: Cells, passing: Sequence[int], config: Config, form: LabelForm
+) -> tuple[_Records, Counter[str]]:
+    """Parses the cells of some records; counts what was read as text and is not."""
     data, nothing = config.data, [None] * len(passing)
 
     def column(name: str | None) -> list[Any]:
@@ -155,18 +164,24 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config,
     numbers = [cells.numbers[index] for index in passing]
     file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
     group_column, split_column = data.split.group_column, data.split.column
-    return _Records(
+    texts, kinds = texts_of(column, data)
+    pairs = column(data.text_pair_column)
+    if data.text_pair_column is not None:
+        pairs = as_texts(pairs, "second text", "data.text_pair_column", data.text_pair_column, kinds)
+    records = _Records(
         numbers=numbers,
         lines=[1] * len(numbers) if block.file.format == "folder" else numbers,  # there a file is a row
         names=[block.file.name if cells.names is None else cells.names[index] for index in passing],
-        texts=column(data.text_column),
-        pairs=column(data.text_pair_column),
+        texts=texts,
+        pairs=pairs,
         labels=form.read(_label_column(cells, passing, config)),
         groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
         given=[(file_split, None)] * len(passing)
         if split_column is None
         else _parsed(column(split_column), lambda value: _given(value, file_split)),
+        unit=cells.unit,
     )
+    return records, kinds
 
 
 def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[str | None]:
@@ -228,8 +243,8 @@ def _group(value: str) -> tuple[str, str | None]:
 
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
-        if value is not None and not isinstance(value, str):
-            return f"the {part} is not text but {type(value).__name__}"
+        if isinstance(value, NoText):
+            return value.reason
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):
             return f"{UNDECODABLE} in the {part} (not UTF-8)"

@@ -46,6 +46,8 @@ class BlockSurvey:
     strata: np.ndarray
     """`[rows] STRATUM`; of no row where splits are not stratified"""
     size_bytes: int
+    kinds: Counter[str] = field(default_factory=Counter)
+    """type of the cells that were read as text, where that is another type -> cells"""
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Survey:
     strata: list[np.ndarray] = field(default_factory=list)
     blocks: int = 0
     size_bytes: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """type of the cells that were read as text, where that is another type -> cells"""
 
     def add(self, found: BlockSurvey) -> None:
         """Adds another block."""
@@ -84,6 +88,7 @@ class Survey:
         for column, values in found.filter_values.items():
             self.filter_values.setdefault(column, {}).update(dict.fromkeys(values))
         self.strata.append(found.strata)
+        self.kinds.update(found.kinds)
 
     def rows_of_values(self) -> Counter[str]:
         """Value of a label -> rows that have it."""
@@ -132,6 +137,7 @@ class Surveyor:
             unlabeled=rows.unlabeled,
             strata=strata,
             size_bytes=block.size_bytes,
+            kinds=rows.kinds,
         )
 
 

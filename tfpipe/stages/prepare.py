@@ -155,6 +155,9 @@ def _survey(
             first += [shown(rejection, several) for rejection in found.rejections[: SHOWN - len(first)]]
     label_survey.check_labeled(config, files, survey)
     check_rejected(config, files, survey, first, rejected_path)
+    if survey.kinds:
+        listed = ", ".join(f"{count:,} × {kind}" for kind, count in survey.kinds.most_common(SHOWN))
+        say(f"  texts that are no text in {_name(config)} are read as they are written: {listed}")
     if not survey.accepted and survey.filtered:
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:

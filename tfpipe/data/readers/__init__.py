@@ -15,6 +15,7 @@ from tfpipe.data.block import Block, Cells
 from tfpipe.data.hubs import HUBS
 from tfpipe.data.sniff import check_content
 from tfpipe.data.source_file import SourceFile
+from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -25,6 +26,8 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """
     if file.format not in ("folder", *HUBS):
         check_content(file)
+    if data.records is not None and file.format != "json_lines":
+        raise InputError(f"{file.name}: no JSON document, so data.records has no effect; leave it out")
     return _reader(file.format).blocks(file, data)
 
 

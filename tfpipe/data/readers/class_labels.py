@@ -44,6 +44,14 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def with_names(batch: pa.RecordBatch, names: dict[str, tuple[str, ...]], where: str) -> pa.RecordBatch:
+    """Replaces the numbers of classes in a batch by names; see `declared` and `named`."""
+    for place, column in enumerate(batch.schema.names):
+        if column in names:
+            batch = batch.set_column(place, column, named(batch.column(place), names[column], where))
+    return batch
+
+
 def named(column: pa.Array, names: tuple[str, ...], where: str) -> pa.Array:
     """Replaces numbers of classes, or lists of them, by names; a negative number, which stands for no label, by a null.
 

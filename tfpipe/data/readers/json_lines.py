@@ -1,15 +1,18 @@
-"""JSON Lines: a JSON object a line, UTF-8."""
+"""JSON: JSON Lines, an object a line, UTF-8; other documents are left to `json_shapes.py` and `json_documents.py`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
 from tfpipe.data.encodings import open_utf8
+from tfpipe.data.readers.json_documents import records
+from tfpipe.data.readers.json_shapes import document_blocks
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
@@ -18,7 +21,11 @@ _LONGEST_LINE_BYTES = 64 << 20
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks of whole lines; their payload is the lines' bytes."""
+    """Blocks of a document, or of whole lines, whose payload is the lines' bytes."""
+    return document_blocks(file, data) or _line_blocks(file, data)
+
+
+def _line_blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     first, number, left = 1, 0, b""
     with open_utf8(file, data) as stream:
         while True:
@@ -42,7 +49,12 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block; blank lines are no records."""
-    return cells_of_records(block.file, data, _records(block))
+    if isinstance(block.payload, bytes):
+        return cells_of_records(block.file, data, _records(block))
+    cells = cells_of_records(block.file, data, records(block))
+    cells.unit = "record"
+    cells.rejections = [replace(rejection, unit="record") for rejection in cells.rejections]
+    return cells
 
 
 def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:

@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow, a few thousand rows at a time; nested columns are not read, lists are, as several labels."""
+"""Parquet, by pyarrow, a few thousand rows at a time: of nested columns what a dotted name asks for, bytes as UTF-8."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import pyarrow.parquet
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
-from tfpipe.data.readers.class_labels import declared, named
+from tfpipe.data.nested_arrow import names_of, parquet_columns, steps_to, value_of
+from tfpipe.data.readers.class_labels import declared, with_names
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.streams import open_bytes
 from tfpipe.errors import InputError
 
 # Text that is not UTF-8; dates and times that Python has not.
 _UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
+_KINDS_OF_BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_fixed_size_binary,
+)
+_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -31,7 +39,7 @@ def cells(block: Block, data: Data) -> Cells:
     numbers = list(range(block.first, block.first + batch.num_rows))
     columns = {column: batch.column(column) for column in wanted_columns(data)}
     try:
-        return Cells({column: values.to_pylist() for column, values in columns.items()}, numbers, [])
+        return Cells({column: _listed(values) for column, values in columns.items()}, numbers, [])
     except _UNREADABLE:
         return _one_by_one(columns, numbers, block.file)
 
@@ -51,7 +59,7 @@ def _one_by_one(columns: dict[str, pa.Array], numbers: list[int], file: SourceFi
         row: dict[str, Any] = {}
         for column, values in columns.items():
             try:
-                row[column] = values[at].as_py()
+                row[column] = _value(values.slice(at, 1))
             except _UNREADABLE as error:
                 cells.rejections.append(Rejection(file.name, number, f"unreadable value in {column!r} ({error})", ""))
                 break
@@ -60,6 +68,45 @@ def _one_by_one(columns: dict[str, pa.Array], numbers: list[int], file: SourceFi
             for column, value in row.items():
                 cells.columns[column].append(value)
     return cells
+
+
+def _value(values: pa.Array) -> Any:
+    """The only value of an array; of a text that is not UTF-8, its bytes as `surrogateescape` marks them."""
+    try:
+        return _listed(values)[0]
+    except UnicodeDecodeError:
+        if values.type not in _BYTES:
+            raise
+        return _listed(values.view(_BYTES[values.type]))[0]
+
+
+def _listed(values: pa.Array) -> list[Any]:
+    """An array as Python's values, bytes as text, in lists too; those that are not UTF-8 are marked in it."""
+    listed = values.to_pylist()
+    return list(map(_decoded, listed)) if _holds_bytes(values.type) else listed
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or hasattr(kind, "value_field"):
+        return _holds_bytes(kind.value_type)
+    return any(is_bytes(kind) for is_bytes in _KINDS_OF_BYTES)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_decoded, value))
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def wanted_batch(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
+    """A batch of the wanted columns alone, each by its name, those of dotted names taken out of what they are in."""
+    wanted = {column: steps_to(batch.schema, column) for column in wanted_columns(data)}
+    return pa.record_batch({column: value_of(batch, steps) for column, steps in wanted.items()})
+
+
+def check_schema(schema: pa.Schema, data: Data, name: str) -> None:
+    """Whether a table has each wanted column: see `check_columns`."""
+    check_columns(names_of(schema), data, name, nested=lambda column: steps_to(schema, column) is not None)
 
 
 def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
@@ -77,17 +124,17 @@ def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
-            check_columns(reader.schema_arrow.names, data, file.name)
+            schema = reader.schema_arrow
+            check_schema(schema, data, file.name)
             expected, read = reader.metadata.num_rows, 0
             if not expected:
                 raise InputError(f"{file.name}: no row; expected at least one row of each label")
-            columns = list(wanted_columns(data))
-            names = {column: own for column, own in declared(reader.schema_arrow).items() if column in columns}
+            leaves = [reader.schema.column(number).path for number in range(len(reader.schema))]
+            wanted = [steps_to(schema, column) for column in wanted_columns(data)]
+            columns = list(dict.fromkeys(leaf for steps in wanted for leaf in parquet_columns(leaves, steps)))
+            names = declared(schema)
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
-                for column, own in names.items():
-                    at = batch.schema.get_field_index(column)
-                    batch = batch.set_column(at, column, named(batch.column(at), own, file.name))
-                yield from slices(batch)
+                yield from slices(with_names(wanted_batch(batch, data), names, file.name))
                 read += batch.num_rows
             if read != expected:  # what its row groups say need not add up to what the file says
                 raise InputError(f"{file.name}: {read} rows in a file that has {expected}; fetch or write it again")

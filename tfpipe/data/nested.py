@@ -1,0 +1,68 @@
+"""Dotted names: `review.text` is the field `text` of the object `review`, `messages.1.content` counts in a list.
+
+A field whose own name has the dot comes first. `messages.-1` is the last of a list. What is below a null is null.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_INDEX = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_DEPTH = 4  # of the names that an error lists
+
+
+def as_index(part: str) -> int | None:
+    """The part of a dotted name that counts in a list, as a number; None for a name."""
+    return int(part) if _INDEX.fullmatch(part) else None
+
+
+def splits(name: str) -> Iterator[tuple[str, str]]:
+    """Yields a name's head and its rest for each of its dots, the longest head first."""
+    at = name.rfind(".")
+    while at >= 0:
+        yield name[:at], name[at + 1 :]
+        at = name.rfind(".", 0, at)
+
+
+def value_at(value: Any, name: str) -> Any:
+    """Finds the value that a dotted name means in nested dictionaries and lists.
+
+    Raises:
+      KeyError: there is none.
+    """
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        if name in value:
+            return value[name]
+        for head, rest in splits(name):
+            if head in value:
+                try:
+                    return value_at(value[head], rest)
+                except KeyError:
+                    continue
+    elif isinstance(value, list):
+        head, dot, rest = name.partition(".")
+        index = as_index(head)
+        if index is not None and -len(value) <= index < len(value):
+            return value_at(value[index], rest) if dot else value[index]
+    raise KeyError(name)
+
+
+def names_in(value: Any, prefix: str = "", depth: int = _DEPTH) -> Iterator[str]:
+    """Yields the dotted names of what is in an object: in a list of objects or of lists, those of its first."""
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict | list) and prefix:
+        items = (("0", value[0]),)
+    for name, below in items:
+        dotted = f"{prefix}.{name}" if prefix else name
+        if depth > 1 and isinstance(below, dict | list) and below:
+            yield from names_in(below, dotted, depth - 1)
+        else:
+            yield dotted
+    if prefix and not items:
+        yield prefix
