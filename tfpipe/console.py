@@ -28,6 +28,16 @@ def say(message: str) -> None:
     console.print(without_commands(message), markup=False)
 
 
+_said: set[str] = set()
+
+
+def say_once(kind: str, message: str) -> None:
+    """Prints a line unless this process has printed one of its kind: many files alike are one line."""
+    if kind not in _said:
+        _said.add(kind)
+        say(message)
+
+
 @contextmanager
 def native_output_hidden() -> Iterator[None]:
     """Closes standard error for the block, where native code announces itself in it, past Python."""

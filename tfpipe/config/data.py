@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as_list
 
@@ -119,6 +119,14 @@ class Augmentation(Section):
         return self
 
 
+def _as_separator(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n\\\0':
+        raise ValueError(
+            'expected one ASCII character that is no letter, digit, quote or backslash, such as ; or "\\t"'
+        )
+    return value
+
+
 class Data(Section):
     """Where the rows come from and how they become examples."""
 
@@ -129,8 +137,21 @@ class Data(Section):
     format: Literal["auto", "csv", "tsv", "json_lines", "parquet", "folder", "tfrecord"] = Field(
         "auto", description="of the files; auto: by their names, such as .csv, .tsv.gz, .jsonl, .parquet, .tfrecord"
     )
-    quoting: bool = Field(
-        True, description="csv and tsv: fields may stand in quotes; false: a quote is a character like any other"
+    separator: Annotated[str, AfterValidator(_as_separator)] | None = Field(
+        None, description="csv and tsv: what stands between columns, such as ;; null: by format, or as the header shows"
+    )
+    columns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+        None, description="csv and tsv: names of all columns, where the first line holds a row; null: it holds names"
+    )
+    quoting: bool | None = Field(
+        None,
+        description="csv and tsv: whether fields may stand in quotes; false: a quote is a character like any other; "
+        "null: true, but as its lines show in a file separated by tabs, and quotes around whole rows are not believed",
+    )
+    escape: Literal["backslash"] | None = Field(
+        None,
+        description=r"csv and tsv: backslash: \n, \t, \\ stand for characters, as PostgreSQL and MySQL write text, and "
+        r"\" for a quote within quotes; null: a backslash is a character like any other",
     )
     text_column: str = Field("text", description="column that holds the text")
     text_pair_column: str | None = Field(None, description="column of the second text of a pair; null: single texts")
@@ -173,6 +194,7 @@ class Data(Section):
             for name in ("column", "folds", "group_column"):
                 if getattr(self.split, name) is not None:
                     raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
+        self._check_delimited()
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
         if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:
@@ -183,3 +205,25 @@ class Data(Section):
         if self.workers is not None and self.runner != "local":
             raise ValueError(f"data.workers has no effect with data.runner: {self.runner}; set it in runner_options")
         return self
+
+    def _check_delimited(self) -> None:
+        """Checks the settings of files that hold columns between separators."""
+        for name in ("separator", "columns", "quoting", "escape"):
+            if getattr(self, name) is not None and self.format not in ("auto", "csv", "tsv"):
+                raise ValueError(f"data.{name} has no effect with data.format: {self.format}; leave it out")
+        if self.columns is None:
+            return
+        twice = next((name for name in self.columns if self.columns.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.columns names {twice!r} twice; give each column a name of its own")
+        asked = {
+            "text_column": self.text_column,
+            "text_pair_column": self.text_pair_column,
+            "label_column": self.label_column,
+            "split.column": self.split.column,
+            "split.group_column": self.split.group_column,
+        }
+        for setting, column in (*asked.items(), *(("filter", column) for column in self.filter)):
+            if column is not None and column not in self.columns:
+                listed = ", ".join(map(repr, self.columns))
+                raise ValueError(f"data.columns lacks {column!r} (data.{setting}); columns: {listed}; name it there")

@@ -1,0 +1,99 @@
+"""The first line of a delimited file: names of columns, or a row."""
+
+from __future__ import annotations
+
+import re
+
+from tfpipe.config.data import Data
+from tfpipe.data.block import check_columns, excerpt, wanted_columns
+from tfpipe.errors import InputError
+
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_UNREADABLE = re.compile("[\udc80-\udcff\0]")
+_SHOWN_CELLS = 6
+_LISTED_NUMBERS = 20
+_WORDS_OF_A_TEXT = 8
+_NAMES_OF_LABELS = {"label", "labels", "class", "category", "target", "sentiment", "intent", "rating", "y"}
+
+
+def check_readable(names: list[str], name: str) -> None:
+    """Whether names of columns are text.
+
+    Raises:
+      InputError: they are not UTF-8.
+    """
+    if any(map(_UNREADABLE.search, names)):
+        raise InputError(f"{name}, line 1: not UTF-8 text; convert it, for example with iconv -t UTF-8")
+
+
+def has_wanted(names: list[str], data: Data) -> bool:
+    """Whether each column that is read is there, once."""
+    return all(names.count(column) == 1 for column in wanted_columns(data))
+
+
+def refuse(names: list[str], rows: list[list[str]], data: Data, name: str, hint: str) -> None:
+    """Says why the first line does not name the columns that are read.
+
+    Raises:
+      InputError: always.
+    """
+    check_readable(names, name)
+    numbered = [cell for cell in names if cell] == [str(number) for number in range(sum(map(bool, names)))]
+    if len(names) > 1 and not numbered and (_has_numbers(names) or recurs(names, rows) or _has_texts(names, rows)):
+        raise no_header(names, data, name, hint)
+    check_columns(names, data, name, hint)
+
+
+def no_header(names: list[str], data: Data, name: str, hint: str = "") -> InputError:
+    """The error for a file whose first line is a row."""
+    shown = ", ".join(repr(excerpt(cell)) for cell in names[:_SHOWN_CELLS]) + (
+        ", …" if len(names) > _SHOWN_CELLS else ""
+    )
+    numbers = range(1, len(names) + 1) if len(names) <= _LISTED_NUMBERS else (1, 2, "…", len(names))
+    columns = ", ".join("…" if number == "…" else f"column_{number}" for number in numbers)
+    wanted = " and ".join(f"{column!r} ({setting})" for column, setting in wanted_columns(data).items())
+    also = f"; {hint}" if hint else ""
+    return InputError(
+        f"{name}, line 1: no header: the first line looks like a row ({shown}); name its {len(names)} columns, "
+        f"data.columns: [{columns}], with {wanted} in their places{also}"
+    )
+
+
+def recurs(names: list[str], rows: list[list[str]]) -> bool:
+    """Whether a cell of the first line is often a cell of the same column below, as `spam` is and `label` is not."""
+    below = [row for row in rows if len(row) == len(names) and row != names]
+    often = max(2, len(below) / 200)
+    return any(cell.strip() and sum(row[at] == cell for row in below) >= often for at, cell in enumerate(names))
+
+
+def looks_like_names(cells: list[str], rows: list[list[str]], label: int) -> bool:
+    """Whether a first row is rather a header: a word over numbers, or such as `label` over labels."""
+    below = [row for row in rows if len(row) == len(cells)]
+    if cells[label].strip().lower() in _NAMES_OF_LABELS and below and all(row[label] != cells[label] for row in below):
+        return True
+    return any(
+        cell and not _NUMBER.fullmatch(cell) and len(below) > 1 and all(_NUMBER.fullmatch(row[at]) for row in below)
+        for at, cell in enumerate(cells)
+    )
+
+
+def with_row_names(names: list[str], rows: list[list[str]], separator: str) -> bool:
+    """Whether rows begin with a name that the header does not mention, as R's `write.table` has them."""
+    if not rows or any(len(row) != len(names) + 1 for row in rows):
+        return False
+    first = [row[0] for row in rows]
+    numbers = all(cell.isdecimal() for cell in first)  # else a separator within the text would look the same
+    return len(set(first)) == len(first) and (numbers or separator == "\t") and any(row[-1] for row in rows)
+
+
+def _has_numbers(names: list[str]) -> bool:
+    return any(_NUMBER.fullmatch(cell.strip()) for cell in names)
+
+
+def _has_texts(names: list[str], rows: list[list[str]]) -> bool:
+    below = [row for row in rows if len(row) == len(names)]
+    return any(
+        len(cell.split()) >= _WORDS_OF_A_TEXT
+        and sum(len(row[at].split()) >= _WORDS_OF_A_TEXT for row in below) > len(below) / 2
+        for at, cell in enumerate(names)
+    )
