@@ -81,7 +81,7 @@ def _whole_records(content: bytes, dialect: Dialect) -> int | None:
         content = escapes.without(content)
         if content.endswith(b"_"):  # a line end that is escaped
             return None
-    if dialect.quoting is not False:
+    if dialect.quoting:
         characters = np.frombuffer(content, np.uint8)
         marks = np.flatnonzero(characters == ord('"'))
         if len(marks) % 2:

@@ -65,14 +65,35 @@ def records(text: str, dialect: Dialect, name: str, first: int) -> Records:
       name: of the file.
       first: number of the text's first line.
     """
+    width = len(dialect.columns)
     try:
         reader = csv_reader(io.StringIO(text, newline=""), dialect)
         rows = list(reader)
-        if reader.line_num == len(rows) and set(map(len, rows)) == {len(dialect.columns)}:
-            return Records(rows, list(range(first, first + len(rows))))
+        if set(map(len, rows)) == {width}:
+            if reader.line_num == len(rows):
+                return Records(rows, list(range(first, first + len(rows))))
+            found = _of_several_lines(rows, text, dialect, name, first)
+            if found is not None:
+                return found
     except csv.Error:
         pass
     return _one_by_one(list(io.StringIO(text, newline="")), dialect, name, first)
+
+
+def _of_several_lines(rows: list[list[str]], text: str, dialect: Dialect, name: str, first: int) -> Records | None:
+    """The same as `_one_by_one` of a text that was read without an error; None where lines end in other ways."""
+    if text.count("\r") != text.count("\r\n"):
+        return None
+    found, lines, end = Records([], []), text.split("\n"), 0
+    for row in rows:
+        start = end
+        end += 1 + "".join(row).count("\n")
+        if end - start == 1 or dialect.labels is None or not swallowed(lines[start:end], row, dialect):
+            found.rows.append(row)
+            found.numbers.append(first + start)
+        else:
+            found.rejections += _rejections(row, None, lines[start:end], dialect, name, first + start)
+    return found
 
 
 def _one_by_one(lines: list[str], dialect: Dialect, name: str, first: int) -> Records:
@@ -117,18 +138,25 @@ def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
     """Whether a record of several lines is rather many records, around which two stray quotes stand.
 
     Most of its lines then have the right number of columns without regard to quotes, and a label in the column of
-    labels: one that the file has elsewhere, or several lines have. Lines of a text that is meant have neither.
+    labels: one that the file has elsewhere, or that several lines have. Lines of a text that is meant have neither.
     """
-    separators = len(dialect.columns) - 1
-    whole = [line for line in lines if line.count(dialect.separator) == separators]
-    half = sum(not line.isspace() for line in lines) / 2
-    if not separators or len(whole) < 2 or len(whole) <= half:
+    separator, separators = dialect.separator, len(dialect.columns) - 1
+    whole = [line for line in lines if line.count(separator) == separators]
+    if len(whole) < 2 or not separators:
         return False
-    if dialect.separator == "\t" and len(whole) > 2:  # no text has tabs at these places
+    half = len([line for line in lines if line.strip()]) / 2
+    if len(whole) <= half:
+        return False
+    if separator == "\t" and len(whole) > 2:  # no text has tabs at these places
         return True
-    labels = Counter(line.split(dialect.separator)[dialect.label].strip().strip('"') for line in whole)
-    known = {*dialect.labels, row[dialect.label].strip()}
-    likely = sum(count for label, count in labels.items() if label and (label in known or count > 1))
+    labels = [line.split(separator)[dialect.label].strip().strip('"') for line in whole]
+    known, own = dialect.labels, row[dialect.label].strip()
+    likely = sum([label in known or label == own for label in labels if label])
+    if likely < len(labels) > len(set(labels)):
+        # In prose, where a space follows a comma, several lines may end alike.
+        tight = [label for label, line in zip(labels, whole, strict=True) if label and f"{separator} " not in line]
+        counts = Counter(label for label in tight if label not in known and label != own)
+        likely += sum(count for count in counts.values() if count > 1)
     return likely >= 2 and likely > half
 
 
