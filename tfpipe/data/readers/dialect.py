@@ -47,34 +47,33 @@ def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
     Raises:
       InputError: the file is empty, or its first line does not name the columns that are read.
     """
-    head = lines.ahead(HEAD_BYTES).decode("utf-8", "surrogateescape")
-    if not head:
+    content = list(io.StringIO(lines.text_ahead(HEAD_BYTES), newline=""))
+    if not content:
         raise InputError(f"{file.name}: the file is empty; expected a CSV file with a header and rows")
-    content = list(io.StringIO(head, newline=""))
     usual = data.separator or ("\t" if file.format == "tsv" else ",")
-    before, named = _before_header(content)
+    told, named = _before_header(content)
     separators = [usual] if data.separator else [named] if named else [usual, *_SEPARATORS.replace(usual, "")]
-    content = content[before:]
+    content = content[len(told) :]
     if data.columns is None:
         dialect, taken = _with_header(content, separators, file, data)
     else:
         dialect, taken = _without_header(content, separators, file, data)
     dialect = replace(dialect, label=dialect.columns.index(data.label_column))
-    rows = "".join(content[taken:])
-    if dialect.quoting is None and '"' in rows:
-        dialect = quotes.settled(dialect, rows, 1 + before + taken, file)
+    lines.skip("".join([*told, *content[:taken]]).encode("utf-8", "surrogateescape"))
+    first = 1 + len(told) + taken
+    if dialect.quoting is None and any('"' in line for line in content[taken:]):
+        dialect = quotes.settled(dialect, lines.text_ahead(quotes.SAMPLE_BYTES), first, file)
     if dialect.separator != separators[0]:
         _check_certain(_rows(content[taken:], dialect), dialect, file)
     if dialect.separator != usual:
         _say_separator(dialect.separator, file)
-    lines.skip(head[: len(head) - len(rows)].encode("utf-8", "surrogateescape"))
-    return dialect, 1 + before + taken
+    return dialect, first
 
 
-def _before_header(content: list[str]) -> tuple[int, str | None]:
-    """The number of lines that tell of the file instead of holding its rows, and the separator that they name."""
+def _before_header(content: list[str]) -> tuple[list[str], str | None]:
+    """The first line, if it tells of the file instead of its columns, and the separator that it names."""
     named = _NAMED_SEPARATOR.fullmatch(content[0])
-    return int(named is not None or content[0].startswith(_TYPE)), named[1] if named else None
+    return content[: named is not None or content[0].startswith(_TYPE)], named[1] if named else None
 
 
 def _with_header(content: list[str], separators: list[str], file: SourceFile, data: Data) -> tuple[Dialect, int]:

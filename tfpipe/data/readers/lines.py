@@ -56,6 +56,10 @@ class Lines:
             self._ahead += self._stream.readline()
         return self._ahead
 
+    def text_ahead(self, size: int) -> str:
+        """The same as characters."""
+        return self.ahead(size).decode("utf-8", "surrogateescape")
+
     def skip(self, content: bytes) -> None:
         """Takes what `ahead` gave, or its beginning."""
         self._ahead = self._ahead[len(content) :]

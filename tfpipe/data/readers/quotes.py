@@ -28,8 +28,8 @@ def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialec
     """
     believed = records(text, replace(dialect, quoting=True), file.name, first)
     counts = Counter(row[dialect.label].strip() for row in believed.rows)
-    labels = [label for label, _ in counts.most_common(_KNOWN_LABELS) if len(label) <= _LONGEST_LABEL]
-    quoted = replace(dialect, quoting=True, labels=frozenset(labels))
+    labels = frozenset(label for label, _ in counts.most_common(_KNOWN_LABELS) if len(label) <= _LONGEST_LABEL)
+    quoted = replace(dialect, quoting=True, labels=labels, longest_label=max(map(len, labels), default=0))
     if dialect.separator != "\t":
         return quoted
     plain = replace(dialect, quoting=False)

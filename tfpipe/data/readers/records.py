@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from tfpipe.data.readers.escapes import hidden, shown
 # csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
 # never closed would draw the rest of a large file into a single field.
 LONGEST_FIELD_CHARACTERS = 1 << 24
+_SHORT_LABEL = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Dialect:
     """index of the label's column"""
     labels: frozenset[str] | None = None
     """labels by which rows are known that a quoted field has swallowed; None: quotes are believed"""
+    longest_label: int = 0
 
 
 @dataclass
@@ -138,7 +139,7 @@ def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
     """Whether a record of several lines is rather many records, around which two stray quotes stand.
 
     Most of its lines then have the right number of columns without regard to quotes, and a label in the column of
-    labels: one that the file has elsewhere, or that several lines have. Lines of a text that is meant have neither.
+    labels: one that the file has elsewhere, or one as short where no space follows a separator, as it does in prose.
     """
     separator, separators = dialect.separator, len(dialect.columns) - 1
     whole = [line for line in lines if line.count(separator) == separators]
@@ -149,14 +150,13 @@ def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
         return False
     if separator == "\t" and len(whole) > 2:  # no text has tabs at these places
         return True
-    labels = [line.split(separator)[dialect.label].strip().strip('"') for line in whole]
-    known, own = dialect.labels, row[dialect.label].strip()
-    likely = sum([label in known or label == own for label in labels if label])
-    if likely < len(labels) > len(set(labels)):
-        # In prose, where a space follows a comma, several lines may end alike.
-        tight = [label for label, line in zip(labels, whole, strict=True) if label and f"{separator} " not in line]
-        counts = Counter(label for label in tight if label not in known and label != own)
-        likely += sum(count for count in counts.values() if count > 1)
+    likely, space, own = 0, f"{separator} ", row[dialect.label].strip()
+    longest = max(dialect.longest_label, len(own), _SHORT_LABEL)
+    for line in whole:
+        cells = line.rstrip("\r\n").split(separator)
+        label = cells[dialect.label].strip().strip('"')
+        if label and len(label) <= longest and '"' not in cells:  # alone, a quote is the end of a text
+            likely += space not in line or label in dialect.labels or label == own
     return likely >= 2 and likely > half
 
 
