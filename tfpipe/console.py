@@ -19,6 +19,7 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _shown: Progress | None = None  # what the terminal shows now
+_said: set[str] = set()
 
 SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line every so often instead
 
@@ -28,13 +29,15 @@ def say(message: str) -> None:
     console.print(without_commands(message), markup=False)
 
 
-_said: set[str] = set()
+def say_once(message: str, kind: str = "") -> None:
+    """Prints a line that this process has not printed before: files are looked at more than once.
 
-
-def say_once(kind: str, message: str) -> None:
-    """Prints a line unless this process has printed one of its kind: many files alike are one line."""
-    if kind not in _said:
-        _said.add(kind)
+    Args:
+      message: the line.
+      kind: of the message; of one kind, as of many files alike, only the first is printed.
+    """
+    if (kind or message) not in _said:
+        _said.add(kind or message)
         say(message)
 
 

@@ -62,9 +62,9 @@ def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int
 def _say_escapes(sample: str, file: SourceFile) -> None:
     if escapes.look_escaped(sample):
         say_once(
-            "escapes",
             rf"  {file.name}: it holds \N, \n or \\, as PostgreSQL and MySQL write text; data.escape: backslash reads "
             "them as what they stand for",
+            kind="data.escape",
         )
 
 

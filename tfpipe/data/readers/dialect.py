@@ -87,19 +87,18 @@ def _with_header(content: list[str], separators: list[str], file: SourceFile, da
     if header.recurs(names, rows):
         raise header.no_header(names, data, file.name)
     if header.with_row_names(names, rows, dialect.separator):
-        say_once(
-            "row names", f"  {file.name}: each row has a column before those of the header, as R writes the rows' names"
-        )
+        message = "each row has a column before those of the header, as R writes the names of rows"
+        say_once(f"  {file.name}: {message}", kind=message)
         dialect = replace(dialect, columns=("", *dialect.columns))
     return dialect, taken
 
 
 def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) -> None:
     """Whether each of the first rows has all columns, where the separator was found."""
-    if not rows or any(len(row) != len(dialect.columns) for row in rows):
-        wrong = next((len(row) for row in rows if len(row) != len(dialect.columns)), 0)
+    wrong = next((len(row) for row in rows if len(row) != len(dialect.columns)), None)
+    if wrong is not None:
         raise InputError(
-            f"{file.name}: the names of its columns are separated by {dialect.separator!r}, but a row has {wrong} of "
+            f"{file.name}: the names of its columns are separated by {_yaml(dialect.separator)}, but a row has {wrong} of "
             f"{len(dialect.columns)} columns; set data.separator: {_yaml(dialect.separator)}, or write the file again"
         )
 
@@ -117,13 +116,8 @@ def _without_header(content: list[str], separators: list[str], file: SourceFile,
     else:
         dialect = replace(dialect, separator=separators[0])
         rows = _rows(content, dialect)
-    if rows and len(rows[0]) == len(columns) and rows[0] != list(columns):  # noqa: SIM102
-        if header.looks_like_names(rows[0], rows[1:], label):
-            raise InputError(
-                f"{file.name}, line 1: the first line looks like names of columns ({', '.join(map(repr, rows[0]))}) "
-                "and would be read as a row; leave data.columns out, or list these names"
-            )
-    reading = next(iter(_readings(content, dialect.separator, data)))
+    header.check_named(columns, rows, label, file.name)
+    reading = _readings(content, dialect.separator, data)[0]
     return dialect, reading.lines if reading.cells == list(columns) else 0
 
 
@@ -173,8 +167,9 @@ def _refused(content: list[str], readings: list[_Reading], file: SourceFile, dat
 
 def _say_separator(separator: str, file: SourceFile) -> None:
     shown = _yaml(separator)
-    say_once(f"separator {shown}", f"  {file.name}: columns are separated by {shown} (data.separator: {shown} says so)")
+    message = f"columns are separated by {shown} (data.separator: {shown} says so)"
+    say_once(f"  {file.name}: {message}", kind=message)
 
 
 def _yaml(separator: str) -> str:
-    return {"\t": r'"\t"'}.get(separator, f'"{separator}"')
+    return f'"{separator.encode("unicode_escape").decode()}"'

@@ -38,9 +38,9 @@ def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialec
     if len(lost) <= len(read.rejections) or any(_enclosed(row[dialect.label]) for row in read.rows):
         return quoted
     say_once(
-        "quotes are characters",
         f"  {file.name}: a quote is read as a character like any other (line {lost[0].line}: it encloses no field); "
         "data.quoting: false says so, true reads fields in quotes",
+        kind="data.quoting",
     )
     return plain
 
