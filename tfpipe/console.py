@@ -29,10 +29,15 @@ def say(message: str) -> None:
     console.print(without_commands(message), markup=False)
 
 
-def say_once(message: str) -> None:
-    """Prints a line that this process has not printed yet: files are looked at more than once."""
-    if message not in _said:
-        _said.add(message)
+def say_once(message: str, kind: str = "") -> None:
+    """Prints a line that this process has not printed before: files are looked at more than once.
+
+    Args:
+      message: the line.
+      kind: of the message; of one kind, as of many files alike, only the first is printed.
+    """
+    if (kind or message) not in _said:
+        _said.add(kind or message)
         say(message)
 
 

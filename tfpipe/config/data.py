@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from tfpipe.config.template import parse_template
 from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as_list
@@ -154,6 +154,14 @@ _OF_FORMATS = {
 }
 
 
+def _as_separator(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value.isalnum() or value in '"\r\n\\\0':
+        raise ValueError(
+            'expected one ASCII character that is no letter, digit, quote or backslash, such as ; or "\\t"'
+        )
+    return value
+
+
 class Data(Section):
     """Where the rows come from and how they become examples."""
 
@@ -190,8 +198,21 @@ class Data(Section):
         description="sqlite and duckdb: a SELECT that gives the columns, with an ORDER BY; null: the only table that "
         "has the wanted columns",
     )
-    quoting: bool = Field(
-        True, description="csv and tsv: fields may stand in quotes; false: a quote is a character like any other"
+    separator: Annotated[str, AfterValidator(_as_separator)] | None = Field(
+        None, description="csv and tsv: what stands between columns, such as ;; null: by format, or as the header shows"
+    )
+    columns: Annotated[tuple[Text, ...], Field(min_length=1)] | None = Field(
+        None, description="csv and tsv: names of all columns, where the first line holds a row; null: it holds names"
+    )
+    quoting: bool | None = Field(
+        None,
+        description="csv and tsv: whether fields may stand in quotes; false: a quote is a character like any other; "
+        "null: true, but as its lines show in a file separated by tabs, and quotes around whole rows are not believed",
+    )
+    escape: Literal["backslash"] | None = Field(
+        None,
+        description=r"csv and tsv: backslash: \n, \t, \\ stand for characters, as PostgreSQL and MySQL write text, and "
+        r"\" for a quote within quotes; null: a backslash is a character like any other",
     )
     records: str | None = Field(
         None,
@@ -303,6 +324,7 @@ class Data(Section):
             for name in ("column", "folds", "group_column"):
                 if getattr(self.split, name) is not None:
                     raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
+        self._check_delimited()
         if not isinstance(self.label_column, str):
             if not self.label_column or len(set(self.label_column)) < len(self.label_column):
                 raise ValueError("data.label_column lists no column, or one column twice; list each column once")
@@ -325,3 +347,25 @@ class Data(Section):
         if self.workers is not None and self.runner != "local":
             raise ValueError(f"data.workers has no effect with data.runner: {self.runner}; set it in runner_options")
         return self
+
+    def _check_delimited(self) -> None:
+        """Checks the settings of files that hold columns between separators."""
+        for name in ("separator", "columns", "quoting", "escape"):
+            if getattr(self, name) is not None and self.format not in ("auto", "csv", "tsv"):
+                raise ValueError(f"data.{name} has no effect with data.format: {self.format}; leave it out")
+        if self.columns is None:
+            return
+        twice = next((name for name in self.columns if self.columns.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"data.columns names {twice!r} twice; give each column a name of its own")
+        asked = {
+            "text_column": self.text_column,
+            "text_pair_column": self.text_pair_column,
+            "label_column": self.label_column,
+            "split.column": self.split.column,
+            "split.group_column": self.split.group_column,
+        }
+        for setting, column in (*asked.items(), *(("filter", column) for column in self.filter)):
+            if column is not None and column not in self.columns:
+                listed = ", ".join(map(repr, self.columns))
+                raise ValueError(f"data.columns lacks {column!r} (data.{setting}); columns: {listed}; name it there")

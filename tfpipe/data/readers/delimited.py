@@ -1,127 +1,75 @@
-"""CSV (RFC 4180, UTF-8, with a header) and TSV.
+"""CSV (RFC 4180, UTF-8, with a header), TSV, and what else holds columns between separators.
 
 Python's own csv module reads the records because it gives an exact line and a reason for each one that is unusable. It
-runs twice: over bytes taken one by one as characters, to find where records end, and over the decoded block.
+runs twice: over bytes taken one by one as characters, to find where records end, and over the decoded block. How a
+file is read is found in its first lines (`dialect.py`), and in those with the first quotes (`quotes.py`).
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
-import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from tfpipe.config.data import Data
+from tfpipe.console import say_once
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
-from tfpipe.data.encodings import not_utf8, open_utf8
+from tfpipe.data.block import Block, Cells, Rejection, excerpt, label_columns, wanted_columns
+from tfpipe.data.encodings import open_utf8
+from tfpipe.data.readers import escapes, quotes
+from tfpipe.data.readers.dialect import find
+from tfpipe.data.readers.line_stream import Lines
+from tfpipe.data.readers.records import Dialect, Records, csv_reader, records
 from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
-
-# csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
-# never closed would draw the rest of a large file into a single field.
-_LONGEST_FIELD_CHARACTERS = 1 << 24
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks of whole records; their payload is the header's names and the records' bytes.
+    """Blocks of whole records; their payload is the dialect and the records' bytes.
 
     Raises:
       InputError: the file is missing, empty, not UTF-8 text, without a column that `data` names, holds no row, or ends
         inside a quoted field.
     """
-    csv.field_size_limit(_LONGEST_FIELD_CHARACTERS)
     with open_utf8(file, data) as stream:
-        lines = _Lines(stream, file)
-        reader = _reader(lines, file, data)
-        try:
-            header = next(reader, None)
-        except csv.Error as error:
-            raise InputError(
-                f"{file.name}, line 1: not a CSV header ({error}); expected the names of columns"
-            ) from error
-        if header is None:
-            raise InputError(f"{file.name}: the file is empty; expected a CSV file with a header and rows")
-        columns = _columns(lines.taken(), file, data)
-        number, first = 0, 1 + reader.line_num
-        while True:
-            content = lines.ahead(blocks_module.BLOCK_BYTES)
-            if not content:
-                break
-            count = _whole_records(content, file, data)
+        lines = Lines(stream, file)
+        dialect, first = find(lines, file, data)
+        number = 0
+        while content := lines.ahead(blocks_module.BLOCK_BYTES):
+            if dialect.quoting is None and b'"' in content:
+                before, sample = _from_the_first(b'"', content, lines)
+                dialect = quotes.settled(dialect, sample, first + before, file)
+            if data.escape is None and dialect.separator == "\t" and b"\\" in content:
+                _say_escapes(_from_the_first(b"\\", content, lines)[1], file)
+            count = _whole_records(content, dialect)
             if count is None:
-                content, count = _up_to_a_record_end(lines, first, file, data)
+                content, count = _up_to_a_record_end(lines, first, file, dialect)
             else:
                 lines.skip(content)
-            yield Block(file, number, first, (columns, content), len(content))
+            yield Block(file, number, first, (dialect, content), len(content))
             number, first = number + 1, first + count
         if not number:
             raise InputError(f"{file.name}: a header and no row; expected at least one row of each label")
 
 
-class _Lines:
-    """The lines of a stream of bytes, as characters of one byte each, and what was taken of them."""
-
-    def __init__(self, stream: BinaryIO, file: SourceFile):
-        self._stream, self._file = stream, file
-        start = self._read(len(codecs.BOM_UTF8))  # it would hide a quote that follows it
-        self._ahead = b"" if start == codecs.BOM_UTF8 else start  # read, not taken
-        self._lines: Iterator[str] = iter(())  # of what was last read, some of it taken
-        self._taken: list[str] = []
-        self.size_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines, None)
-        if line is None:
-            content, self._ahead = self._ahead or self._read(1 << 16), b""
-            # A line end may be two characters, which must not come apart.
-            content += self._stream.readline() if content and not content.endswith(b"\n") else b""
-            self._lines = io.StringIO(content.decode("latin-1"), newline="")
-            line = next(self._lines)  # StopIteration at the end of the stream
-        self._taken.append(line)
-        self.size_bytes += len(line)
-        return line
-
-    def taken(self) -> bytes:
-        """What the lines since the last call held."""
-        content = "".join(self._taken).encode("latin-1")
-        self._taken, self.size_bytes = [], 0
-        return content
-
-    def ahead(self, size: int) -> bytes:
-        """So many bytes of what comes next, and on to the end of the line; fewer at the end of the stream."""
-        self._ahead = "".join(self._lines).encode("latin-1") + self._ahead
-        self._lines = iter(())
-        while len(self._ahead) < size and (more := self._read(size - len(self._ahead))):
-            self._ahead += more
-        end = self._ahead.find(b"\n", size - 1) + 1
-        if end:
-            return self._ahead[:end]
-        if self._ahead and not self._ahead.endswith(b"\n"):
-            self._ahead += self._stream.readline()
-        return self._ahead
-
-    def skip(self, content: bytes) -> None:
-        """Takes what `ahead` gave."""
-        self._ahead = self._ahead[len(content) :]
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._stream.read(size)
-        except READ_ERRORS as error:  # a compressed file that was cut short
-            raise InputError(f"{self._file.name}: can't read it to its end ({error}); fetch the file again") from error
+def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int, str]:
+    """The lines ahead from the first one that holds a character, and how many stand before them."""
+    start = content.rfind(b"\n", 0, content.index(character)) + 1
+    sample = lines.ahead(start + quotes.SAMPLE_BYTES)[start:]
+    return content.count(b"\n", 0, start), sample.decode("utf-8", "surrogateescape")
 
 
-def _whole_records(content: bytes, file: SourceFile, data: Data) -> int | None:
+def _say_escapes(sample: str, file: SourceFile) -> None:
+    if escapes.look_escaped(sample):
+        say_once(
+            rf"  {file.name}: it holds \N, \n or \\, as PostgreSQL and MySQL write text; data.escape: backslash reads "
+            "them as what they stand for",
+            kind="data.escape",
+        )
+
+
+def _whole_records(content: bytes, dialect: Dialect) -> int | None:
     """How many lines there are in a text that is seen at a glance to be whole, well-formed records; else None.
 
     Its quotes open and close by turns: one that opens must begin a field, or follow the quote that it is doubled with,
@@ -129,24 +77,29 @@ def _whole_records(content: bytes, file: SourceFile, data: Data) -> int | None:
     """
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
         return None
-    if data.quoting:
+    count = content.count(b"\n") + (not content.endswith(b"\n"))
+    if dialect.escape:
+        content = escapes.without(content)
+        if content.endswith(b"_"):  # a line end that is escaped
+            return None
+    if dialect.quoting:
         characters = np.frombuffer(content, np.uint8)
-        quotes = np.flatnonzero(characters == ord('"'))
-        if len(quotes) % 2:
+        marks = np.flatnonzero(characters == ord('"'))
+        if len(marks) % 2:
             return None
         bounds = np.zeros(256, bool)
-        bounds[[ord(character) for character in (_delimiter(file), "\n", "\r", '"')]] = True
-        opening, closing = quotes[::2], quotes[1::2]
+        bounds[[ord(character) for character in (dialect.separator, "\n", "\r", '"')]] = True
+        opening, closing = marks[::2], marks[1::2]
         begins = bounds[characters[opening - 1]] | (opening == 0)
         ends = bounds[characters[(closing + 1) % len(characters)]] | (closing == len(characters) - 1)
         if not (begins.all() and ends.all()):
             return None
-    return content.count(b"\n") + (not content.endswith(b"\n"))
+    return count
 
 
-def _up_to_a_record_end(lines: _Lines, first: int, file: SourceFile, data: Data) -> tuple[bytes, int]:
+def _up_to_a_record_end(lines: Lines, first: int, file: SourceFile, dialect: Dialect) -> tuple[bytes, int]:
     """The next records, one by one, up to the end of one: their bytes and lines."""
-    reader = _reader(lines, file, data)
+    reader = csv_reader(lines, dialect)
     while True:
         line = first + reader.line_num
         try:
@@ -164,69 +117,27 @@ def _up_to_a_record_end(lines: _Lines, first: int, file: SourceFile, data: Data)
 
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block; blank lines are no records."""
-    csv.field_size_limit(_LONGEST_FIELD_CHARACTERS)
-    columns, content = block.payload
-    wanted = {column: columns.index(column) for column in wanted_columns(data)}
-    text = content.decode("utf-8", "surrogateescape")
-    rows, numbers, rejections = _records(text, block, len(columns), data)
-    return Cells({column: [row[at] for row in rows] for column, at in wanted.items()}, numbers, rejections)
+    dialect, content = block.payload
+    found = records(content.decode("utf-8", "surrogateescape"), dialect, block.file.name, block.first)
+    columns = _columns(found.rows, dialect, data)
+    if dialect.columns[dialect.label] in columns[label_columns(data)[0]]:
+        _leave_out_headers(found, dialect, block.file)
+        columns = _columns(found.rows, dialect, data)
+    return Cells(columns, found.numbers, found.rejections)
 
 
-def _records(text: str, block: Block, width: int, data: Data) -> tuple[list[list[str]], list[int], list[Rejection]]:
-    """The records of the right width, their lines, and why the others are none."""
-    try:
-        reader = _reader(io.StringIO(text, newline=""), block.file, data)
-        rows = list(reader)
-        if reader.line_num == len(rows) and set(map(len, rows)) == {width}:
-            return rows, list(range(block.first, block.first + len(rows))), []
-    except csv.Error:
-        pass
-    # One by one, as some are malformed or have several lines.
-    name, before = block.file.name, block.first - 1
-    reader = _reader(io.StringIO(text, newline=""), block.file, data)
-    rows, numbers, rejections = [], [], []
-    while True:
-        line = before + reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            last = before + reader.line_num
-            # A stray quote draws the lines after it into its record: each of them counts as a row that was lost.
-            for lost in range(line, last + 1):
-                where = f"in the record of lines {line} to {last}"
-                rejections.append(Rejection(name, lost, f"malformed CSV ({error})", where))
-            continue
-        if row is None:
-            return rows, numbers, rejections
-        if len(row) == width:
-            rows.append(row)
-            numbers.append(line)
-        elif row:
-            reason = f"wrong number of columns ({len(row)}, expected {width})"
-            rejections.append(Rejection(name, line, reason, excerpt(",".join(row))))
+def _columns(rows: list[list[str]], dialect: Dialect, data: Data) -> dict[str, list[str]]:
+    places = {column: dialect.columns.index(column) for column in wanted_columns(data)}
+    columns = {column: [row[at] for row in rows] for column, at in places.items()}
+    return {column: escapes.shown(values) for column, values in columns.items()} if dialect.escape else columns
 
 
-def _reader(lines: Any, file: SourceFile, data: Data) -> Any:
-    return csv.reader(
-        lines,
-        delimiter=_delimiter(file),
-        quoting=csv.QUOTE_MINIMAL if data.quoting else csv.QUOTE_NONE,
-        strict=True,
-    )
-
-
-def _delimiter(file: SourceFile) -> str:
-    return "\t" if file.format == "tsv" else ","
-
-
-def _columns(line: bytes, file: SourceFile, data: Data) -> tuple[str, ...]:
-    header = line.decode("utf-8", "surrogateescape")
-    columns = next(_reader(io.StringIO(header, newline=""), file, data), [])
-    if any(_UNDECODABLE.search(name) or "\0" in name for name in columns):
-        raise InputError(f"{file.name}, line 1: not UTF-8 text; {not_utf8([file], data)}")
-    hint = ""
-    if len(columns) == 1 and re.search("[;\t|,]", columns[0]):
-        between = "tabs" if file.format == "tsv" else "commas"
-        hint = f"the columns must be separated by {between}: set data.format, or write the file again"
-    check_columns(columns, data, file.name, hint)
-    return tuple(columns)
+def _leave_out_headers(found: Records, dialect: Dialect, file: SourceFile) -> None:
+    """Rejects rows that repeat the header, as of files that were put together."""
+    names = list(dialect.columns)
+    for at in reversed([at for at, row in enumerate(found.rows) if row == names]):
+        shown, reason = (
+            excerpt(dialect.separator.join(found.rows.pop(at))),
+            "the header again, as in files put together",
+        )
+        found.rejections.append(Rejection(file.name, found.numbers.pop(at), reason, shown))
