@@ -89,11 +89,10 @@ def test_a_name_that_says_nothing(elsewhere):
 
 
 def test_a_directory_is_a_folder_per_class(elsewhere):
-    (elsewhere / "d").mkdir()
-    assert source_files(data("d"))[0].format == "folder"
-    with pytest.raises(InputError, match=r"d: a directory; for its csv files give a pattern such as d/\*"):
-        resolve_as = data("d", format="csv")
-        source_files(resolve_as)
+    for label in "ab":
+        (elsewhere / "d" / label).mkdir(parents=True)
+        (elsewhere / "d" / label / "1.txt").write_text("x")
+    assert [file.format for file in source_files(data("d"))] == ["folder"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
@@ -160,7 +159,7 @@ def test_resolve_inside_a_package_does_not_import_it(tmp_path, monkeypatch):
     (tmp_path / "tfpipe_test_module.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     assert resolve("package:tfpipe_test_package/data/rows.csv") == str(package / "data" / "rows.csv")
-    assert resolve("package:tfpipe_test_package/data") == str(package / "data")
+    assert resolve("package:tfpipe_test_package/data") == str(package / "data" / "rows.csv")
     with pytest.raises(InputError, match=r"no data/other\.csv in .*tfpipe_test_package; check the path"):
         resolve("package:tfpipe_test_package/data/other.csv")
     with pytest.raises(InputError, match="a single module"):

@@ -15,22 +15,74 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfpipe.config.data import SplitName
+from tfpipe.console import say_once
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 
 HUBS = ("hf", "tfds")
+_ROWS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".txt")
+_INFOS = ("dataset_infos.json", "dataset_info.json")
 _TFDS_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d.*]+)?")
 _SPECIFICATION = re.compile(r"hf:(?P<path>[^@:#]+)(?:@(?P<revision>[^:#]+))?(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
 
 
 def splits(source: str) -> Iterator[tuple[str, SplitName | None]]:
     """Each split of the dataset that is used, as a source of its own, and which split of the run it is."""
+    _check_folder(source)
     if "#" in source:
         yield source, None
         return
     names = _hugging_face_splits(source) if source.startswith("hf:") else list(tfds_builder(source).info.splits)
     used = [(f"{source}#{name}", split_name(name)) for name in names if split_name(name)]
+    if used and len(used) < len(names):
+        unused = ", ".join(name for name in names if not split_name(name))
+        say_once(f"  {source}: not read: the splits {unused}; data.source can name them, such as {source}#{unused}")
     yield from used or [(f"{source}#{name}", None) for name in names]
+
+
+def _check_folder(source: str) -> None:
+    """Says which files of a folder Hugging Face datasets reads, and which beside them it does not.
+
+    Raises:
+      InputError: `save_to_disk` wrote the folder, which is read otherwise.
+    """
+    folder = _parse(source)["path"] if source.startswith("hf:") else None
+    if folder is None or not os.path.isdir(folder):
+        return
+    if any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json")):
+        raise InputError(
+            f"{source}: a folder that save_to_disk wrote, with caches that hold the same rows again; set data.source: "
+            f"{folder}"
+        )
+    read = sorted({os.path.relpath(path, folder) for path in _files_read(source)})
+    there = sorted(
+        os.path.relpath(os.path.join(directory, name), folder)
+        for directory, _, names in os.walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in _ROWS and not name.startswith((".", "_"))
+    )
+    if unread := [path for path in there if path not in read and os.path.basename(path) not in _INFOS]:
+        say_once(
+            f"warning: {source}: Hugging Face datasets reads {_some(read)} there, and not {_some(unread)}; give the "
+            f"files themselves, such as data.source: {folder}/{unread[0]}, to read others"
+        )
+    if any(path.endswith((".csv", ".tsv")) for path in read):
+        say_once(
+            f"  {source}: Hugging Face datasets reads its CSV files as pandas does: None and NA are nulls, 01 is 1; "
+            f"give the files themselves, such as data.source: {folder}/{read[0]}, to read them as they stand"
+        )
+
+
+def _files_read(source: str) -> list[str]:
+    """The files of a folder that the library reads, in all splits."""
+    datasets, asked = _library(source), _parse(source)
+    builder = _asking(source, lambda: datasets.load_dataset_builder(asked["path"], name=asked["config"]))
+    files = [str(file) for listed in (builder.config.data_files or {}).values() for file in listed]
+    return [file.partition("://")[2] if file.startswith(("file://", "local://")) else file for file in files]
+
+
+def _some(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5:,} more" if len(paths) > 5 else "") or "nothing"
 
 
 def identity(source: str) -> str:

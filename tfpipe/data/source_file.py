@@ -21,3 +21,7 @@ class SourceFile:
     """csv, tsv, json_lines, parquet, folder, tfrecord, hf or tfds"""
     split: SplitName | None
     """given by the configuration or by the dataset; None: decided row by row"""
+    columns: tuple[tuple[str, str | None], ...] = ()
+    """columns that the names of its folders give, with their value, the same for each row"""
+    left_out: tuple[str, ...] = ()
+    """folders of a folder of classes that are not read"""

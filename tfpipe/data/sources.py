@@ -4,7 +4,7 @@ Enters: one of, or a list of these, or one such entry for each split:
 
     path, path with * ? [] **     files; .gz .bz2 .xz .zst, .zip of one file are decompressed as they are read
     FILE.zip/MEMBER               a file of a zip archive; may be a pattern
-    directory                     a folder per class, one text a file (the aclImdb layout)
+    directory                     what `folders.py` finds in it, such as a folder per class, or a table in parts
     gs://BUCKET/PATH              the same on Cloud Storage, by tf.io.gfile
     package:NAME/PATH             a file inside an installed package, which is not imported
     hf:NAME[@REVISION][:CONFIG][#SPLIT]     Hugging Face datasets
@@ -24,10 +24,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfpipe.config.data import SPLITS, Data, SplitName
+from tfpipe.config.data import SPLITS, Data
 from tfpipe.console import say_once
 from tfpipe.data import hubs
 from tfpipe.data.block import excerpt
+from tfpipe.data.folders import Part, partition_columns, parts_of
 from tfpipe.data.formats import check_effects, format_of, has_known_name, say_what_was_found
 from tfpipe.data.line_patterns import file_values
 from tfpipe.data.source_file import SourceFile
@@ -50,15 +51,22 @@ def source_files(data: Data) -> list[SourceFile]:
     """
     given = data.source if isinstance(data.source, dict) else {None: data.source}
     files: list[SourceFile] = []
+    paths: set[str] = set()
     for split in (None, *SPLITS):
         sources = given.get(split, ())
         for source in (sources,) if isinstance(sources, str) else sources:
-            for name, path, format_name, of_source in _expand(source, data):
-                if split is not None and of_source not in (None, split) and "#" not in source:
+            for part in _expand(source, data):
+                if split is not None and part.split not in (None, split) and "#" not in source:
                     continue  # the dataset's other splits
-                if any(file.path == path for file in files):
-                    raise InputError(f"{name}: data.source names it twice; its rows would count double: name it once")
-                files.append(SourceFile(len(files), name, path, format_name, split or of_source))
+                if part.path in paths:
+                    raise InputError(
+                        f"{part.name}: data.source names it twice; its rows would count double: name it once"
+                    )
+                paths.add(part.path)
+                own = split or part.split
+                files.append(
+                    SourceFile(len(files), part.name, part.path, part.format, own, part.columns, part.left_out)
+                )
     if not files:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")
     say_what_was_found(files, data)
@@ -84,6 +92,7 @@ def identity(data: Data) -> dict[str, str]:
         else:
             content = _content(file.path)
             content += "".join(f" {column}={value}" for column, value in _named(file, data).items())
+        content += "".join(f" {column}={value}" for column, value in file.columns)
         found[file.name] = f"{file.number} {file.split or 'any split'} {file.format} {content}"
     return found
 
@@ -92,11 +101,12 @@ def folder_files(file: SourceFile) -> list[str]:
     """The files of a folder of classes, `CLASS/NAME`, sorted."""
     if is_remote(file.path):
         remote = gfile()
-        return sorted(path for path in remote.glob(f"{file.path}/*/*") if not remote.isdir(path))
+        paths = (path for path in remote.glob(f"{file.path}/*/*") if not remote.isdir(path))
+        return sorted(path for path in paths if path.split("/")[-2] not in file.left_out)
     found = sorted(
         os.path.join(file.path, label.name, entry.name)
         for label in os.scandir(file.path)
-        if os.path.isdir(label.path) and not label.name.startswith(".")
+        if os.path.isdir(label.path) and not label.name.startswith(".") and label.name not in file.left_out
         for entry in os.scandir(label.path)
         if os.path.isfile(entry.path) and not entry.name.startswith(".")
     )
@@ -119,13 +129,13 @@ def size_bytes(file: SourceFile) -> int | None:
     return gfile().stat(file.path).length if is_remote(file.path) else os.path.getsize(file.path)
 
 
-def _expand(source: str, data: Data) -> Iterator[tuple[str, str, str, SplitName | None]]:
-    """Name, path, format and split of each file that one entry of `data.source` names."""
+def _expand(source: str, data: Data) -> Iterator[Part]:
+    """Each file that one entry of `data.source` names."""
     if "\0" in source or SURROGATES.search(source):
         raise InputError(f"data.source {source!r}: no file can have this name; give the path of an existing file")
     hub = source.partition(":")[0]
     if hub in hubs.HUBS and not is_remote(source):
-        yield from ((name, name, hub, split) for name, split in hubs.splits(source))
+        yield from (Part(name, name, hub, split) for name, split in hubs.splits(source))
         return
     if source.startswith(PACKAGE):
         path = str(_in_package(source))
@@ -157,11 +167,14 @@ def _expand(source: str, data: Data) -> Iterator[tuple[str, str, str, SplitName 
     for name, path in paths:
         _check_name(path)
         directory = gfile().isdir(path) if is_remote(path) else os.path.isdir(path)
-        if not directory:
+        if directory:
+            for part in parts_of(name, path, data):
+                _check_name(part.path)
+                yield part
+        else:
             name, path = _in_archive(name, path, data)
-        yield name, path, "folder" if directory else format_of(name, path, data), None
-        if directory and data.format not in ("auto", "folder"):
-            raise InputError(f"{name}: a directory; for its {data.format} files give a pattern such as {name}/*")
+            columns = partition_columns(path, data) if path != os.path.expanduser(source) else ()
+            yield Part(name, path, format_of(name, path, data), columns=columns)
 
 
 def _in_archive(name: str, path: str, data: Data) -> tuple[str, str]:

@@ -23,9 +23,9 @@ def reviews(tmp_path):
 @pytest.mark.parametrize("records", [2, 1000])
 def test_the_layout_of_acl_imdb(reviews, monkeypatch, records):
     monkeypatch.setattr(block_module, "BLOCK_RECORDS", records)
-    usable, rejected, filtered = rows_of(str(reviews), filter={"label": ["pos", "neg"]})
-    assert usable == [(1, f"{label} text {n}\n", None, label) for label in ("neg", "pos") for n in range(5)]
-    assert filtered == 5 and not rejected
+    found = [(1, f"{label} text {n}\n", None, label) for label in ("neg", "pos") for n in range(5)]
+    assert rows_of(str(reviews)) == (found, [], 0)
+    assert rows_of(str(reviews), filter={"label": ["pos", "neg"]}, missing=[]) == (found, [], 5)
 
 
 def test_unusable_files(reviews):
@@ -47,7 +47,7 @@ def test_links_that_lead_nowhere_are_no_files(reviews):
     (reviews / "pos" / "loop").symlink_to(reviews / "pos" / "loop")
     (reviews / "pos" / "broken").symlink_to(reviews / "absent")
     (reviews / "round").symlink_to(reviews / "round")
-    assert len(rows_of(str(reviews))[0]) == 15
+    assert len(rows_of(str(reviews))[0]) == 10
 
 
 @pytest.mark.parametrize("name", [b"pos/\xff.txt", b"\xfe/1.txt"])

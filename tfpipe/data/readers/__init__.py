@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfpipe.config.data import Data
-from tfpipe.data.block import Block, Cells
+from tfpipe.config.template import parse_template
+from tfpipe.data.block import Block, Cells, label_columns, wanted_columns
 from tfpipe.data.hubs import HUBS
 from tfpipe.data.sniff import check_content
 from tfpipe.data.source_file import SourceFile
@@ -28,12 +29,16 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         check_content(file)
     if data.records is not None and file.format != "json_lines":
         raise InputError(f"{file.name}: no JSON document, so data.records has no effect; leave it out")
-    return _reader(file.format).blocks(file, data)
+    return _reader(file.format).blocks(file, _inside(file, data))
 
 
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block."""
-    return _reader(block.file.format).cells(block, data)
+    found = _reader(block.file.format).cells(block, _inside(block.file, data))
+    if block.file.columns:
+        wanted, rows = wanted_columns(data), len(found.numbers)
+        found.columns |= {name: [value] * rows for name, value in block.file.columns if name in wanted}
+    return found
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
@@ -42,8 +47,34 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     Raises:
       InputError: the file can't be read.
     """
-    reader = _reader(file.format)
+    reader, data = _reader(file.format), _inside(file, data)
     return reader.classes(file, data) if hasattr(reader, "classes") else None
+
+
+def _inside(file: SourceFile, data: Data) -> Data:
+    """The settings as they are for what is in a file: without the columns that the names of its folders give.
+
+    Raises:
+      InputError: the text is such a column.
+    """
+    outside = {name for name, _ in file.columns}
+    if not outside & set(wanted_columns(data)):
+        return data
+    texts = (data.text_column, data.text_pair_column) if data.text is None else parse_template(data.text).columns
+    if outside & set(texts):
+        raise InputError(
+            f"{file.name}: the name of its folder is a column of the text; set data.text_column to another"
+        )
+    labels = tuple(name for name in label_columns(data) if name not in outside)
+    inside = {name: getattr(data.split, name) for name in ("column", "group_column")}
+    inside = {name: None if column in outside else column for name, column in inside.items()}
+    return data.model_copy(
+        update={
+            "label_column": labels or texts[0],
+            "split": data.split.model_copy(update=inside),
+            "filter": {name: values for name, values in data.filter.items() if name not in outside},
+        }
+    )
 
 
 def _reader(format_name: str):

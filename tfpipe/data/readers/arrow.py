@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tfpipe.config.data import Data
-from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, batches_as_blocks, wanted_columns
+from tfpipe.data.nested_arrow import steps_to
+from tfpipe.data.readers.class_labels import declared, with_names
 from tfpipe.data.readers.parquet import cells as parquet_cells
-from tfpipe.data.readers.parquet import slices
+from tfpipe.data.readers.parquet import check_schema, slices, wanted_batch
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.streams import COMPRESSIONS, READ_ERRORS, is_remote, open_bytes, zip_and_member
 from tfpipe.errors import InputError
@@ -35,18 +37,30 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-    rows, columns = 0, list(wanted_columns(data))
+    rows = 0
     try:
         with _opened(file) as (schema, batches):
-            check_columns(schema.names, data, file.name)
+            check_schema(schema, data, file.name)
+            columns = list(dict.fromkeys(steps_to(schema, column)[0] for column in wanted_columns(data)))
+            names = declared(schema)
             for batch in batches:
-                yield from slices(_checked(batch.select(columns)))
+                wanted = wanted_batch(_checked(batch.select(columns)), data)
+                yield from slices(with_names(wanted, names, file.name))
                 rows += batch.num_rows
     except (pa.ArrowException, *READ_ERRORS, UnicodeDecodeError) as error:  # the last for names of columns
         reason = " ".join(str(error).split())
         raise InputError(f"{file.name}: not a whole Arrow file ({reason}); fetch or write it again") from error
     if not rows:
         raise InputError(f"{file.name}: no row; expected at least one row of each label")
+
+
+def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
+    """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
+    try:
+        with _opened(file) as (schema, _):
+            return declared(schema).get(data.label_column)
+    except (pa.ArrowException, *READ_ERRORS, UnicodeDecodeError):
+        return None  # `blocks` says what is wrong with it
 
 
 @contextmanager

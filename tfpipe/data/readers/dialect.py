@@ -99,7 +99,7 @@ def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) ->
     if wrong is not None:
         raise InputError(
             f"{file.name}: the names of its columns are separated by {_yaml(dialect.separator)}, but a row has {wrong} "
-            f"of {len(dialect.columns)} columns; set data.separator: {_yaml(dialect.separator)}, or write the file again"
+            f"of {len(dialect.columns)} columns; set data.separator: {_yaml(dialect.separator)}, or write it again"
         )
 
 
