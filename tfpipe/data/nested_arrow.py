@@ -1,7 +1,7 @@
 """Dotted names (`data/nested.py`) in Arrow's types: fields of structs, places of lists.
 
-A column that is wanted by a dotted name is taken out of its struct or list here, so that a block holds the wanted values
-alone. A list that is too short, and what is below a null, gives a null.
+A column that is wanted by a dotted name is taken out of its struct or list here, so that a block holds the wanted
+values alone. A list that is too short, and what is below a null, gives a null.
 """
 
 from __future__ import annotations

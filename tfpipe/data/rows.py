@@ -135,6 +135,7 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
     numbers = [cells.numbers[index] for index in passing]
     file_split = -1 if block.file.split is None else SPLITS.index(block.file.split)
     separator, group_column, split_column = separator_of(config), data.split.group_column, data.split.column
+    label_column = data.label_column
     texts, kinds = texts_of(column, data)
     pairs = column(data.text_pair_column)
     if data.text_pair_column is not None:
@@ -145,7 +146,7 @@ def _records(block: Block, cells: Cells, passing: Sequence[int], config: Config)
         names=[block.file.name if cells.names is None else cells.names[index] for index in passing],
         texts=texts,
         pairs=pairs,
-        labels=[_label(cell, separator, data.label_column) for cell in column(data.label_column)],
+        labels=[_label(cell, separator, label_column) for cell in column(label_column)],
         groups=[(None, None)] * len(passing) if group_column is None else _parsed(column(group_column), _group),
         given=[(file_split, None)] * len(passing)
         if split_column is None
@@ -241,9 +242,9 @@ def _label(value: Any, separator: str | None, column: str) -> tuple[str, str | N
         if holding is not None:
             return "", f"label {excerpt(holding)!r} holds data.label_separator {separator!r}; set another one"
         return separator.join(parts), None
-    if isinstance(value, dict):
-        return "", reason_of_nested(value, "label", "data.label_column", column)
     if isinstance(value, _NO_LABEL):
+        if isinstance(value, dict):
+            return "", reason_of_nested(value, "label", "data.label_column", column)
         return "", f"the label is not text or a number but {type(value).__name__}"
     return _as_text(value), None
 
@@ -254,7 +255,7 @@ def _is_null(value: Any) -> bool:
 
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
-        if isinstance(value, NoText):
+        if type(value) is NoText:
             return value.reason
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):

@@ -96,6 +96,8 @@ def element_blocks(
                 count += 1
             elif count:  # a comma behind the last element
                 content = left + chunk[: int(commas[-1])]
+            if not count and not number:
+                raise InputError(f"{file.name}: no row; expected at least one row of each label")
             if count:
                 yield Block(file, number, first, Elements(content, count, **kind), len(content))
             rest = next((rest for rest in (chunk[end + 1 :].strip(), *chunks) if rest.strip()), b"") if alone else b""
