@@ -90,18 +90,25 @@ def _object(file: SourceFile, data: Data, start: int, head: bytes) -> Iterator[B
     outline = outline_of(file, start)
     if outline.follows:
         # One object a line is JSON Lines; objects over several lines are, if the first line is damaged.
-        return None if outline.lines == 1 or _has_object_lines(head) else object_blocks(file, start)
+        return None if outline.lines == 1 or _has_object_lines(head) else _objects(file, data, start)
     if not outline.whole:
         if _has_object_lines(head) or (outline.lines == 1 and b"[" not in head and b"{" not in head[1:]):
             return None
         where = f", in {excerpt(outline.members[-1].name)!r}" if outline.members else ""
         raise InputError(f"{file.name}: ends within a JSON object{where}; fetch or write it again")
-    return _document(file, data, outline) or (None if outline.lines == 1 else object_blocks(file, start))
+    return _document(file, data, outline) or (None if outline.lines == 1 else _objects(file, data, start))
+
+
+def _objects(file: SourceFile, data: Data, start: int) -> Iterator[Block]:
+    if data.records is not None:
+        raise InputError(f"{file.name}: JSON objects, so data.records {data.records!r} has no effect; leave it out")
+    return object_blocks(file, start)
 
 
 def _has_object_lines(head: bytes) -> bool:
+    """Whether a line below the first is an object of its own; of an object over several lines none is, but `{}`."""
     lines = head.split(b"\n")[1 : _LINES_TRIED + 1]
-    return any(isinstance(_parsed(line), dict) for line in lines if line.strip())
+    return any(_parsed(line) not in (None, {}) for line in lines if line.startswith(b"{"))
 
 
 def _document(file: SourceFile, data: Data, outline: Outline) -> Iterator[Block] | None:
@@ -202,9 +209,7 @@ def _without_rows(file: SourceFile, outline: Outline, wanted: dict[str, str]) ->
     ]
     if deeper:
         listed = ", ".join(repr(excerpt(name)) for name in deeper[:10])
-        raise InputError(
-            f"{file.name}: a JSON object that holds arrays of objects deeper: set data.records to {listed}"
-        )
+        raise InputError(f"{file.name}: a JSON object with arrays of objects below it; set data.records to {listed}")
     if not outline.members or any(member.begins[:1] not in (b"[", b"{") for member in outline.members):
         return
     first = outline.members[0]
