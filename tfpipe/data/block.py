@@ -165,26 +165,23 @@ def cells_of_records(
       records: number, fields (or why there are none), and the record as it stands, for excerpts (None: as JSON).
     """
     wanted = wanted_columns(data)
-    found: list[tuple[Any, ...]] = []
-    cells = Cells({}, [], [])
+    cells, names = Cells({column: [] for column in wanted}, [], []), wanted.keys()
     for number, fields, raw in records:
         if isinstance(fields, Rejection):
             cells.rejections.append(fields)
             continue
-        try:
-            values = tuple([fields[column] for column in wanted])
-        except KeyError:
-            values = tuple([_nested(fields, column) for column in wanted])
-            if _MISSING in values:
-                missing = list(wanted)[values.index(_MISSING)]
-                reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(fields, missing)}"
-                excerpted = excerpt(as_json(fields) if raw is None else raw)
+        if not names <= fields.keys():
+            whole = fields
+            fields = {column: _nested(whole, column) for column in wanted}
+            missing = next((column for column, value in fields.items() if value is _MISSING), None)
+            if missing is not None:
+                reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(whole, missing)}"
+                excerpted = excerpt(as_json(whole) if raw is None else raw)
                 cells.rejections.append(Rejection(file.name, number, reason, excerpted))
                 continue
         cells.numbers.append(number)
-        found.append(values)
-    columns = zip(*found, strict=True) if found else [()] * len(wanted)
-    cells.columns = {column: list(values) for column, values in zip(wanted, columns, strict=True)}
+        for column, values in cells.columns.items():
+            values.append(fields[column])
     return cells
 
 

@@ -243,7 +243,7 @@ def _group(value: str) -> tuple[str, str | None]:
 
 def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
-        if isinstance(value, NoText):
+        if type(value) is NoText:
             return value.reason
         # isascii reads a flag; only what is longer in UTF-8 can hold a surrogate.
         if value and not value.isascii() and SURROGATES.search(value):

@@ -50,3 +50,25 @@ def test_what_is_not_there(hub, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"hf:no/such-set: can't be loaded"):
         source_files(Data(source="hf:no/such-set"))
+
+
+def test_nested_fields_and_their_class_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names = datasets.ClassLabel(names=["neg", "pos"])
+    features = datasets.Features(
+        review={"text": datasets.Value("string"), "stars": datasets.Value("int32")},
+        labels={"sentiment": names},
+        votes=datasets.List({"label": names}),
+    )
+    rows = [
+        {"review": {"text": f"text {n}", "stars": n}, "labels": {"sentiment": n % 2}, "votes": [{"label": n % 2}]}
+        for n in range(4)
+    ]
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    source = f"hf:{tmp_path / 'set'}#train"
+    expected = [(n + 1, f"text {n}", None, ["neg", "pos"][n % 2]) for n in range(4)]
+    for label in ("labels.sentiment", "votes.0.label"):
+        assert rows_of(source, text_column="review.text", label_column=label)[0] == expected
+    with pytest.raises(InputError, match=r"no column 'text' .*file: 'review.text', 'review.stars', 'labels.sentiment'"):
+        rows_of(source)

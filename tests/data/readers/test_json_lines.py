@@ -33,7 +33,7 @@ def test_unusable_lines(tmp_path):
         b'["x", "a"]',
         b'{"text": "x", "tag": "a"}',
         b'{"text": null, "label": "a"}',
-        b'{"text": 5, "label": "a"}',
+        b'{"text": {"a": [5]}, "label": "a"}',
         b'{"text": "x", "label": null}',
         b'{"text": "x", "label": ["a", "b"]}',
         b'{"text": "\xff", "label": "a"}',
@@ -48,7 +48,7 @@ def test_unusable_lines(tmp_path):
         (3, "not a JSON object but list"),
         (4, "no field 'label' (data.label_column); fields: 'text', 'tag'"),
         (5, "empty text"),
-        (6, "the text is not text but int"),
+        (6, "the text is an object; write data.text_column: text.a"),
         (7, "empty label"),
         (8, "2 labels (task: single_label expects one)"),
         (9, "undecodable bytes in the text (not UTF-8)"),
@@ -96,7 +96,7 @@ def test_a_label_is_text_or_a_number(tmp_path):
     usable, rejected, _ = rows_of(str(path))
     assert usable == [(3, "x", None, "a")]
     assert [reason for _, reason, _ in rejected] == [
-        "the label is an object (fields: 'a'); set data.label_column: label.a",
+        "the label is an object; write data.label_column: label.a",
         "a label in the list is not text or a number",
     ]
 
@@ -107,3 +107,12 @@ def test_reasons_are_short_whatever_the_row_holds(tmp_path):
     path.write_text(json.dumps({long: 1}) + "\n" + json.dumps({"text": "x", "label": "a", "split": long}) + "\n")
     rejected = rows_of(str(path))[1] + rows_of(str(path), split={"column": "split"})[1]
     assert len(rejected) == 3 and all(len(reason) < 300 for _, reason, _ in rejected)
+
+
+def test_numbers_are_texts_as_they_are_written(tmp_path):
+    path = tmp_path / "x.jsonl"
+    values = [5, 2.0, 0.1, True, float("nan"), 1234567890123, "text"]
+    path.write_text("\n".join(json.dumps({"text": value, "label": "a"}) for value in values))
+    usable, rejected, _ = rows_of(str(path))
+    assert [text for _, text, *_ in usable] == ["5", "2", "0.1", "true", "1234567890123", "text"]
+    assert [(line, reason) for line, reason, _ in rejected] == [(5, "empty text")]

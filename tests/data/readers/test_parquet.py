@@ -28,8 +28,15 @@ def test_dictionaries_lists_and_bytes(tmp_path):
     usable, rejected, _ = rows_of(path, task="multi_label")
     assert [label for *_, label in usable] == ["a|b", ""]
     assert [(line, reason.partition(";")[0]) for line, reason, _ in rejected] == [(3, "no label (null)")]
-    path = write(tmp_path / "y.parquet", text=[b"x"], label=["a"])
-    assert rows_of(path)[1] == [(1, "the text is not text but bytes", "")]
+    path = write(tmp_path / "y.parquet", text=["ü".encode(), b"\xff", None], label=[b"a", b"b", b"c"])
+    usable, rejected, _ = rows_of(path)
+    assert usable == [(1, "ü", None, "a")]
+    assert rejected == [(2, "undecodable bytes in the text (not UTF-8)", "\\xff"), (3, "empty text", "")]
+    texts = pa.array([b"x", b"x", b"y"]).dictionary_encode()
+    path = write(tmp_path / "z.parquet", text=texts, label=[[b"a", b"b"], [b"c"], [b"\xff"]])
+    usable, rejected, _ = rows_of(path, task="multi_label")
+    assert [(text, label) for _, text, _, label in usable] == [("x", "a|b"), ("x", "c")]
+    assert rejected == [(3, "undecodable bytes in the label (not UTF-8)", "y")]
 
 
 def test_wrong_files(tmp_path):
@@ -64,20 +71,26 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
     path = write(tmp_path / "x.parquet", text=texts, label=["a", "b", "c"])
     usable, rejected, _ = rows_of(path)
     assert [(line, text) for line, text, *_ in usable] == [(1, "one"), (3, "three")]
-    assert [line for line, *_ in rejected] == [2] and "unreadable value in 'text'" in rejected[0][1]
+    assert rejected == [(2, "undecodable bytes in the text (not UTF-8)", "\\xff\\xfe")]
     path = write(tmp_path / "y.parquet", text=["x", "y"], label=pa.array([1, 10**9], pa.date32()))
     usable, rejected, _ = rows_of(path)
     assert [label for *_, label in usable] == ["1970-01-02"] and "unreadable value in 'label'" in rejected[0][1]
 
 
 def test_a_label_is_text_or_a_number(tmp_path):
-    reasons = {
-        "the label is not text or a number but bytes": [b"a"],
-        "the label is an object (fields: 'a'); set data.label_column: label.a": [{"a": 1}],
-        "a label in the list is not text or a number": [[["a"]]],
-    }
-    for reason, labels in reasons.items():
-        path = write(tmp_path / "x.parquet", text=["x"], label=labels)
-        assert rows_of(path)[1] == [(1, reason, "x")]
-    path = write(tmp_path / "x.parquet", text=["x"], label=[[b"a", b"b"]])
-    assert rows_of(path, task="multi_label")[1] == [(1, "a label in the list is not text or a number", "x")]
+    path = write(tmp_path / "x.parquet", text=["x"], label=[{"a": 1}])
+    assert rows_of(path)[1] == [(1, "the label is an object; write data.label_column: label.a", "x")]
+    path = write(tmp_path / "x.parquet", text=["x"], label=[[["a"]]])
+    assert rows_of(path)[1] == [(1, "a label in the list is not text or a number", "x")]
+
+
+def test_numbers_are_texts_as_they_are_written(tmp_path):
+    for numbers, texts in (
+        ([1, 2], ["1", "2"]),
+        ([1.0, 0.5], ["1", "0.5"]),
+        ([True, False], ["true", "false"]),
+        (pa.array([0, 1], pa.date32()), ["1970-01-01", "1970-01-02"]),
+        (pa.array([1, 25], pa.decimal128(4, 1)), ["1.0", "25.0"]),
+    ):
+        path = write(tmp_path / "x.parquet", text=numbers, label=["a", "b"])
+        assert [text for _, text, *_ in rows_of(path)[0]] == texts

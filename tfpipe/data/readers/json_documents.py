@@ -96,6 +96,8 @@ def element_blocks(
                 count += 1
             elif count:  # a comma behind the last element
                 content = left + chunk[: int(commas[-1])]
+            if not count and not number:
+                raise InputError(f"{file.name}: no row; expected at least one row of each label")
             if count:
                 yield Block(file, number, first, Elements(content, count, **kind), len(content))
             rest = next((rest for rest in (chunk[end + 1 :].strip(), *chunks) if rest.strip()), b"") if alone else b""
@@ -249,14 +251,15 @@ def _parsed(payload: Elements) -> list[Any] | None:
 
 
 def _one_by_one(block: Block) -> Records:
+    named = isinstance(block.payload, Elements) and block.payload.named
     for number, raw in enumerate(_texts(block.payload), start=block.first):
-        named = isinstance(block.payload, Elements) and block.payload.named
         try:
-            value = json.loads(f"{{{raw}}}" if named else raw)
+            values = list(json.loads(f"{{{raw}}}").values()) if named else [json.loads(raw)]
+            reason = None if values else "not JSON (a comma without a row)"
         except (ValueError, RecursionError) as error:
-            yield number, Rejection(block.file.name, number, f"not JSON ({error})", excerpt(raw)), raw
-            continue
-        yield number, _fields(block, number, next(iter(value.values())) if named else value), raw
+            reason = f"not JSON ({error})"
+        rejection = None if reason is None else Rejection(block.file.name, number, reason, excerpt(raw))
+        yield number, rejection or _fields(block, number, values[0]), raw
 
 
 def _texts(payload: Elements | Objects) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Outline:
     start: int
     """offset of its opening brace"""
     members: list[Member] = field(default_factory=list)
-    """the first ones"""
+    """the first ones; the last of them is cut off where the object is not whole"""
     count: int = 0
     """of all members"""
     whole: bool = False
@@ -105,6 +105,7 @@ def outline_of(file: SourceFile, start: int) -> Outline:
             return outline
         head += chunk[max(0, head_at + len(head) - at) :][: _HEAD_BYTES - len(head)]
         at += len(chunk)
+    _add(outline, head, head_at, at)
     return outline
 
 

@@ -25,6 +25,7 @@ from tfpipe.errors import InputError
 
 _LINES_TRIED = 100  # of a file whose first line is no object
 _MARK = b"\xef\xbb\xbf"
+_EXAMPLE = "{text: .[0], label: .[1]}"
 _KINDS = {b"[": "arrays", b'"': "texts", b"t": "truth values", b"f": "truth values", b"n": "nulls"}
 
 
@@ -77,9 +78,11 @@ def _array(file: SourceFile, data: Data, start: int, inside: bytes) -> Iterator[
     if inside == b"]":
         raise InputError(f"{file.name}: an empty JSON array; expected at least one row of each label")
     if inside and inside != b"{":
+        advice = "an object for each row"
+        if inside == b"[":
+            advice = f"objects, for example with jq -c '.[] | {_EXAMPLE}' {file.name} > rows.jsonl"
         raise InputError(
-            f"{file.name}: a JSON array of {_KINDS.get(inside, 'numbers')}, not of objects; write objects, for example "
-            f"with jq -c '.[] | {{text: .[0], label: .[1]}}' {file.name} > rows.jsonl"
+            f"{file.name}: a JSON array of {_KINDS.get(inside, 'numbers')}, not of objects; write {advice}"
         )
     return element_blocks(file, start, alone=True)
 
@@ -88,19 +91,25 @@ def _object(file: SourceFile, data: Data, start: int, head: bytes) -> Iterator[B
     outline = outline_of(file, start)
     if outline.follows:
         # One object a line is JSON Lines; objects over several lines are, if the first line is damaged.
-        return None if outline.lines == 1 or _has_object_lines(head) else object_blocks(file, start)
+        return None if outline.lines == 1 or _has_object_lines(head) else _objects(file, data, start)
     if not outline.whole:
-        first = outline.members[0].name if outline.members else None
         if _has_object_lines(head) or (outline.lines == 1 and b"[" not in head and b"{" not in head[1:]):
             return None
-        where = "" if first is None else f", behind {excerpt(first)!r}"
+        where = f", in {excerpt(outline.members[-1].name)!r}" if outline.members else ""
         raise InputError(f"{file.name}: ends within a JSON object{where}; fetch or write it again")
-    return _document(file, data, outline) or (None if outline.lines == 1 else object_blocks(file, start))
+    return _document(file, data, outline) or (None if outline.lines == 1 else _objects(file, data, start))
+
+
+def _objects(file: SourceFile, data: Data, start: int) -> Iterator[Block]:
+    if data.records is not None:
+        raise InputError(f"{file.name}: JSON objects, so data.records {data.records!r} has no effect; leave it out")
+    return object_blocks(file, start)
 
 
 def _has_object_lines(head: bytes) -> bool:
+    """Whether a line below the first is an object of its own; of an object over several lines none is, but `{}`."""
     lines = head.split(b"\n")[1 : _LINES_TRIED + 1]
-    return any(isinstance(_parsed(line), dict) for line in lines if line.strip())
+    return any(_parsed(line) not in (None, {}) for line in lines if line.startswith(b"{"))
 
 
 def _document(file: SourceFile, data: Data, outline: Outline) -> Iterator[Block] | None:
@@ -123,6 +132,7 @@ def _document(file: SourceFile, data: Data, outline: Outline) -> Iterator[Block]
         say_once(f"  {file.name}: a JSON object of columns and rows, as pandas writes with orient='split'")
         return element_blocks(file, rows.start, names=names)
     arrays = [member for member in outline.members if member.begins == b"[{"]
+    arrays = arrays or [member for member in outline.members if member.begins == b"[]"]
     if len(arrays) == 1:
         say_once(f"  {file.name}: its rows are those of {excerpt(arrays[0].name)!r}")
         return element_blocks(file, arrays[0].start)
@@ -132,7 +142,7 @@ def _document(file: SourceFile, data: Data, outline: Outline) -> Iterator[Block]
     if objects and _is_row(parsed_value(file, outline.members[0]), wanted):
         say_once(f"  {file.name}: a JSON object of {outline.count:,} rows, each with a name")
         return element_blocks(file, outline.start, named=True)
-    return _without_rows(file, outline)
+    return _without_rows(file, outline, wanted)
 
 
 def _is_row(value: Any, wanted: dict[str, str]) -> bool:
@@ -185,7 +195,7 @@ def _chosen(file: SourceFile, path: str, outline: Outline) -> Iterator[Block]:
     return element_blocks(file, member.start)
 
 
-def _without_rows(file: SourceFile, outline: Outline) -> None:
+def _without_rows(file: SourceFile, outline: Outline, wanted: dict[str, str]) -> None:
     """None for an object that is a row.
 
     Raises:
@@ -200,19 +210,20 @@ def _without_rows(file: SourceFile, outline: Outline) -> None:
     ]
     if deeper:
         listed = ", ".join(repr(excerpt(name)) for name in deeper[:10])
-        raise InputError(
-            f"{file.name}: a JSON object that holds arrays of objects deeper: set data.records to {listed}"
-        )
+        raise InputError(f"{file.name}: a JSON object with arrays of objects below it; set data.records to {listed}")
     if not outline.members or any(member.begins[:1] not in (b"[", b"{") for member in outline.members):
         return
-    nested = next((member for member in outline.members if member.begins == b"[["), None)
-    advice = "expected an array of objects, or data.records"
-    if nested is not None:
-        advice = (
-            "their rows are arrays; write objects, for example with "
-            f"jq -c '.{json.dumps(nested.name)}[] | {{text: .[0], label: .[1]}}' {file.name} > rows.jsonl"
+    first = outline.members[0]
+    where = f"{file.name}: a JSON object with the names {_listed(outline)}"
+    if first.begins == b"[[":
+        raise InputError(
+            f"{where}, whose rows are arrays; write objects, for example with "
+            f"jq -c '.{json.dumps(first.name)}[] | {_EXAMPLE}' {file.name} > rows.jsonl"
         )
-    raise InputError(f"{file.name}: a JSON object with the names {_listed(outline)}; {advice}")
+    if first.begins[:1] == b"{":
+        where += f", and below {excerpt(first.name)!r} {_listed(outline_of(file, first.start))}"
+    column, setting = next((name, setting) for name, setting in wanted.items() if outline.named(name) is None)
+    raise InputError(f"{where}: no column {column!r} ({setting}); set {setting} to one that is there")
 
 
 def _listed(outline: Outline) -> str:

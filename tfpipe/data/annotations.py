@@ -1,0 +1,100 @@
+"""Exports of annotation tools: what a record of one says about its text.
+
+Enters: a record as the tool wrote it. Leaves: the same record with the text and the label where `data.text_column` and
+`data.label_column` look for them. The label is null where nobody gave one, and such a row is left out and counted.
+
+    prodigy        JSON Lines; `label`, or the choices in `accept`; an `answer` of reject or ignore gives no label
+    label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`
+    argilla        JSON of `to_json` and `to_dict`: submitted answers to the question, and the fields of `fields`
+    doccano        JSON Lines and CSV: a list of labels, which the CSV joins by #
+
+Label Studio's JSON_MIN, CSV and TSV hold a row for each annotation and are read as JSON, CSV and TSV.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tfpipe.config.data import Data
+from tfpipe.data.block import as_text, excerpt, label_columns
+
+Record = dict[str, Any]
+
+
+class Disagreement(Exception):
+    """The annotators of a record gave it different labels."""
+
+
+def _prodigy(record: Record, column: str) -> Any:
+    if record.get("answer") != "accept":
+        return None
+    return record.get(column, record.get("accept", record.get("label")))
+
+
+def _label_studio(record: Record, column: str) -> Any:
+    answers = []
+    for annotation in record.get("annotations") or ():
+        if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
+            continue
+        for result in annotation.get("result") or ():
+            value = result.get("value") if isinstance(result, dict) and result.get("from_name") == column else None
+            if isinstance(value, dict):
+                answers.append(value.get("choices") or value.get("taxonomy") or value.get("rating"))
+    return _agreed(answers)
+
+
+def _argilla(record: Record, column: str) -> Any:
+    responses = record.get("responses")
+    given = responses.get(column) if isinstance(responses, dict) else None
+    submitted = [each for each in given or () if isinstance(each, dict) and each.get("status") in (None, "submitted")]
+    return _agreed([each.get("value") for each in submitted])
+
+
+def _doccano(record: Record, column: str) -> Any:
+    return record.get(column)
+
+
+def _agreed(answers: list[Any]) -> Any:
+    """The answer of all annotators; None where none of them answered."""
+    answers = [answer for answer in answers if answer is not None]
+    sets = {frozenset(map(as_text, answer if isinstance(answer, list) else [answer])) for answer in answers}
+    if len(sets) > 1:
+        listed = "; ".join(sorted(", ".join(sorted(each)) for each in sets))
+        raise Disagreement(f"its annotators disagree ({excerpt(listed)})")
+    return answers[0] if answers else None
+
+
+_LABEL: dict[str, Callable[[Record, str], Any]] = {
+    "prodigy": _prodigy,
+    "label_studio": _label_studio,
+    "argilla": _argilla,
+    "doccano": _doccano,
+}
+_INSIDE = {"label_studio": "data", "argilla": "fields"}
+"""field of a record that holds the fields which were shown to the annotator"""
+TOOLS = tuple(_LABEL)
+_SIGNS = {
+    "prodigy": ("_task_hash", "answer"),
+    "label_studio": ("annotations", "was_cancelled", "data"),
+    "argilla": ("fields", "responses", "suggestions"),
+}
+"""names that a record of a tool holds, and those of others hardly"""
+
+
+def tool_of(head: bytes) -> str | None:
+    """Recognizes the tool that wrote a JSON file by its beginning; None for another file."""
+    names = set(re.findall(rb'"(\w+)"\s*:', head))
+    return next((tool for tool, signs in _SIGNS.items() if names.issuperset(map(str.encode, signs))), None)
+
+
+def with_answer(record: Record, tool: str, data: Data) -> Record:
+    """Puts the text and the label of a record where the settings look for them.
+
+    Raises:
+      Disagreement: its annotators gave it different labels.
+    """
+    inside = record.get(_INSIDE[tool]) if tool in _INSIDE else None
+    found = record | (inside if isinstance(inside, dict) else {})
+    return found | {column: _LABEL[tool](record, column) for column in label_columns(data)}
