@@ -147,7 +147,7 @@ def test_words_for_no_label():
     assert read(["a", "-"], "single_label", label_column="gold_label") == [("a",), UNLABELED]  # SNLI
     assert read(["a", "-"], "single_label") == [("a",), ("-",)]
     assert read(["a", None], "single_label", missing=[""]) == [("a",), UNLABELED]
-    assert form_of([], config("single_label"), declared=True).read([None])[0].reason == UNLABELED
+    assert form_of([], config("single_label"), null_is_missing=True).read([None])[0].reason == UNLABELED
 
 
 def test_a_label_that_stands_twice_is_no_set_of_labels():

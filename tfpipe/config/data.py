@@ -13,6 +13,8 @@ from tfpipe.config.types import Fraction, PositiveInt, Section, Source, Text, as
 
 SPLITS = ("train", "validation", "test")
 SplitName = Literal["train", "validation", "test"]
+TOOLS = ("label_studio", "doccano", "prodigy", "argilla")
+"""annotation tools whose exports are read"""
 
 
 # Codecs of Python that are no encodings of files.
@@ -146,7 +148,7 @@ class Augmentation(Section):
 
 
 _OF_FORMATS = {
-    "encoding": ("auto", "csv", "tsv", "json_lines", "lines", "fasttext", "folder"),
+    "encoding": ("auto", *TOOLS, "csv", "tsv", "json_lines", "lines", "fasttext", "folder"),
     "line": ("lines",),
     "file_name": ("lines",),
     "sheet": ("auto", "excel"),
@@ -171,12 +173,13 @@ class Data(Section):
     )
     format: Literal[
         "auto",
+        *TOOLS,
         *("csv", "tsv", "json_lines", "lines", "fasttext", "folder"),
         *("parquet", "arrow", "excel", "sqlite", "duckdb", "tfrecord"),
     ] = Field(
         "auto",
         description="of the files; auto: by their names, such as .csv, .tsv.gz, .jsonl, .parquet, .xlsx, else by their "
-        "content",
+        "content; the names of annotation tools are for their exports, in JSON or CSV",
     )
     encoding: Annotated[str, BeforeValidator(_as_encoding)] | None = Field(
         None,

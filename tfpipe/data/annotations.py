@@ -4,21 +4,21 @@ Enters: a record as the tool wrote it. Leaves: the same record with the text and
 `data.label_column` look for them. The label is null where nobody gave one, and such a row is left out and counted.
 
     prodigy        JSON Lines; `label`, or the choices in `accept`; an `answer` of reject or ignore gives no label
-    label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`
+    label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`;
+                   JSON_MIN, CSV and TSV: a row for each annotation, without a label where it holds no choice
     argilla        JSON of `to_json` and `to_dict`: submitted answers to the question, and the fields of `fields`
     doccano        JSON Lines and CSV: a list of labels, which the CSV joins by #
-
-Label Studio's JSON_MIN, CSV and TSV hold a row for each annotation and are read as JSON, CSV and TSV.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tfpipe.config.data import Data
-from tfpipe.data.block import as_text, excerpt, label_columns
+from tfpipe.config.data import TOOLS, Data
+from tfpipe.data.block import Rejection, as_json, as_text, excerpt, label_columns
+from tfpipe.data.source_file import SourceFile
 
 Record = dict[str, Any]
 
@@ -34,6 +34,8 @@ def _prodigy(record: Record, column: str) -> Any:
 
 
 def _label_studio(record: Record, column: str) -> Any:
+    if "annotations" not in record:  # JSON_MIN has no field for a question without an answer
+        return record.get(column)
     answers = []
     for annotation in record.get("annotations") or ():
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
@@ -74,27 +76,43 @@ _LABEL: dict[str, Callable[[Record, str], Any]] = {
 }
 _INSIDE = {"label_studio": "data", "argilla": "fields"}
 """field of a record that holds the fields which were shown to the annotator"""
-TOOLS = tuple(_LABEL)
-_SIGNS = {
-    "prodigy": ("_task_hash", "answer"),
-    "label_studio": ("annotations", "was_cancelled", "data"),
-    "argilla": ("fields", "responses", "suggestions"),
-}
+assert set(_LABEL) == set(TOOLS)
+_SIGNS = (
+    ("prodigy", ("_task_hash", "answer")),
+    ("label_studio", ("annotations", "was_cancelled", "data")),
+    ("label_studio", ("annotation_id", "annotator", "lead_time")),
+    ("argilla", ("fields", "responses", "suggestions")),
+)
 """names that a record of a tool holds, and those of others hardly"""
 
 
-def tool_of(head: bytes) -> str | None:
-    """Recognizes the tool that wrote a JSON file by its beginning; None for another file."""
-    names = set(re.findall(rb'"(\w+)"\s*:', head))
-    return next((tool for tool, signs in _SIGNS.items() if names.issuperset(map(str.encode, signs))), None)
+def wrote(head: bytes, *, delimited: bool) -> str | None:
+    """Recognizes the tool that wrote a file of JSON, or of columns, by its beginning; None for another file."""
+    pattern, head = (rb"\w+", head.partition(b"\n")[0]) if delimited else (rb'"(\w+)"\s*:', head)
+    names = set(re.findall(pattern, head))
+    return next((tool for tool, signs in _SIGNS if names.issuperset(map(str.encode, signs))), None)
 
 
-def with_answer(record: Record, tool: str, data: Data) -> Record:
-    """Puts the text and the label of a record where the settings look for them.
+def answered(
+    records: Iterable[tuple[int, Record | Rejection, str | None]], file: SourceFile, data: Data
+) -> Iterator[tuple[int, Record | Rejection, str | None]]:
+    """Puts the text and the label of each record where the settings look for them.
 
-    Raises:
-      Disagreement: its annotators gave it different labels.
+    Args:
+      records: number, fields (or why there are none), and the record as it stands.
+      file: of the records; its tool wrote them.
+      data: names the columns.
     """
+    for number, record, raw in records:
+        if isinstance(record, dict):
+            try:
+                record = _with_answer(record, file.tool, data)
+            except Disagreement as error:
+                record = Rejection(file.name, number, str(error), excerpt(as_json(record) if raw is None else raw))
+        yield number, record, raw
+
+
+def _with_answer(record: Record, tool: str, data: Data) -> Record:
     inside = record.get(_INSIDE[tool]) if tool in _INSIDE else None
     found = record | (inside if isinstance(inside, dict) else {})
     return found | {column: _LABEL[tool](record, column) for column in label_columns(data)}

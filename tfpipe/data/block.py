@@ -141,6 +141,12 @@ def check_columns(
       InputError: it has not; names the columns that are there and the nearest one.
     """
     there = list(there)
+    answers = next((column for column in label_columns(data) if {column, f"{column}.users"} <= set(there)), None)
+    if answers is not None:  # of Argilla's `to_datasets`; two answers are not two labels
+        raise InputError(
+            f"{name}: column {answers!r} (data.label_column) holds the answers of several annotators; export the "
+            "records with dataset.records.to_json, and set data.label_column to the name of the question"
+        )
     for column, setting in wanted_columns(data).items():
         if there.count(column) == 1 or (column not in there and nested(column)):
             continue

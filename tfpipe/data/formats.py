@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from tfpipe.config.data import Data
+from tfpipe.config.data import TOOLS, Data
 from tfpipe.console import say_once
+from tfpipe.data.annotations import wrote
 from tfpipe.data.block import excerpt, wanted_columns
 from tfpipe.data.encodings import decoded_head, guessed
 from tfpipe.data.hubs import HUBS
@@ -56,11 +57,28 @@ def format_of(name: str, path: str, data: Data) -> str:
     """
     if data.format == "folder":
         raise InputError(f"{name}: a file, not a directory with a folder per class (data.format: folder)")
-    return data.format if data.format != "auto" else _by_name(name, path) or _by_content(name, path, data)
+    if data.format not in ("auto", *TOOLS):
+        return data.format
+    found = _by_name(name, path) or _by_content(name, path, data)
+    if data.format != "auto" and found not in ("json_lines", "csv", "tsv"):
+        raise InputError(f"{name}: {found}, and data.format is {data.format}, whose exports are JSON, CSV or TSV")
+    return found
+
+
+def tool_of(path: str, format_name: str, data: Data) -> str | None:
+    """The annotation tool that wrote a file; None for another file, and for rows that need no other reading."""
+    if format_name not in ("json_lines", "csv", "tsv") or data.format not in ("auto", *TOOLS):
+        return None
+    return wrote(read_head(path), delimited=format_name != "json_lines") if data.format == "auto" else data.format
 
 
 def say_what_was_found(files: Iterable[SourceFile], data: Data) -> None:
     """Says which files are read as what, where their content decided."""
+    files = list(files)
+    if data.format == "auto" and (tool := next((file.tool for file in files if file.tool), None)):
+        say_once(
+            f"  {tool} wrote the records, and they are read so (data.format: json_lines or csv takes their fields)"
+        )
     found: dict[str, list[str]] = {}
     for file in files if data.format == "auto" else ():
         if file.format not in ("folder", *HUBS) and _by_name(file.name, file.path) is None:

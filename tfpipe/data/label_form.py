@@ -28,18 +28,22 @@ def missing_words(config: Config) -> frozenset[str]:
     return frozenset({NULL} if known is None else {NULL, known})
 
 
-def form_of(cells: Iterable[Any], config: Config, *, declared: bool = False) -> LabelForm:
+def form_of(
+    cells: Iterable[Any], config: Config, *, null_is_missing: bool = False, empty_is_missing: bool = False
+) -> LabelForm:
     """Chooses the form of the label cells.
 
     Args:
       cells: some of them, of all files.
       config: names the task, and the form where it is set.
-      declared: whether the files name their classes, so that a null is a row without a label.
+      null_is_missing: whether a null is known to stand for no label, as in files that name their classes.
+      empty_is_missing: whether an empty text is, as in exports of annotation tools.
 
     Raises:
       InputError: the form is in doubt, or needs a setting.
     """
     data, one_label, missing = config.data, task_of(config.task).one_label, missing_words(config)
+    missing |= {""} if empty_is_missing and data.missing is None else set()
     kind, names = "columns", ()
     if isinstance(data.label_column, str):
         labeled = [cell for cell in cells if not is_null(cell) and as_text(cell) not in missing | {""}]
@@ -49,8 +53,11 @@ def form_of(cells: Iterable[Any], config: Config, *, declared: bool = False) -> 
             kind, names = "multi_hot", _classes(config, width)
     else:
         names = data.label_column
-    separator = None if one_label else data.label_separator or SEPARATOR
-    return LabelForm(kind, str(data.label_column), one_label, separator, names, missing, declared or "" in missing)
+    usual = "#" if data.format == "doccano" else SEPARATOR
+    separator = None if one_label else data.label_separator or usual
+    return LabelForm(
+        kind, str(data.label_column), one_label, separator, names, missing, null_is_missing or "" in missing
+    )
 
 
 def _kind(cells: Sequence[Any], config: Config) -> str:

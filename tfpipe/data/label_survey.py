@@ -35,7 +35,9 @@ def before_reading(config: Config, files: list[SourceFile]) -> tuple[LabelForm, 
       InputError: the form is in doubt, or files declare different classes.
     """
     declared = _declared(config, files)
-    form = form_of(_first_cells(config, files), config, declared=declared is not None)
+    annotated = any(file.tool for file in files)
+    known = {"null_is_missing": annotated or declared is not None, "empty_is_missing": annotated}
+    form = form_of(_first_cells(config, files), config, **known)
     if form.kind == "list" and config.data.label_form == "auto":
         say("  labels: each cell is read as a list (data.label_form: plain takes it as it stands)")
     if form.kind == "multi_hot" and config.data.label_form == "auto":

@@ -23,5 +23,7 @@ class SourceFile:
     """given by the configuration or by the dataset; None: decided row by row"""
     columns: tuple[tuple[str, str | None], ...] = ()
     """columns that the names of its folders give, with their value, the same for each row"""
+    tool: str | None = None
+    """annotation tool that wrote it, whose records are read by `annotations.py`"""
     left_out: tuple[str, ...] = ()
     """folders of a folder of classes that are not read"""

@@ -29,7 +29,7 @@ from tfpipe.console import say_once
 from tfpipe.data import hubs
 from tfpipe.data.block import excerpt
 from tfpipe.data.folders import Part, partition_columns, parts_of
-from tfpipe.data.formats import check_effects, format_of, has_known_name, say_what_was_found
+from tfpipe.data.formats import check_effects, format_of, has_known_name, say_what_was_found, tool_of
 from tfpipe.data.line_patterns import file_values
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.streams import COMPRESSIONS, gfile, is_remote, zip_and_member, zip_members
@@ -64,8 +64,9 @@ def source_files(data: Data) -> list[SourceFile]:
                     )
                 paths.add(part.path)
                 own = split or part.split
+                tool = tool_of(part.path, part.format, data)
                 files.append(
-                    SourceFile(len(files), part.name, part.path, part.format, own, part.columns, part.left_out)
+                    SourceFile(len(files), part.name, part.path, part.format, own, part.columns, tool, part.left_out)
                 )
     if not files:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")

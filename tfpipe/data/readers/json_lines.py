@@ -9,6 +9,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
+from tfpipe.data.annotations import answered
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
 from tfpipe.data.encodings import open_utf8
 from tfpipe.data.readers.json_documents import records
@@ -50,11 +51,15 @@ def _line_blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block; blank lines are no records."""
     if isinstance(block.payload, bytes):
-        return cells_of_records(block.file, data, _records(block))
-    cells = cells_of_records(block.file, data, records(block))
+        return cells_of_records(block.file, data, _answered(_records(block), block, data))
+    cells = cells_of_records(block.file, data, _answered(records(block), block, data))
     cells.unit = "record"
     cells.rejections = [replace(rejection, unit="record") for rejection in cells.rejections]
     return cells
+
+
+def _answered(found: Iterator[Any], block: Block, data: Data) -> Iterator[Any]:
+    return found if block.file.tool is None else answered(found, block.file, data)
 
 
 def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
