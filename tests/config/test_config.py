@@ -4,6 +4,7 @@ import pytest
 from conftest import tiny_config
 from pydantic import BaseModel
 
+from tfpipe.config.data import Data
 from tfpipe.config.run import Config, Train
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
@@ -54,3 +55,36 @@ def test_a_setting_without_effect_is_refused(name, value, other, without, with_)
     assert getattr(Train(**{name: value, other: with_}), name) == value
     # the file that a run keeps has every default written out
     assert Train(**Train(**{other: without}).model_dump())
+
+
+@pytest.mark.parametrize(
+    "setting", [{"separator": ";"}, {"columns": ["text", "label"]}, {"quoting": False}, {"escape": "backslash"}]
+)
+def test_how_columns_are_separated_has_no_effect_on_other_formats(setting):
+    (name,) = setting
+    for format_name in ("auto", "csv", "tsv"):
+        assert Data(**Data(source="x", format=format_name, **setting).model_dump())
+    for format_name in ("json_lines", "parquet", "folder", "tfrecord"):
+        with pytest.raises(
+            ValueError, match=f"data.{name} has no effect with data.format: {format_name}; leave it out"
+        ):
+            Data(source="x", format=format_name, **setting)
+
+
+@pytest.mark.parametrize("separator", ["", ";;", "a", "1", '"', "\n", "\\", "\\t", "é", "\0"])
+def test_a_separator_is_one_character(separator):
+    with pytest.raises(ValueError, match="expected one ASCII character that is no letter, digit, quote or backslash"):
+        Data(source="x", separator=separator)
+
+
+def test_columns_name_each_column_once_and_all_that_are_read():
+    columns = ("id", "text", "label")
+    assert Data(source="x", columns=list(columns)).columns == columns
+    with pytest.raises(ValueError, match=r"data\.columns names 'id' twice; give each column a name"):
+        Data(source="x", columns=["id", "id", "text", "label"])
+    with pytest.raises(ValueError, match=r"lacks 'body' \(data\.text_column\); columns: 'id', 'text', 'label'"):
+        Data(source="x", columns=columns, text_column="body")
+    with pytest.raises(ValueError, match=r"data.columns lacks 'lang' \(data.filter\)"):
+        Data(source="x", columns=columns, filter={"lang": "en"})
+    with pytest.raises(ValueError, match="columns"):
+        Data(source="x", columns=[])

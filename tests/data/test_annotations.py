@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from data.row_reading import rows_of
 

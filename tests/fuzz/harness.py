@@ -31,6 +31,7 @@ CASES = {
     "--set": 700,
     "TF_CONFIG": 1000,
     "CSV": 2500,
+    "CSV, dialects": 1200,
     "JSON Lines": 2200,
     "JSON documents": 2000,
     "dotted names": 1500,

@@ -7,8 +7,10 @@ from data.row_reading import rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfpipe import console
 from tfpipe.data import block as block_module
 from tfpipe.data.block import excerpt
+from tfpipe.data.readers import dialect
 from tfpipe.errors import InputError
 
 
@@ -164,6 +166,131 @@ def test_compressed_files_are_read_whatever_their_size_and_their_end(tmp_path, c
 def test_excerpt_is_short_and_on_one_line():
     assert excerpt("a\n b") == "a b"
     assert len(excerpt("x" * 1000)) == 80 and excerpt("x" * 1000).endswith("…")
+
+
+def test_a_header_that_comes_again_is_no_row(tmp_path):
+    content = "text,label\none,a\ntext,label\ntext,b\nlabel,label\ntext,label\n"
+    usable, rejected, _ = read(tmp_path, content)
+    assert [row[:2] for row in usable] == [(2, "one"), (4, "text"), (5, "label")]
+    assert rejected == [(line, "the header again, as in files put together", "text,label") for line in (3, 6)]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 50, 1 << 20])
+@pytest.mark.parametrize("gap", [1, 2, 140])
+@pytest.mark.parametrize("order", [("text", "label"), ("label", "text"), ("id", "text", "label")])
+def test_rows_between_two_stray_quotes_do_not_vanish(tmp_path, monkeypatch, order, gap, block_bytes):
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", block_bytes)
+    rows = [{"id": n, "text": f"the lamp {n} is warm", "label": ("pos", "neg")[n % 2]} for n in range(200)]
+    rows[10]["text"] = f'"{rows[10]["text"]}'
+    rows[10 + gap]["text"] += '"'
+    content = "\n".join([",".join(order), *(",".join(str(row[name]) for name in order) for row in rows)])
+    usable, rejected, _ = read(tmp_path, content)
+    assert len(usable) == 200 - gap - 1
+    reason = "in a quoted field that holds whole rows; set data.quoting: false, or true to believe the quotes"
+    assert rejected == [(line, reason, f"in the record of lines 12 to {12 + gap}") for line in range(12, 12 + gap + 1)]
+    assert len(read(tmp_path, content, quoting=False)[0]) == 200
+    assert len(read(tmp_path, content, quoting=True)[0]) == 200 - gap
+
+
+@pytest.mark.parametrize("order", [("text", "label"), ("label", "text"), ("id", "text", "label")])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_texts_of_several_lines_with_commas_are_read(tmp_path, order, ending):
+    texts = [
+        "Well, I went.\nIt was good.", "Dear all, hi\nhow are you, friend\nbye", "a\n\nb, c\n", "\n, pos",
+        "I liked it, really\nso did he, really", 'He said "no"\nand left, pos', "one, two\nthree, four\nfive, six",
+        "x, pos\n",
+    ]  # fmt: skip
+    path = tmp_path / "data.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, order, extrasaction="ignore", lineterminator=ending)
+        writer.writeheader()
+        writer.writerows({"id": n, "text": text, "label": ("pos", "neg")[n % 2]} for n, text in enumerate(texts * 5))
+    usable, rejected, _ = rows_of(str(path))
+    assert [text for _, text, _, _ in usable] == texts * 5 and not rejected
+
+
+TAB_SEPARATED = "".join(f"the lamp {n} is warm, and bright\t{('pos', 'neg')[n % 2]}\n" for n in range(200))
+
+
+def tab_separated(tmp_path, changes, **settings):
+    lines = ["text\tlabel\n", *TAB_SEPARATED.splitlines(keepends=True)]
+    for number, line in changes.items():
+        lines[number - 1] = line
+    return read(tmp_path, "".join(lines), name="data.tsv", **settings)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 1 << 20])
+@pytest.mark.parametrize("last", [13, 152])
+def test_a_quotation_over_rows_of_a_tsv_is_text(tmp_path, monkeypatch, capsys, last, block_bytes):
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(console, "_said", set())
+    usable, rejected, _ = tab_separated(tmp_path, {12: '"so it began\tpos\n', last: 'so it ended"\tneg\n'})
+    assert len(usable) == 200 and not rejected
+    assert usable[10][1:] == ('"so it began', None, "pos") and usable[last - 2][1] == 'so it ended"'
+    said = capsys.readouterr().err
+    assert "data.tsv: a quote is read as a character like any other (line 12: it encloses no field)" in said
+    assert said.count("data.quoting") == 1
+
+
+def test_stray_quotes_far_behind_the_first_lines_are_text_too(tmp_path):
+    rows = [f"the lamp {n} is warm, and bright\t{('pos', 'neg')[n % 2]}\n" for n in range(20_000)]
+    rows[15_000], rows[19_000] = '"so it began\tpos\n', 'so it ended"\tneg\n'
+    assert len("".join(rows[:15_000])) > dialect.HEAD_BYTES
+    usable, rejected, _ = read(tmp_path, "text\tlabel\n" + "".join(rows), name="data.tsv")
+    assert len(usable) == 20_000 and not rejected
+
+
+def test_quoted_fields_of_a_tsv_are_read_as_such(tmp_path, capsys):
+    usable, rejected, _ = tab_separated(
+        tmp_path, {3: '"so ""warm"""\t"pos"\n', 5: '"one\ttwo"\tneg\n', 7: '"three"\tneg\n'}
+    )
+    assert not rejected and [usable[at][1] for at in (1, 3, 5)] == ['so "warm"', "one\ttwo", "three"]
+    assert "data.quoting" not in capsys.readouterr().err
+    quoted = '"text"\t"label"\n' + "".join(f'"x {n}"\t"{"ab"[n % 2]}"\n' for n in range(9)) + '"she "said"\t"a"\n'
+    usable, rejected, _ = read(tmp_path, quoted, name="data.tsv")
+    assert len(usable) == 9 and {label for *_, label in usable} == {"a", "b"}
+    assert [line for line, *_ in rejected] == [11] and "set data.quoting: false" in rejected[0][1]
+
+
+def test_lines_that_contradict_what_was_found_name_the_setting(tmp_path):
+    changes = {3: '"so it began\tpos\n', 4: 'so it ended"\tneg\n', 150: '"one\ttwo"\tpos\n'}
+    usable, rejected, _ = tab_separated(tmp_path, changes)
+    reason = "wrong number of columns (3, expected 2); where fields stand in quotes, set data.quoting: true"
+    assert len(usable) == 199 and [each[:2] for each in rejected] == [(150, reason)]
+    _, rejected, _ = tab_separated(tmp_path, {3: '"so it began\tpos"\n'}, quoting=True)
+    reason = (
+        "wrong number of columns (1, expected 2); where quotes are characters like any other, set data.quoting: false"
+    )
+    assert [each[:2] for each in rejected] == [(3, reason)]
+
+
+def test_escapes_of_databases(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(console, "_said", set())
+    content = 'text\tlabel\na\\nb \\\\ c\\td\tx\nC:\\\\new "q\tx\nno\t\\N\nover\\\ntwo\ty\n\\w \\\ttab\ty\n'
+    usable, rejected, _ = read(tmp_path, content, name="data.tsv", escape="backslash")
+    assert not rejected and [row[:2] + row[3:] for row in usable] == [
+        (2, "a\nb \\ c\td", "x"),
+        (3, 'C:\\new "q', "x"),
+        (4, "no", r"\N"),
+        (5, "over\ntwo", "y"),
+        (7, "\\w \ttab", "y"),
+    ]
+    assert "data.escape" not in capsys.readouterr().err
+    assert read(tmp_path, "text\tlabel\na\\nb\tx\nno\t\\N\n", name="data.tsv")[0][0][1] == r"a\nb"
+    assert "data.tsv: it holds \\N, \\n or \\\\, as PostgreSQL and MySQL write text" in capsys.readouterr().err
+    read(tmp_path, "text\tlabel\nattic\\wide\tx\n", name="data.tsv")
+    assert "data.escape" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_quotes_that_are_escaped_by_backslashes(tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(block_module, "BLOCK_BYTES", block_bytes)
+    content = 'text,label\n"she said \\"no, never\\"",a\n"C:\\temp\n\\"",b\nx,a\n'
+    usable, rejected, _ = read(tmp_path, content, escape="backslash")
+    assert not rejected
+    assert [row[:2] for row in usable] == [(2, 'she said "no, never"'), (3, 'C:\\temp\n"'), (5, "x")]
+    rejected = read(tmp_path, 'text,label\n"she \\"no\\" said",a\nx,b\n')[1]
+    assert r"where \" stands for a quote, set data.escape: backslash" in rejected[0][1]
 
 
 CELLS = st.text(alphabet='ab,"\n\r\té\u2028', min_size=1, max_size=8)

@@ -17,9 +17,10 @@ from tfpipe.console import say_once
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, excerpt, label_columns, wanted_columns
 from tfpipe.data.encodings import open_utf8
-from tfpipe.data.readers import escapes, quotes
 from tfpipe.data.readers.dialect import find
+from tfpipe.data.readers.escapes import look_escaped, shown, without_escapes
 from tfpipe.data.readers.line_stream import Lines
+from tfpipe.data.readers.quotes import SAMPLE_BYTES, settled
 from tfpipe.data.readers.records import Dialect, Records, csv_reader, records
 from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
@@ -39,7 +40,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         while content := lines.ahead(blocks_module.BLOCK_BYTES):
             if dialect.quoting is None and b'"' in content:
                 before, sample = _from_the_first(b'"', content, lines)
-                dialect = quotes.settled(dialect, sample, first + before, file)
+                dialect = settled(dialect, sample, first + before, file)
             if data.escape is None and dialect.separator == "\t" and b"\\" in content:
                 _say_escapes(_from_the_first(b"\\", content, lines)[1], file)
             count = _whole_records(content, dialect)
@@ -56,12 +57,12 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int, str]:
     """The lines ahead from the first one that holds a character, and how many stand before them."""
     start = content.rfind(b"\n", 0, content.index(character)) + 1
-    sample = lines.ahead(start + quotes.SAMPLE_BYTES)[start:]
+    sample = lines.ahead(start + SAMPLE_BYTES)[start:]
     return content.count(b"\n", 0, start), sample.decode("utf-8", "surrogateescape")
 
 
 def _say_escapes(sample: str, file: SourceFile) -> None:
-    if escapes.look_escaped(sample):
+    if look_escaped(sample):
         say_once(
             rf"  {file.name}: it holds \N, \n or \\, as PostgreSQL and MySQL write text; data.escape: backslash reads "
             "them as what they stand for",
@@ -79,7 +80,7 @@ def _whole_records(content: bytes, dialect: Dialect) -> int | None:
         return None
     count = content.count(b"\n") + (not content.endswith(b"\n"))
     if dialect.escape:
-        content = escapes.without(content)
+        content = without_escapes(content)
         if content.endswith(b"_"):  # a line end that is escaped
             return None
     if dialect.quoting:
@@ -129,15 +130,13 @@ def cells(block: Block, data: Data) -> Cells:
 def _columns(rows: list[list[str]], dialect: Dialect, data: Data) -> dict[str, list[str]]:
     places = {column: dialect.columns.index(column) for column in wanted_columns(data)}
     columns = {column: [row[at] for row in rows] for column, at in places.items()}
-    return {column: escapes.shown(values) for column, values in columns.items()} if dialect.escape else columns
+    return {column: shown(values) for column, values in columns.items()} if dialect.escape else columns
 
 
 def _leave_out_headers(found: Records, dialect: Dialect, file: SourceFile) -> None:
     """Rejects rows that repeat the header, as of files that were put together."""
     names = list(dialect.columns)
     for at in reversed([at for at, row in enumerate(found.rows) if row == names]):
-        shown, reason = (
-            excerpt(dialect.separator.join(found.rows.pop(at))),
-            "the header again, as in files put together",
-        )
-        found.rejections.append(Rejection(file.name, found.numbers.pop(at), reason, shown))
+        row, reason = found.rows.pop(at), "the header again, as in files put together"
+        shown_row = excerpt(dialect.separator.join(row))
+        found.rejections.append(Rejection(file.name, found.numbers.pop(at), reason, shown_row))

@@ -1,6 +1,6 @@
 """How a delimited file is read, found in its first lines: separator, header, names of rows.
 
-The columns that are read must be named in the header. Where the usual separator does not give them, another one is
+The columns that are read must be named in the  Where the usual separator does not give them, another one is
 taken if it does, and if each of the first rows has as many columns. What is found is printed, and a setting decides
 otherwise.
 """
@@ -16,8 +16,17 @@ from typing import NamedTuple
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data.block import check_columns, label_columns
-from tfpipe.data.readers import header, quotes
+from tfpipe.data.readers.header import (
+    check_named,
+    check_readable,
+    has_wanted,
+    no_header,
+    recurs,
+    refuse,
+    with_row_names,
+)
 from tfpipe.data.readers.line_stream import Lines
+from tfpipe.data.readers.quotes import SAMPLE_BYTES, settled
 from tfpipe.data.readers.records import Dialect, csv_reader
 from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
@@ -61,8 +70,8 @@ def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
     dialect = replace(dialect, label=dialect.columns.index(label_columns(data)[0]))
     lines.skip("".join([*told, *content[:taken]]).encode("utf-8", "surrogateescape"))
     first = 1 + len(told) + taken
-    if dialect.quoting is None and any('"' in line for line in content[taken:]):
-        dialect = quotes.settled(dialect, lines.text_ahead(quotes.SAMPLE_BYTES), first, file)
+    if dialect.quoting is None and (dialect.escape or any('"' in line for line in content[taken:])):
+        dialect = settled(dialect, lines.text_ahead(SAMPLE_BYTES), first, file)
     if dialect.separator != separators[0]:
         _check_certain(_rows(content[taken:], dialect), dialect, file)
     if dialect.separator != usual:
@@ -78,15 +87,15 @@ def _before_header(content: list[str]) -> tuple[list[str], str | None]:
 
 def _with_header(content: list[str], separators: list[str], file: SourceFile, data: Data) -> tuple[Dialect, int]:
     readings = [reading for separator in separators for reading in _readings(content, separator, data)]
-    fitting = next((reading for reading in readings if header.has_wanted(reading.cells, data)), None)
+    fitting = next((reading for reading in readings if has_wanted(reading.cells, data)), None)
     if fitting is None:
         raise _refused(content, readings, file, data)
     dialect, names, taken, _ = fitting
-    header.check_readable(names, file, data)
+    check_readable(names, file, data)
     rows = _rows(content[taken:], dialect)
-    if header.recurs(names, rows):
-        raise header.no_header(names, data, file.name)
-    if header.with_row_names(names, rows, dialect.separator):
+    if recurs(names, rows):
+        raise no_header(names, data, file.name)
+    if with_row_names(names, rows, dialect.separator):
         message = "each row has a column before those of the header, as R writes the names of rows"
         say_once(f"  {file.name}: {message}", kind=message)
         dialect = replace(dialect, columns=("", *dialect.columns))
@@ -97,14 +106,15 @@ def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) ->
     """Whether each of the first rows has all columns, where the separator was found."""
     wrong = next((len(row) for row in rows if len(row) != len(dialect.columns)), None)
     if wrong is not None:
+        separator = _yaml(dialect.separator)
         raise InputError(
-            f"{file.name}: the names of its columns are separated by {_yaml(dialect.separator)}, but a row has {wrong} "
-            f"of {len(dialect.columns)} columns; set data.separator: {_yaml(dialect.separator)}, or write it again"
+            f"{file.name}: the names of its columns are separated by {separator}, but a row has {wrong} of "
+            f"{len(dialect.columns)} columns; set data.separator: {separator}, or write the file again"
         )
 
 
 def _without_header(content: list[str], separators: list[str], file: SourceFile, data: Data) -> tuple[Dialect, int]:
-    """The dialect of a file whose columns `data.columns` names; a first line that repeats the names is its header."""
+    """The dialect of a file whose columns `data.columns` names; a first line that repeats the names is its"""
     columns = tuple(data.columns)
     check_columns(columns, data, "data.columns")
     label = columns.index(label_columns(data)[0])
@@ -116,7 +126,7 @@ def _without_header(content: list[str], separators: list[str], file: SourceFile,
     else:
         dialect = replace(dialect, separator=separators[0])
         rows = _rows(content, dialect)
-    header.check_named(columns, rows, label, file.name)
+    check_named(columns, rows, label, file.name)
     reading = _readings(content, dialect.separator, data)[0]
     return dialect, reading.lines if reading.cells == list(columns) else 0
 
@@ -159,7 +169,7 @@ def _refused(content: list[str], readings: list[_Reading], file: SourceFile, dat
     if reading.dialect.separator != usual.dialect.separator:
         hint = f"they are separated by {_yaml(reading.dialect.separator)}; name those that are meant"
     try:
-        header.refuse(reading.cells, _rows(content[reading.lines :], reading.dialect), data, file, hint)
+        refuse(reading.cells, _rows(content[reading.lines :], reading.dialect), data, file, hint)
     except InputError as error:
         return error
     raise AssertionError("a header that names all columns")

@@ -40,7 +40,7 @@ def shown(cells: list[str]) -> list[str]:
     return [cell.translate(_SHOWN) if not cell.isascii() and _MARK.search(cell) else cell for cell in cells]
 
 
-def without(content: bytes) -> bytes:
+def without_escapes(content: bytes) -> bytes:
     """Bytes of the same length, in which what is escaped and would look like a quote or a line end is another byte."""
     if b"\\" not in content:
         return content

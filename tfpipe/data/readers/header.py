@@ -17,6 +17,7 @@ _NAME = re.compile(r"[^\W\d]\w{0,40}")
 _LISTED_NUMBERS = 20
 _ROWS_OF_A_LABEL = 20  # in which a label that the first row has is found again
 _WORDS_OF_A_TEXT = 8
+_USUAL_NAMES = {"text", "label"}
 _NAMES_OF_LABELS = {"label", "labels", "class", "category", "target", "sentiment", "intent", "rating", "y"}
 
 
@@ -42,20 +43,15 @@ def refuse(names: list[str], rows: list[list[str]], data: Data, file: SourceFile
       InputError: always.
     """
     check_readable(names, file, data)
-    if (
-        len(names) > 1
-        and not _numbered(names)
-        and (_has_numbers(names) or recurs(names, rows) or _has_texts(names, rows))
-    ):
+    if _looks_like_row(names, rows):
         raise no_header(names, data, file.name, hint)
     check_columns(names, data, file.name, hint)
 
 
 def no_header(names: list[str], data: Data, name: str, hint: str = "") -> InputError:
     """The error for a file whose first line is a row."""
-    shown = ", ".join(repr(excerpt(cell)) for cell in names[:_SHOWN_CELLS]) + (
-        ", …" if len(names) > _SHOWN_CELLS else ""
-    )
+    cells = [repr(excerpt(cell)) for cell in names[:_SHOWN_CELLS]]
+    shown = ", ".join([*cells, "…"] if len(names) > _SHOWN_CELLS else cells)
     numbers = range(1, len(names) + 1) if len(names) <= _LISTED_NUMBERS else (1, 2, "…", len(names))
     columns = ", ".join("…" if number == "…" else f"column_{number}" for number in numbers)
     wanted = " and ".join(f"{column!r} ({setting})" for column, setting in wanted_columns(data).items())
@@ -71,7 +67,7 @@ def recurs(names: list[str], rows: list[list[str]]) -> bool:
     below = [row for row in rows if len(row) == len(names) and row != names]
     often = max(2, len(below) / 200)
     counts = (sum(row[at] == cell for row in below) for at, cell in enumerate(names) if cell.strip())
-    return not _numbered(names) and any(count >= often for count in counts)
+    return not (_numbered(names) or _USUAL_NAMES & set(names)) and any(count >= often for count in counts)
 
 
 def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, name: str) -> None:
@@ -95,11 +91,9 @@ def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, nam
 
 def _looks_like_names(cells: list[str], below: list[list[str]], label: int) -> bool:
     """Whether a first row is rather a header: words over numbers or over texts, and none that occurs below."""
-    if (
-        not below
-        or len(set(cells)) < len(cells)
-        or any(row[at] == cell for row in below for at, cell in enumerate(cells))
-    ):
+    below = [row for row in below if row != cells]
+    occurs = any(row[at] == cell for row in below for at, cell in enumerate(cells))
+    if not below or occurs or len(set(cells)) < len(cells):
         return False
     if cells[label].strip().lower() in _NAMES_OF_LABELS:
         return True
@@ -129,14 +123,14 @@ def _numbered(names: list[str]) -> bool:
     return named == [str(number) for number in range(len(named))]
 
 
-def _has_numbers(names: list[str]) -> bool:
-    return any(_NUMBER.fullmatch(cell.strip()) for cell in names)
-
-
-def _has_texts(names: list[str], rows: list[list[str]]) -> bool:
-    below = [row for row in rows if len(row) == len(names)]
-    return any(
+def _looks_like_row(cells: list[str], rows: list[list[str]]) -> bool:
+    """Whether a first line that does not name what is read is a row: it has a number, a text, or what recurs."""
+    if len(cells) < 2 or _numbered(cells):
+        return False
+    below = [row for row in rows if len(row) == len(cells)]
+    texts = any(
         len(cell.split()) >= _WORDS_OF_A_TEXT
         and sum(len(row[at].split()) >= _WORDS_OF_A_TEXT for row in below) > len(below) / 2
-        for at, cell in enumerate(names)
+        for at, cell in enumerate(cells)
     )
+    return texts or any(_NUMBER.fullmatch(cell.strip()) for cell in cells) or recurs(cells, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -12,13 +13,16 @@ from tfpipe.data.source_file import SourceFile
 SAMPLE_BYTES = 1 << 18
 _KNOWN_LABELS = 1000
 _LONGEST_LABEL = 100
+_FIELD = re.compile(r'(?:^|\t)"[^\t]*"(?:\t|$)')
 
 
 def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialect:
-    """The dialect of a file once a quote was met.
+    """The dialect of a file, once a quote was met or as escapes need it.
 
     In a file separated by tabs, a quote is a character like any other if fewer lines are lost that way: many write
-    such files without quoting. In any other file quotes enclose fields, but not whole rows (`records.swallowed`).
+    such files without quoting. With `data.escape` it is one unless most lines have a field in quotes: databases write
+    other escapes without quotes than R writes within them. In any other file quotes enclose fields, but not whole
+    rows (`records.swallowed`).
 
     Args:
       dialect: whose `quoting` is None.
@@ -33,6 +37,9 @@ def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialec
     if dialect.separator != "\t":
         return quoted
     plain = replace(dialect, quoting=False)
+    if dialect.escape:
+        lines = text.splitlines()
+        return quoted if len(list(filter(_FIELD.search, lines))) > len(lines) / 2 else plain
     read = records(text, plain, file.name, first)
     lost = records(text, quoted, file.name, first).rejections
     if len(lost) <= len(read.rejections) or any(_enclosed(row[dialect.label]) for row in read.rows):

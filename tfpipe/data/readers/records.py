@@ -14,7 +14,7 @@ from tfpipe.data.readers.escapes import hidden, shown
 # csv stops at 128 KiB a field by default, which real documents pass. A limit remains: without one, a quote that is
 # never closed would draw the rest of a large file into a single field.
 LONGEST_FIELD_CHARACTERS = 1 << 24
-_SHORT_LABEL = 20
+_SHORT_LABEL = 12
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,14 @@ def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
     if separator == "\t" and len(whole) > 2:  # no text has tabs at these places
         return True
     likely, space, own = 0, f"{separator} ", row[dialect.label].strip()
-    longest = max(dialect.longest_label, len(own), _SHORT_LABEL)
+    longest = max(dialect.longest_label, len(own))
+    longest = max(longest, min(2 * longest, _SHORT_LABEL))
     for line in whole:
         cells = line.rstrip("\r\n").split(separator)
         label = cells[dialect.label].strip().strip('"')
-        if label and len(label) <= longest and '"' not in cells:  # alone, a quote is the end of a text
-            likely += space not in line or label in dialect.labels or label == own
+        if not label or len(label) > longest or '"' in cells or (separators == 1 and "" in cells):
+            continue  # alone, a quote is the end of a text
+        likely += space not in line or label in dialect.labels or label == own
     return likely >= 2 and likely > half
 
 
