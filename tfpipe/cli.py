@@ -192,6 +192,23 @@ def predict(
 
 
 @app.command()
+def inspect(
+    source: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="files, folders or datasets, as data.source names them")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.a=VALUE", help="a setting of data, such as data.separator=';'; repeatable"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, for scripts")] = False,
+) -> None:
+    """Show what `prepare` would read of data: format, columns, labels, unusable rows, and settings to start with."""
+    from tfpipe.tools import inspect_data as tool
+
+    tool.run(source, overrides or [], as_json=as_json)
+
+
+@app.command()
 def doctor() -> None:
     """Show versions, devices, and what training will use here and why."""
     from tfpipe.tools import doctor as tool

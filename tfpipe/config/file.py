@@ -37,9 +37,14 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     tree = read_yaml(text, where=f"{path}: ")
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(tree).__name__}; see `config schema`")
+    return config_of(tree, overrides, where=str(path))
+
+
+def config_of(tree: dict[str, Any], overrides: list[str] | None, where: str) -> Config:
+    """Applies overrides to a mapping and turns it into a `Config`; `where` names its origin in errors."""
     for override in overrides or []:
         _apply_override(tree, override)
-    return parse_config(tree, where=str(path))
+    return parse_config(tree, where)
 
 
 def parse_config(tree: dict[str, Any], where: str) -> Config:

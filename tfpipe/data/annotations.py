@@ -74,6 +74,8 @@ _LABEL: dict[str, Callable[[Record, str], Any]] = {
     "argilla": _argilla,
     "doccano": _doccano,
 }
+_CLOSED_QUESTIONS = ("choices", "taxonomy", "rating")
+_ABOUT_ANNOTATION = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 _INSIDE = {"label_studio": "data", "argilla": "fields"}
 """field of a record that holds the fields which were shown to the annotator"""
 assert set(_LABEL) == set(TOOLS)
@@ -91,6 +93,23 @@ def wrote(head: bytes, *, delimited: bool) -> str | None:
     pattern, head = (rb"\w+", head.partition(b"\n")[0]) if delimited else (rb'"(\w+)"\s*:', head)
     names = set(re.findall(pattern, head))
     return next((tool for tool, signs in _SIGNS if names.issuperset(map(str.encode, signs))), None)
+
+
+def names(record: Record, tool: str) -> list[str]:
+    """Names the field with the longest text, and the questions."""
+    inside = record.get(_INSIDE.get(tool, ""))
+    shown = inside if isinstance(inside, dict) else record
+    texts = {name: len(value) for name, value in shown.items() if isinstance(value, str) and not name.startswith("_")}
+    text = max(texts, key=texts.get, default=None)
+    found = [name for name in ("accept", "label") if name in record]
+    if tool == "argilla":
+        found = [name for key in ("responses", "suggestions") for name in record.get(key) or ()]
+    elif tool == "label_studio" and "annotations" in record:
+        results = [result for each in record["annotations"] or () for result in each.get("result") or ()]
+        found = [result["from_name"] for result in results if result.get("type") in _CLOSED_QUESTIONS]
+    elif tool == "label_studio":
+        found = [name for name in record if name not in _ABOUT_ANNOTATION and name != text]
+    return list(dict.fromkeys([text, *found] if text else found))
 
 
 def answered(

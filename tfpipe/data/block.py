@@ -121,6 +121,15 @@ def wanted_columns(data: Data) -> dict[str, str]:
     return wanted
 
 
+class MissingColumn(InputError):
+    """A file without a wanted column."""
+
+    def __init__(self, message: str, there: list[str]):
+        super().__init__(message)
+        self.there = there
+        """names of the columns that it has"""
+
+
 def check_columns(
     there: Iterable[str],
     data: Data,
@@ -157,7 +166,7 @@ def check_columns(
         nearest = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
         advice = hint or (f"did you mean {nearest[0]!r}?" if nearest else f"set {setting} to one of them")
         listed = ", ".join(map(repr, there)) or "none: the first line is blank"
-        raise InputError(f"{name}: no column {column!r} ({setting}); columns in the file: {listed}; {advice}")
+        raise MissingColumn(f"{name}: no column {column!r} ({setting}); columns in the file: {listed}; {advice}", there)
 
 
 def cells_of_records(

@@ -17,7 +17,7 @@ from tfpipe.data import readers
 from tfpipe.data.block import excerpt
 from tfpipe.data.label_cells import LabelForm
 from tfpipe.data.label_form import check_values, form_of
-from tfpipe.data.labels import Labels, found_labels, named_labels
+from tfpipe.data.labels import Labels, announce_doubts, found_labels, named_labels
 from tfpipe.data.rows import label_cells
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.split import TRAIN
@@ -34,7 +34,7 @@ def before_reading(config: Config, files: list[SourceFile]) -> tuple[LabelForm, 
     Raises:
       InputError: the form is in doubt, or files declare different classes.
     """
-    declared = _declared(config, files)
+    declared = declared_classes(config, files)
     annotated = any(file.tool for file in files)
     known = {"null_is_missing": annotated or declared is not None, "empty_is_missing": annotated}
     form = form_of(_first_cells(config, files), config, **known)
@@ -45,7 +45,7 @@ def before_reading(config: Config, files: list[SourceFile]) -> tuple[LabelForm, 
     return form, named_labels(config, form.names if form.kind == "columns" else declared)
 
 
-def _declared(config: Config, files: list[SourceFile]) -> tuple[str, ...] | None:
+def declared_classes(config: Config, files: list[SourceFile]) -> tuple[str, ...] | None:
     """The classes that files declare, all of them the same."""
     declaring, classes = None, None
     for file in files:
@@ -88,6 +88,22 @@ def after_reading(
     elif config.data.label_names is None and form.kind != "columns":
         labels = _borne(labels, counts, config)
     _check_given(config, labels, survey)
+    return labels
+
+
+def announce_first(
+    counts: Counter[str], form: LabelForm, labels: Labels | None, files: list[SourceFile], config: Config
+) -> Labels:
+    """Finds the labels of the first rows, and warns of what is in doubt.
+
+    Raises:
+      InputError: there are fewer than two, or they look like several in one.
+    """
+    if labels is None:
+        if any(file.format != "folder" for file in files):
+            check_values(counts, form, config)
+        labels = found_labels(counts, config)
+    announce_doubts(counts, labels, config)
     return labels
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from tfpipe.config.data import Data
 from tfpipe.config.template import parse_template
-from tfpipe.data.block import Block, Cells, label_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, MissingColumn, label_columns, wanted_columns
 from tfpipe.data.hubs import HUBS
 from tfpipe.data.sniff import check_content
 from tfpipe.data.source_file import SourceFile
@@ -49,6 +49,25 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     """
     reader, data = _reader(file.format), _inside(file, data)
     return reader.classes(file, data) if hasattr(reader, "classes") else None
+
+
+def columns(file: SourceFile, data: Data) -> list[str]:
+    """The names of the columns that a file has; of records with fields of their own, those of the first records.
+
+    Raises:
+      InputError: the file can't be read.
+    """
+    reader, asked = _reader(file.format), (data, data.model_copy(update={"text_column": "\0", "text": None}))
+    for settings in asked if hasattr(reader, "names") else asked[1:]:
+        try:
+            for block in blocks(file, settings):
+                if hasattr(reader, "names"):
+                    return [*reader.names(block, settings), *(name for name, _ in file.columns)]
+        except MissingColumn as error:
+            return [*filter(None, error.there), *(name for name, _ in file.columns if name not in error.there)]
+        except InputError as error:
+            refused = error
+    raise refused
 
 
 def _inside(file: SourceFile, data: Data) -> Data:

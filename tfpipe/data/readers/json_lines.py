@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,8 +11,10 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.annotations import answered
+from tfpipe.data.annotations import names as answers
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
 from tfpipe.data.encodings import open_utf8
+from tfpipe.data.nested import names_in
 from tfpipe.data.readers.json_documents import records
 from tfpipe.data.readers.json_shapes import document_blocks
 from tfpipe.data.source_file import SourceFile
@@ -19,6 +22,7 @@ from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20
+_RECORDS_NAMED = 1000  # whose fields are looked at
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -56,6 +60,14 @@ def cells(block: Block, data: Data) -> Cells:
     cells.unit = "record"
     cells.rejections = [replace(rejection, unit="record") for rejection in cells.rejections]
     return cells
+
+
+def names(block: Block, data: Data) -> list[str]:
+    """The names of the fields of a block's records, dotted where they are nested, in the order of the first ones."""
+    found = _records(block) if isinstance(block.payload, bytes) else records(block)
+    fields = [each for _, each, _ in itertools.islice(found, _RECORDS_NAMED) if isinstance(each, dict)]
+    tool = block.file.tool
+    return list(dict.fromkeys(name for each in fields for name in (answers(each, tool) if tool else names_in(each))))
 
 
 def _answered(found: Iterator[Any], block: Block, data: Data) -> Iterator[Any]:

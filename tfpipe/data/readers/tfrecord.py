@@ -27,6 +27,12 @@ def cells(block: Block, data: Data) -> Cells:
     return cells_of_records(block.file, data, _records(block))
 
 
+def names(block: Block, data: Data) -> list[str]:
+    """The names of the features of a block's examples."""
+    fields = (each for _, each, _ in _records(block) if isinstance(each, dict))
+    return list(dict.fromkeys(name for each in fields for name in each))
+
+
 def _batches(file: SourceFile) -> Iterator[tuple[list[bytes], int, int]]:
     compression = COMPRESSIONS.get(Path(file.path).suffix, "")
     if compression not in ("", "gzip") or zip_and_member(file.path):

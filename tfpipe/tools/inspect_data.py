@@ -1,0 +1,163 @@
+"""`tfpipe inspect`: what `prepare` would read of data, before there is a configuration.
+
+Enters: data as `data.source` names it. Leaves: nothing but what it prints, to standard output: the files and their
+format, the columns with examples, the labels, the rows that can't be used, and the settings to start with. It reads the
+first rows of some files, by the same readers as `prepare`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import rich.box
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from tfpipe.config.file import config_of
+from tfpipe.config.run import Config
+from tfpipe.data import readers
+from tfpipe.data.columns import Column, columns_of, label_column_of, text_column_of
+from tfpipe.data.label_survey import announce_first, before_reading
+from tfpipe.data.rows import read_rows
+from tfpipe.data.source_file import SourceFile
+from tfpipe.data.sources import size_bytes, source_files
+from tfpipe.errors import InputError
+from tfpipe.escaping import printable
+
+_FILES, _ROWS = 8, 20_000  # that are read, about
+_LABELS, _REASONS = 20, 5  # that are shown
+
+
+def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> None:
+    """Inspects data.
+
+    Args:
+      source: as `data.source` has it.
+      overrides: `data.a=VALUE`.
+      as_json: an object instead of tables.
+
+    Raises:
+      InputError: nothing is there, or nothing of it can be read.
+    """
+    if wrong := next((each for each in overrides if not each.startswith("data.")), None):
+        raise InputError(f"--set {wrong}: expected a setting of data, such as data.separator=';'")
+    tree = {"name": "inspect", "data": {"source": source}, "encoder": {"source": "none"}}
+    config = config_of(tree, overrides, where="inspect")
+    files = source_files(config.data)
+    columns = _first_columns(files, config)
+    chosen = _chosen(columns, {override.partition("=")[0] for override in overrides})
+    found: dict[str, Any] = {
+        "files": [file.name for file in files[:_FILES]],
+        "count": len(files),
+        "format": files[0].tool or files[0].format,
+        "size_bytes": _size(files),
+        "columns": [asdict(column) for column in columns],
+        "settings": chosen,
+    }
+    found |= _first_rows(files, _with(config, chosen))
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(found, source, overrides)
+
+
+def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
+    """The columns of the first rows of some files."""
+    names = readers.columns(files[0], config.data)
+    if not names:
+        raise InputError(f"{files[0].name}: no column has a name; set data.columns")
+    everything = config.data.model_copy(
+        update={"text_column": names[0], "label_column": tuple(names[1:]) or names[0], "text": None, "filter": {}}
+    )
+    cells: dict[str, list[Any]] = {name: [] for name in names}
+    for file in files[:: max(1, len(files) // _FILES)]:
+        block = next(iter(readers.blocks(file, everything)), None)
+        read = {} if block is None else readers.cells(block, everything).columns
+        for name in names:
+            cells[name] += read.get(name, ())
+        if len(cells[names[0]]) >= _ROWS:
+            break
+    return columns_of(cells)
+
+
+def _chosen(columns: list[Column], given: set[str]) -> dict[str, Any]:
+    """The settings to start with, but for those that are given: columns of text and label, and the task."""
+    text, (label, several) = text_column_of(columns), label_column_of(columns)
+    chosen: dict[str, Any] = {}
+    if text is not None and not given & {"data.text_column", "data.text"}:
+        chosen["text_column"] = text
+    if label is not None and "data.label_column" not in given:
+        chosen["label_column"] = label
+    return {"task": "multi_label" if several else "single_label", "data": chosen}
+
+
+def _with(config: Config, chosen: dict[str, Any]) -> Config:
+    data = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen["data"].items()}
+    return config.model_copy(update={"task": chosen["task"], "data": config.data.model_copy(update=data)})
+
+
+def _first_rows(files: list[SourceFile], config: Config) -> dict[str, Any]:
+    """Reads the first rows as `prepare` does: labels, unusable rows, and what would end it."""
+    found: dict[str, Any] = {"rows": 0, "labels": {}, "unlabeled": 0, "rejected": {}, "problem": None}
+    rejected, values = Counter(), Counter()
+    try:
+        form, labels = before_reading(config, files)
+        for file in files[:: max(1, len(files) // _FILES)]:
+            for block in readers.blocks(file, config.data):
+                rows = read_rows(block, config, form, labels)
+                found["rows"] += len(rows)
+                found["unlabeled"] += rows.unlabeled
+                rejected.update(rejection.reason for rejection in rows.rejections)
+                values.update(value for each in rows.labels for value in each)
+                break
+            if found["rows"] >= _ROWS:
+                break
+        found["rejected"] = dict(rejected.most_common(_REASONS))
+        labels = announce_first(values, form, labels, files, config)
+        counts = Counter()
+        for value, rows_of_it in values.items():
+            counts[labels.names[labels.of((value,))[0]]] += rows_of_it
+        found["labels"] = {name: counts[name] for name in labels.names}
+    except InputError as error:
+        found["problem"] = str(error)
+    return found
+
+
+def _size(files: list[SourceFile]) -> int | None:
+    sizes = [size_bytes(file) for file in files]
+    return None if None in sizes else sum(sizes)
+
+
+def _print(found: dict[str, Any], source: list[str], overrides: list[str]) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    more = f" and {found['count'] - 1:,} more files" if found["count"] > 1 else ""
+    size = "" if found["size_bytes"] is None else f", {found['size_bytes'] / 1e6:,.1f} MB"
+    console.print(printable(f"{found['files'][0]}{more}: {found['format']}{size}"))
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for heading, options in {"column": {}, "values": {"justify": "right"}, "empty": {"justify": "right"}}.items():
+        table.add_column(heading, overflow="fold", **options)
+    table.add_column("examples", overflow="fold")
+    for column in found["columns"]:
+        values = f"{column['distinct']:,}", f"{column['empty']:,}", " · ".join(column["examples"])
+        table.add_row(printable(column["name"]), *map(printable, values))
+    console.print(table)
+    names = list(found["labels"])
+    if names:
+        listed = ", ".join(f"{name} {found['labels'][name]:,}" for name in names[:_LABELS])
+        more = f", … ({len(names):,} in all)" if len(names) > _LABELS else ""
+        console.print(printable(f"labels of the first {found['rows']:,} rows, in their order: {listed}{more}"))
+    if found["unlabeled"]:
+        console.print(f"rows without a label, left out: {found['unlabeled']:,}")
+    for reason, count in found["rejected"].items():
+        console.print(printable(f"rejected: {count:,} × {reason}"))
+    if found["problem"]:
+        console.print(printable(f"prepare would stop: {found['problem']}"))
+    settings = {"source": source[0] if len(source) == 1 else source}
+    settings |= {each.partition("=")[0].removeprefix("data."): each.partition("=")[2] for each in overrides}
+    task = {} if found["settings"]["task"] == "single_label" else {"task": found["settings"]["task"]}
+    start = task | {"data": settings | found["settings"]["data"]}
+    print("\nto start with:\n" + printable(yaml.safe_dump(start, sort_keys=False, allow_unicode=True)).rstrip())
