@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import os
-import re
 import shutil
 
 import pyarrow as pa
@@ -348,20 +347,18 @@ def test_templates(tmp_path):
     rows = st.fixed_dictionaries({"a": values, "b": values, "c": values})
 
     def check(case) -> bool:
-        template, row = case
+        pieces, row = case
         path.write_text(json.dumps({**row, "label": "x"}))
-        found, refused = attempt(lambda: rows_of(path, text=template), path.name, "data: ")
-        names = re.findall(r"(?<!\{)(?:\{\{)*\{([^{}]+)\}", template)
-        if refused is None and all(isinstance(row.get(name), str) for name in names):
-            text = template.replace("{{", "\0").replace("}}", "\1")
-            for name in dict.fromkeys(names):
-                text = text.replace(f"{{{name}}}", row[name].replace("{", "\0").replace("}", "\1"))
-            text = text.replace("\0", "{").replace("\1", "}").strip()
+        found, refused = attempt(lambda: rows_of(path, text="".join(pieces)), path.name, "data: ")
+        names = [piece[1:-1] for piece in pieces if piece[0] == "{" and len(piece) > 2]
+        if refused is None and not {"{", "}"} & set(pieces) and all(isinstance(row.get(name), str) for name in names):
+            braces = {"{{": "{", "}}": "}"}
+            text = "".join(row[piece[1:-1]] if piece[1:-1] in names else braces.get(piece, piece) for piece in pieces)
             filled = any(row[name].strip() for name in names)
-            assert [each[1] for each in found[0]] == ([text] if filled else [])
+            assert [each[1] for each in found[0]] == ([text.strip()] if filled else [])
         return refused is not None
 
-    fuzz("templates", st.tuples(st.lists(pieces, max_size=6).map("".join), rows), check)
+    fuzz("templates", st.tuples(st.lists(pieces, max_size=6), rows), check)
 
 
 def as_text(value) -> str:

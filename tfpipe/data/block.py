@@ -170,7 +170,7 @@ def check_columns(
 
 
 def cells_of_records(
-    file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, str | None]]
+    file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]
 ) -> Cells:
     """The cells of records that each name their own fields.
 
@@ -191,6 +191,7 @@ def cells_of_records(
             missing = next((column for column, value in fields.items() if value is _MISSING), None)
             if missing is not None:
                 reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(whole, missing)}"
+                raw = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
                 excerpted = excerpt(as_json(whole) if raw is None else raw)
                 cells.rejections.append(Rejection(file.name, number, reason, excerpted))
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20
 _RECORDS_NAMED = 1000  # whose fields are looked at
+_TWO_OBJECTS = re.compile(rb"\}[ \t\r]*,[ \t\r]*\{")
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -74,10 +76,17 @@ def _answered(found: Iterator[Any], block: Block, data: Data) -> Iterator[Any]:
     return found if block.file.tool is None else answered(found, block.file, data)
 
 
-def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str]]:
     # Not splitlines(): U+2028 and its like may stand in a string.
-    for number, raw in enumerate(block.payload.split(b"\n"), start=block.first):
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").strip()
+    lines = block.payload.split(b"\n")
+    if block.first == 1:
+        lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    at_once = _parsed_at_once(block.payload, lines)
+    if at_once is not None:
+        yield from zip(range(block.first, block.first + len(at_once)), at_once, lines, strict=False)
+        return
+    for number, raw in enumerate(lines, start=block.first):
+        line = raw.decode("utf-8", "surrogateescape").strip()
         if not line:
             continue
         try:
@@ -86,3 +95,20 @@ def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, st
         except (ValueError, RecursionError) as error:
             reason = f"not JSON ({error})"
         yield number, Rejection(block.file.name, number, reason, excerpt(line)) if reason else fields, line
+
+
+def _parsed_at_once(payload: bytes, lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """Parses lines as one array, in half the time; None where a line may not be one object.
+
+    As many objects as lines, and no two objects with a comma of the file's own between them: then the commas put
+    between the lines are all that separates the objects, so that each line is one.
+    """
+    if _TWO_OBJECTS.search(payload):
+        return None
+    content = b",".join(lines if lines[-1] else lines[:-1])
+    try:
+        values = json.loads(f"[{content.decode('utf-8', 'surrogateescape')}]")
+    except (ValueError, RecursionError):
+        return None
+    whole = len(values) == len(lines) - (not lines[-1]) and all(isinstance(value, dict) for value in values)
+    return values if whole else None
