@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from forked import Forks
 
-from tfpipe import cli, pipeline
+from tfpipe import cli, console, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
 from tfpipe.devices.untuned import untuned
@@ -46,6 +46,12 @@ multi_device_iterator_ops._create_device_dataset = lambda *given: untuned(_devic
 def pytest_collection_finish():
     gc.freeze()  # what was imported stays: half a million objects that no collection looks at again
     gc.set_threshold(20_000)  # of new objects; graphs are made of many
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said_before():
+    """What `console.say_once` has printed in another test is printed again."""
+    console._said.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -83,6 +83,8 @@ def _rows(workbook: Any, file: SourceFile, data: Data) -> Iterator[tuple[int, tu
     """The number of each row that is not blank, and its values in the wanted columns."""
     sheet = _sheet(workbook, file, data)
     header = [_name(value) for value in next(sheet.iter_rows(values_only=True, max_row=1), ())]
+    while header and not header[-1]:  # a cell far out makes every row as long
+        header.pop()
     name = f"{file.name}, sheet {sheet.title!r}"
     _check_header(sheet, header, name, data)
     places = [header.index(column) for column in wanted_columns(data)]
