@@ -96,7 +96,7 @@ def test_nothing_says_the_label(tmp_path):
         ({"line": "{label {text}"}, "expected columns in braces"),
         ({"line": "{label} {label}"}, "name the column 'label' twice"),
         ({"line": "{label} {text}", "file_name": "{label}.txt"}, "name the column 'label' twice"),
-        ({"line": "{label} {text}", "format": "csv"}, "data.line has no effect with data.format: csv, only with data.f"),
+        ({"line": "{label} {text}", "format": "csv"}, "data.line has no effect with data.format: csv, only with data"),
         ({"file_name": "{label}", "format": "auto"}, "data.file_name has no effect with data.format: auto"),
     ],
 )  # fmt: skip
