@@ -49,9 +49,9 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True)
-def nothing_was_said_before(monkeypatch):
-    """A line that is printed once in a process is printed once in a test."""
-    monkeypatch.setattr(console, "_said", set())
+def nothing_was_said_before():
+    """What `console.say_once` has printed in another test is printed again."""
+    console._said.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,7 +26,7 @@ def _as_encoding(value: Any) -> Any:
         return value
     try:
         name = codecs.lookup(value).name
-        b"".decode(name)  # LookupError: such as hex, which makes bytes
+        "x".encode(name)  # LookupError: such as hex, which is no encoding of text
         codecs.getincrementaldecoder(name)
     except (LookupError, ValueError, UnicodeError):
         name = None

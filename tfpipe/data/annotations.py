@@ -127,7 +127,7 @@ def answered(
             try:
                 record = _with_answer(record, file.tool, data)
             except Disagreement as error:
-                record = Rejection(file.name, number, str(error), excerpt(as_json(record) if raw is None else raw))
+                record = Rejection(file.name, number, str(error), excerpt(as_json(record)))
         yield number, record, raw
 
 

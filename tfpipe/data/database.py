@@ -37,7 +37,7 @@ def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> 
     Raises:
       InputError: there are several, or none; lists them.
     """
-    wanted = set(wanted_columns(data))
+    wanted, tables = set(wanted_columns(data)), dict(sorted(tables.items()))
     fitting = [table for table, columns in tables.items() if wanted <= set(columns)]
     if len(fitting) == 1:
         if len(tables) > 1:

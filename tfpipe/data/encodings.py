@@ -24,6 +24,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
 )
 _READ_BYTES = 1 << 20
 _SEARCHED_BYTES = 64 << 20  # for bytes that are not UTF-8
@@ -35,16 +36,17 @@ _SIGNS = "«»“”„‘’–—…•€£§©®°·\u00a0"
 
 
 def _latin(letters: str) -> str:
-    """Letters that stand alone among those of ASCII, as in Latin script; in others they stand in a row."""
-    return f"(?<![{_HIGH}])[{letters}]|[{_SIGNS}]|(?<![A-Za-z])[¡¿²³½¼ªº]"
+    """Letters that stand among those of ASCII, or alone, as in Latin script."""
+    among = f"(?<=[A-Za-z])[{letters}]|[{letters}](?=[A-Za-z])|(?<![{_HIGH}])[{letters}](?![{_HIGH}])"
+    return f"{among}|[{_SIGNS}]|(?<![A-Za-z])[¡¿²³½¼ªº]"
 
 
 def _words(letters: str) -> str:
-    """Letters with others of their script beside them."""
-    return f"[{letters}](?=[{letters}])|(?<=[{letters}])[{letters}]"
+    """Letters with others of their script beside them, and none of ASCII."""
+    return f"(?<![A-Za-z{letters}])[{letters}]{{2,}}(?![A-Za-z{letters}])"
 
 
-_RUSSIAN = "[а-яё]{2,}|(?<![а-яёА-ЯЁ])[А-ЯЁ](?=[а-яё])|[А-ЯЁ]{2,}|[«»–—“”’№]"
+_RUSSIAN = "(?<![A-Za-zА-Яа-яЁё])(?:[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+)(?![A-Za-zА-Яа-яЁё])|[«»–—“”’№]"
 _JAPANESE = "[ぁ-ヿ一-鿿、。・「」！？ー々〇０-９Ａ-Ｚａ-ｚ（）]"
 _CANDIDATES: tuple[tuple[str, str], ...] = (
     ("cp1252", _latin("àâäáãåæçèéêëìíîïñòóôöõøœùúûüÿßÀÂÄÁÅÆÇÈÉÊÍÎÑÓÔÖØŒÚÜ")),
@@ -87,17 +89,23 @@ def as_utf8(stream: BinaryIO, name: str, data: Data, said_of: str | None = None)
     Raises:
       InputError: the file can't be read.
     """
-    encoding = data.encoding
-    if encoding is None:
-        start = _peek(stream, name)
-        encoding = _marked(start)
-        if encoding is not None:
-            say_once(f"  {said_of or name}: {encoding.upper()}, by its byte order mark")
-        elif _is_utf16(start):
-            raise InputError(
-                f"{name}: looks like UTF-16 without a byte order mark; set data.encoding: utf-16-{_order(start)}"
-            )
-    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+    start = _peek(stream, name)
+    marked = _marked(start)
+    encoding = data.encoding and codecs.lookup(data.encoding).name
+    if encoding is None and marked not in (None, "utf-8-sig"):
+        say_once(f"  {said_of or name}: {marked.upper()}, by its byte order mark")
+    elif encoding is None and _is_utf16(start):
+        raise InputError(
+            f"{name}: looks like UTF-16 without a byte order mark; set data.encoding: utf-16-{_order(start)}"
+        )
+    elif encoding and marked and not encoding.startswith(marked.removesuffix("-sig")):
+        raise InputError(
+            f"{name}: has the byte order mark of {marked.removesuffix('-sig').upper()}; leave out data.encoding"
+        )
+    elif encoding in ("utf-16", "utf-32") and not marked:
+        raise InputError(f"{name}: no byte order mark; set data.encoding: {encoding}-le, or {encoding}-be")
+    encoding = encoding or marked
+    if encoding in (None, "utf-8", "utf-8-sig"):
         return stream
     return io.BufferedReader(_Transcoded(stream, encoding), _READ_BYTES)
 
@@ -116,7 +124,10 @@ class _Transcoded(io.RawIOBase):
         while not self._ready and not self._ended:
             content = self._stream.read(_READ_BYTES)
             self._ended = not content
-            text = self._decoder.decode(content, final=self._ended)
+            try:
+                text = self._decoder.decode(content, final=self._ended)
+            except UnicodeError as error:  # of a codec that asks no handler
+                raise OSError(" ".join(str(error).split())) from error
             self._ready = memoryview(text.encode("utf-8", "surrogateescape"))
         part = self._ready[: len(buffer)]
         buffer[: len(part)] = part
@@ -165,8 +176,11 @@ def decoded_head(head: bytes, data: Data) -> str:
       head: the first bytes of the file.
       data: its `encoding`.
     """
-    encoding = data.encoding or _marked(head) or (f"utf-16-{_order(head)}" if _is_utf16(head) else "utf-8-sig")
-    text = codecs.getincrementaldecoder(encoding)("tfpipe-marked").decode(head)
+    encoding = _marked(head) or data.encoding or (f"utf-16-{_order(head)}" if _is_utf16(head) else "utf-8")
+    try:
+        text = codecs.getincrementaldecoder(encoding)("tfpipe-marked").decode(head)
+    except UnicodeError:
+        text = head.decode("latin-1")
     return text[: text.rfind("\n") + 1] or text
 
 

@@ -84,8 +84,8 @@ def say_what_was_found(files: Iterable[SourceFile], data: Data) -> None:
         if file.format not in ("folder", *HUBS) and _by_name(file.name, file.path) is None:
             found.setdefault(file.format, []).append(file.name)
     for format_name, names in found.items():
-        more = f" and {len(names) - 1:,} more files" if len(names) > 1 else ""
-        say_once(f"  {names[0]}{more}: read as {format_name}, by their content (data.format)")
+        more, content = (f" and {len(names) - 1:,} more files", "their") if len(names) > 1 else ("", "its")
+        say_once(f"  {names[0]}{more}: read as {format_name}, by {content} content (data.format)")
 
 
 def check_effects(files: list[SourceFile], data: Data) -> None:
@@ -121,10 +121,10 @@ def _by_content(name: str, path: str, data: Data) -> str:
         return found.format
     if found is not None:
         raise InputError(f"{name}: {found.what}; {found.advice}")
-    if not head.strip():
-        raise InputError(f"{name}: the file is empty; expected rows of text and label")
     lines = [line for line in re.split(r"\r?\n", decoded_head(head, data)) if line.strip()]
-    if sum(line.startswith("__label__") for line in lines) * 2 > len(lines):
+    if not lines:
+        raise InputError(f"{name}: the file is empty; expected rows of text and label")
+    if sum(re.search(r"(^|\s)__label__", line) is not None for line in lines) * 2 > len(lines):
         return "fasttext"
     if is_json("\n".join(lines[:1]).encode("utf-8", "replace")):
         return "json_lines"

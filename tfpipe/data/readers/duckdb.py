@@ -54,7 +54,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
     found = 0
     try:
         with duckdb.connect(file.path, read_only=True, config=_OPTIONS) as connection:
-            query = data.query or _query_of_table(connection, file, data)
+            query = _query_of_table(connection, file, data) if data.query is None else data.query
             reader = _reader(connection, query, file, data)
             check_columns(reader.schema.names, data, f"{file.name} (data.query)" if data.query else file.name)
             for batch in reader:
@@ -70,7 +70,8 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
 def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
     """A query for the only table that has the wanted columns, in the order of its rows."""
     columns = connection.sql(
-        "SELECT table_schema, table_name, column_name FROM information_schema.columns ORDER BY ALL"
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns "
+        "ORDER BY table_schema, table_name, ordinal_position"
     ).fetchall()
     tables: dict[str, list[str]] = {}
     for schema, table, column in columns:

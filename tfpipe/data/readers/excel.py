@@ -15,7 +15,7 @@ from tfpipe.data.streams import open_bytes
 from tfpipe.errors import InputError
 
 _HEADER_ROWS = 20  # in which a header is looked for, to name the row
-_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_ESCAPED = re.compile(r"_x(00[01][0-9A-Fa-f])_")
 _ERRORS = frozenset(
     ("#N/A", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#SPILL!", "#CALC!", "#FIELD!")
 )
@@ -83,6 +83,8 @@ def _rows(workbook: Any, file: SourceFile, data: Data) -> Iterator[tuple[int, tu
     """The number of each row that is not blank, and its values in the wanted columns."""
     sheet = _sheet(workbook, file, data)
     header = [_name(value) for value in next(sheet.iter_rows(values_only=True, max_row=1), ())]
+    while header and not header[-1]:  # a cell far out makes every row as long
+        header.pop()
     name = f"{file.name}, sheet {sheet.title!r}"
     _check_header(sheet, header, name, data)
     places = [header.index(column) for column in wanted_columns(data)]
@@ -134,7 +136,7 @@ def _name(value: Any) -> str:
 
 
 def _value(value: Any) -> Any:
-    """A value of a cell; Excel writes characters that XML has not, such as a carriage return, as `_x000D_`."""
+    """A value of a cell; a control character, which XML has not, is written as `_x000D_`, and openpyxl leaves it so."""
     if isinstance(value, str) and "_x" in value:
         return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
     return value

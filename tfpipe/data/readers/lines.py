@@ -16,6 +16,7 @@ from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20
+_FASTTEXT_FIRST = re.compile(r"(?:__label__\S*\s*)*")
 _FASTTEXT_LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S*)\s*")
 
 
@@ -85,7 +86,11 @@ def _records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | R
 
 
 def _fasttext(line: str, number: int, block: Block, data: Data) -> dict[str, Any] | Rejection:
-    labels = _FASTTEXT_LABEL.findall(line)
+    end = _FASTTEXT_FIRST.match(line).end()
+    labels, text = [label.removeprefix("__label__") for label in line[:end].split()], line[end:]
+    if "__label__" in text:  # a label is one wherever it stands
+        labels += _FASTTEXT_LABEL.findall(text)
+        text = _FASTTEXT_LABEL.sub("", text)
     if not labels:  # fastText leaves such a line out when it trains, and does not say so
         return Rejection(block.file.name, number, "no __label__ in the line", excerpt(line))
-    return {data.text_column: _FASTTEXT_LABEL.sub("", line), data.label_column: labels}
+    return {data.text_column: text, data.label_column: labels}

@@ -19,6 +19,8 @@ from tfpipe.errors import InputError
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
 _NOT_TWICE_THE_SAME = ("random", "randomblob")
 _ROWS_AT_ONCE = 512
+# Where the header has the bytes of a page, the changes so far, the pages, and for which of the changes they count.
+_HEADER = ((16, 2), (24, 4), (28, 4), (92, 4))
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
@@ -41,7 +43,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[dict[str, list[Any]
     _check_is_complete(file)
     try:
         with closing(_connected(file.path)) as connection:
-            query = data.query or _query_of_table(connection, file, data)
+            query = _query_of_table(connection, file, data) if data.query is None else data.query
             connection.set_authorizer(_authorize)  # a query of the user's reads, and does nothing else
             rows = _execute(connection, query, file, data)
             names = [column[0] for column in rows.description]
@@ -74,16 +76,22 @@ def _parts(rows: sqlite3.Cursor, places: dict[str, int], file: SourceFile) -> It
 def _connected(path: str) -> sqlite3.Connection:
     # Immutable: no lock, and no file is made beside it, so that it may lie where nothing can be written.
     connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    connection.execute("PRAGMA cell_size_check = ON")  # a damaged page is an error early
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     return connection
 
 
 def _check_is_complete(file: SourceFile) -> None:
-    """Refuses a database whose latest changes lie in another file, which an immutable one would lack.
+    """Refuses a database that was cut short, or whose latest changes lie in another file: its rows would be fewer.
 
     Raises:
-      InputError: names that file.
+      InputError: says which.
     """
+    with open(file.path, "rb") as stream:
+        header = stream.read(100)
+    page, changes, pages, valid_for = (int.from_bytes(header[at : at + size]) for at, size in _HEADER)
+    if changes == valid_for and os.path.getsize(file.path) < pages * (65536 if page == 1 else page):
+        raise InputError(f"{file.name}: not a whole SQLite database (it was cut short); fetch it again")
     for suffix, first in (("-wal", b""), ("-journal", b"\xd9")):  # a journal that is done with begins with zeros
         path = file.path + suffix
         if os.path.isfile(path) and os.path.getsize(path):
