@@ -26,7 +26,8 @@ import tensorflow_text
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tfpipe.tokens.tokenizer_files import MAX_WORD_CHARS, SPECIAL_TOKENS
+from tfpipe.encoders.vocabulary import MAX_WORD_CHARS
+from tfpipe.tokens.tokenizer_files import SPECIAL_TOKENS
 from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 
 MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that is short enough

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.config.data import Cleaning
-from tfpipe.encoders.transformers import read_json
+from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
+from tfpipe.encoders.vocabulary import read_vocabulary
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
@@ -62,6 +63,11 @@ class TokenizerSettings:
                 raise InputError(f"vocabulary: piece {index}, {piece!r}, is not Unicode text; take the piece out")
             if "\n" in piece or "\r" in piece:
                 raise InputError(f"vocabulary: piece {index}, {piece!r}, has a line break; pieces are one line each")
+            if piece != (cut := piece.rstrip()) and cut:
+                raise InputError(
+                    f"vocabulary: piece {index}, {piece!r}, ends in white space, which transformers 5 cuts off and "
+                    "transformers 4 keeps; take the white space or the piece out"
+                )
         for name, token in self.special_tokens.items():
             if token not in ids:
                 raise InputError(f"vocabulary: {name} {token!r} is missing; add it, or name the token that is used")
@@ -95,7 +101,7 @@ class TokenizerSettings:
         """
         directory = Path(directory)
         files = TokenizerFiles(directory)
-        path, vocabulary = files.vocabulary()
+        path, vocabulary = read_vocabulary(directory)
         values = {**files.normalization(), **files.special_tokens()}
         if (directory / CLEANING).exists():
             values |= _read_cleaning(directory / CLEANING)
@@ -150,16 +156,16 @@ class TokenizerSettings:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
         cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words")}
-        for name in (CLEANING, "tokenizer.json", ADDED_TOKENS):  # an older tokenizer's, which would be believed
+        for name in (CLEANING, TOKENIZER, ADDED_TOKENS):  # an older tokenizer's, which would be believed
             (directory / name).unlink(missing_ok=True)
         if any(cleaning.values()):
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         config["tokenizer_class"] = "BertTokenizer"
-        for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", self.special_tokens)):
+        for name, content in ((TOKENIZER_CONFIG, config), ("special_tokens_map.json", self.special_tokens)):
             (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        with open(directory / "vocab.txt", "w", encoding="utf-8", newline="\n") as file:
+        with open(directory / VOCABULARY, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{piece}\n" for piece in self.vocabulary)
 
 
