@@ -160,7 +160,6 @@ def outcome(folder: dict, directory: Path) -> str:
 NAMED = [{}, SPECIAL]
 BERT_CLASSES = [None, "BertTokenizer", "BertTokenizerFast", "ElectraTokenizer", "ConvBertTokenizerFast"]
 BERT_CLASSES += ["MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizerFast", "LxmertTokenizer"]
-BERT_CLASSES += ["DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizerFast"]
 
 
 def in_effect(said: dict) -> tuple:
@@ -220,6 +219,8 @@ def other_template(pair_type: int = 1, sep: str = "[SEP]", ids: tuple[int, ...] 
     return processor
 
 
+OTHERS = "DistilBert DPRContextEncoder DPRReader Funnel Herbert LayoutLMv2 MPNet ProphetNet RetriBert RoCBert RoFormer "
+OTHERS = (OTHERS + "Splinter Tapas TFBert X").split()
 READ = [
     (MAP, "", SPECIAL),
     (MAP, "", {"mask_token": added_token("[MASK]")}),
@@ -265,7 +266,7 @@ READ = [
 ]
 REFUSED = [
     (CONFIG, "tokenizer_class", "BertJapaneseTokenizer"),
-    (CONFIG, "tokenizer_class", "DistilBertTokenizer"),
+    *((CONFIG, "tokenizer_class", f"{name}Tokenizer") for name in OTHERS),
     (CONFIG, "tokenizer_class", "RobertaTokenizerFast"),
     (CONFIG, "tokenizer_class", 3),
     (CONFIG, "truncation_side", "left"),

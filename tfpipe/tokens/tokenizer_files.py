@@ -22,11 +22,12 @@ from tfpipe.errors import InputError
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDED_TOKENS = "added_tokens.json"
 
-# With the suffix "Fast" or without. The first ones are one tokenizer under many names; DistilBertTokenizer is not among
-# them, as its answer has no token types, nor FunnelTokenizer, whose [CLS] has a type of its own.
+# With the suffix "Fast" or without. The first ones are one tokenizer under many names. Not among them: DistilBert's and
+# RetriBert's answers have no token types, Funnel's [CLS] has its own type, and transformers 5 lower-cases for DPR's
+# whatever do_lower_case says.
 _BERT = (
     "BertTokenizer", "ConvBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer",
-    "LayoutLMTokenizer", "LxmertTokenizer", "DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizer",
+    "LayoutLMTokenizer", "LxmertTokenizer",
 )  # fmt: skip
 _FROM_JSON = ("PreTrainedTokenizer", "TokenizersBackend")  # the second is transformers 5's name for the first
 # Name in `tokenizer_config.json` -> name in the normalizer of `tokenizer.json`, default.

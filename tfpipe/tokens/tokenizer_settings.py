@@ -17,7 +17,7 @@ from typing import Any
 
 from tfpipe.config.data import Cleaning
 from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
-from tfpipe.encoders.vocabulary import read_vocabulary
+from tfpipe.encoders.vocabulary import read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
@@ -57,16 +57,18 @@ class TokenizerSettings:
         for index, piece in enumerate(self.vocabulary):
             if ids.setdefault(piece, index) != index:
                 raise InputError(
-                    f"vocabulary: {piece!r} has two ids, {ids[piece]} and {index}; every piece must be there once"
+                    f"vocabulary: {shown(piece)} has two ids, {ids[piece]} and {index}; every piece must be there once"
                 )
             if SURROGATES.search(piece):
-                raise InputError(f"vocabulary: piece {index}, {piece!r}, is not Unicode text; take the piece out")
+                raise InputError(f"vocabulary: piece {index}, {shown(piece)}, is not Unicode text; take the piece out")
             if "\n" in piece or "\r" in piece:
-                raise InputError(f"vocabulary: piece {index}, {piece!r}, has a line break; pieces are one line each")
+                raise InputError(
+                    f"vocabulary: piece {index}, {shown(piece)}, has a line break; pieces are one line each"
+                )
             if piece != (cut := piece.rstrip()) and cut:
                 raise InputError(
-                    f"vocabulary: piece {index}, {piece!r}, ends in white space, which transformers 5 cuts off and "
-                    "transformers 4 keeps; take the white space or the piece out"
+                    f"vocabulary: piece {index}, {shown(piece)}, ends in white space, which transformers 5 cuts off "
+                    "and transformers 4 keeps; take the white space or the piece out"
                 )
         for name, token in self.special_tokens.items():
             if token not in ids:
