@@ -794,6 +794,13 @@ def test_keras_nlp_errors(preset, encoder, tmp_path):
     config["config"]["suffix_indicator"] = "@@"
     (odd / "tokenizer.json").write_text(json.dumps(config))
     fails("its tokenizer has split=True, suffix_indicator='@@'; only BERT's own", open_source, f"keras-nlp:{odd}")
+    config["config"] |= {
+        "suffix_indicator": "##",
+        "special_tokens_in_strings": True,
+        "special_tokens": ["good", "[SEP]"],
+    }
+    (odd / "tokenizer.json").write_text(json.dumps(config))
+    fails(f'^{odd}/tokenizer.json: special_tokens has "good"; only BERT\'s own', open_source, f"keras-nlp:{odd}")
 
 
 def test_a_loaded_module_without_a_specification(monkeypatch):

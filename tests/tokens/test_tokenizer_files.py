@@ -95,7 +95,7 @@ def rust_of(variant: dict) -> dict:
     }
 
 
-def folder_of(config: dict, normalizer: dict | None, vocabulary: bool = True) -> dict:
+def folder_of(config: dict | None, normalizer: dict | None, vocabulary: bool = True) -> dict:
     """Name of a file -> its content; None where it is not there."""
     return {
         "config.json": {"model_type": "bert"},
@@ -413,6 +413,48 @@ def test_combined_changes(tmp_path_factory, base, normalizer, config, changes):
         if "." not in change[1]:  # a path into what another change took away
             folder = changed(folder, change)
     outcome(folder, tmp_path_factory.getbasetemp() / "combined")
+
+
+PLAIN_TEXT = "".join(f"{piece}\n" for piece in PIECES)
+FORMS = {
+    "lines of Windows": PLAIN_TEXT.replace("\n", "\r\n"),
+    "no line end at the end": PLAIN_TEXT.removesuffix("\n"),
+    "blank lines at the end": PLAIN_TEXT + "\n\r\n\n",
+    "a blank line": PLAIN_TEXT.replace("Paris\n", "Paris\n\n"),
+    "pieces of white space": PLAIN_TEXT.replace("Paris\n", "Paris\n\u2028\n\x85\n\x1c\n\u3000\n"),
+    "a piece that begins with white space": PLAIN_TEXT.replace("Paris\n", "Paris\n a\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("config", [{}, {"do_lower_case": False}, None])
+def test_forms_of_vocab_txt(tmp_path, form, config):
+    """Also without tokenizer_config.json: then texts are lower-cased."""
+    folder = folder_of(config, None)
+
+    def check(directory: Path) -> None:
+        found = TokenizerSettings.read(directory)
+        assert found.do_lower_case == (config is None or config.get("do_lower_case", True))
+        compare(found, AutoTokenizer.from_pretrained(directory))
+
+    directory = write(folder, tmp_path / "folder")
+    (directory / "vocab.txt").write_bytes(FORMS[form].encode())
+    check(directory)
+    TokenizerSettings.read(directory).write(directory)
+    check(directory)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_tokenizer_json_alone(tmp_path, lower):
+    """Without tokenizer_config.json, transformers lower-cases whatever tokenizer.json says."""
+    folder = folder_of(None, VARIANTS[0 if lower else 1], vocabulary=False)
+    assert outcome(folder, tmp_path / "folder") == ("equal" if lower else "refused")
+    if not lower:
+        message = (
+            r"tokenizer_config.json: do_lower_case is True by default, but tokenizer.json has normalizer.lowercase"
+        )
+        with pytest.raises(InputError, match=message):
+            TokenizerSettings.read(tmp_path / "folder")
 
 
 TOKEN = st.text(st.sampled_from("$AB:0;[]##bxXé \t\u00a0\u3000\ue000\\{}\"'字%|"), min_size=2, max_size=4)

@@ -17,12 +17,13 @@ from typing import Any
 
 from tfpipe.config.data import Cleaning
 from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
-from tfpipe.encoders.vocabulary import read_vocabulary, shown
+from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 
 CLEANING = "cleaning.json"
+_MAX_PIECE_BYTES = 256  # of tensorflow-text's FastWordpieceTokenizer; a longer piece that a word can match is refused
 # The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
 HTML = (
     (r"(?i)<br\s*/?>", " "),
@@ -69,6 +70,12 @@ class TokenizerSettings:
                 raise InputError(
                     f"vocabulary: piece {index}, {shown(piece)}, ends in white space, which transformers 5 cuts off "
                     "and transformers 4 keeps; take the white space or the piece out"
+                )
+            rest = piece.removeprefix("##")
+            if _MAX_PIECE_BYTES // 4 < len(rest) <= MAX_WORD_CHARS and len(rest.encode()) > _MAX_PIECE_BYTES:
+                raise InputError(
+                    f"vocabulary: piece {index}, {shown(piece)}, has {len(rest.encode())} bytes; pieces of up to "
+                    f"{_MAX_PIECE_BYTES} bytes are supported, take the piece out"
                 )
         for name, token in self.special_tokens.items():
             if token not in ids:
