@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +28,7 @@ from tfpipe.encoders import fetch as encoder_files
 from tfpipe.encoders.source import identity, open_source, vocabulary_of
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.tokens.tokenizer_settings import TokenizerSettings
+from tfpipe.tokens.tokenizer_settings import SPECIAL_TOKENS, TokenizerSettings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEXT_COMMIT = "f" * 40
@@ -279,7 +282,7 @@ def test_missing_files(encoder, tmp_path):
     )
     fails("is a file; encoder.source is the directory that holds", open_source, str(encoder / "model.safetensors"))
     fails(
-        "no config.json; expected the transformers layout: config.json, vocab.txt, .* model.safetensors$",
+        "no config.json; expected the transformers layout: config.json, vocab.txt or tokenizer.json, .* model.safet",
         open_source,
         str(tmp_path),
     )
@@ -296,27 +299,68 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(encoder):
             call,
             str(encoder),
         )
-        assert "safe_serialization=True" in message
-        compile(re.search('python -c "(.*)"', message)[1], "advice", "exec")
+        command = message.split("are installed: `")[1].removesuffix("`")
+        compile(shlex.split(command)[2], "advice", "exec")
+        assert shlex.split(command)[3:] == [str(encoder)]
     assert identity(str(encoder), weights=False), "tokens need no weights"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch writes the pickles")
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_advice_on_pickles_works(tmp_path, shards):
+    import torch
+
+    encoder = write_encoder(tmp_path / "it's [a] $HOME")
+    weights = load_file(encoder / "model.safetensors")
+    (encoder / "model.safetensors").unlink()
+    for shard in range(shards):
+        part = {name: torch.from_numpy(weights[name]) for name in sorted(weights)[shard::shards]}
+        torch.save(part, encoder / f"pytorch_model{'' if shards == 1 else f'-{shard}-of-3'}.bin")
+    message = fails("no model.safetensors. A pickle", open_source, str(encoder))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(message.split("are installed: `")[1].removesuffix("`"), shell=True, check=True, env=environment)
+    found = open_source(str(encoder)).weights()
+    assert all(np.array_equal(found[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "bert_model.ckpt.index"])
+def test_other_weights_are_refused_by_name(encoder, name):
+    (encoder / "model.safetensors").rename(encoder / name)
+    fails(
+        f"^{encoder}: no model.safetensors, but {name}, which is not read; get the safetensors",
+        open_source,
+        str(encoder),
+    )
+
+
+def test_safetensors_with_names_of_tensorflow_are_refused(encoder):
+    save_file({"embeddings/LayerNorm/beta:0": np.zeros(3)}, encoder / "model.safetensors", metadata={"format": "tf"})
+    fails("model.safetensors: format is 'tf', its tensors have TensorFlow's names", open_source(str(encoder)).weights)
+
+
 @pytest.mark.parametrize("generic", [False, True])
-@pytest.mark.parametrize("missing", ["tokenizer_config.json", "vocab.txt"])
-def test_missing_tokenizer_files_can_be_written_as_advised(encoder, missing, generic):
+@pytest.mark.parametrize("missing", ["tokenizer_config.json", "vocab.txt", "special_tokens_map.json"])
+def test_tokenizer_files_that_may_be_missing(encoder, missing, generic):
     from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
     tokenizer = BertTokenizerFast(str(encoder / "vocab.txt"), do_lower_case=True)
     tokenizer.save_pretrained(encoder)
     if generic:  # as whoever trains a tokenizer with the tokenizers library saves it
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer).save_pretrained(encoder)
-    vocabulary = (encoder / "vocab.txt").read_text()
+        names = {name: tokenizer.special_tokens_map[name] for name in SPECIAL_TOKENS}
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **names).save_pretrained(encoder)
+    expected = TokenizerSettings.read(encoder)
     (encoder / missing).unlink()
-    message = fails(f"no {missing}; to write it: python -c .* check do_lower_case", open_source, str(encoder))
-    exec(re.search('python -c "(.*)"', message)[1], {})
     assert open_source(str(encoder)).tokenizer_directory == encoder
-    assert (encoder / "vocab.txt").read_text() == vocabulary
-    assert TokenizerSettings.read(encoder).do_lower_case
+    assert TokenizerSettings.read(encoder) == expected
+
+
+def test_a_vocabulary_must_be_there(encoder):
+    (encoder / "vocab.txt").unlink()
+    fails(
+        f"^{encoder}: no vocab.txt and no tokenizer.json; put the encoder's tokenizer files there",
+        open_source,
+        str(encoder),
+    )
 
 
 # === identity ===
@@ -529,6 +573,22 @@ def test_hub_download_of_shards(hub, encoder):
     assert open_source("hf:org/tiny").weights().keys() == before.keys()
 
 
+@pytest.mark.parametrize("missing", ["vocab.txt", "tokenizer_config.json"])
+def test_hub_repository_without_a_tokenizer_file(hub, encoder, missing):
+    """transformers 5 saves no vocab.txt, and the first repositories had no tokenizer_config.json."""
+    from transformers import BertTokenizerFast
+
+    BertTokenizerFast(str(encoder / "vocab.txt"), do_lower_case=True).save_pretrained(encoder)
+    (encoder / missing).unlink()
+    hub.repositories["org/tiny"] = {COMMIT: files_of(encoder)}
+    opened = open_source("hf:org/tiny")
+    assert TokenizerSettings.read(opened.tokenizer_directory).do_lower_case
+    hub.requests.clear()
+    assert open_source("hf:org/tiny").tokenizer_directory == opened.tokenizer_directory
+    # A download that was cut may lack tokenizer_config.json too, so the hub is asked. Else the cache is enough.
+    assert bool(hub.requests) == (missing == "tokenizer_config.json")
+
+
 def test_hub_errors(hub, encoder):
     files = files_of(encoder)
     hub.repositories["org/tiny"] = {COMMIT: files}
@@ -538,7 +598,7 @@ def test_hub_errors(hub, encoder):
         COMMIT: {k: v for k, v in files.items() if "safetensors" not in k} | {"pytorch_model.bin": b""}
     }
     hub.repositories["org/other"] = {COMMIT: files | {"config.json": json.dumps(TINY | {"model_type": "t5"}).encode()}}
-    hub.repositories["org/bare"] = {COMMIT: {k: v for k, v in files.items() if k != "tokenizer_config.json"}}
+    hub.repositories["org/bare"] = {COMMIT: {k: v for k, v in files.items() if k != "vocab.txt"}}
 
     fails(
         r"^hf:org/none: no such repository \(.*/org/none\), or a private one; check the name, or run `hf auth login`",
@@ -556,7 +616,8 @@ def test_hub_errors(hub, encoder):
         "hf:org/gated",
     )
     fails(
-        "no model.safetensors. A pickle .* source, target = 'org/pickle', 'converted'; .* safe_serialization=True",
+        "no model.safetensors. A pickle .* `hf download org/pickle --local-dir converted`, then `python -c .* "
+        "converted`, then set encoder.source to converted$",
         open_source,
         "hf:org/pickle",
     )
@@ -564,7 +625,7 @@ def test_hub_errors(hub, encoder):
     fails('model_type is "t5"; only "bert" is supported', open_source, "hf:org/other")
     assert not any("model.safetensors" in request for request in hub.requests), "refused before its weights are fetched"
     fails(
-        "no tokenizer_config.json; to write it: `hf download org/bare --local-dir local`, set encoder.source",
+        "no vocab.txt and no tokenizer.json; put the encoder's tokenizer files there",
         open_source,
         "hf:org/bare",
     )
@@ -733,6 +794,13 @@ def test_keras_nlp_errors(preset, encoder, tmp_path):
     config["config"]["suffix_indicator"] = "@@"
     (odd / "tokenizer.json").write_text(json.dumps(config))
     fails("its tokenizer has split=True, suffix_indicator='@@'; only BERT's own", open_source, f"keras-nlp:{odd}")
+    config["config"] |= {
+        "suffix_indicator": "##",
+        "special_tokens_in_strings": True,
+        "special_tokens": ["good", "[SEP]"],
+    }
+    (odd / "tokenizer.json").write_text(json.dumps(config))
+    fails(f'^{odd}/tokenizer.json: special_tokens has "good"; only BERT\'s own', open_source, f"keras-nlp:{odd}")
 
 
 def test_a_loaded_module_without_a_specification(monkeypatch):

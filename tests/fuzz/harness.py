@@ -51,6 +51,7 @@ CASES = {
     "folders": 500,
     "data.source, encoder.source": 1000,
     "tokenizer files": 700,
+    "tokenizer folders": 1200,
     "tokenizer, vocabularies": 60,
     "tokenizer, texts": 150,
     "stage.json": 1200,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 from fuzz.harness import VALUES, attempt, fuzz, json_text, mutated, mutated_tree
 from hypothesis import strategies as st
-from transformers import BertTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast
 
 from tfpipe.encoders.source import vocabulary_of
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -117,6 +119,83 @@ def test_tokenizer_files(tmp_path):
         }
     ]
     fuzz("tokenizer files", directories(), check, always)
+
+
+# Folders as transformers 4 and 5 write them, changed as people and other programs change them.
+FIELDS = (
+    None, True, False, 0, 1, 4, 7, 50, 100, "", "a", "the", "##", "[MASK]", "[X]", "right", "Left", "mecab", "basic",
+    [], {}, ["[MASK]"], ["a"], {"content": "[MASK]", "special": True}, {"content": "a", "normalized": True},
+    {"AutoTokenizer": ["x.Y", None]}, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast",
+    "DistilBertTokenizer", "BertJapaneseTokenizer", "WordPiece", "BPE", "Unigram", "BertNormalizer", "Lowercase",
+    "BertPreTokenizer", "Whitespace", "TemplateProcessing",
+)  # fmt: skip
+MORE_KEYS = (
+    "do_lower_case", "strip_accents", "tokenize_chinese_chars", "never_split", "do_basic_tokenize", "clean_text",
+    "word_tokenizer_type", "subword_tokenizer_type", "model_max_length", "padding_side", "truncation_side",
+    "split_special_tokens", "extra_special_tokens", "additional_special_tokens", "bos_token", "image_token",
+    "added_tokens_decoder", "auto_map", "model_input_names", "backend", "tokenizer_file",
+)  # fmt: skip
+FOLDERS = (
+    {"tokenizer_config.json": CONFIG, "config.json": {"model_type": "bert"}},
+    {"tokenizer_config.json": CONFIG | {"do_lower_case": False}, "config.json": MODEL,
+     "tokenizer.json": RUST | {"normalizer": RUST["normalizer"] | {"lowercase": False}}},
+    {"tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "backend": "tokenizers"}, "tokenizer.json": RUST,
+     "config.json": {"model_type": "bert"}},
+    {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[MASK]"},
+     "tokenizer.json": RUST, "special_tokens_map.json": MAP, "added_tokens.json": ADDED,
+     "config.json": {"model_type": "bert"}},
+)  # fmt: skip
+IN_TEXTS = ["The thes É a\u0301b [MASK] a[MASK]b [mask] 汉a ß İ .a\0b", "[X] ab the. abab \u2028b", "", "a" * 101]
+
+
+@st.composite
+def folders(draw):
+    """Name of a file -> its content, of a folder that differs a little from a good one."""
+    trees = draw(mutated_tree(FOLDERS, FIELDS, most=2))
+    config = trees.get("tokenizer_config.json")
+    if isinstance(config, dict) and draw(st.booleans()):
+        config[draw(st.sampled_from(MORE_KEYS))] = draw(st.sampled_from(FIELDS))
+    vocabulary = draw(st.sampled_from([None, *[VOCABULARY] * 4, VOCABULARY.replace(b"\n", b"\r\n")]))
+    if vocabulary and draw(st.integers(0, 9)) == 0:
+        vocabulary = draw(mutated([vocabulary], (b"\n", b"a\n", b"\n\n", b" \n", b"\r"), most=2))
+    contents = {name: json_text(tree).encode() for name, tree in trees.items() if name in FILES}
+    return contents | ({"vocab.txt": vocabulary} if vocabulary is not None else {})
+
+
+@functools.lru_cache(maxsize=64)
+def ids_of(settings: TokenizerSettings) -> list[list[list[int]]]:
+    tokenizer = Tokenizer(settings, 16)
+    return [tokenizer.encode(*columns)[0].to_list() for columns in ((IN_TEXTS,), (IN_TEXTS, IN_TEXTS[::-1]))]
+
+
+def test_tokenizer_folders(tmp_path):
+    """A folder is read with the ids of transformers' fast tokenizer, or refused."""
+    compared = 0
+
+    def check(contents) -> bool:
+        nonlocal compared
+        for name in (*FILES, "vocab.txt"):
+            (tmp_path / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        found, refused = attempt(lambda: TokenizerSettings.read(tmp_path), *FILES, "vocab.txt")
+        if refused is None and "cleaning.json" not in contents:
+            try:
+                reference = AutoTokenizer.from_pretrained(tmp_path)
+                expected = [
+                    reference(IN_TEXTS, pairs, truncation=True, max_length=16)["input_ids"]
+                    for pairs in (None, IN_TEXTS[::-1])
+                ]
+            except BaseException as error:  # a panic of the tokenizers library is no Exception
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                return False  # nothing to compare with
+            assert ids_of(found) == expected
+            compared += 1
+        return refused is not None
+
+    fuzz("tokenizer folders", folders(), check, [])
+    assert compared > 100
 
 
 TEXT = st.lists(

@@ -95,7 +95,7 @@ def rust_of(variant: dict) -> dict:
     }
 
 
-def folder_of(config: dict, normalizer: dict | None, vocabulary: bool = True) -> dict:
+def folder_of(config: dict | None, normalizer: dict | None, vocabulary: bool = True) -> dict:
     """Name of a file -> its content; None where it is not there."""
     return {
         "config.json": {"model_type": "bert"},
@@ -159,19 +159,26 @@ def outcome(folder: dict, directory: Path) -> str:
 
 NAMED = [{}, SPECIAL]
 BERT_CLASSES = [None, "BertTokenizer", "BertTokenizerFast", "ElectraTokenizer", "ConvBertTokenizerFast"]
-BERT_CLASSES += ["MobileBertTokenizer", "SqueezeBertTokenizer"]
+BERT_CLASSES += ["MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizerFast", "LxmertTokenizer"]
+
+
+def in_effect(said: dict) -> tuple:
+    """What texts go through."""
+    lower, strip = said.get("do_lower_case", True), said.get("strip_accents")
+    return lower, lower if strip is None else strip, said.get("tokenize_chinese_chars", True)
 
 
 @pytest.mark.parametrize("name", BERT_CLASSES)
 def test_classes_of_bert_read_the_configuration(tmp_path, name):
-    """Every ordinary folder is read: whatever normalizer tokenizer.json has, and whichever files are there."""
+    """Every ordinary folder is read, whichever files are there, unless two of them normalize differently."""
     said = [{}, *VARIANTS, {"do_lower_case": False}, {"strip_accents": True}]
     normalizers = [None, *VARIANTS[:4]]
     for config, normalizer, named, vocabulary in itertools.product(said, normalizers, NAMED, (True, False)):
         if normalizer is not None or vocabulary:
             kind = {} if name is None else {"tokenizer_class": name}
             folder = folder_of({**config, **named, **kind}, normalizer, vocabulary)
-            assert outcome(folder, tmp_path / "folder") == "equal", (config, normalizer, named, vocabulary)
+            expected = "equal" if normalizer is None or in_effect(config) == in_effect(normalizer) else "refused"
+            assert outcome(folder, tmp_path / "folder") == expected, (config, normalizer, named, vocabulary)
 
 
 @pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "PreTrainedTokenizer"])
@@ -180,14 +187,16 @@ def test_the_generic_class_reads_tokenizer_json(tmp_path, name):
         [{}, {"do_lower_case": True}, {"do_lower_case": "no"}], VARIANTS, NAMED, (True, False)
     ):
         folder = folder_of({"tokenizer_class": name, **config, **named}, normalizer, vocabulary)
-        assert outcome(folder, tmp_path / "folder") == "equal", (config, normalizer, named, vocabulary)
+        opposite = config.get("do_lower_case") is True and not normalizer["do_lower_case"]
+        expected = "refused" if opposite else "equal"
+        assert outcome(folder, tmp_path / "folder") == expected, (config, normalizer, named, vocabulary)
     folder = folder_of({"tokenizer_class": name}, None)
     assert outcome(folder, tmp_path / "folder") == "refused"
 
 
 def test_the_class_may_stand_in_the_configuration_of_the_model(tmp_path):
     for name in ("PreTrainedTokenizerFast", "BertTokenizer"):
-        folder = folder_of({}, VARIANTS[1])
+        folder = folder_of({}, VARIANTS[0])
         folder["config.json"]["tokenizer_class"] = name
         assert outcome(folder, tmp_path / "folder") == "equal"
         folder["config.json"]["tokenizer_class"] = "BertJapaneseTokenizer"
@@ -210,10 +219,11 @@ def other_template(pair_type: int = 1, sep: str = "[SEP]", ids: tuple[int, ...] 
     return processor
 
 
+OTHERS = "DistilBert DPRContextEncoder DPRReader Funnel Herbert LayoutLMv2 MPNet ProphetNet RetriBert RoCBert RoFormer "
+OTHERS = (OTHERS + "Splinter Tapas TFBert X").split()
 READ = [
     (MAP, "", SPECIAL),
     (MAP, "", {"mask_token": added_token("[MASK]")}),
-    (MAP, "", {"do_lower_case": False}),
     (MAP, "", {"additional_special_tokens": ["[MASK]"]}),
     (CONFIG, "mask_token", {"__type": "AddedToken"} | MASK_AT_4["4"]),
     (CONFIG, "added_tokens_decoder", MASK_AT_4),
@@ -224,12 +234,18 @@ READ = [
     (CONFIG, "extra_special_tokens", {}),
     (CONFIG, "model_max_length", 7),
     (CONFIG, "padding_side", "right"),
-    (CONFIG, "never_split", ["Paris"]),
-    (CONFIG, "do_basic_tokenize", False),
-    (CONFIG, "clean_text", False),
+    (CONFIG, "never_split", None),
+    (CONFIG, "never_split", ["[MASK]", "[UNK]"]),
+    (CONFIG, "do_basic_tokenize", True),
+    (CONFIG, "clean_text", True),
+    (CONFIG, "word_tokenizer_type", "basic"),
+    (CONFIG, "subword_tokenizer_type", "wordpiece"),
+    (CONFIG, "wordpieces_prefix", "##"),
+    (CONFIG, "auto_map", {"AutoModel": "x.Y"}),
+    (CONFIG, "more_token", "[MASK]"),
+    (CONFIG, "add_bos_token", False),
     (CONFIG, "tokenizer_file", None),
     (CONFIG, "name_or_path", "bert-base-uncased"),
-    (CONFIG, "auto_map", {"AutoTokenizer": ["x.Y", None]}),
     (CONFIG, "split_special_tokens", False),
     (CONFIG, "model_input_names", ["input_ids", "token_type_ids", "attention_mask"]),
     (CONFIG, "backend", "tokenizers"),
@@ -250,7 +266,7 @@ READ = [
 ]
 REFUSED = [
     (CONFIG, "tokenizer_class", "BertJapaneseTokenizer"),
-    (CONFIG, "tokenizer_class", "DistilBertTokenizer"),
+    *((CONFIG, "tokenizer_class", f"{name}Tokenizer") for name in OTHERS),
     (CONFIG, "tokenizer_class", "RobertaTokenizerFast"),
     (CONFIG, "tokenizer_class", 3),
     (CONFIG, "truncation_side", "left"),
@@ -264,7 +280,22 @@ REFUSED = [
     (CONFIG, "extra_special_tokens", {"more": "<x>"}),
     (CONFIG, "added_tokens_decoder", {"4": {"content": "[MASK]"}}),  # normalized, as it is not special
     (CONFIG, "added_tokens_decoder", {"41": added_token("<x>", id=...)}),
+    (CONFIG, "added_tokens_decoder", {"7": MASK_AT_4["4"]}),
     (CONFIG, "fast_tokenizer_files", ["tokenizer.4.0.0.json"]),
+    (CONFIG, "never_split", ["Paris"]),
+    (CONFIG, "never_split", "Paris"),
+    (CONFIG, "do_basic_tokenize", False),
+    (CONFIG, "do_basic_tokenize", None),  # as good as false
+    (CONFIG, "clean_text", False),
+    (CONFIG, "word_tokenizer_type", "mecab"),
+    (CONFIG, "subword_tokenizer_type", "character"),
+    (CONFIG, "wordpieces_prefix", "@@"),
+    (CONFIG, "max_input_chars_per_word", 50),
+    (CONFIG, "auto_map", {"AutoTokenizer": ["x.Y", None]}),
+    (CONFIG, "auto_map", ["x.Y", None]),
+    (CONFIG, "more_token", "<x>"),
+    (CONFIG, "more_token", {"__type": "AddedToken"} | MASK_AT_4["4"] | {"content": "<x>"}),
+    (MAP, "", {"more_token": "<x>"}),
     (MAP, "", {"additional_special_tokens": ["<x>"]}),
     (RUST, "truncation", {"direction": "Left", "max_length": 6, "strategy": "LongestFirst", "stride": 0}),
     (RUST, "normalizer", NFC_FIRST),
@@ -285,7 +316,9 @@ REFUSED = [
     (RUST, "added_tokens.4.normalized", True),
     (RUST, "added_tokens.4.single_word", True),
     (RUST, "added_tokens.5", added_token("<x>")),
+    (RUST, "added_tokens.4.id", 7),
     ("added_tokens.json", "", {"<x>": 38}),
+    ("added_tokens.json", "", {"[MASK]": 7}),
 ]
 # Refused or read, as the rest of the folder has it.
 EITHER = [
@@ -307,7 +340,7 @@ EITHER = [
     (RUST, "added_tokens", []),
     (RUST, "added_tokens", ...),
     (RUST, "added_tokens.4", ...),
-    (RUST, "added_tokens.4.id", 7),
+    (MAP, "", {"do_lower_case": False}),
     (CONFIG, "tokenizer_file", "elsewhere/tokenizer.json"),
     (CONFIG, "vocab_file", "elsewhere/vocab.txt"),
     (CONFIG, "from_slow", True),
@@ -380,6 +413,48 @@ def test_combined_changes(tmp_path_factory, base, normalizer, config, changes):
         if "." not in change[1]:  # a path into what another change took away
             folder = changed(folder, change)
     outcome(folder, tmp_path_factory.getbasetemp() / "combined")
+
+
+PLAIN_TEXT = "".join(f"{piece}\n" for piece in PIECES)
+FORMS = {
+    "lines of Windows": PLAIN_TEXT.replace("\n", "\r\n"),
+    "no line end at the end": PLAIN_TEXT.removesuffix("\n"),
+    "blank lines at the end": PLAIN_TEXT + "\n\r\n\n",
+    "a blank line": PLAIN_TEXT.replace("Paris\n", "Paris\n\n"),
+    "pieces of white space": PLAIN_TEXT.replace("Paris\n", "Paris\n\u2028\n\x85\n\x1c\n\u3000\n"),
+    "a piece that begins with white space": PLAIN_TEXT.replace("Paris\n", "Paris\n a\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("config", [{}, {"do_lower_case": False}, None])
+def test_forms_of_vocab_txt(tmp_path, form, config):
+    """Also without tokenizer_config.json: then texts are lower-cased."""
+    folder = folder_of(config, None)
+
+    def check(directory: Path) -> None:
+        found = TokenizerSettings.read(directory)
+        assert found.do_lower_case == (config is None or config.get("do_lower_case", True))
+        compare(found, AutoTokenizer.from_pretrained(directory))
+
+    directory = write(folder, tmp_path / "folder")
+    (directory / "vocab.txt").write_bytes(FORMS[form].encode())
+    check(directory)
+    TokenizerSettings.read(directory).write(directory)
+    check(directory)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_tokenizer_json_alone(tmp_path, lower):
+    """Without tokenizer_config.json, transformers lower-cases whatever tokenizer.json says."""
+    folder = folder_of(None, VARIANTS[0 if lower else 1], vocabulary=False)
+    assert outcome(folder, tmp_path / "folder") == ("equal" if lower else "refused")
+    if not lower:
+        message = (
+            r"tokenizer_config.json: do_lower_case is True by default, but tokenizer.json has normalizer.lowercase"
+        )
+        with pytest.raises(InputError, match=message):
+            TokenizerSettings.read(tmp_path / "folder")
 
 
 TOKEN = st.text(st.sampled_from("$AB:0;[]##bxXé \t\u00a0\u3000\ue000\\{}\"'字%|"), min_size=2, max_size=4)

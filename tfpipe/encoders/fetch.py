@@ -15,6 +15,8 @@ from pathlib import Path
 from tfpipe.encoders.transformers import (
     CONFIG,
     QUANTIZATION,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
     VOCABULARY,
     WEIGHTS,
     WEIGHTS_INDEX,
@@ -25,7 +27,7 @@ from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.files import path_inside
 
-NEEDED_FOR_TOKENS = (CONFIG, VOCABULARY, "tokenizer_config.json")
+VOCABULARIES = (VOCABULARY, TOKENIZER)  # transformers 4 writes both, transformers 5 the second
 TOKEN_PATTERNS = (
     CONFIG, VOCABULARY, "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", QUANTIZATION,
 )  # fmt: skip
@@ -91,29 +93,23 @@ def directory_of(source: str, weights: bool) -> Path:
         )
     if not (directory / CONFIG).is_file():
         raise InputError(
-            f"{directory}: no {CONFIG}; expected the transformers layout: {', '.join(NEEDED_FOR_TOKENS)}, {WEIGHTS}"
+            f"{directory}: no {CONFIG}; expected the transformers layout: {CONFIG}, {' or '.join(VOCABULARIES)}, "
+            f"{TOKENIZER_CONFIG}, {WEIGHTS}"
         )
     if "registered_name" in read_json(directory / CONFIG):
         raise InputError(f"{source}: is a KerasNLP preset; set encoder.source to keras-nlp:{directory}")
-    for name in NEEDED_FOR_TOKENS:
-        if not (directory / name).is_file():
-            raise InputError(f"{directory}: no {name}; {_how_to_write_tokenizer(source, directory)}")
+    if not _has_vocabulary(directory):
+        raise InputError(
+            f"{directory}: no {' and no '.join(VOCABULARIES)}; put the encoder's tokenizer files there, or give an "
+            "encoder with BERT's tokenizer"
+        )
     if weights:
         weight_files(directory, parse_repository(source)[0] if kind == "hf" else None)
     return directory
 
 
-def _how_to_write_tokenizer(source: str, directory: Path) -> str:
-    target, first = directory, ""
-    if source.startswith("hf:"):
-        target = Path("local")
-        first = f"`hf download {parse_repository(source)[0]} --local-dir {target}`, set encoder.source to {target}, "
-    return (
-        f"to write it: {first}"
-        f"python -c \"from transformers import AutoTokenizer as T; t = T.from_pretrained('{target}'); "
-        f"t.save_pretrained('{target}'); t.backend_tokenizer.model.save('{target}')\", then check do_lower_case in "
-        "tokenizer_config.json"
-    )
+def _has_vocabulary(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in VOCABULARIES)
 
 
 def _hub_snapshot(source: str, weights: bool) -> Path:
@@ -147,8 +143,11 @@ def _hub_snapshot(source: str, weights: bool) -> Path:
 
 
 def _is_complete(directory: Path, weights: bool) -> bool:
-    """False where a download was cut off, or did not ask for the weights. A file that is there is whole."""
-    if not all((directory / name).is_file() for name in NEEDED_FOR_TOKENS):
+    """False where a download was cut off, or did not ask for the weights. A file that is there is whole.
+
+    Few repositories have no tokenizer_config.json. The hub is asked for it each time, since a cut download looks alike.
+    """
+    if not all((directory / name).is_file() for name in (CONFIG, TOKENIZER_CONFIG)) or not _has_vocabulary(directory):
         return False
     if weights:
         try:

@@ -84,6 +84,7 @@ def open_preset(preset: str) -> Preset:
     for file, kind in ((_CONFIG, "BertBackbone"), ("tokenizer.json", "BertTokenizer")):
         path = _load(preset, lambda file=file: _file_of(preset, file))
         _check_class(path, _json_of(path), kind)
+    _check_special_tokens(path, _json_of(path)["config"])
     backbone = _load(preset, lambda: keras_nlp.models.BertBackbone.from_preset(preset, load_weights=False))
     if type(backbone) is not keras_nlp.models.BertBackbone:
         raise InputError(f"keras-nlp:{preset}: is a {type(backbone).__name__}; only BertBackbone is supported")
@@ -192,6 +193,17 @@ def _check_class(path: Path, content: dict[str, Any], kind: str) -> None:
             raise InputError(
                 f"{path}: {key} is {json.dumps(value)[:100]}; expected a plain value, none is made or read"
             )
+
+
+def _check_special_tokens(path: Path, settings: dict[str, Any]) -> None:
+    """Refuses a tokenizer that looks for further special tokens in texts."""
+    tokens = settings.get("special_tokens") or []
+    own = ("[CLS]", "[SEP]", "[PAD]", "[MASK]", settings.get("oov_token", "[UNK]"))
+    for token in (
+        (tokens if isinstance(tokens, list) else [tokens]) if settings.get("special_tokens_in_strings") else ()
+    ):
+        if token not in own:
+            raise InputError(f"{path}: special_tokens has {json.dumps(token)[:100]}; only BERT's own are supported")
 
 
 def _load(preset: str, load: Callable[[], Any]) -> Any:

@@ -28,15 +28,14 @@ from tfpipe.encoders.fetch import TOKEN_PATTERNS, directory_of, parse, parse_rep
 from tfpipe.encoders.transformers import (
     CONFIG,
     QUANTIZATION,
-    VOCABULARY,
     WEIGHTS_INDEX,
     Tensors,
-    check_vocabulary,
     read_json,
     read_safetensors,
     standard_name,
     weight_files,
 )
+from tfpipe.encoders.vocabulary import check_vocabulary, read_vocabulary
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.provenance import package_versions
@@ -49,7 +48,7 @@ class EncoderSource:
     source: str
     """`encoder.source` as requested"""
     tokenizer_directory: Path
-    """holds vocab.txt and tokenizer_config.json"""
+    """holds vocab.txt, tokenizer.json, or both, and the files beside them"""
     architecture: Architecture
     """its shape; `hidden_act` is "gelu" (exact), "gelu_new" (tanh) or "relu\""""
     where: str
@@ -133,7 +132,7 @@ def open_source(source: str, sha256: str | None = None, *, section: str = "encod
         def read() -> Tensors:
             return read_safetensors(files, sha256, f"{section}.sha256")
 
-    check_vocabulary(directory / VOCABULARY, architecture.vocab_size)
+    check_vocabulary(directory, architecture.vocab_size)
     return EncoderSource(source, directory, architecture, where, read)
 
 
@@ -158,8 +157,7 @@ def shape_of(source: str) -> tuple[Architecture, Path]:
 
 def vocabulary_of(directory: Path) -> list[str]:
     """The word pieces of a tokenizer's directory, in their order."""
-    with open(directory / VOCABULARY, encoding="utf-8") as file:  # not splitlines(): a piece may be U+0085 or U+2028
-        return [line.rstrip("\n") for line in file]
+    return list(read_vocabulary(directory)[1])
 
 
 def check_reads(architecture: Architecture, setting: str, source: str, max_length: int, *, pairs: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,21 @@ from tfpipe.files import path_inside, sha256_of_file
 
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 QUANTIZATION = "quantization.safetensors"
 """beside the weights of a classifier that tfpipe quantized"""
+
+_OTHER_WEIGHTS = ("tf_model*.h5", "flax_model*.msgpack", "bert_model.ckpt*", "*.onnx", "*.gguf")
+# Keeps every name: transformers' own classes would drop a head, or add a pooler with random weights. `weights_only`
+# runs no code of the pickle.
+_CONVERT = (
+    'python -c "import pathlib, sys, torch; from safetensors.torch import save_file; p = pathlib.Path(sys.argv[1]); '
+    "save_file({n: t.contiguous().clone() for f in p.glob('pytorch_model*.bin') for n, t in torch.load(f, "
+    "map_location='cpu', weights_only=True).items()}, p / 'model.safetensors', {'format': 'pt'})\""
+)
 
 FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 Tensors = Iterator[tuple[str, Callable[[], np.ndarray]]]
@@ -44,14 +56,7 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
         return [directory / WEIGHTS]
     index = directory / WEIGHTS_INDEX
     if not index.is_file():
-        raise InputError(
-            f"{directory}: no {WEIGHTS}. A pickle (pytorch_model.bin) is refused, since loading one can run code; to "
-            "convert it, where transformers and PyTorch are installed: "
-            'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
-            f"source, target = '{origin or directory}', 'converted'; "
-            "M.from_pretrained(source).save_pretrained(target, safe_serialization=True); "
-            'T.from_pretrained(source).save_pretrained(target)"; then set encoder.source to converted'
-        )
+        raise InputError(_no_weights(directory, origin))
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index}: weight_map is missing; expected tensor name -> file; get the file again")
@@ -60,6 +65,26 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
         if not os.path.isfile(path_inside(directory, name, str(index))):
             raise InputError(f"{index}: names {name}, which is not in its directory; get the missing file")
     return [index, *(directory / name for name in shards)]
+
+
+def _no_weights(directory: Path, origin: str | None) -> str:
+    """Says which weights a directory has instead of safetensors, and how to convert them."""
+    others = sorted(path.name for pattern in _OTHER_WEIGHTS for path in directory.glob(pattern))
+    if others and not any(directory.glob("pytorch_model*.bin")):
+        return (
+            f"{directory}: no {WEIGHTS}, but {others[0]}, which is not read; get the safetensors that transformers' "
+            "PyTorch classes save, or another encoder"
+        )
+    where, first, then = str(directory), "", ""
+    if origin is not None:  # only its small files are here
+        where = "converted"
+        first = f"`hf download {origin} --local-dir {where}`, then "
+        then = f", then set encoder.source to {where}"
+    return (
+        f"{directory}: no {WEIGHTS}. A pickle (pytorch_model.bin) is refused, since loading one can run code; to "
+        f"convert it, where PyTorch 2.6 or later and safetensors are installed: {first}`{_CONVERT} "
+        f"{shlex.quote(where)}`{then}"
+    )
 
 
 def read_safetensors(files: list[Path], sha256: str | None, setting: str = "encoder.sha256") -> Tensors:
@@ -87,6 +112,11 @@ def read_safetensors(files: list[Path], sha256: str | None, setting: str = "enco
             )
         try:
             with safe_open(path, framework="np") as file:
+                if (file.metadata() or {}).get("format") == "tf":
+                    raise InputError(
+                        f"{path}: format is 'tf', its tensors have TensorFlow's names; get the file that transformers' "
+                        "PyTorch classes save"
+                    )
                 for name in file.keys():  # noqa: SIM118 - not a mapping
                     yield name, lambda file=file, name=name, path=path: _load_tensor(file, name, path)
         except (SafetensorError, OSError) as error:
@@ -108,20 +138,6 @@ def standard_name(name: str) -> str:
     # gamma and beta are TensorFlow's names, which the first conversions to PyTorch kept.
     name = re.sub(r"\bLayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
     return re.sub(r"\bLayerNorm\.beta$", "LayerNorm.bias", name)
-
-
-def check_vocabulary(path: Path, vocab_size: int) -> None:
-    """Raises an `InputError` when a vocabulary has tokens that the model does not embed."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            count = sum(1 for _ in file)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); get the file again") from error
-    if not 0 < count <= vocab_size:
-        raise InputError(
-            f"{path}: {count} tokens, but the model embeds {vocab_size}; the two belong to different models: get both "
-            "from one place"
-        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import SOURCES, write_sources
+from tfpipe.tokens.tokenizer_notes import notes_on
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 
@@ -94,6 +95,9 @@ def _tokenizer_settings(config: Config) -> TokenizerSettings:
         pairs=config.data.text_pair_column is not None,
     )
     settings = TokenizerSettings.read(encoder.tokenizer_directory)
+    if not config.data.cleaning.lower_case:
+        for line in notes_on(encoder.tokenizer_directory, settings):
+            say(line)
     return settings.cleaned(config.data.cleaning)
 
 

@@ -26,10 +26,11 @@ import tensorflow_text
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tfpipe.tokens.tokenizer_files import MAX_WORD_CHARS, SPECIAL_TOKENS
+from tfpipe.encoders.vocabulary import MAX_WORD_CHARS
+from tfpipe.tokens.tokenizer_files import SPECIAL_TOKENS
 from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 
-MAX_PIECE_BYTES = 4 * MAX_WORD_CHARS  # a longer piece can't match any word that is short enough
+_MAX_WORD_BYTES = 4 * MAX_WORD_CHARS
 
 # Stand in for the special tokens inside the graph. Private-use characters are dropped by transformers' normalizer, so
 # one that is written in a text may be replaced by another dropped character, which leaves these free to carry meaning.
@@ -74,7 +75,7 @@ class Tokenizer(tf.Module):
         self._wordpiece = tensorflow_text.FastWordpieceTokenizer(
             vocab=_vocabulary_of_marks(settings),
             unknown_token=_MARKS[SPECIAL_TOKENS.index("unk_token")],
-            max_bytes_per_word=MAX_PIECE_BYTES,
+            max_bytes_per_word=_MAX_WORD_BYTES,
             token_out_type=tf.int32,
             no_pretokenization=True,
         )
@@ -248,6 +249,7 @@ def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:
     for index, piece in enumerate(settings.vocabulary):
         # A piece that no word can match keeps its id under a name that no text can have, should it be refused or hold a
         # NUL or private-use character, which the normalizer drops from every text.
-        unusable = piece in ("", "##") or len(piece.encode()) > MAX_PIECE_BYTES or re.search("[\0\ue000-\uf8ff]", piece)
+        rest = piece.removeprefix("##")
+        unusable = not rest or len(rest) > MAX_WORD_CHARS or re.search("[\0\ue000-\uf8ff]", piece)
         pieces.append(marks.get(piece) or (f"\ue100{index}" if unusable else piece))
     return pieces

@@ -4,8 +4,10 @@ Enters: `tokenizer_config.json`, `tokenizer.json`, `special_tokens_map.json`, `a
 tokenizer's class in `config.json`. Leaves: vocabulary, normalization and special tokens of `TokenizerSettings`.
 
 Two files can say how texts are normalized. With a class of BERT's, `tokenizer_config.json` and the class's defaults
-decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. All else comes from `tokenizer.json`, if there is one.
-Content that gives other ids than BERT's own tokenizer is refused, and not imitated.
+decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. A folder whose two files differ is refused, since the
+tokenizers library would give other ids than transformers. All else comes from `tokenizer.json`, if there is one.
+Content that gives other ids than BERT's own tokenizer is refused, and not imitated; so is what transformers 4 and 5 read
+differently.
 """
 
 from __future__ import annotations
@@ -15,22 +17,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfpipe.encoders.transformers import CONFIG, VOCABULARY, read_json
+from tfpipe.encoders.transformers import CONFIG, TOKENIZER, TOKENIZER_CONFIG, read_json
+from tfpipe.encoders.vocabulary import shown
 from tfpipe.errors import InputError
 
 SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-MAX_WORD_CHARS = 100  # transformers turns longer words into [UNK], counted after normalization
 ADDED_TOKENS = "added_tokens.json"
 
-# With the suffix "Fast" or without. The first ones are one tokenizer under five names; DistilBertTokenizer is not among
-# them, as its answer has no token types.
-_BERT = ("BertTokenizer", "ConvBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer")
+# With the suffix "Fast" or without. The first ones are one tokenizer under many names. Not among them: DistilBert's and
+# RetriBert's answers have no token types, Funnel's [CLS] has its own type, and transformers 5 lower-cases for DPR's
+# whatever do_lower_case says.
+_BERT = (
+    "BertTokenizer", "ConvBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer",
+    "LayoutLMTokenizer", "LxmertTokenizer",
+)  # fmt: skip
 _FROM_JSON = ("PreTrainedTokenizer", "TokenizersBackend")  # the second is transformers 5's name for the first
 # Name in `tokenizer_config.json` -> name in the normalizer of `tokenizer.json`, default.
 _NORMALIZATION = {
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+# What a setting may say, wherever it stands, although AutoTokenizer has no use for it: transformers' slow tokenizers,
+# the Japanese one, and the makers of some encoders mean another tokenizer by any other value.
+_STATED = {
+    "do_basic_tokenize": (True,),
+    "do_word_tokenize": (True,),
+    "do_subword_tokenize": (True,),
+    "word_tokenizer_type": ("basic", None),
+    "subword_tokenizer_type": ("wordpiece", None),
+    "clean_text": (True,),
+    "wordpieces_prefix": ("##",),
+    "max_input_chars_per_word": (100,),
 }
 
 
@@ -43,8 +61,8 @@ class TokenizerFiles:
         Raises:
           InputError: a file is malformed, or another tokenizer's.
         """
-        names = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", ADDED_TOKENS, CONFIG, VOCABULARY)
-        self._config_path, self._rust_path, self._map_path, self._added_path, model_path, self._vocabulary_path = (
+        names = (TOKENIZER_CONFIG, TOKENIZER, "special_tokens_map.json", ADDED_TOKENS, CONFIG)
+        self._config_path, self._rust_path, self._map_path, self._added_path, model_path = (
             directory / name for name in names
         )
         self._config = _read(self._config_path)
@@ -65,24 +83,6 @@ class TokenizerFiles:
         if not self._is_bert and self._rust is None:
             raise InputError(f"{place}: tokenizer_class {name} needs tokenizer.json, which is not there; fetch it")
 
-    def vocabulary(self) -> tuple[Path, tuple[str, ...]]:
-        """The vocabulary, one piece per id, and the file that it comes from.
-
-        Raises:
-          InputError: there is none, it is malformed, or two files differ.
-        """
-        vocabulary = _read_vocabulary(self._vocabulary_path) if self._vocabulary_path.exists() else None
-        if self._rust is None:
-            if vocabulary is None:
-                raise InputError(
-                    f"{self._vocabulary_path}: not found, nor tokenizer.json; put the encoder's vocabulary there"
-                )
-            return self._vocabulary_path, vocabulary
-        found = _wordpiece_vocabulary(self._rust, self._rust_path)
-        if vocabulary not in (None, found):
-            raise InputError(f"{self._vocabulary_path}: differs from tokenizer.json beside it; remove the wrong one")
-        return self._rust_path if vocabulary is None else self._vocabulary_path, found
-
     def normalization(self) -> dict[str, bool | None]:
         """`do_lower_case`, `strip_accents` and `tokenize_chinese_chars`.
 
@@ -93,16 +93,32 @@ class TokenizerFiles:
         if self._rust is not None:
             self._refuse_unless("normalizer.type", normalizer.get("type"), "BertNormalizer")
             self._refuse_unless("normalizer.clean_text", normalizer.get("clean_text"), True)
-        values = {}
+        stated, written = {}, {}
         for name, (rust_name, default) in _NORMALIZATION.items():
-            if self._is_bert:
-                path, key, value = self._place(name), name, self._settings.get(name, default)
-            else:
-                path, key, value = self._rust_path, f"normalizer.{rust_name}", normalizer.get(rust_name)
-            if not (isinstance(value, bool) or (value is None and default is None)):
-                raise InputError(f"{path}: {key} is {_shown(value)}; it must be true or false")
-            values[name] = value
-        return values
+            places = [(stated, self._place(name), name, self._settings.get(name, default))] if self._is_bert else []
+            if self._rust is not None:
+                places.append((written, self._rust_path, f"normalizer.{rust_name}", normalizer.get(rust_name)))
+            for values, path, key, value in places:
+                if not (isinstance(value, bool) or (value is None and default is None)):
+                    raise InputError(f"{path}: {key} is {shown(value)}; it must be true or false")
+                values[name] = value
+        self._check_one_answer(stated, written)
+        return stated if self._is_bert else written
+
+    def _check_one_answer(self, stated: dict[str, bool | None], written: dict[str, bool | None]) -> None:
+        """Refuses two files that normalize texts differently: which one a program goes by depends on the program."""
+        if self._rust is None:
+            return
+        if not self._is_bert:  # then tokenizer.json alone counts, and a setting may not say the opposite
+            settings = {name: self._settings.get(name) for name in written}
+            stated = written | {name: value for name, value in settings.items() if isinstance(value, bool)}
+        for name, value in _in_effect(stated).items():
+            if value != _in_effect(written)[name]:
+                by_default = "" if name in self._settings else " by default"
+                raise InputError(
+                    f"{self._place(name)}: {name} is {stated[name]}{by_default}, but {self._rust_path.name} has "
+                    f"normalizer.{_NORMALIZATION[name][0]} {written[name]}; correct the wrong one"
+                )
 
     def special_tokens(self) -> dict[str, str]:
         """Name in transformers (`unk_token` and so on) -> token.
@@ -111,7 +127,7 @@ class TokenizerFiles:
           InputError: a token is malformed, or is matched in texts in another way than as it is written.
         """
         # A token that stands in a list of added tokens too has the options of the list.
-        listed = {_content(token, place) for place, token, _ in self._lists()}
+        listed = {_content(token, place) for place, token, *_ in self._lists()}
         tokens = {}
         for name in SPECIAL_TOKENS:
             value, place = self._settings.get(name), self._place(name)
@@ -130,15 +146,20 @@ class TokenizerFiles:
         Raises:
           InputError: it says something else.
         """
-        self._check_options()
+        self._check_options(tokens)
         if self._rust is not None:
             self._check_rust(vocabulary, tokens)
         # A class of BERT's has all five; null takes one away.
         matched = {token for name, token in tokens.items() if self._settings.get(name, self._is_bert)}
-        for place, value, special in itertools.chain(self._lists(), self._rust_tokens(), self._further_tokens()):
+        for place, value, special, index in itertools.chain(self._lists(), self._rust_tokens(), self._further_tokens()):
             if (token := _content(value, place)) not in tokens.values():
-                raise InputError(f"{place}: added token {token!r} is not supported; remove it")
+                raise InputError(f"{place}: added token {token!r} is not supported; remove it if no text has it")
             matched.add(_token(value, place, special=special))
+            if index is not ... and str(index) != str(vocabulary.index(token)):
+                raise InputError(
+                    f"{place}: added token {token!r} has id {shown(index)}, and {vocabulary.index(token)} in the "
+                    "vocabulary; correct the wrong one"
+                )
         for name, token in tokens.items():
             if token not in matched:
                 raise InputError(f"{self._place(name)}: {name} is not set, and {token!r} is no added token; set {name}")
@@ -146,36 +167,50 @@ class TokenizerFiles:
     def _place(self, name: str) -> Path:
         return self._map_path if name in self._map else self._config_path
 
-    def _lists(self) -> Iterator[tuple[Path, Any, bool]]:
-        """The tokens that lists of them add: where each stands, as it stands there, whether it is taken as special."""
+    def _lists(self) -> Iterator[tuple[Path, Any, bool, Any]]:
+        """Yields what lists of tokens add: their place, the token, whether it is taken as special, its id or `...`."""
         if "added_tokens_decoder" in self._config:
             decoder = self._config["added_tokens_decoder"] or {}
-            for token in decoder.values() if isinstance(decoder, dict) else [decoder]:
-                yield self._config_path, token, False
+            for index, token in decoder.items() if isinstance(decoder, dict) else [(..., decoder)]:
+                yield self._config_path, token, False, index
         else:
             named = [self._settings.get(name) for name in SPECIAL_TOKENS]
-            for token in self._added:
-                yield self._added_path, {"content": token}, token in named
+            for token, index in self._added.items():
+                yield self._added_path, {"content": token}, token in named, index
             yield from self._rust_tokens()
 
-    def _rust_tokens(self) -> Iterator[tuple[Path, Any, bool]]:
+    def _rust_tokens(self) -> Iterator[tuple[Path, Any, bool, Any]]:
         for token in _list(_value(self._rust, "added_tokens")):
-            yield self._rust_path, token, True
+            yield self._rust_path, token, True, _value(token, "id")
 
-    def _further_tokens(self) -> Iterator[tuple[Path, Any, bool]]:
-        """As `_lists`, those that are added for being named in a way that BERT has no use for."""
+    def _further_tokens(self) -> Iterator[tuple[Path, Any, bool, Any]]:
+        """Yields as `_lists` does the tokens that are added for being named in a way that BERT has no use for."""
         for place, names in ((self._config_path, self._config), (self._map_path, self._map)):
             extra = names.get("extra_special_tokens")
             extra = list(extra.values()) if isinstance(extra, dict) else extra
-            others = (names.get(name) for name in ("additional_special_tokens", "bos_token", "eos_token"))
-            for token in itertools.chain(*map(_list, (extra, *others))):
-                yield place, token, place == self._map_path
+            # transformers 5 adds the value of every key that ends like this.
+            others = (
+                value
+                for name, value in names.items()
+                if name.endswith("_token") and name not in SPECIAL_TOKENS and isinstance(value, str | dict)
+            )
+            for token in itertools.chain(*map(_list, (extra, names.get("additional_special_tokens"), *others))):
+                yield place, token, place == self._map_path, ...
 
-    def _check_options(self) -> None:
+    def _check_options(self, tokens: dict[str, str]) -> None:
         """Refuses settings with which transformers gives other ids, or reads other files."""
         for name in ("truncation", "padding"):
             side = str(_object(self._rust, name).get("direction", "right")).lower()
             self._refuse_unless(f"{name}_side", self._settings.get(f"{name}_side", side), "right")
+        for key, allowed in _STATED.items():
+            if key in self._settings and self._settings[key] not in allowed:
+                self._refuse_unless(key, self._settings[key], allowed[0])
+        for token in _list(self._settings.get("never_split")):
+            if token not in tokens.values():  # these are never split
+                raise _refused(self._place("never_split"), "never_split", token, None)
+        if auto_map := self._settings.get("auto_map"):
+            own = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
+            self._refuse_unless("auto_map", own, None)
         other_file = "vocab_file" if self._rust is None else "tokenizer_file"
         for key in ("split_special_tokens", "init_inputs", "fast_tokenizer_files", other_file):
             self._refuse_unless(key, self._settings.get(key) or None, None)
@@ -204,6 +239,12 @@ class TokenizerFiles:
             raise _refused(self._place(key) if key in self._settings else self._rust_path, key, value, allowed)
 
 
+def _in_effect(values: dict[str, bool | None]) -> dict[str, bool]:
+    """What texts go through: accents are stripped as `do_lower_case` says where nothing else is said."""
+    strip = values["strip_accents"]
+    return {**values, "strip_accents": values["do_lower_case"] if strip is None else strip}
+
+
 def _is_template(processor: dict[str, Any], cls: str, sep: str, ids: dict[str, int]) -> bool:
     """Tells whether a post-processor makes `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, the second text with type 1."""
     if processor.get("type") == "BertProcessing":
@@ -227,35 +268,11 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _read_vocabulary(path: Path) -> tuple[str, ...]:
-    try:
-        with open(path, encoding="utf-8") as file:  # not splitlines(): pieces may be U+0085 or U+2028
-            return tuple(line.rstrip("\n") for line in file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't read it as UTF-8 text ({error}); one piece per line is expected") from None
-
-
-def _wordpiece_vocabulary(rust: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """The vocabulary of a `tokenizer.json`, in the order of its ids."""
-    model = {"type": "WordPiece"} | _object(rust, "model")  # files of 2020 do not say the type
-    expected = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": MAX_WORD_CHARS}
-    for key, value in expected.items():
-        if model.get(key) != value:
-            raise InputError(
-                f"{path}: model.{key} is {_shown(model.get(key))}, not {value!r}; give a BERT WordPiece encoder"
-            )
-    vocabulary = _object(model, "vocab")
-    by_id = {index: piece for piece, index in vocabulary.items() if type(index) is int}
-    if not by_id or by_id.keys() != set(range(len(vocabulary))):
-        raise InputError(f"{path}: model.vocab must map pieces to the ids 0, 1, 2, ...; give a vocab.txt instead")
-    return tuple(by_id[index] for index in range(len(by_id)))
-
-
 def _content(value: Any, path: Path) -> str:
     """The text of a special token, which transformers writes as a string or as an AddedToken."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str):
-        raise InputError(f"{path}: special token {_shown(value)} must be a string or have a string as its content")
+        raise InputError(f"{path}: special token {shown(value)} must be a string or have a string as its content")
     return content
 
 
@@ -284,11 +301,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def _shown(value: Any) -> str:
-    """A value of a file, short enough for a message."""
-    return f"a {type(value).__name__}" if isinstance(value, dict | list) else repr(value)[:100]
-
-
 def _refused(path: Path, key: str, value: Any, allowed: Any) -> InputError:
     rule = "it is not supported" if allowed is None else f"only {allowed!r} works"
-    return InputError(f"{path}: {key} is {_shown(value)}; {rule}: correct it, or give an encoder with BERT's tokenizer")
+    return InputError(f"{path}: {key} is {shown(value)}; {rule}: correct it, or give an encoder with BERT's tokenizer")

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from tfpipe.config.data import Cleaning
-from tfpipe.encoders.transformers import read_json
+from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
+from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 
 CLEANING = "cleaning.json"
+_MAX_PIECE_BYTES = 256  # of tensorflow-text's FastWordpieceTokenizer; a longer piece that a word can match is refused
 # The HTML that `data.cleaning.html` undoes, in this order: `&amp;lt;` was written for `&lt;`.
 HTML = (
     (r"(?i)<br\s*/?>", " "),
@@ -56,12 +58,25 @@ class TokenizerSettings:
         for index, piece in enumerate(self.vocabulary):
             if ids.setdefault(piece, index) != index:
                 raise InputError(
-                    f"vocabulary: {piece!r} has two ids, {ids[piece]} and {index}; every piece must be there once"
+                    f"vocabulary: {shown(piece)} has two ids, {ids[piece]} and {index}; every piece must be there once"
                 )
             if SURROGATES.search(piece):
-                raise InputError(f"vocabulary: piece {index}, {piece!r}, is not Unicode text; take the piece out")
+                raise InputError(f"vocabulary: piece {index}, {shown(piece)}, is not Unicode text; take the piece out")
             if "\n" in piece or "\r" in piece:
-                raise InputError(f"vocabulary: piece {index}, {piece!r}, has a line break; pieces are one line each")
+                raise InputError(
+                    f"vocabulary: piece {index}, {shown(piece)}, has a line break; pieces are one line each"
+                )
+            if piece != (cut := piece.rstrip()) and cut:
+                raise InputError(
+                    f"vocabulary: piece {index}, {shown(piece)}, ends in white space, which transformers 5 cuts off "
+                    "and transformers 4 keeps; take the white space or the piece out"
+                )
+            rest = piece.removeprefix("##")
+            if _MAX_PIECE_BYTES // 4 < len(rest) <= MAX_WORD_CHARS and len(rest.encode()) > _MAX_PIECE_BYTES:
+                raise InputError(
+                    f"vocabulary: piece {index}, {shown(piece)}, has {len(rest.encode())} bytes; pieces of up to "
+                    f"{_MAX_PIECE_BYTES} bytes are supported, take the piece out"
+                )
         for name, token in self.special_tokens.items():
             if token not in ids:
                 raise InputError(f"vocabulary: {name} {token!r} is missing; add it, or name the token that is used")
@@ -95,7 +110,7 @@ class TokenizerSettings:
         """
         directory = Path(directory)
         files = TokenizerFiles(directory)
-        path, vocabulary = files.vocabulary()
+        path, vocabulary = read_vocabulary(directory)
         values = {**files.normalization(), **files.special_tokens()}
         if (directory / CLEANING).exists():
             values |= _read_cleaning(directory / CLEANING)
@@ -150,16 +165,16 @@ class TokenizerSettings:
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
         cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words")}
-        for name in (CLEANING, "tokenizer.json", ADDED_TOKENS):  # an older tokenizer's, which would be believed
+        for name in (CLEANING, TOKENIZER, ADDED_TOKENS):  # an older tokenizer's, which would be believed
             (directory / name).unlink(missing_ok=True)
         if any(cleaning.values()):
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         config["tokenizer_class"] = "BertTokenizer"
-        for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", self.special_tokens)):
+        for name, content in ((TOKENIZER_CONFIG, config), ("special_tokens_map.json", self.special_tokens)):
             (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        with open(directory / "vocab.txt", "w", encoding="utf-8", newline="\n") as file:
+        with open(directory / VOCABULARY, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{piece}\n" for piece in self.vocabulary)
 
 
