@@ -158,8 +158,8 @@ def test_too_many_rejected_rows(prepared, tmp_path):
         prepared(rows, max_rejected_fraction=0.05)
     message = str(caught.value)
     assert "rows.csv: 10 of 100 rows (10.0%) can't be used, more than data.max_rejected_fraction (5.0%)" in message
-    assert "8 × empty text; 2 × empty label; first: line 92 ''" in message
-    assert "; data.missing: [''] leaves rows out that have no label; correct the file" in message
+    assert "8 × empty text; 2 × empty label; data.missing: [''] leaves rows out that have no label; correct" in message
+    assert "raise the fraction; first: line 92 ''" in message
     assert f"every row is listed in {tmp_path / 'prepare' / 'rejected.jsonl'}" in message and "\n" not in message
     assert len((tmp_path / "prepare" / "rejected.jsonl").read_text().splitlines()) == 10
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
-from tfpipe.data.block import excerpt, wanted_columns
+from tfpipe.data.block import MissingColumn, excerpt, wanted_columns
 from tfpipe.data.source_file import SourceFile
 from tfpipe.data.streams import COMPRESSIONS, is_remote, zip_and_member
 from tfpipe.errors import InputError
@@ -48,10 +48,11 @@ def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> 
     which = f"{len(fitting)} tables have" if fitting else "no table has"
     columns = ", ".join(map(quoted, wanted_columns(data)))
     example = quoted(excerpt((fitting or list(tables) or ["TABLE"])[0]))
-    raise InputError(
+    message = (
         f"{file.name}: {which} the columns {_listed(list(wanted_columns(data)))}; tables: {listed or 'none'}{more}; "
         f"set data.query, such as: SELECT {columns} FROM {example} ORDER BY 1"
     )
+    raise MissingColumn(message, next(iter(tables.values()))) if len(tables) == 1 else InputError(message)
 
 
 def _listed(columns: list[str]) -> str:

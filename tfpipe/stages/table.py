@@ -146,6 +146,7 @@ STAGES = (
         "prepare",
         "tfpipe.stages.prepare",
         ("task", "seed", *_DATA),
+        version=2,
         unrecorded=("encoder.source",),
         files=_data_files,
         libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),

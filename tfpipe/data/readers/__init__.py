@@ -8,6 +8,7 @@ alone. A third one, `classes(file, data)`, is for formats whose files can declar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from tfpipe.config.data import Data
@@ -57,17 +58,18 @@ def columns(file: SourceFile, data: Data) -> list[str]:
     Raises:
       InputError: the file can't be read.
     """
-    reader, asked = _reader(file.format), (data, data.model_copy(update={"text_column": "\0", "text": None}))
-    for settings in asked if hasattr(reader, "names") else asked[1:]:
+    reader, nothing = _reader(file.format), data.model_copy(update={"text_column": "\0", "text": None})
+    of_folders, refused = [name for name, _ in file.columns], None
+    for settings in (data, nothing):  # a document of JSON may be recognized by its columns alone
         try:
-            for block in blocks(file, settings):
+            for block in itertools.islice(blocks(file, settings), 1):
                 if hasattr(reader, "names"):
-                    return [*reader.names(block, settings), *(name for name, _ in file.columns)]
+                    return [*reader.names(block, settings), *of_folders]
         except MissingColumn as error:
-            return [*filter(None, error.there), *(name for name, _ in file.columns if name not in error.there)]
+            return [*filter(None, error.there), *(name for name in of_folders if name not in error.there)]
         except InputError as error:
-            refused = error
-    raise refused
+            refused = refused or error
+    raise refused or InputError(f"{file.name}: no row; expected at least one row of each label")
 
 
 def _inside(file: SourceFile, data: Data) -> Data:
