@@ -276,7 +276,7 @@ def test_escapes_of_databases(tmp_path, monkeypatch, capsys):
     ]
     assert "data.escape" not in capsys.readouterr().err
     assert read(tmp_path, "text\tlabel\na\\nb\tx\nno\t\\N\n", name="data.tsv")[0][0][1] == r"a\nb"
-    assert "data.tsv: it holds \\N, \\n or \\\\, as PostgreSQL and MySQL write text" in capsys.readouterr().err
+    assert 'data.tsv: it holds \\N, \\n, \\\\ or \\", as databases write text' in capsys.readouterr().err
     read(tmp_path, "text\tlabel\nattic\\wide\tx\n", name="data.tsv")
     assert "data.escape" not in capsys.readouterr().err
 
@@ -290,6 +290,20 @@ def test_quotes_that_are_escaped_by_backslashes(tmp_path, monkeypatch, block_byt
     assert [row[:2] for row in usable] == [(2, 'she said "no, never"'), (3, 'C:\\temp\n"'), (5, "x")]
     rejected = read(tmp_path, 'text,label\n"she \\"no\\" said",a\nx,b\n')[1]
     assert r"where \" stands for a quote, set data.escape: backslash" in rejected[0][1]
+
+
+def test_escapes_as_python_writes_them_within_quotes_and_without(tmp_path):
+    texts = ["plain", 'a "b" c', '"d"', "tab\there", "line\nbreak", r"C:\new", "ends with \\", r"\N"] * 3
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONE):
+        for name, separator in (("data.csv", ","), ("data.tsv", "\t")):
+            with open(tmp_path / name, "w", newline="", encoding="utf-8") as file:
+                form = {"delimiter": separator, "escapechar": "\\", "doublequote": False, "lineterminator": "\n"}
+                csv.writer(file, quoting=quoting, **form).writerows(
+                    [("text", "label"), *((text, "a") for text in texts)]
+                )
+            believed = {"quoting": False} if quoting == csv.QUOTE_NONE else {}
+            usable, rejected, _ = rows_of(str(tmp_path / name), escape="backslash", **believed)
+            assert [row[1] for row in usable] == texts and not rejected, (quoting, name)
 
 
 CELLS = st.text(alphabet='ab,"\n\r\té\u2028', min_size=1, max_size=8)

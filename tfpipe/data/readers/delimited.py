@@ -42,7 +42,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
                 before, sample = _from_the_first(b'"', content, lines)
                 dialect = settled(dialect, sample, first + before, file)
             if data.escape is None and dialect.separator == "\t" and b"\\" in content:
-                _say_escapes(_from_the_first(b"\\", content, lines)[1], file)
+                _say_escapes(_from_the_first(b"\\", content, lines)[1], dialect, file)
             count = _whole_records(content, dialect)
             if count is None:
                 content, count = _up_to_a_record_end(lines, first, file, dialect)
@@ -61,10 +61,10 @@ def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int
     return content.count(b"\n", 0, start), sample.decode("utf-8", "surrogateescape")
 
 
-def _say_escapes(sample: str, file: SourceFile) -> None:
-    if look_escaped(sample):
+def _say_escapes(sample: str, dialect: Dialect, file: SourceFile) -> None:
+    if look_escaped(sample, dialect.quoting):
         say_once(
-            rf"  {file.name}: it holds \N, \n or \\, as PostgreSQL and MySQL write text; data.escape: backslash reads "
+            rf"  {file.name}: it holds \N, \n, \\ or \", as databases write text; data.escape: backslash reads "
             "them as what they stand for",
             kind="data.escape",
         )

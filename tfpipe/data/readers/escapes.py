@@ -25,7 +25,7 @@ def hidden(text: str, separator: str, quoting: bool) -> str:
     if "\\" not in text:
         return text
     control = {} if quoting else _CONTROL
-    plain = ('"', "\\", separator)
+    plain = ('"', "\\") if quoting else ('"', "\\", separator)
 
     def replaced(match: re.Match) -> str:
         character = match[1]
@@ -47,7 +47,9 @@ def without_escapes(content: bytes) -> bytes:
     return content.replace(b"\\\\", b"__").replace(b'\\"', b"__").replace(b"\\\n", b"__")
 
 
-def look_escaped(text: str) -> bool:
+def look_escaped(text: str, quoting: bool | None) -> bool:
     r"""Whether all backslashes of a text between tabs are escapes, such as of PostgreSQL, or a cell is `\N`."""
     found = set(_ONE.findall(text))
-    return bool(found) and (_NULL.search(text) is not None or found <= {*_CONTROL, "\\", "N", "\n", "\t"})
+    if quoting:
+        return '"' in found and found <= {'"', "\\"}
+    return bool(found) and (_NULL.search(text) is not None or found <= {*_CONTROL, "\\", "N", "\n", "\t", '"'})

@@ -20,9 +20,9 @@ def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialec
     """The dialect of a file, once a quote was met or as escapes need it.
 
     In a file separated by tabs, a quote is a character like any other if fewer lines are lost that way: many write
-    such files without quoting. With `data.escape` it is one unless most lines have a field in quotes: databases write
-    other escapes without quotes than R writes within them. In any other file quotes enclose fields, but not whole
-    rows (`records.swallowed`).
+    such files without quoting. If as many are lost, it is one where `data.escape` is set, unless most lines have a
+    field in quotes: databases write other escapes without quotes than R writes within them. In any other file quotes
+    enclose fields, but not whole rows (`records.swallowed`).
 
     Args:
       dialect: whose `quoting` is None.
@@ -37,11 +37,11 @@ def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialec
     if dialect.separator != "\t":
         return quoted
     plain = replace(dialect, quoting=False)
-    if dialect.escape:
-        lines = text.splitlines()
-        return quoted if len(list(filter(_FIELD.search, lines))) > len(lines) / 2 else plain
     read = records(text, plain, file.name, first)
     lost = records(text, quoted, file.name, first).rejections
+    if dialect.escape and len(lost) == len(read.rejections):
+        lines = text.splitlines()
+        return quoted if len(list(filter(_FIELD.search, lines))) > len(lines) / 2 else plain
     if len(lost) <= len(read.rejections) or any(_enclosed(row[dialect.label]) for row in read.rows):
         return quoted
     say_once(

@@ -127,7 +127,7 @@ def _rejections(
         reason = f"wrong number of columns ({len(row)}, expected {width}){_advice_on_width(lines, dialect)}"
         return [Rejection(name, first, reason, excerpt(dialect.separator.join(shown(row))))]
     if error is not None:
-        reason = f"malformed CSV ({error}); {_advice(lines)}"
+        reason = f"malformed CSV ({error}); {_advice(lines, dialect)}"
     else:
         reason = "in a quoted field that holds whole rows; set data.quoting: false, or true to believe the quotes"
     # A stray quote draws the lines after it into its record: each of them counts as a row that was lost.
@@ -162,8 +162,8 @@ def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
     return likely >= 2 and likely > half
 
 
-def _advice(lines: list[str]) -> str:
-    if any('\\"' in line for line in lines):
+def _advice(lines: list[str], dialect: Dialect) -> str:
+    if not dialect.escape and any('\\"' in line for line in lines):
         return r"where \" stands for a quote, set data.escape: backslash"
     return "where quotes are characters like any other, set data.quoting: false"
 
