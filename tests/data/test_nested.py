@@ -132,7 +132,7 @@ def test_a_label_that_is_an_object_is_told_its_names(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "x", "label": {"id": 1, "name": "pos"}}\n{"text": "x", "label": [{"name": "pos"}]}\n')
     reasons = [reason for _, reason, _ in rows_of(str(path))[1]]
-    assert reasons[0] == "the label is an object; write data.label_column: label.id or label.name"
+    assert reasons[0] == "the label is an object; write data.label_column: label.name or label.id"
     assert rows_of(str(path), label_column="label.name")[0] == [(1, "x", None, "pos")]
     assert rows_of(str(path), label_column="label.0.name")[0] == [(2, "x", None, "pos")]
 
@@ -149,7 +149,7 @@ def test_chat_and_tokens(tmp_path):
     assert (line, excerpt) == (1, '["a", "b"]')
     assert reason == "the text is a list; join it in the file, or write data.text_column: text.0 for its first"
     reason = rows_of(str(path), text_column="messages", label_column="messages.1.role")[1][0][1]
-    assert reason == "the text is a list; write data.text_column: messages.0.role or messages.0.content"
+    assert reason == "the text is a list; write data.text_column: messages.0.content or messages.0.role"
     reason = rows_of(str(path), text_column="messages.3.content", label_column="messages.1.role")[1][0][1]
     assert reason == (
         "no field 'messages.3.content' (data.text_column); fields: 'messages.0.role', 'messages.0.content', 'text'"

@@ -7,6 +7,7 @@ no text; the reason names the dotted names that are in it.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from tfpipe.data.nested import names_in
 
 _PLAIN = {str, NoneType}
 _NO_TEXT = (dict, list, tuple, np.ndarray)
-_LISTED_NAMES = 4
+_LISTED_NAMES, _MOST_NAMES = 4, 100
+_LIKELY = re.compile(r"\.(text|content|name|label|value)$")  # these are listed first
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def as_texts(cells: list[Any], what: str, setting: str, column: str, kinds: Coun
 def reason_of_nested(value: Any, what: str, setting: str, column: str) -> str:
     """Why an object or a list is no text or label, and which names to write instead."""
     kind = "an object" if isinstance(value, dict) else "a list"
-    names = [excerpt(name) for name in itertools.islice(names_in({column: value}), _LISTED_NAMES)]
+    names = sorted(itertools.islice(names_in({column: value}), _MOST_NAMES), key=lambda name: not _LIKELY.search(name))
+    names = [excerpt(name) for name in names[:_LISTED_NAMES]]
     if kind == "a list" and names == [column]:  # of what is not nested
         return f"the {what} is a list; join it in the file, or write {setting}: {column}.0 for its first"
     return f"the {what} is {kind}; write {setting}: {' or '.join(names)}"

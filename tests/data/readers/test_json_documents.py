@@ -135,7 +135,7 @@ REFUSED = {
     "an empty array in an object": ({"data": []}, r"no row; expected at least one row"),
     "rows as arrays": (
         {"val": [["x", "a"]], "train": [["x", "a"]]},
-        r"with the names 'val', 'train', whose rows are arrays; write objects, for example with jq -c '\.\"val\"\[\]",
+        r"with the names 'val', 'train', whose rows are arrays; write objects, for example with jq -c '\.\"train\"\[\]",
     ),
     "columns without the wanted one": (
         {"body": {"0": "x"}, "label": {"0": "a"}},

@@ -216,6 +216,7 @@ def _without_rows(file: SourceFile, outline: Outline, wanted: dict[str, str]) ->
     first = outline.members[0]
     where = f"{file.name}: a JSON object with the names {_listed(outline)}"
     if first.begins == b"[[":
+        first = next((member for member in outline.members if split_name(member.name) == "train"), first)
         raise InputError(
             f"{where}, whose rows are arrays; write objects, for example with "
             f"jq -c '.{json.dumps(first.name)}[] | {_EXAMPLE}' {file.name} > rows.jsonl"
