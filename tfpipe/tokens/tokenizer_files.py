@@ -4,9 +4,9 @@ Enters: `tokenizer_config.json`, `tokenizer.json`, `special_tokens_map.json`, `a
 tokenizer's class in `config.json`. Leaves: vocabulary, normalization and special tokens of `TokenizerSettings`.
 
 Two files can say how texts are normalized. With a class of BERT's, `tokenizer_config.json` and the class's defaults
-decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. A folder whose two files differ is refused, since the
+decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. Where the two differ, the folder is refused, since the
 tokenizers library would give other ids than transformers. All else comes from `tokenizer.json`, if there is one.
-Content that gives other ids than BERT's own tokenizer is refused, and not imitated; so is what transformers 4 and 5 read
+Content is refused, and not imitated, that gives other ids than BERT's own tokenizer or that transformers 4 and 5 read
 differently.
 """
 
