@@ -133,6 +133,8 @@ def test_csv(tmp_path, small_blocks):
             return attempt(lambda: rows_of(path), name)[1] is not None
         delimiter = "\t" if name.endswith("tsv") else ","
         found, refused = attempt(lambda: rows_of(path, quoting=quoting, separator=delimiter), name)
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return refused is not None  # UTF-16, which csv_of does not read
         if refused is None:
             rows, lost, _ = csv_of(content, delimiter, csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
             assert found[0] == rows and [line for line, _ in found[1]] == lost
@@ -211,7 +213,8 @@ def test_json_lines(tmp_path, small_blocks):
     def check(content: bytes) -> bool:
         path.write_bytes(content)
         found, refused = attempt(lambda: rows_of(path), path.name)
-        if refused is None and is_json_lines(path):
+        marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # UTF-16
+        if refused is None and not marked and is_json_lines(path):
             lines = {line: (text, label) for line, text, label in found[0]}
             lost = {line for line, _ in found[1]}
             for number, raw in enumerate(content.split(b"\n"), start=1):

@@ -164,6 +164,22 @@ def test_too_many_rejected_rows(prepared, tmp_path):
     assert len((tmp_path / "prepare" / "rejected.jsonl").read_text().splitlines()) == 10
 
 
+def test_the_encoding_of_rejected_rows_is_guessed(prepared):
+    content = "text,label\n" + "".join(f"{text} £5,{label}\n" for text, label in film_rows(100))
+    hint = "it looks like cp1252 (a guess): set data.encoding: cp1252, and look at the texts"
+    with pytest.raises(InputError) as caught:
+        prepared(content.encode("cp1252"))
+    assert f"; {hint}; correct the file" in str(caught.value)
+    _, printed = prepared(content.encode("cp1252"), name="told", encoding="cp1252")
+    assert "0 rejected" in printed and "guess" not in printed
+    few = "text,label\n" + "".join(f"{text},{label}\n" for text, label in film_rows(200)) + "win £5,1\n"
+    _, printed = prepared(few.encode("cp1252"), name="few")
+    assert f"some rows are not UTF-8 and are left out: {hint}" in printed
+    mixed = few.encode() + "win £6,1\n".encode("cp1252")
+    _, printed = prepared(mixed, name="mixed")
+    assert "it has lines of UTF-8 and others that look like cp1252 (a guess): write these again as UTF-8" in printed
+
+
 def test_an_empty_split(prepared):
     with pytest.raises(InputError, match=r"none of the 4 usable rows falls into .* add rows or raise its share"):
         prepared(film_rows(4))

@@ -134,6 +134,8 @@ _ASKED_FOR: dict[str, Callable[[Config], bool]] = {
     "nltk": lambda config: config.data.augmentation is not None and config.data.augmentation.synonyms > 0.0,
     "datasets": lambda config: "hf:" in str(config.data.source),
     "tensorflow-datasets": lambda config: "tfds:" in str(config.data.source),
+    "openpyxl": lambda config: config.data.format == "excel" or ".xls" in str(config.data.source),
+    "duckdb": lambda config: config.data.format == "duckdb" or ".duckdb" in str(config.data.source),
 }
 
 

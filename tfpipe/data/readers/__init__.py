@@ -108,7 +108,7 @@ def _reader(format_name: str):
         case "parquet":
             from tfpipe.data.readers import parquet as reader
         case "lines" | "fasttext":
-            from tfpipe.data.readers import lines as reader
+            from tfpipe.data.readers import text_lines as reader
         case "arrow":
             from tfpipe.data.readers import arrow as reader
         case "excel":
