@@ -71,7 +71,7 @@ def test_utf8_is_read_as_it_is(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\nx,a\n")
     for encoding in (None, "utf-8", "UTF8"):
         data = Data(source=str(tmp_path / "x.csv"), encoding=encoding)
-        with open_utf8(source_files(data)[0], data) as stream:
+        with open_utf8(source_files(data)[0]) as stream:
             assert stream.raw.name == data.source  # the file itself
     (tmp_path / "x.csv").write_text("\ufefftext,label\nx,a\n")
     assert (

@@ -66,7 +66,7 @@ _CANDIDATES: tuple[tuple[str, str], ...] = (
 )
 
 
-def open_utf8(file: SourceFile, data: Data) -> BinaryIO:
+def open_utf8(file: SourceFile) -> BinaryIO:
     """Opens a file of text as a stream of UTF-8; that of a file that is UTF-8 is the one that `open_bytes` gives.
 
     Bytes that are no text in their encoding become 0xFF, which is none in UTF-8 either: their row is rejected.
@@ -74,16 +74,16 @@ def open_utf8(file: SourceFile, data: Data) -> BinaryIO:
     Raises:
       InputError: the file can't be read.
     """
-    return as_utf8(open_bytes(file.path), file.name, data)
+    return as_utf8(open_bytes(file.path), file.name, file.encoding)
 
 
-def as_utf8(stream: BinaryIO, name: str, data: Data, said_of: str | None = None) -> BinaryIO:
+def as_utf8(stream: BinaryIO, name: str, encoding: str | None, said_of: str | None = None) -> BinaryIO:
     """Makes UTF-8 of a stream of text.
 
     Args:
       stream: of `open_bytes`, at its beginning.
       name: of the file, as it is shown.
-      data: its `encoding`; None: UTF-8, unless a byte order mark says otherwise.
+      encoding: its name in Python; None: UTF-8, unless a byte order mark says otherwise.
       said_of: what a byte order mark is reported for, once; None: the file.
 
     Raises:
@@ -91,7 +91,7 @@ def as_utf8(stream: BinaryIO, name: str, data: Data, said_of: str | None = None)
     """
     start = _peek(stream, name)
     marked = _marked(start)
-    encoding = data.encoding and codecs.lookup(data.encoding).name
+    encoding = encoding and codecs.lookup(encoding).name
     if encoding is None and marked not in (None, "utf-8-sig"):
         say_once(f"  {said_of or name}: {marked.upper()}, by its byte order mark")
     elif encoding is None and _is_utf16(start):

@@ -51,8 +51,8 @@ def check_rejected(
         raise InputError(
             f"{config.data.source}: {unusable} of {total} rows ({unusable / total:.1%}) can't be used, more than "
             f"data.max_rejected_fraction ({config.data.max_rejected_fraction:.1%}): {reasons}"
-            f"{'; …' if len(survey.rejected) > SHOWN else ''}; {hints}correct the file or the data settings, or raise the "
-            f"fraction; first: {listed}; every row is listed in {rejected_path}"
+            f"{'; …' if len(survey.rejected) > SHOWN else ''}; {hints}correct the file or the data settings, or raise "
+            f"the fraction; first: {listed}; every row is listed in {rejected_path}"
         )
     if encoding:
         say(f"  some rows are not UTF-8 and are left out: {encoding}")

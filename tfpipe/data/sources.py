@@ -63,10 +63,18 @@ def source_files(data: Data) -> list[SourceFile]:
                         f"{part.name}: data.source names it twice; its rows would count double: name it once"
                     )
                 paths.add(part.path)
-                own = split or part.split
-                tool = tool_of(part.path, part.format, data)
                 files.append(
-                    SourceFile(len(files), part.name, part.path, part.format, own, part.columns, tool, part.left_out)
+                    SourceFile(
+                        number=len(files),
+                        name=part.name,
+                        path=part.path,
+                        format=part.format,
+                        split=split or part.split,
+                        encoding=data.encoding,
+                        columns=part.columns,
+                        tool=tool_of(part.path, part.format, data),
+                        left_out=part.left_out,
+                    )
                 )
     if not files:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")

@@ -33,7 +33,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
       InputError: the file is missing, empty, not UTF-8 text, without a column that `data` names, holds no row, or ends
         inside a quoted field.
     """
-    with open_utf8(file, data) as stream:
+    with open_utf8(file) as stream:
         lines = Lines(stream, file)
         dialect, first = find(lines, file, data)
         number = 0

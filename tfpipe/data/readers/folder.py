@@ -38,7 +38,7 @@ def cells(block: Block, data: Data) -> Cells:
     columns: dict[str, list[str]] = {column: [] for column in COLUMNS}
     for path in block.payload:
         try:
-            with as_utf8(open_bytes(path), path, data, block.file.name) as stream:
+            with as_utf8(open_bytes(path), path, block.file.encoding, block.file.name) as stream:
                 columns["text"].append(stream.read().decode("utf-8-sig", "surrogateescape"))
         except READ_ERRORS as error:
             raise InputError(f"{path}: can't read it to its end ({error}); fetch the file again") from error

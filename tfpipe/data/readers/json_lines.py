@@ -29,12 +29,12 @@ _TWO_OBJECTS = re.compile(rb"\}[ \t\r]*,[ \t\r]*\{")
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """Blocks of a document, or of whole lines, whose payload is the lines' bytes."""
-    return document_blocks(file, data) or _line_blocks(file, data)
+    return document_blocks(file, data) or _line_blocks(file)
 
 
-def _line_blocks(file: SourceFile, data: Data) -> Iterator[Block]:
+def _line_blocks(file: SourceFile) -> Iterator[Block]:
     first, number, left = 1, 0, b""
-    with open_utf8(file, data) as stream:
+    with open_utf8(file) as stream:
         while True:
             try:
                 read = stream.read(blocks_module.BLOCK_BYTES)

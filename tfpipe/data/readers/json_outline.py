@@ -10,9 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tfpipe.data.encodings import open_utf8
 from tfpipe.data.readers.json_structure import COMMA, Scanner
 from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS, open_bytes
+from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 CHUNK_BYTES = 2 << 20
@@ -64,7 +65,7 @@ def chunks_from(file: SourceFile, start: int, size: int = CHUNK_BYTES) -> Iterat
       InputError: the file can't be read.
     """
     try:
-        with open_bytes(file.path) as stream:
+        with open_utf8(file) as stream:
             _skip(stream, start)
             while chunk := stream.read(size):
                 yield chunk

@@ -51,7 +51,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 def _whole_lines(file: SourceFile, data: Data) -> Iterator[bytes]:
     left = b""
-    with open_utf8(file, data) as stream:
+    with open_utf8(file) as stream:
         while True:
             try:
                 read = stream.read(blocks_module.BLOCK_BYTES)
