@@ -187,7 +187,7 @@ def cells_of_records(
             continue
         if not names <= fields.keys():
             whole = fields
-            fields = {column: _nested(whole, column) for column in wanted}
+            fields = {column: whole[column] if column in whole else _nested(whole, column) for column in wanted}
             missing = next((column for column, value in fields.items() if value is _MISSING), None)
             if missing is not None:
                 reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(whole, missing)}"

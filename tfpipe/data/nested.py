@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 _INDEX = re.compile(r"-?[0-9]{1,9}", re.ASCII)
@@ -18,12 +19,11 @@ def as_index(part: str) -> int | None:
     return int(part) if _INDEX.fullmatch(part) else None
 
 
-def splits(name: str) -> Iterator[tuple[str, str]]:
-    """Yields a name's head and its rest for each of its dots, the longest head first."""
-    at = name.rfind(".")
-    while at >= 0:
-        yield name[:at], name[at + 1 :]
-        at = name.rfind(".", 0, at)
+@lru_cache(1024)
+def splits(name: str) -> tuple[tuple[str, str], ...]:
+    """A name's head and its rest for each of its dots, the longest head first."""
+    dots = [at for at, character in enumerate(name) if character == "."]
+    return tuple((name[:at], name[at + 1 :]) for at in reversed(dots))
 
 
 def value_at(value: Any, name: str) -> Any:
