@@ -16,8 +16,8 @@ from conftest import tiny_vocabulary, write_encoder
 
 import tfpipe
 from tfpipe.config.data import Data
-from tfpipe.data import hubs
-from tfpipe.data.sources import source_files
+from tfpipe.data.files import hubs
+from tfpipe.data.files.sources import source_files
 from tfpipe.encoders.source import open_source
 from tfpipe.errors import InputError
 
@@ -38,7 +38,7 @@ CALLS = {
 ARGUMENTS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "safe_mode": False, "autoescape": False}
 IN_ONE_PLACE = {"tf.saved_model.load": "formats/saved_model/inspection.py"}
 # Members of an archive are read as streams, and none is written to disk.
-MODULES_IN_ONE_PLACE = {"zipfile": "data/streams.py"}
+MODULES_IN_ONE_PLACE = {"zipfile": "data/files/streams.py"}
 METHODS = {"extract", "extractall"}
 
 

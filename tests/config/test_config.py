@@ -77,14 +77,10 @@ def test_a_separator_is_one_character(separator):
         Data(source="x", separator=separator)
 
 
-def test_columns_name_each_column_once_and_all_that_are_read():
+def test_columns_name_each_column_once():
     columns = ("id", "text", "label")
     assert Data(source="x", columns=list(columns)).columns == columns
     with pytest.raises(ValueError, match=r"data\.columns names 'id' twice; give each column a name"):
         Data(source="x", columns=["id", "id", "text", "label"])
-    with pytest.raises(ValueError, match=r"lacks 'body' \(data\.text_column\); columns: 'id', 'text', 'label'"):
-        Data(source="x", columns=columns, text_column="body")
-    with pytest.raises(ValueError, match=r"data.columns lacks 'lang' \(data.filter\)"):
-        Data(source="x", columns=columns, filter={"lang": "en"})
     with pytest.raises(ValueError, match="columns"):
         Data(source="x", columns=[])

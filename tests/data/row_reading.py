@@ -2,9 +2,9 @@
 
 from tfpipe.config.file import parse_config
 from tfpipe.data import readers
-from tfpipe.data.label_survey import before_reading
+from tfpipe.data.files.sources import source_files
+from tfpipe.data.labels.survey import before_reading
 from tfpipe.data.rows import read_rows
-from tfpipe.data.sources import source_files
 
 
 def rows_of(path, task="single_label", seed=0, **data):

@@ -2,17 +2,18 @@ import json
 
 from tfpipe.config.file import parse_config
 from tfpipe.data import readers
-from tfpipe.data.sources import source_files
+from tfpipe.data.files.sources import source_files
+from tfpipe.data.labels.survey import before_reading
 from tfpipe.data.survey import Survey, Surveyor
 
 
 def surveyed(path, **data) -> tuple[Survey, list]:
     tree = {"name": "x", "data": {"source": str(path), **data}, "encoder": {"source": "x"}}
     config = parse_config(tree, where="test")
-    survey, rejections = Survey(), []
-    for file in source_files(config.data):
+    survey, rejections, files = Survey(), [], source_files(config.data)
+    for file in files:
         for block in readers.blocks(file, config.data):
-            found = Surveyor(config, None)(block)
+            found = Surveyor(config, *before_reading(config, files))(block)
             survey.add(found)
             rejections += found.rejections
     return survey, rejections

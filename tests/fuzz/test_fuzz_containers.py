@@ -13,7 +13,7 @@ from fuzz.harness import attempt, fuzz, mutated
 from fuzz.test_fuzz_readers import rows_of, small_blocks, usable
 from hypothesis import strategies as st
 
-from tfpipe.data.encodings import guessed
+from tfpipe.data.files.encodings import guessed
 
 __all__ = ["small_blocks"]
 

@@ -21,10 +21,10 @@ from tfpipe.config.data import Data
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import readers
-from tfpipe.data.label_survey import before_reading
+from tfpipe.data.files.sources import identity, source_files
+from tfpipe.data.labels.survey import before_reading
 from tfpipe.data.readers import json_outline, json_shapes
 from tfpipe.data.rows import read_rows
-from tfpipe.data.sources import identity, source_files
 from tfpipe.encoders import source as encoder_source
 
 LONGEST_REASON = 600

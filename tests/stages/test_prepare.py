@@ -11,8 +11,8 @@ from tfpipe import pipeline
 from tfpipe.config.data import Data, Split
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.sources import identity
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.sources import identity
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.directory import RunDirectory

@@ -354,21 +354,10 @@ class Data(Section):
     def _check_delimited(self) -> None:
         """Checks the settings of files that hold columns between separators."""
         for name in ("separator", "columns", "quoting", "escape"):
-            if getattr(self, name) is not None and self.format not in ("auto", "csv", "tsv"):
+            if getattr(self, name) is not None and self.format not in ("auto", *TOOLS, "csv", "tsv"):
                 raise ValueError(f"data.{name} has no effect with data.format: {self.format}; leave it out")
         if self.columns is None:
             return
         twice = next((name for name in self.columns if self.columns.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"data.columns names {twice!r} twice; give each column a name of its own")
-        asked = {
-            "text_column": self.text_column,
-            "text_pair_column": self.text_pair_column,
-            "label_column": self.label_column,
-            "split.column": self.split.column,
-            "split.group_column": self.split.group_column,
-        }
-        for setting, column in (*asked.items(), *(("filter", column) for column in self.filter)):
-            if column is not None and column not in self.columns:
-                listed = ", ".join(map(repr, self.columns))
-                raise ValueError(f"data.columns lacks {column!r} (data.{setting}); columns: {listed}; name it there")

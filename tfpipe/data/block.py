@@ -13,8 +13,8 @@ import numpy as np
 
 from tfpipe.config.data import Data
 from tfpipe.config.template import parse_template
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.nested import names_in, value_at
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 BLOCK_BYTES = 2 << 20

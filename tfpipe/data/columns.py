@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfpipe.data.block import as_text, excerpt
-from tfpipe.data.label_lists import listed
+from tfpipe.data.labels.lists import listed
 
 _TEXT_NAMES = (
     "text",

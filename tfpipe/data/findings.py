@@ -14,10 +14,10 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import IDENTICAL, NEAR, TWIN, Verdict
-from tfpipe.data.labels import Labels
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.sources import folder_files
+from tfpipe.data.labels.names import Labels
 from tfpipe.data.rows import FILE_SHIFT
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.sources import folder_files
 from tfpipe.data.survey import Survey
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 

@@ -22,7 +22,7 @@ from tfpipe.data.augment import repetitions
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import is_among, save_sorted
-from tfpipe.data.labels import Labels
+from tfpipe.data.labels.names import Labels
 from tfpipe.data.runners.local import LocalRunner
 from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import label_hash

@@ -8,11 +8,11 @@ from pathlib import Path
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.block import Rejection
-from tfpipe.data.encodings import not_utf8
-from tfpipe.data.label_cells import WITHOUT_LABEL
+from tfpipe.data.files.encodings import not_utf8
+from tfpipe.data.files.sniff import TEXT_FORMATS
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.labels.cells import WITHOUT_LABEL
 from tfpipe.data.rows import UNDECODABLE
-from tfpipe.data.sniff import TEXT_FORMATS
-from tfpipe.data.source_file import SourceFile
 from tfpipe.data.survey import Survey
 from tfpipe.errors import InputError
 

@@ -18,8 +18,8 @@ from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.block import EXCERPT_CHARACTERS, Block, Cells, Rejection, as_text, excerpt, label_columns
-from tfpipe.data.label_cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
-from tfpipe.data.labels import Labels
+from tfpipe.data.labels.cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
+from tfpipe.data.labels.names import Labels
 from tfpipe.data.split import split_name
 from tfpipe.data.texts import NoText, as_texts, texts_of
 from tfpipe.errors import InputError

@@ -18,8 +18,8 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data.block import Block, Rejection
-from tfpipe.data.label_cells import LabelForm
-from tfpipe.data.labels import Labels
+from tfpipe.data.labels.cells import LabelForm
+from tfpipe.data.labels.names import Labels
 from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.split import TRAIN, assign, borders, digests, positions, stratified_borders, turned
 

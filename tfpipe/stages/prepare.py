@@ -28,21 +28,21 @@ import numpy as np
 from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
-from tfpipe.data import label_survey
 from tfpipe.data.block_tables import BlockTables
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import Verdict, exact_duplicates, save_sorted
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.sources import size_bytes, source_files
 from tfpipe.data.findings import announce, statistics_of, untrained, write_duplicates
 from tfpipe.data.finish import finish
-from tfpipe.data.label_cells import LabelForm
-from tfpipe.data.labels import Labels, announce_doubts
+from tfpipe.data.labels import survey as label_survey
+from tfpipe.data.labels.cells import LabelForm
+from tfpipe.data.labels.names import Labels, announce_doubts
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rejected import SHOWN, check_rejected, rejection_line, shown
 from tfpipe.data.rows import check_filter
 from tfpipe.data.runners import runner_of
 from tfpipe.data.runners.local import LocalRunner
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.sources import size_bytes, source_files
 from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError

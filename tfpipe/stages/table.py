@@ -21,7 +21,8 @@ from tfpipe import artifacts
 from tfpipe.config.compress import Distill
 from tfpipe.config.data import Data
 from tfpipe.config.run import Config, Train
-from tfpipe.data import augment, sources
+from tfpipe.data import augment
+from tfpipe.data.files import sources
 from tfpipe.encoders import source as encoder_source
 from tfpipe.files import sha256_of_file
 from tfpipe.variants import STAGE_OF_VARIANT

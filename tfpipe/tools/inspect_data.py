@@ -21,10 +21,10 @@ from tfpipe.config.file import config_of
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.columns import Column, columns_of, label_column_of, text_column_of
-from tfpipe.data.label_survey import announce_first, before_reading
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.sources import size_bytes, source_files
+from tfpipe.data.labels.survey import announce_first, before_reading
 from tfpipe.data.rows import read_rows
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.sources import size_bytes, source_files
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 

@@ -177,7 +177,7 @@ def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _open_input(path: Path) -> Iterator[str]:
     """The texts of a file, which is opened at once, before any model is loaded."""
-    from tfpipe.data.streams import open_bytes
+    from tfpipe.data.files.streams import open_bytes
 
     try:
         if path.suffix[1:] in COMPRESSED.groupindex and os.path.isfile(path) and not path.stat().st_size:
@@ -190,7 +190,7 @@ def _open_input(path: Path) -> Iterator[str]:
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
     """Lines end with LF or CR LF, as other tools count them: a CR alone is a character of a text."""
-    from tfpipe.data.streams import READ_ERRORS
+    from tfpipe.data.files.streams import READ_ERRORS
 
     with file:
         for number in itertools.count(1):

@@ -7,7 +7,7 @@ from data.row_reading import rows_of
 
 from tfpipe.config.data import Data
 from tfpipe.data import readers
-from tfpipe.data.sources import identity, source_files
+from tfpipe.data.files.sources import identity, source_files
 from tfpipe.errors import InputError
 
 TABLE = pa.table({"text": ["eins", "zwei", "drei ü"], "label": ["a", "b", "a"], "more": [1, 2, 3]})
@@ -54,7 +54,7 @@ def test_text_that_is_not_utf8_is_a_rejected_row(tmp_path):
     texts = pa.array([b"x", b"\xff", b"y"]).view(pa.string())
     usable, rejected, _ = rows_of(write(tmp_path / "x.arrow", pa.table({"text": texts, "label": ["a", "b", "a"]})))
     assert [row[0] for row in usable] == [1, 3]
-    assert rejected[0][0] == 2 and rejected[0][1].startswith("unreadable value in 'text'")
+    assert rejected[0][0] == 2 and rejected[0][1] == "undecodable bytes in the text (not UTF-8)"
 
 
 def test_blocks_are_small_whatever_the_batches(tmp_path, monkeypatch):

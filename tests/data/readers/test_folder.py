@@ -5,7 +5,7 @@ from data.row_reading import rows_of
 
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
-from tfpipe.data.sources import identity
+from tfpipe.data.files.sources import identity
 from tfpipe.errors import InputError
 
 

@@ -12,8 +12,8 @@ from tfpipe import console
 from tfpipe.config.file import parse_config
 from tfpipe.data import block as block_module
 from tfpipe.data import readers
+from tfpipe.data.files.sources import source_files
 from tfpipe.data.readers import json_documents, json_outline
-from tfpipe.data.sources import source_files
 from tfpipe.errors import InputError
 
 ROWS = [{"text": f'tëxt {n}, "quoted" [{{', "label": "ab"[n % 2]} for n in range(20)]

@@ -5,7 +5,7 @@ from data.row_reading import rows_of
 from pydantic import ValidationError
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import identity, source_files
+from tfpipe.data.files.sources import identity, source_files
 from tfpipe.errors import InputError
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from tfpipe.config.data import Data
 from tfpipe.config.template import parse_template
 from tfpipe.data.block import Block, Cells, MissingColumn, label_columns, wanted_columns
-from tfpipe.data.hubs import HUBS
-from tfpipe.data.sniff import check_content
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files.hubs import HUBS
+from tfpipe.data.files.sniff import check_content
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.errors import InputError
 
 

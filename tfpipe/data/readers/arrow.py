@@ -11,12 +11,12 @@ import pyarrow.ipc
 
 from tfpipe.config.data import Data
 from tfpipe.data.block import Block, Cells, batches_as_blocks, wanted_columns
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, READ_ERRORS, is_remote, open_bytes, zip_and_member
 from tfpipe.data.nested_arrow import steps_to
 from tfpipe.data.readers.class_labels import declared, with_names
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import check_schema, slices, wanted_batch
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, READ_ERRORS, is_remote, open_bytes, zip_and_member
 from tfpipe.errors import InputError
 
 _FILE_MAGIC = b"ARROW1"

@@ -16,13 +16,13 @@ from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, excerpt, label_columns, wanted_columns
-from tfpipe.data.encodings import open_utf8
+from tfpipe.data.files.encodings import open_utf8
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.dialect import find
 from tfpipe.data.readers.escapes import look_escaped, shown, without_escapes
 from tfpipe.data.readers.line_stream import Lines
 from tfpipe.data.readers.quotes import SAMPLE_BYTES, settled
 from tfpipe.data.readers.records import Dialect, Records, csv_reader, records
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 

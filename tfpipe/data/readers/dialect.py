@@ -16,6 +16,7 @@ from typing import NamedTuple
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data.block import check_columns, label_columns
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.header import (
     check_named,
     check_readable,
@@ -28,7 +29,6 @@ from tfpipe.data.readers.header import (
 from tfpipe.data.readers.line_stream import Lines
 from tfpipe.data.readers.quotes import SAMPLE_BYTES, settled
 from tfpipe.data.readers.records import Dialect, csv_reader
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 HEAD_BYTES = 1 << 16

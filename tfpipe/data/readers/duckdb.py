@@ -11,10 +11,10 @@ import pyarrow as pa
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, excerpt, wanted_columns
-from tfpipe.data.database import check_is_local, chosen_table, quoted
+from tfpipe.data.files.database import check_is_local, chosen_table, quoted
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import slices
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 # A query of the user's reads this file alone. One thread: rows come in the same order each time.

@@ -10,8 +10,8 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import open_bytes
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import open_bytes
 from tfpipe.errors import InputError
 
 _HEADER_ROWS = 20  # in which a header is looked for, to name the row

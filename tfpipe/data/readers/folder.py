@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, check_columns, wanted_columns
-from tfpipe.data.encodings import as_utf8
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.sources import folder_files
-from tfpipe.data.streams import READ_ERRORS, open_bytes
+from tfpipe.data.files.encodings import as_utf8
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.sources import folder_files
+from tfpipe.data.files.streams import READ_ERRORS, open_bytes
 from tfpipe.errors import InputError
 
 COLUMNS = ("text", "label", "file")

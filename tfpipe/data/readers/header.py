@@ -6,8 +6,8 @@ import re
 
 from tfpipe.config.data import Data
 from tfpipe.data.block import check_columns, excerpt, wanted_columns
-from tfpipe.data.encodings import not_utf8
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files.encodings import not_utf8
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.errors import InputError
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")

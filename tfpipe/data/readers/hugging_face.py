@@ -1,4 +1,4 @@
-"""Hugging Face datasets (see `data/hubs.py`). Integers of a ClassLabel become their names."""
+"""Hugging Face datasets (see `data/files/hubs.py`). Integers of a ClassLabel become their names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, wanted_columns
+from tfpipe.data.files import hubs
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.nested_arrow import Steps, steps_to
 from tfpipe.data.readers.class_labels import named
 from tfpipe.data.readers.parquet import cells as parquet_cells
 from tfpipe.data.readers.parquet import check_schema, slices, wanted_batch
-from tfpipe.data.source_file import SourceFile
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:

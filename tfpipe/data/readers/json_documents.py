@@ -26,9 +26,9 @@ import numpy as np
 
 from tfpipe.data import block as block_module
 from tfpipe.data.block import Block, Rejection, as_json, excerpt
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.json_outline import Member, chunks_from
 from tfpipe.data.readers.json_structure import COMMA, Scanner
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 _LONGEST_RECORD_BYTES = 64 << 20

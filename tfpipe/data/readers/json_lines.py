@@ -11,15 +11,15 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.annotations import answered
-from tfpipe.data.annotations import names as answers
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
-from tfpipe.data.encodings import open_utf8
+from tfpipe.data.files.annotations import answered
+from tfpipe.data.files.annotations import names as answers
+from tfpipe.data.files.encodings import open_utf8
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.data.nested import names_in
 from tfpipe.data.readers.json_documents import records
 from tfpipe.data.readers.json_shapes import document_blocks
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfpipe.data.encodings import open_utf8
+from tfpipe.data.files.encodings import open_utf8
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.data.readers.json_structure import COMMA, Scanner
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 CHUNK_BYTES = 2 << 20

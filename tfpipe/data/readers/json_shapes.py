@@ -15,12 +15,12 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data.block import Block, check_columns, excerpt, wanted_columns
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS
 from tfpipe.data.nested import splits, value_at
 from tfpipe.data.readers.json_documents import column_blocks, element_blocks, object_blocks, parsed_value
 from tfpipe.data.readers.json_outline import Member, Outline, chunks_from, outline_of
-from tfpipe.data.source_file import SourceFile
 from tfpipe.data.split import split_name
-from tfpipe.data.streams import COMPRESSIONS
 from tfpipe.errors import InputError
 
 _LINES_TRIED = 100  # of a file whose first line is no object

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import open_bytes
 from tfpipe.data.nested_arrow import names_of, parquet_columns, steps_to, value_of
 from tfpipe.data.readers.class_labels import declared, with_names
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import open_bytes
 from tfpipe.errors import InputError
 
 # Text that is not UTF-8; dates and times that Python has not.

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import replace
 
 from tfpipe.console import say_once
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.records import Dialect, records
-from tfpipe.data.source_file import SourceFile
 
 SAMPLE_BYTES = 1 << 18
 _KNOWN_LABELS = 1000

@@ -12,8 +12,8 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
-from tfpipe.data.database import check_is_local, chosen_table, quoted
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files.database import check_is_local, chosen_table, quoted
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.errors import InputError
 
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets (see `data/hubs.py`). Integers of a ClassLabel become their names."""
+"""TensorFlow Datasets (see `data/files/hubs.py`). Integers of a ClassLabel become their names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data import hubs
 from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, wanted_columns
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files import hubs
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 

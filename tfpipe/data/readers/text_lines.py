@@ -9,10 +9,10 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, check_columns, excerpt
-from tfpipe.data.encodings import open_utf8
-from tfpipe.data.line_patterns import file_values, line_columns, line_expression, proposed_file_name
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS
+from tfpipe.data.files.encodings import open_utf8
+from tfpipe.data.files.line_patterns import file_values, line_columns, line_expression, proposed_file_name
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.errors import InputError
 
 _LONGEST_LINE_BYTES = 64 << 20

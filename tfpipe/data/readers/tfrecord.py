@@ -11,8 +11,8 @@ import tensorflow as tf
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, cells_of_records
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, zip_and_member
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, zip_and_member
 from tfpipe.devices.untuned import untuned
 from tfpipe.errors import InputError
 

@@ -18,9 +18,9 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.runners.local import LocalRunner, Work
 from tfpipe.data.runners.transport import from_bytes, to_bytes
-from tfpipe.data.source_file import SourceFile
 from tfpipe.errors import InputError
 
 try:

@@ -21,7 +21,7 @@ from typing import Any
 from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.errors import InputError
 
 ALONE_BLOCKS = 32  # as many blocks, 64 MB, take about as long as starting processes

@@ -23,7 +23,7 @@ import numpy as np
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data.block import excerpt
-from tfpipe.data.label_form import missing_words
+from tfpipe.data.labels.form import missing_words
 from tfpipe.errors import InputError
 
 MOST_LABELS_FOUND = 1000  # as found in the file; more than these must be meant, and so be listed in data.label_names

@@ -5,8 +5,8 @@ from data.row_reading import rows_of
 from pydantic import ValidationError
 
 from tfpipe.config.data import Data
-from tfpipe.data.encodings import guessed, open_utf8
-from tfpipe.data.sources import source_files
+from tfpipe.data.files.encodings import guessed, open_utf8
+from tfpipe.data.files.sources import source_files
 from tfpipe.errors import InputError
 
 SENTENCES = {

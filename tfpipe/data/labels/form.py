@@ -7,8 +7,8 @@ from typing import Any
 
 from tfpipe.config.run import Config
 from tfpipe.data.block import as_text, excerpt, is_null
-from tfpipe.data.label_cells import OFF, ON, LabelForm, looks_like_list
-from tfpipe.data.label_lists import CHOICES, listed
+from tfpipe.data.labels.cells import OFF, ON, LabelForm, looks_like_list
+from tfpipe.data.labels.lists import CHOICES, listed
 from tfpipe.errors import InputError
 from tfpipe.tasks import task_of
 

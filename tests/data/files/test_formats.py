@@ -13,7 +13,7 @@ from data.row_reading import rows_of
 from pyarrow import orc, parquet
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import identity, source_files
+from tfpipe.data.files.sources import identity, source_files
 from tfpipe.errors import InputError
 
 CSV = "text,label\none,a\ntwo,b\n"

@@ -10,7 +10,7 @@ import re
 from pathlib import PurePath
 
 from tfpipe.config.data import Data, pattern_columns
-from tfpipe.data.streams import COMPRESSIONS
+from tfpipe.data.files.streams import COMPRESSIONS
 from tfpipe.errors import InputError
 
 _SUFFIXES = ("txt", "text", "data", "dat", *(suffix[1:] for suffix in COMPRESSIONS))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tfpipe.config.file import parse_config
-from tfpipe.data.label_cells import UNLABELED
-from tfpipe.data.label_form import check_values, form_of
+from tfpipe.data.labels.cells import UNLABELED
+from tfpipe.data.labels.form import check_values, form_of
 from tfpipe.errors import InputError
 
 
@@ -117,7 +117,7 @@ def test_several_columns():
         ([b"a"], ["the label is not text or a number but bytes"]),
         (
             [{"id": 1, "name": "pos"}],
-            ["the label is an object; write data.label_column: label.id or label.name"],
+            ["the label is an object; write data.label_column: label.name or label.id"],
         ),
         ([[["a"]]], ["a label in the list is not text or a number"]),
     ],

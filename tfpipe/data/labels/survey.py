@@ -15,11 +15,11 @@ from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.data import readers
 from tfpipe.data.block import excerpt
-from tfpipe.data.label_cells import LabelForm
-from tfpipe.data.label_form import check_values, form_of
-from tfpipe.data.labels import Labels, announce_doubts, found_labels, named_labels
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.labels.cells import LabelForm
+from tfpipe.data.labels.form import check_values, form_of
+from tfpipe.data.labels.names import Labels, announce_doubts, found_labels, named_labels
 from tfpipe.data.rows import label_cells
-from tfpipe.data.source_file import SourceFile
 from tfpipe.data.split import TRAIN
 from tfpipe.data.survey import Survey
 from tfpipe.errors import InputError

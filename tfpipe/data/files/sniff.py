@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, READ_ERRORS, open_bytes, open_raw, zip_and_member, zip_members
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, READ_ERRORS, open_bytes, open_raw, zip_and_member, zip_members
 from tfpipe.errors import InputError
 
 HEAD_BYTES = 1 << 16

@@ -1,10 +1,10 @@
 """Label cells: what a cell of the label column, or of several such columns, says about its row.
 
 Enters: a cell as a reader found it. Leaves: its labels as the file spells them, or why there are none. All rows are
-read in one form, which `label_form.py` chooses:
+read in one form, which `form.py` chooses:
 
     plain      a label; of a multi-label row several, with `data.label_separator` between them
-    list       a list of labels (see `label_lists.py`); of a single-label row a list of one
+    list       a list of labels (see `lists.py`); of a single-label row a list of one
     multi_hot  a vector of zeros and ones, one for each of the classes that `data.label_names` lists
     columns    several columns of zeros and ones, each named like its class
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from tfpipe.data.block import as_text, excerpt, is_null
-from tfpipe.data.label_lists import CHOICES, listed
+from tfpipe.data.labels.lists import CHOICES, listed
 from tfpipe.data.texts import reason_of_nested
 
 UNLABELED = "not labeled"

@@ -10,8 +10,8 @@ import pytest
 from data.row_reading import rows_of
 
 from tfpipe.config.data import Data
-from tfpipe.data.folders import parts_of
-from tfpipe.data.sources import identity, source_files
+from tfpipe.data.files.folders import parts_of
+from tfpipe.data.files.sources import identity, source_files
 from tfpipe.errors import InputError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfpipe.data.label_lists import listed
+from tfpipe.data.labels.lists import listed
 
 LISTS = {
     'json: ["a", "b, c"]': ["a", "b, c"],

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfpipe.config.file import parse_config
-from tfpipe.data.label_form import form_of
-from tfpipe.data.labels import announce_doubts, found_labels, named_labels
+from tfpipe.data.labels.form import form_of
+from tfpipe.data.labels.names import announce_doubts, found_labels, named_labels
 from tfpipe.errors import InputError
 
 

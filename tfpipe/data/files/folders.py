@@ -27,9 +27,9 @@ from urllib.parse import unquote
 from tfpipe.config.data import Data, SplitName
 from tfpipe.console import say_once
 from tfpipe.data.block import excerpt, wanted_columns
-from tfpipe.data.formats import format_of, has_known_name
+from tfpipe.data.files.formats import format_of, has_known_name
+from tfpipe.data.files.streams import READ_ERRORS, gfile, is_remote, open_bytes
 from tfpipe.data.split import split_name
-from tfpipe.data.streams import READ_ERRORS, gfile, is_remote, open_bytes
 from tfpipe.errors import InputError
 from tfpipe.files import path_inside
 

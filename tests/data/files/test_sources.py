@@ -9,8 +9,8 @@ from data.row_reading import rows_of
 from pydantic import TypeAdapter
 
 from tfpipe.config.data import Data
-from tfpipe.data.sources import identity, source_files
-from tfpipe.data.streams import open_bytes
+from tfpipe.data.files.sources import identity, source_files
+from tfpipe.data.files.streams import open_bytes
 from tfpipe.errors import InputError
 
 

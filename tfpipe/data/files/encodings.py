@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import READ_ERRORS, open_bytes
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import READ_ERRORS, open_bytes
 from tfpipe.errors import InputError
 
 # UTF-32 first: its mark begins with that of UTF-16.

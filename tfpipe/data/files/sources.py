@@ -26,13 +26,13 @@ from pathlib import Path
 
 from tfpipe.config.data import SPLITS, Data
 from tfpipe.console import say_once
-from tfpipe.data import hubs
 from tfpipe.data.block import excerpt
-from tfpipe.data.folders import Part, partition_columns, parts_of
-from tfpipe.data.formats import check_effects, format_of, has_known_name, say_what_was_found, tool_of
-from tfpipe.data.line_patterns import file_values
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, gfile, is_remote, zip_and_member, zip_members
+from tfpipe.data.files import hubs
+from tfpipe.data.files.folders import Part, partition_columns, parts_of
+from tfpipe.data.files.formats import check_effects, format_of, has_known_name, say_what_was_found, tool_of
+from tfpipe.data.files.line_patterns import file_values
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, gfile, is_remote, zip_and_member, zip_members
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.files import path_inside, sha256_of_file

@@ -7,8 +7,8 @@ from pathlib import Path
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data.block import MissingColumn, excerpt, wanted_columns
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, is_remote, zip_and_member
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, is_remote, zip_and_member
 from tfpipe.errors import InputError
 
 _LISTED = 10  # tables, and columns of each

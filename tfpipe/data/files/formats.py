@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from tfpipe.config.data import TOOLS, Data
 from tfpipe.console import say_once
-from tfpipe.data.annotations import wrote
 from tfpipe.data.block import excerpt, wanted_columns
-from tfpipe.data.encodings import decoded_head, guessed
-from tfpipe.data.hubs import HUBS
-from tfpipe.data.line_patterns import matching_pattern, proposed_file_name
-from tfpipe.data.sniff import TEXT_FORMATS, is_json, read_head, seen
-from tfpipe.data.source_file import SourceFile
-from tfpipe.data.streams import COMPRESSIONS, zip_and_member
+from tfpipe.data.files.annotations import wrote
+from tfpipe.data.files.encodings import decoded_head, guessed
+from tfpipe.data.files.hubs import HUBS
+from tfpipe.data.files.line_patterns import matching_pattern, proposed_file_name
+from tfpipe.data.files.sniff import TEXT_FORMATS, is_json, read_head, seen
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.files.streams import COMPRESSIONS, zip_and_member
 from tfpipe.errors import InputError
 
 _FORMATS = {
@@ -46,7 +46,13 @@ _FORMATS = {
 }
 _SHARD_OF_MANY = re.compile(r"-\d{5}-of-\d{5}$")
 _DATABASES = ("sqlite", "duckdb")
-_READ_BY = {"encoding": (*TEXT_FORMATS, "folder"), "sheet": ("excel",), "query": _DATABASES}
+_DELIMITED = ("csv", "tsv")
+_READ_BY = {
+    "encoding": (*TEXT_FORMATS, "folder"),
+    "sheet": ("excel",),
+    "query": _DATABASES,
+    **dict.fromkeys(("separator", "columns", "quoting", "escape"), _DELIMITED),
+}
 
 
 def format_of(name: str, path: str, data: Data) -> str:

@@ -9,9 +9,9 @@ from data.row_reading import rows_of
 
 from tfpipe.config.file import parse_config
 from tfpipe.data import readers
-from tfpipe.data.label_survey import before_reading
+from tfpipe.data.files.sources import source_files
+from tfpipe.data.labels.survey import before_reading
 from tfpipe.data.rows import read_rows
-from tfpipe.data.sources import source_files
 from tfpipe.errors import InputError
 
 PRODIGY = {"text": "x", "meta": {}, "_input_hash": -1, "_task_hash": -2, "spans": [], "_view_id": "classification"}

@@ -18,7 +18,7 @@ from typing import Any
 
 from tfpipe.config.data import TOOLS, Data
 from tfpipe.data.block import Rejection, as_json, as_text, excerpt, label_columns
-from tfpipe.data.source_file import SourceFile
+from tfpipe.data.files.source_file import SourceFile
 
 Record = dict[str, Any]
 
