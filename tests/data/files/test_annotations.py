@@ -35,12 +35,12 @@ def label_studio(text, *answers, cancelled=False):
     return {"id": 1, "annotations": annotations, "predictions": [], "data": {"text": text, "source": "batch 0"}}
 
 
-def argilla(text, *answers, **suggested):
+def argilla(text, *answers, status="completed"):
     """Argilla 2.8, `to_json`."""
     responses = {"mood": [{"value": answer, "user_id": f"user {n}"} for n, answer in enumerate(answers)]}
     suggestions = {"mood": {"value": "bad", "score": 0.9, "agent": None}}
     record = {"id": "b18e", "fields": {"text": text}, "metadata": {}, "suggestions": suggestions, "vectors": {}}
-    return record | {"responses": responses if answers else {}, "status": "pending", "_server_id": None}
+    return record | {"responses": responses if answers else {}, "status": status, "_server_id": None}
 
 
 def write(path, records, *, array):
@@ -124,7 +124,7 @@ def test_argilla(tmp_path):
     ]
     path = write(tmp_path / "records.json", records, array=True)
     expected = [("one", ("good",)), ("agreed", ("good",))]
-    assert read(path, label_column="mood") == (expected, ["its annotators disagree (bad; good)"], 1)
+    assert read(path, label_column="mood") == (expected, ["its annotators disagree (bad; good)"], 2)
     flat = {"text": ["one"], "mood.responses": [["good", "bad"]], "mood.responses.users": [["u", "v"]]}
     path = tmp_path / "flat.parquet"  # of `to_datasets`
     parquet.write_table(pa.table(flat), path)

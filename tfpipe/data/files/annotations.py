@@ -6,7 +6,7 @@ Enters: a record as the tool wrote it. Leaves: the same record with the text and
     prodigy        JSON Lines; `label`, or the choices in `accept`; an `answer` of reject or ignore gives no label
     label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`;
                    JSON_MIN, CSV and TSV: a row for each annotation, without a label where it holds no choice
-    argilla        JSON of `to_json` and `to_dict`: submitted answers to the question, and the fields of `fields`
+    argilla        JSON of `to_json` and `to_dict`: answers to the question in completed records, and what is in `fields`
     doccano        JSON Lines and CSV: a list of labels, which the CSV joins by #
 """
 
@@ -48,6 +48,8 @@ def _label_studio(record: Record, column: str) -> Any:
 
 
 def _argilla(record: Record, column: str) -> Any:
+    if record.get("status") == "pending":
+        return None  # too few answers were submitted, and an answer does not say whether it is a draft
     responses = record.get("responses")
     given = responses.get(column) if isinstance(responses, dict) else None
     submitted = [each for each in given or () if isinstance(each, dict) and each.get("status") in (None, "submitted")]
