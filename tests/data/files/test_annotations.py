@@ -121,6 +121,7 @@ def test_argilla(tmp_path):
         argilla("agreed", "good", "good"),
         argilla("not", "good", "bad"),
         argilla("none"),
+        argilla("draft", "good", status="pending"),
     ]
     path = write(tmp_path / "records.json", records, array=True)
     expected = [("one", ("good",)), ("agreed", ("good",))]

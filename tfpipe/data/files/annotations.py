@@ -6,7 +6,7 @@ Enters: a record as the tool wrote it. Leaves: the same record with the text and
     prodigy        JSON Lines; `label`, or the choices in `accept`; an `answer` of reject or ignore gives no label
     label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`;
                    JSON_MIN, CSV and TSV: a row for each annotation, without a label where it holds no choice
-    argilla        JSON of `to_json` and `to_dict`: answers to the question in completed records, and what is in `fields`
+    argilla        JSON of `to_json` and `to_dict`: the answers in completed records, and what is in `fields`
     doccano        JSON Lines and CSV: a list of labels, which the CSV joins by #
 """
 
