@@ -48,6 +48,8 @@ CASES = {
     "data.encoding": 1200,
     "zip": 1000,
     "content": 1500,
+    "labels": 2000,
+    "lists of labels": 1000,
     "folders": 500,
     "data.source, encoder.source": 1000,
     "tokenizer files": 700,

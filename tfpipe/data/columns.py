@@ -44,7 +44,7 @@ class Column:
     """rows without a value"""
     mean_words: float
     kind: str
-    """text, lists, or switches: zeros and ones alone"""
+    """text, list (of at most one), lists, or switches: zeros and ones alone"""
 
 
 def columns_of(cells: dict[str, list[Any]]) -> list[Column]:
@@ -58,8 +58,8 @@ def _column(name: str, values: list[Any]) -> Column:
     kind = "text"
     if texts and {text.lower() for text in counts} <= _SWITCHES:
         kind = "switches"
-    elif texts and all(listed(text) is not None for text in counts):
-        kind = "lists"
+    elif texts and None not in (lists := [listed(text) for text in counts]):
+        kind = "lists" if any(len(each) > 1 for each in lists) else "list"
     return Column(
         name=name,
         examples=[excerpt(text) for text, _ in counts.most_common(_EXAMPLES)],

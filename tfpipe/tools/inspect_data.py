@@ -160,4 +160,6 @@ def _print(found: dict[str, Any], source: list[str], overrides: list[str]) -> No
     settings |= {each.partition("=")[0].removeprefix("data."): each.partition("=")[2] for each in overrides}
     task = {} if found["settings"]["task"] == "single_label" else {"task": found["settings"]["task"]}
     start = task | {"data": settings | found["settings"]["data"]}
-    print("\nto start with:\n" + printable(yaml.safe_dump(start, sort_keys=False, allow_unicode=True)).rstrip())
+    print("\nto start with:")
+    for line in yaml.safe_dump(start, sort_keys=False, allow_unicode=True).splitlines():
+        print(printable(line))

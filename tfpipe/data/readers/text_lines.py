@@ -8,7 +8,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, check_columns, excerpt
+from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, check_columns, excerpt, label_columns
 from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.line_patterns import file_values, line_columns, line_expression, proposed_file_name
 from tfpipe.data.files.source_file import SourceFile
@@ -47,6 +47,14 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 def cells(block: Block, data: Data) -> Cells:
     """The lines of a block; blank ones are no records."""
     return cells_of_records(block.file, data, _records(block, data))
+
+
+def names(block: Block, data: Data) -> list[str]:
+    """The names of the columns: those of fastText, or those that the settings find in a line and in a file's name."""
+    named, _ = block.payload
+    if block.file.format == "fasttext":
+        return [data.text_column, *label_columns(data)]
+    return list(dict.fromkeys((*line_columns(data), *named)))
 
 
 def _whole_lines(file: SourceFile, data: Data) -> Iterator[bytes]:
