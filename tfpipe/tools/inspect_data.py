@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tfpipe.config.file import config_of
+from tfpipe.config.file import config_of, read_yaml
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.columns import Column, columns_of, label_column_of, text_column_of
@@ -26,7 +26,7 @@ from tfpipe.data.files.sources import size_bytes, source_files
 from tfpipe.data.labels.survey import announce_first, before_reading
 from tfpipe.data.rows import read_rows
 from tfpipe.errors import InputError
-from tfpipe.escaping import printable
+from tfpipe.escaping import printable, without_commands
 
 _FILES, _ROWS = 8, 20_000  # that are read, about
 _LABELS, _REASONS = 20, 5  # that are shown
@@ -157,9 +157,14 @@ def _print(found: dict[str, Any], source: list[str], overrides: list[str]) -> No
     if found["problem"]:
         console.print(printable(f"prepare would stop: {found['problem']}"))
     settings = {"source": source[0] if len(source) == 1 else source}
-    settings |= {each.partition("=")[0].removeprefix("data."): each.partition("=")[2] for each in overrides}
+    for name, _, value in (each.removeprefix("data.").partition("=") for each in overrides):
+        section, *below = name.split(".")
+        value = read_yaml(value, where=f"--set data.{name}: ")
+        for key in reversed(below):
+            value = {key: value}
+        settings[section] = value
     task = {} if found["settings"]["task"] == "single_label" else {"task": found["settings"]["task"]}
     start = task | {"data": settings | found["settings"]["data"]}
     print("\nto start with:")
     for line in yaml.safe_dump(start, sort_keys=False, allow_unicode=True).splitlines():
-        print(printable(line))
+        print(without_commands(line))

@@ -28,7 +28,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
     """
     if file.format == "fasttext":
         named: dict[str, str] = {}
-        check_columns((data.text_column, data.label_column), data, f"{file.name} (fastText)")
+        check_columns((data.text_column, *label_columns(data)), data, f"{file.name} (fastText)")
     else:
         named = file_values(file.path, file.name, data)
         hint = (
@@ -101,4 +101,4 @@ def _fasttext(line: str, number: int, block: Block, data: Data) -> dict[str, Any
         text = _FASTTEXT_LABEL.sub("", text)
     if not labels:  # fastText leaves such a line out when it trains, and does not say so
         return Rejection(block.file.name, number, "no __label__ in the line", excerpt(line))
-    return {data.text_column: text, data.label_column: labels}
+    return {data.text_column: text} | dict.fromkeys(label_columns(data), labels)
