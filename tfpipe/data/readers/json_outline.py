@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ _HEAD_BYTES = 4096  # of a member: its name, and how its value begins
 _MOST_MEMBERS = 10_000  # that are kept; an object of more is a table of rows
 _MEMBER = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _BRACKETS = b"[]{}"
+_LARGE_BYTES = 64 << 20  # of which an outline takes a while
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,22 @@ def _skip(stream: BinaryIO, count: int) -> None:
 
 
 def outline_of(file: SourceFile, start: int) -> Outline:
-    """Outlines the object whose brace stands at an offset of a file."""
+    """Outlines the object whose brace stands at an offset of a file; keeps that of a large one for the next reading."""
+    try:
+        about = os.stat(file.path)
+    except OSError:  # remote, or in an archive
+        return _outlined(file, start)
+    if about.st_size < _LARGE_BYTES:
+        return _outlined(file, start)
+    return _kept(file, start, about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept(file: SourceFile, start: int, size_bytes: int, changed: int) -> Outline:
+    return _outlined(file, start)
+
+
+def _outlined(file: SourceFile, start: int) -> Outline:
     outline, scanner = Outline(start), Scanner()
     head, head_at, at = b"", start + 1, start  # of the member being read: its beginning, and the offset of that
     for chunk in chunks_from(file, start):
