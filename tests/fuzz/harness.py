@@ -50,7 +50,7 @@ CASES = {
     "content": 1500,
     "labels": 2000,
     "lists of labels": 1000,
-    "folders": 500,
+    "folders": 1000,
     "data.source, encoder.source": 1000,
     "tokenizer files": 700,
     "tokenizer folders": 1200,

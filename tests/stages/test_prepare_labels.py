@@ -164,5 +164,7 @@ def test_columns_of_zeros_and_ones(prepare):
 
 
 def test_all_rejected_rows_of_one_label_are_said_to_be(prepare):
-    with pytest.raises(InputError, match=r"3 × empty text; .*; all of them have the label '1'"):
+    with pytest.raises(InputError, match=r"3 × empty text; all of them have the label '1'"):
         prepare([*film_rows(20), *[("", "1")] * 3])
+    _, printed = prepare([*film_rows(60), *[("", "1")] * 3], max_rejected_fraction=0.5)
+    assert "warning: all 3 rejected rows have the label '1'" in printed

@@ -56,12 +56,19 @@ def check_rejected(
         )
     if encoding:
         say(f"  some rows are not UTF-8 and are left out: {encoding}")
+    if unusable > 1 and (label := _only_label(survey)) is not None:
+        say(f"warning: all {unusable:,} rejected rows have the label {label!r} (rejected.jsonl)")
+
+
+def _only_label(survey: Survey) -> str | None:
+    """The label that all rejected rows have; None where they have several, or where it is not known of each."""
+    return next(iter(survey.rejected_labels)) if len(survey.rejected_labels) == 1 else None
 
 
 def _in_common(survey: Survey) -> list[str]:
     """What all rejected rows have in common, and a setting that may help."""
     found = []
-    if len(survey.rejected_labels) == 1 and (label := next(iter(survey.rejected_labels))) is not None:
+    if (label := _only_label(survey)) is not None:
         found.append(f"all of them have the label {label!r}")
     if any(survey.rejected[reason] for reason in WITHOUT_LABEL):
         found.append("data.missing: [''] leaves rows out that have no label")
