@@ -140,6 +140,13 @@ def test_rows_in_a_folder_per_class_are_no_texts(tmp_path):
         (["dataset_infos.json", "data/train-0.parquet"], "a repository of Hugging Face.*; set data.source: hf:"),
         (["sub/sub/a.csv"], r"no file in a folder of it; expected .*/CLASS/FILE"),
         ([], r"no file in a folder of it; expected .*/CLASS/FILE"),
+        (["label=a/0.csv", "label=a/more/1.csv"], r"label=a: holds files of rows \(0.csv\) beside folders \(more\)"),
+        (["label=a/0.csv", "label=b/more/1.csv"], r"label=b: a part of a table that holds the folder more; move"),
+        (["label=a/0.csv", "label=b/0.csv", "all.csv"], r"holds files of rows \(all.csv\) beside folders"),
+        (["train/0.csv", "test/0.csv", "all.csv"], r"holds files of rows \(all.csv\) beside folders"),
+        (["docs/a.txt", "scripts/a.txt", "0.csv"], r"\(0.csv\) beside folders \(docs, scripts\); name what is meant"),
+        (["a.csv", "a.jsonl"], r"a.csv and a.jsonl look like the same rows in two formats; name the files"),
+        (["a.csv", "b.csv", "b.csv.gz"], r"b.csv and b.csv.gz look like the same rows in two formats"),
     ],
 )
 def test_refused(tmp_path, files, message):
@@ -148,6 +155,28 @@ def test_refused(tmp_path, files, message):
     with pytest.raises(InputError, match=message) as caught:
         rows_of(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"format": "csv"}, {"format": "lines", "file_name": "{label}/*.txt"}])
+def test_a_format_of_files_reads_no_folders_of_classes(tmp_path, settings):
+    for label in ("neg", "pos"):
+        write(tmp_path / label / "0.txt", "text,label\na,b\n")
+    with pytest.raises(InputError, match=r"of files; set data.source: .*/\*/\*, or data.format: folder to read"):
+        parts(tmp_path, **settings)
+
+
+def test_what_is_not_read_is_reported(tmp_path, capsys):
+    for label in ("neg", "pos"):
+        write(tmp_path / "texts" / label / "more" / "0.txt", "text")
+        write(tmp_path / "texts" / label / "0.txt", "text")
+    for name in ("train.csv", "test.csv", "_old.csv", "_SUCCESS"):
+        write(tmp_path / "rows" / name)
+    parts(tmp_path / "texts")
+    parts(tmp_path / "rows")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "texts: not read, as they lie deeper than the folders of classes: neg/more, pos/more" in said
+    assert "rows: splits by the names of its files: test.csv, train.csv" in said
+    assert "rows: not read: _old.csv" in said and "_SUCCESS" not in said
 
 
 def test_a_repository_with_a_card(tmp_path):

@@ -211,3 +211,41 @@ def test_one_class_is_no_multi_label_column():
 def test_settings_without_effect(data):
     with pytest.raises(InputError, match=r"data.label_"):
         config(**data)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a", "b", "c", "d", "['a', 'b']"],
+        ["a", "b", "c", "['a']"],
+        ["a", "b", "c", "[]"],
+        ["a", "b", "c", '{"choices":["d","e"]}'],
+    ],
+)
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_a_few_lists_among_labels_are_in_doubt(values, task):
+    settings, plain = config(task), config(task, label_form="plain")
+    form = form_of(["a", "b"], settings)  # the lists stand further below
+    with pytest.raises(InputError, match=r"are lists, and most are not; set data.label_form: list, or plain"):
+        check_values(values, form, settings)
+    check_values(values, form_of(["a"], plain), plain)
+
+
+@pytest.mark.parametrize("values", [["a", "b", "[other]"], ["<unk>", "yes", "no"], ["run (v.)", "run (n.)", "(none)"]])
+def test_names_in_brackets_are_no_lists(values):
+    refused(values, "single_label")
+
+
+def test_a_word_below_lists_is_no_label():
+    cells = ["['a', 'b']", "[]"]
+    assert form_of(cells, config()).read(["a|b"])[0].reason.startswith("label 'a|b' is no list, as the first are")
+    assert form_of(cells, config(label_form="list")).read(["a|b"])[0].values == ("a|b",)
+    assert form_of(['{"choices":["a","b"]}'], config()).read(["a"])[0].values == ("a",)
+
+
+def test_no_label_within_several_or_as_a_number():
+    assert read(["a|NA", "a", "NA", "NA|NA"], missing=["NA"])[1:3] == [("a",), UNLABELED]
+    assert read(["a|NA"], missing=["NA"]) == ["'NA', which stands for no label (data.missing), beside another label"]
+    assert read(["['NA']", "['a', 'NA']"], missing=["NA"])[0] == UNLABELED
+    assert read(["-1.0", "1.0"], "single_label", missing=["-1"]) == [UNLABELED, ("1.0",)]
+    assert read(["-1.0"], "single_label", missing=["-1"], label_spellings="keep") == [("-1.0",)]

@@ -28,7 +28,7 @@ from tfpipe.config.data import Data, SplitName
 from tfpipe.console import say_once
 from tfpipe.data.block import excerpt, wanted_columns
 from tfpipe.data.files.formats import format_of, has_known_name
-from tfpipe.data.files.streams import READ_ERRORS, gfile, is_remote, open_bytes
+from tfpipe.data.files.streams import COMPRESSIONS, READ_ERRORS, gfile, is_remote, open_bytes
 from tfpipe.data.split import split_name
 from tfpipe.errors import InputError
 from tfpipe.files import path_inside
@@ -108,23 +108,57 @@ def _rows(folder: _Folder, data: Data, split: SplitName | None = None, columns: 
     """Finds the files of a table or of a split."""
     partitions = [_PARTITION.fullmatch(each) for each in folder.folders]
     files = [each for each in folder.files if data.format != "auto" or has_known_name(each)]
+    if folder.folders and (files or (columns and not all(partitions))):
+        raise _mixed(folder, files)
     if partitions and all(partitions):
         for each in partitions:
             yield from _rows(folder.below(each[0]), data, split, (*columns, _column(each)))
-    elif folder.folders and not columns and split is None and all(map(split_name, folder.folders)):
+    elif folder.folders and split is None and all(map(split_name, folder.folders)):
+        say_once(f"  {folder.name}: splits by the names of its folders: {_some(folder.folders)}")
         for each in folder.folders:
             yield from _rows(folder.below(each), data, split_name(each))
-    elif folder.folders and not columns:
+    elif folder.folders:
         yield _classes(folder, data)._replace(split=split)
-        files = []
     elif not files and not columns:
         raise _nothing(folder)
+    _check_stems(folder, files)
     own = {} if split or columns else _splits_by_name(folder, files)
     for each in files:
         name, path = f"{folder.name.rstrip('/')}/{each}", f"{folder.path.rstrip('/')}/{each}"
         yield Part(name, path, format_of(name, path, data), split or own.get(each), columns)
-    if unread := [each for each in folder.files if each not in files]:
+    hidden = [each for each in folder.hidden if each.startswith("_") and has_known_name(each)]
+    if unread := [each for each in folder.files if each not in files] + hidden:
         say_once(f"  {folder.name}: not read: {_some(unread)}")
+
+
+def _mixed(folder: _Folder, files: list[str]) -> InputError:
+    """The error for files and folders beside each other, of which either may be the rows."""
+    inside = f"{folder.name.rstrip('/')}/{folder.folders[0]}/*"
+    if not files:
+        return InputError(
+            f"{folder.name}: a part of a table that holds the folder {_some(folder.folders)}; move its files to where "
+            f"the others lie, or give patterns of both, such as data.source: [{inside}, …]"
+        )
+    return InputError(
+        f"{folder.name}: holds files of rows ({_some(files)}) beside folders ({_some(folder.folders)}); name what is "
+        f"meant: data.source: {folder.name.rstrip('/')}/*{''.join(Path(files[0]).suffixes)}, or {inside}"
+    )
+
+
+def _check_stems(folder: _Folder, files: list[str]) -> None:
+    """Whether no two files differ in their format alone, as rows that were written twice.
+
+    Raises:
+      InputError: some do.
+    """
+    known: dict[str, str] = {}
+    for each in filter(has_known_name, files):
+        stem = Path(each).stem if Path(each).suffix not in COMPRESSIONS else Path(Path(each).stem).stem
+        if known.setdefault(stem, each) != each:
+            raise InputError(
+                f"{folder.name}: {excerpt(known[stem])} and {excerpt(each)} look like the same rows in two formats; "
+                f"name the files that are meant, such as data.source: {folder.name.rstrip('/')}/{excerpt(each)}"
+            )
 
 
 def _splits_by_name(folder: _Folder, files: list[str]) -> dict[str, SplitName]:
@@ -141,6 +175,8 @@ def _splits_by_name(folder: _Folder, files: list[str]) -> dict[str, SplitName]:
             f"{folder.name}: {_some(list(found))} are splits by their names, and {others} are not; name the files of "
             f"each split, data.source: {{train: {folder.name.rstrip('/')}/…, test: …}}, or all by a pattern"
         )
+    if found:
+        say_once(f"  {folder.name}: splits by the names of its files: {_some(files)}")
     return found
 
 
@@ -150,15 +186,23 @@ def _classes(folder: _Folder, data: Data) -> Part:
     Raises:
       InputError: the files in them are no texts.
     """
+    pattern = f"{folder.name.rstrip('/')}/*/*"
+    if data.format not in ("auto", "folder"):
+        raise InputError(
+            f"{folder.name}: holds folders ({_some(folder.folders)}), and data.format: {data.format} is of files; set "
+            f"data.source: {pattern}, or data.format: folder to read each file as a text of its folder's class"
+        )
     inside = {name: folder.below(name) for name in folder.folders}
     rows = [f"{name}/{each}" for name, below in inside.items() for each in below.files if has_known_name(each)]
     if rows and data.format == "auto":
-        pattern = f"{folder.name.rstrip('/')}/*/*{''.join(Path(rows[0]).suffixes)}"
+        pattern += "".join(Path(rows[0]).suffixes)
         raise InputError(
             f"{folder.name}: {_some(rows)} holds rows, and is no text of a class; set data.source: {pattern}, after "
             f"renaming the folders to label={folder.folders[0]} and so on if their names are labels; or set "
             "data.format: folder to read each file as a text"
         )
+    if deeper := [f"{name}/{each}" for name, below in inside.items() for each in below.folders]:
+        say_once(f"  {folder.name}: not read, as they lie deeper than the folders of classes: {_some(deeper)}")
     left_out = [name for name in folder.folders if name in UNLABELED_FOLDERS and inside[name].files]
     if len(folder.folders) - len(left_out) < 2 or data.missing is not None:
         left_out = []

@@ -56,6 +56,8 @@ class LabelForm:
     """texts that stand for no label"""
     null_is_missing: bool
     """whether a null stands for no label"""
+    bare: bool = True
+    """whether a text that is no list is a label, where the form is list"""
 
     def read(self, cells: Iterable[Any]) -> list[LabelCell]:
         """Reads the cells of some rows; of several columns, a cell is a tuple with the value of each."""
@@ -93,7 +95,7 @@ class LabelForm:
         if self.separator is None:
             return LabelCell((text,), None)
         parts = (part.strip() for part in text.split(self.separator))
-        return LabelCell(tuple(part for part in parts if part), None)
+        return self._present(tuple(part for part in parts if part))
 
     def _written_list(self, text: str) -> LabelCell:
         elements = listed(text)
@@ -103,6 +105,8 @@ class LabelForm:
             return _without(f"label {excerpt(text)!r} is not a vector of {len(self.names)} zeros and ones")
         if looks_like_list(text):
             return _without(f"label {excerpt(text)!r} looks like a list that tfpipe can't read")
+        if not self.bare:
+            return _without(f"label {excerpt(text)!r} is no list, as the first are (data.label_form: list takes it)")
         return LabelCell((text,), None)  # Label Studio writes one choice as a bare word
 
     def _list(self, elements: Sequence[Any]) -> LabelCell:
@@ -113,7 +117,13 @@ class LabelForm:
         values = [as_text(each) for each in elements]
         if self.kind == "multi_hot":
             return self._switches(values)
-        return LabelCell(tuple(values), None) if all(values) else _without("a label in the list is empty")
+        return self._present(tuple(values)) if all(values) else _without("a label in the list is empty")
+
+    def _present(self, values: tuple[str, ...]) -> LabelCell:
+        none = next((value for value in values if value in self.missing), None)
+        if none is not None and len(values) > 1:
+            return _without(f"{excerpt(none)!r}, which stands for no label (data.missing), beside another label")
+        return LabelCell(values, None) if none is None else _without(UNLABELED)
 
     def _switches(self, values: list[str]) -> LabelCell:
         """Names the classes whose place in a vector, or whose column, holds a one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,14 +17,16 @@ SEPARATOR = "|"
 SHOWN = 3
 NULL = r"\N"
 """stands for no label where PostgreSQL, MySQL, Hive or Snowflake wrote the file"""
+_INTEGER = re.compile("-?[0-9]+", re.ASCII)
 _NO_AGREEMENT = {"gold_label": "-"}
 """label column of SNLI and MultiNLI -> what it holds where the annotators did not agree"""
 
 
 def missing_words(config: Config) -> frozenset[str]:
-    """The texts that stand for no label: `data.missing`, else those of known producers."""
+    """The texts that stand for no label: `data.missing`, else those of known producers; -1 also as -1.0."""
     if config.data.missing is not None:
-        return frozenset(config.data.missing)
+        floats = {f"{word}.0" for word in config.data.missing if _INTEGER.fullmatch(word)}
+        return frozenset(config.data.missing) | (floats if config.data.label_spellings != "keep" else set())
     known = _NO_AGREEMENT.get(config.data.label_column) if isinstance(config.data.label_column, str) else None
     return frozenset({NULL} if known is None else {NULL, known})
 
@@ -44,10 +47,11 @@ def form_of(
     """
     data, one_label, missing = config.data, task_of(config.task).one_label, missing_words(config)
     missing |= {""} if empty_is_missing and data.missing is None else set()
-    kind, names = "columns", ()
+    kind, names, bare = "columns", (), True
     if isinstance(data.label_column, str):
         labeled = [cell for cell in cells if not is_null(cell) and as_text(cell) not in missing | {""}]
         kind = _kind(labeled, config)
+        bare = data.label_form == "list" or any(isinstance(cell, str) and CHOICES in cell for cell in labeled)
         width = _width(labeled) if data.label_form == "auto" and (kind == "list" or _are_lists(labeled)) else None
         if width is not None or kind == "multi_hot":
             kind, names = "multi_hot", _classes(config, width)
@@ -56,7 +60,7 @@ def form_of(
     usual = "#" if data.format == "doccano" else SEPARATOR
     separator = None if one_label else data.label_separator or usual
     return LabelForm(
-        kind, str(data.label_column), one_label, separator, names, missing, null_is_missing or "" in missing
+        kind, str(data.label_column), one_label, separator, names, missing, null_is_missing or "" in missing, bare
     )
 
 
@@ -119,6 +123,11 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
             f"{_where(config)}: labels such as {_shown(lists)} look like lists that tfpipe can't read; write them as "
             "JSON lists, or set data.label_form: plain if each is one label"
         )
+    if mixed := [value for value in lists if _holds_labels(value, set(values))]:
+        raise InputError(
+            f"{_where(config)}: labels such as {_shown(mixed)} are lists, and most are not; set data.label_form: list, "
+            "or plain to take each as it stands"
+        )
     if form.separator is not None and len(values) > 1 and {value.lower() for value in values} <= ON | OFF:
         raise InputError(
             f"{_where(config)}: the labels are {_shown(sorted(values))}: a column that says of one class whether a row "
@@ -133,6 +142,12 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
                 f"{_where(config)}: labels such as {_shown(joined)} look like several labels with {separator!r} "
                 f"between them; set data.label_separator: {separator!r}, or {SEPARATOR!r} if each is one label"
             )
+
+
+def _holds_labels(value: str, values: set[str]) -> bool:
+    """Whether a label that most others are not like is a list: not of one element, or of one that is a label, too."""
+    elements = listed(value)
+    return elements is not None and (len(elements) != 1 or as_text(elements[0]) in values)
 
 
 def _are_combinations(joined: list[str], values: list[str], separator: str) -> bool:
