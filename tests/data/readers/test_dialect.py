@@ -154,6 +154,11 @@ def test_columns_over_a_header_of_other_names_are_refused(tmp_path):
     assert "looks like names of columns (review, gold)" in error(tmp_path, texts, columns=["text", "label"])
 
 
+def test_a_first_row_of_several_numbers_is_no_header(tmp_path):
+    content = "so glad\t17,2\nnot bad\t2\nwhat now\t27\n"
+    assert len(rows(tmp_path, content, name="data.tsv", columns=["text", "label"])) == 3
+
+
 def test_columns_of_another_number_than_the_rows_are_refused(tmp_path):
     message = error(tmp_path, "1,one,a\n2,two,b\n", columns=["text", "label"])
     assert "data.columns names 2 columns, but its rows have 3" in message

@@ -99,7 +99,7 @@ def _looks_like_names(cells: list[str], below: list[list[str]], label: int) -> b
         return True
     columns = list(zip(*below, strict=True))
     over_numbers = any(
-        cell and not _NUMBER.fullmatch(cell) and all(map(_NUMBER.fullmatch, column))
+        any(map(str.isalpha, cell)) and not _NUMBER.fullmatch(cell) and all(map(_NUMBER.fullmatch, column))
         for cell, column in zip(cells, columns, strict=True)
     )
     over_texts = len(below) >= _ROWS_OF_A_LABEL and any(
