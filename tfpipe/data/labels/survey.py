@@ -184,7 +184,7 @@ def _line_without(split: str, config: Config, files: list[SourceFile]) -> str:
     source = config.data.source
     if config.data.split.column is not None:
         others = ", ".join(name for name in SPLITS if name != split)
-        return f"data.filter: {{{config.data.split.column}: [{others}]}}"
+        return f"data.filter: {{{config.data.split.column}: [{others}]}}, in the words of that column"
     kept: dict[str, list[str]] = {}
     if isinstance(source, dict):
         kept = {name: [each] if isinstance(each, str) else list(each) for name, each in source.items() if name != split}
