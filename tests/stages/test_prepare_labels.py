@@ -164,5 +164,5 @@ def test_columns_of_zeros_and_ones(prepare):
 
 
 def test_all_rejected_rows_of_one_label_are_said_to_be(prepare):
-    with pytest.raises(InputError, match=r"3 × empty text; .*; all of them have the label '1'"):
+    with pytest.raises(InputError, match=r"3 × empty text; all of them have the label '1'"):
         prepare([*film_rows(20), *[("", "1")] * 3])
