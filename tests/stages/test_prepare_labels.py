@@ -101,7 +101,7 @@ def test_a_split_of_a_column_without_labels(prepare):
     rows = [(*row, ("train", "dev", "test")[n % 3]) for n, row in enumerate(film_rows(120))]
     rows = [(text, "" if split == "test" else label, split) for text, label, split in rows]
     content = "text,label,part\n" + "".join(f"{','.join(row)}\n" for row in rows)
-    message = r"none of the 40 rows of test has a label; leave test out with data.filter: {part: \[train, validation\]}"
+    message = r"leave test out with data.filter: {part: \[train, validation\]}, in the words of that column"
     with pytest.raises(InputError, match=message):
         prepare(content.encode(), split={"column": "part"}, max_rejected_fraction=0.5)
 

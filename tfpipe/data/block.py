@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +156,7 @@ def check_columns(
             f"{name}: column {answers!r} (data.label_column) holds the answers of several annotators; export the "
             "records with dataset.records.to_json, and set data.label_column to the name of the question"
         )
+    check_answers(there, name, data)
     for column, setting in wanted_columns(data).items():
         if there.count(column) == 1 or (column not in there and nested(column)):
             continue
@@ -169,6 +170,25 @@ def check_columns(
         raise MissingColumn(f"{name}: no column {column!r} ({setting}); columns in the file: {listed}; {advice}", there)
 
 
+def check_answers(there: Collection[str], name: str, data: Data) -> None:
+    """Whether the settings say what becomes of rows that annotators rejected or ignored in Prodigy.
+
+    Args:
+      there: the columns of a table, or the fields of a record.
+      name: of the file.
+      data: names the columns that are read.
+
+    Raises:
+      InputError: they do not.
+    """
+    prodigy = "answer" in there and ("_task_hash" in there or data.format == "prodigy")
+    if prodigy and "answer" not in wanted_columns(data):
+        raise InputError(
+            f"{name}: rows of Prodigy, and those whose answer is reject or ignore bear a label, too; set data.filter: "
+            "{answer: [accept]}, or name a JSON file as Prodigy writes it with data.format: prodigy"
+        )
+
+
 def cells_of_records(
     file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]
 ) -> Cells:
@@ -179,12 +199,14 @@ def cells_of_records(
       data: names the wanted columns.
       records: number, fields (or why there are none), and the record as it stands, for excerpts (None: as JSON).
     """
-    wanted = wanted_columns(data)
+    wanted, known = wanted_columns(data), file.tool is not None or data.format != "auto"
     cells, names = Cells({column: [] for column in wanted}, [], []), wanted.keys()
     for number, fields, raw in records:
         if isinstance(fields, Rejection):
             cells.rejections.append(fields)
             continue
+        if not known and "_task_hash" in fields:
+            check_answers(fields, file.name, data)
         if not names <= fields.keys():
             whole = fields
             fields = {column: whole[column] if column in whole else _nested(whole, column) for column in wanted}

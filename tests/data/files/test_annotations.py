@@ -155,3 +155,35 @@ def test_a_tool_whose_files_are_others(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"x.parquet: parquet, and data.format is prodigy, whose exports are JSON"):
         rows_of(str(tmp_path / "x.parquet"), format="prodigy")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet", "rows.jsonl"])
+def test_answers_of_prodigy_in_other_files(tmp_path, name):
+    rows = [prodigy(f"text {n}", ("accept", "reject")[n % 2], label="ab"[n // 2 % 2]) for n in range(8)]
+    if name.endswith("parquet"):
+        parquet.write_table(
+            pa.Table.from_pylist([row | {"meta": None, "spans": None} for row in rows]), tmp_path / name
+        )
+    elif name.endswith("jsonl"):  # its first record is longer than what is looked at
+        (tmp_path / name).write_text("".join(json.dumps(row | {"text": row["text"] * 20_000}) + "\n" for row in rows))
+    else:
+        separator = "," if name.endswith("csv") else "\t"
+        keys = ("text", "label", "answer", "_task_hash")
+        lines = [keys, *([str(row[key]) for key in keys] for row in rows)]
+        (tmp_path / name).write_text("".join(separator.join(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"those whose answer is reject or ignore bear a label, too; set data.filter"):
+        read(str(tmp_path / name))
+    found = read(str(tmp_path / name), filter={"answer": ["accept"]})[0]
+    assert [labels for _, labels in found] == [("a",), ("b",)] * 2
+
+
+def test_labels_of_prodigy_in_other_fields(tmp_path):
+    rows = [prodigy(f"{n}", ("accept", "reject")[n % 2], label="SPAM", cls={"name": "ab"[n % 2]}) for n in range(2)]
+    path = write(tmp_path / "rows.jsonl", rows, array=False)
+    assert read(path, label_column="cls.name") == ([("0", ("a",))], [], 1)
+    assert read(path, label_column="answer") == ([("0", ("accept",)), ("1", ("reject",))], [], 0)
+    rows, reasons, unlabeled = read(path, label_column="other")
+    assert (rows, unlabeled) == ([], 1) and reasons[0].startswith("no field 'other'")
+    with open(tmp_path / "utf16.jsonl", "w", encoding="utf-16") as file:
+        file.write((tmp_path / "rows.jsonl").read_text())
+    assert read(str(tmp_path / "utf16.jsonl")) == ([("0", ("SPAM",))], [], 1)

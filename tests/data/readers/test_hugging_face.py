@@ -1,9 +1,15 @@
+import json
+
 import datasets
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from data.row_reading import rows_of
 
 from tfpipe.config.data import Data
+from tfpipe.config.file import parse_config
 from tfpipe.data.files.sources import identity, source_files
+from tfpipe.data.labels.survey import before_reading
 from tfpipe.errors import InputError
 
 
@@ -72,3 +78,50 @@ def test_nested_fields_and_their_class_labels(tmp_path, monkeypatch):
         assert rows_of(source, text_column="review.text", label_column=label)[0] == expected
     with pytest.raises(InputError, match=r"no column 'text' .*file: 'review.text', 'review.stars', 'labels.sentiment'"):
         rows_of(source)
+
+
+NAMES = datasets.ClassLabel(names=["pos", "neg"])
+
+
+@pytest.mark.parametrize(
+    ("feature", "cells", "column"),
+    [
+        ({"a": NAMES}, [{"a": 0}, {"a": 1}, {"a": -1}], "label.a"),
+        ([{"a": NAMES}], [[{"a": 0}], [{"a": 1}], [{"a": -1}]], "label.0.a"),
+        ({"a": {"b": [NAMES]}}, [{"a": {"b": [each]}} for each in (0, 1, -1)], "label.a.b.0"),
+        ({"a": [NAMES]}, [{"a": [0]}, {"a": [1]}, {"a": None}], "label.a"),
+        (NAMES, [0, 1, -1], "label"),
+    ],
+)
+def test_class_labels_are_the_same_in_the_files_themselves(tmp_path, monkeypatch, feature, cells, column):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(text=datasets.Value("string"), label=feature)
+    dataset = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": cells}, features=features)
+    path = tmp_path / "set" / "train-00000-of-00001.parquet"
+    path.parent.mkdir()
+    dataset.to_parquet(path)
+    dataset.save_to_disk(tmp_path / "saved")
+    for source in (f"hf:{path.parent}", path, tmp_path / "saved"):
+        usable, rejected, _ = rows_of(str(source), label_column=column)
+        assert [label for *_, label in usable] == ["pos", "neg"] and not rejected
+
+
+def test_class_labels_of_a_sequence_of_objects(tmp_path):
+    """datasets 3: a Sequence of objects is an object of lists."""
+    names = {"names": ["pos", "neg"], "_type": "ClassLabel"}
+    features = {"label": {"feature": {"a": names}, "_type": "Sequence"}}
+    table = pa.table({"text": ["x", "y"], "label": [{"a": [0]}, {"a": [1]}]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    assert [label for *_, label in rows_of(str(tmp_path / "x.parquet"), label_column="label.a")[0]] == ["pos", "neg"]
+
+
+def test_names_of_classes_are_read_as_cells_are(tmp_path):
+    names = {"names": [" pos", "neg ", "pos"], "_type": "ClassLabel"}
+    table = pa.table({"text": ["x", "y", "z"], "label": [0, 1, 2]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {"label": names}}})})
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    tree = {"name": "x", "data": {"source": str(tmp_path / "x.parquet")}, "encoder": {"source": "x"}}
+    config = parse_config(tree, "")
+    assert before_reading(config, source_files(config.data))[1].names == ("pos", "neg")
+    assert [label for *_, label in rows_of(str(tmp_path / "x.parquet"))[0]] == ["pos", "neg", "pos"]

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from tfpipe.config.data import TOOLS, Data
 from tfpipe.data.block import Rejection, as_json, as_text, excerpt, label_columns
 from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.nested import value_at
 
 Record = dict[str, Any]
 
@@ -28,9 +30,13 @@ class Disagreement(Exception):
 
 
 def _prodigy(record: Record, column: str) -> Any:
-    if record.get("answer") != "accept":
+    answer = record.get("answer")
+    if column == "answer":
+        return None if answer == "ignore" else answer
+    if answer != "accept":
         return None
-    return record.get(column, record.get("accept", record.get("label")))
+    chosen = {"label": record["accept"]} if "accept" in record else {}  # with options, in place of a label
+    return value_at(chosen | record, column)
 
 
 def _label_studio(record: Record, column: str) -> Any:
@@ -57,7 +63,7 @@ def _argilla(record: Record, column: str) -> Any:
 
 
 def _doccano(record: Record, column: str) -> Any:
-    return record.get(column)
+    return value_at(record, column)
 
 
 def _agreed(answers: list[Any]) -> Any:
@@ -90,11 +96,11 @@ _SIGNS = (
 """names that a record of a tool holds, and those of others hardly"""
 
 
-def wrote(head: bytes, *, delimited: bool) -> str | None:
+def wrote(head: str, *, delimited: bool) -> str | None:
     """Recognizes the tool that wrote a file of JSON, or of columns, by its beginning; None for another file."""
-    pattern, head = (rb"\w+", head.partition(b"\n")[0]) if delimited else (rb'"(\w+)"\s*:', head)
-    names = set(re.findall(pattern, head))
-    return next((tool for tool, signs in _SIGNS if names.issuperset(map(str.encode, signs))), None)
+    pattern, head = (r"\w+", head.partition("\n")[0]) if delimited else (r'"(\w+)"\s*:', head)
+    found, names = ("label_studio",) if delimited else TOOLS, set(re.findall(pattern, head))
+    return next((tool for tool, signs in _SIGNS if tool in found and names.issuperset(signs)), None)
 
 
 def names(record: Record, tool: str) -> list[str]:
@@ -136,4 +142,7 @@ def answered(
 def _with_answer(record: Record, tool: str, data: Data) -> Record:
     inside = record.get(_INSIDE[tool]) if tool in _INSIDE else None
     found = record | (inside if isinstance(inside, dict) else {})
-    return found | {column: _LABEL[tool](record, column) for column in label_columns(data)}
+    for column in label_columns(data):
+        with suppress(KeyError):  # the reader says which fields there are
+            found[column] = _LABEL[tool](record, column)
+    return found

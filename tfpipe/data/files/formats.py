@@ -75,7 +75,9 @@ def tool_of(path: str, format_name: str, data: Data) -> str | None:
     """The annotation tool that wrote a file; None for another file, and for rows that need no other reading."""
     if format_name not in ("json_lines", "csv", "tsv") or data.format not in ("auto", *TOOLS):
         return None
-    return wrote(read_head(path), delimited=format_name != "json_lines") if data.format == "auto" else data.format
+    if data.format != "auto":
+        return data.format
+    return wrote(decoded_head(read_head(path), data), delimited=format_name != "json_lines")
 
 
 def say_what_was_found(files: Iterable[SourceFile], data: Data) -> None:

@@ -107,7 +107,7 @@ def named_labels(config: Config, declared: tuple[str, ...] | None = None) -> Lab
     """
     given = config.data.label_names
     if given is None:
-        return None if declared is None else Labels(declared, {name: index for index, name in enumerate(declared)})
+        return None if declared is None else in_order(dict.fromkeys(declared))
     names = tuple(dict.fromkeys(given.values()))
     for value, name in given.items():
         if not name.strip():
@@ -133,6 +133,12 @@ def named_labels(config: Config, declared: tuple[str, ...] | None = None) -> Lab
                 "or set data.label_spellings: keep"
             )
     return Labels(names, index, key)
+
+
+def in_order(names: Iterable[str]) -> Labels:
+    """Labels whose names are their values."""
+    names = tuple(names)
+    return Labels(names, {name: index for index, name in enumerate(names)})
 
 
 def found_labels(counts: Mapping[str, int], config: Config) -> Labels:

@@ -18,7 +18,7 @@ from tfpipe.data.block import excerpt
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.labels.cells import LabelForm
 from tfpipe.data.labels.form import check_values, form_of
-from tfpipe.data.labels.names import Labels, announce_doubts, found_labels, named_labels
+from tfpipe.data.labels.names import Labels, announce_doubts, found_labels, in_order, named_labels
 from tfpipe.data.rows import label_cells
 from tfpipe.data.split import TRAIN
 from tfpipe.data.survey import Survey
@@ -50,6 +50,7 @@ def declared_classes(config: Config, files: list[SourceFile]) -> tuple[str, ...]
     declaring, classes = None, None
     for file in files:
         own = readers.classes(file, config.data)
+        own = own and tuple(name.strip() for name in own)  # as cells are read
         if own is None or own == classes:
             continue
         if classes is not None and config.data.label_names is None:
@@ -116,7 +117,7 @@ def _borne(labels: Labels, counts: Counter[str], config: Config) -> Labels:
     say(f"  labels: no row has {_listed(unused)}, which the files declare; left out")
     if len(names) < 2:
         return found_labels(counts, config)  # raises
-    return Labels(names, {name: index for index, name in enumerate(names)})
+    return in_order(names)
 
 
 def _check_given(config: Config, labels: Labels, survey: Survey) -> None:
@@ -184,7 +185,7 @@ def _line_without(split: str, config: Config, files: list[SourceFile]) -> str:
     source = config.data.source
     if config.data.split.column is not None:
         others = ", ".join(name for name in SPLITS if name != split)
-        return f"data.filter: {{{config.data.split.column}: [{others}]}}"
+        return f"data.filter: {{{config.data.split.column}: [{others}]}}, in the words of that column"
     kept: dict[str, list[str]] = {}
     if isinstance(source, dict):
         kept = {name: [each] if isinstance(each, str) else list(each) for name, each in source.items() if name != split}

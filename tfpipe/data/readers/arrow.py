@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tfpipe.config.data import Data
-from tfpipe.data.block import Block, Cells, batches_as_blocks, wanted_columns
+from tfpipe.data.block import Block, Cells, batches_as_blocks, label_columns, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import COMPRESSIONS, READ_ERRORS, is_remote, open_bytes, zip_and_member
 from tfpipe.data.nested_arrow import steps_to
@@ -42,7 +42,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
         with _opened(file) as (schema, batches):
             check_schema(schema, data, file.name)
             columns = list(dict.fromkeys(steps_to(schema, column)[0] for column in wanted_columns(data)))
-            names = declared(schema)
+            names = declared(schema, wanted_columns(data))
             for batch in batches:
                 wanted = wanted_batch(_checked(batch.select(columns)), data)
                 yield from slices(with_names(wanted, names, file.name))
@@ -58,7 +58,7 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
     try:
         with _opened(file) as (schema, _):
-            return declared(schema).get(data.label_column)
+            return declared(schema, label_columns(data)).get(data.label_column)
     except (pa.ArrowException, *READ_ERRORS, UnicodeDecodeError):
         return None  # `blocks` says what is wrong with it
 

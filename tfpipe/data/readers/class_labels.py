@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfpipe.data.nested_arrow import steps_to
 from tfpipe.errors import InputError
 
 _METADATA = b"huggingface"
 
 
-def declared(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Reads what Hugging Face datasets writes into Parquet and Arrow files: column -> names of its classes."""
+def declared(schema: pa.Schema, columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Reads what Hugging Face datasets writes into Parquet and Arrow files.
+
+    Args:
+      schema: of a file, with its metadata.
+      columns: names, dotted where they are nested.
+
+    Returns:
+      Column -> names of its classes, for those that have some.
+    """
     try:
         features = json.loads((schema.metadata or {})[_METADATA])["info"]["features"]
-        found = {column: _names(feature) for column, feature in features.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
-    return {
-        column: names
-        for column, names in found.items()
-        if names is not None and schema.get_field_index(column) >= 0 and _holds_integers(schema.field(column).type)
-    }
+    found = {column: _declared(schema, features, column) for column in columns}
+    return {column: names for column, names in found.items() if names is not None}
+
+
+def _declared(schema: pa.Schema, features: Any, column: str) -> tuple[str, ...] | None:
+    steps = steps_to(schema, column)
+    if steps is None:
+        return None
+    try:
+        kind, feature = schema.field(steps[0]).type, features[steps[0]]
+        for step in steps[1:]:
+            kind, feature = _below(kind, feature, step)
+        return _names(feature) if _holds_integers(kind) else None
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _below(kind: pa.DataType, feature: Any, step: str | int) -> tuple[pa.DataType, Any]:
+    """The type and the feature of a field, or of what a list holds."""
+    if isinstance(step, int):
+        return kind.value_type, feature[0] if isinstance(feature, list) else feature["feature"]
+    # A Sequence of objects was an object of lists, until datasets 4.
+    fields = feature["feature"] if feature.get("_type") == "Sequence" else feature
+    return kind.field(step).type, fields[step]
 
 
 def _names(feature: Any) -> tuple[str, ...] | None:

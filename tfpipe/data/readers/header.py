@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tfpipe.config.data import Data
-from tfpipe.data.block import check_columns, excerpt, wanted_columns
+from tfpipe.data.block import check_answers, check_columns, excerpt, wanted_columns
 from tfpipe.data.files.encodings import not_utf8
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.errors import InputError
@@ -22,13 +22,14 @@ _NAMES_OF_LABELS = {"label", "labels", "class", "category", "target", "sentiment
 
 
 def check_readable(names: list[str], file: SourceFile, data: Data) -> None:
-    """Whether names of columns are text.
+    """Whether names of columns are text, and their rows are labels.
 
     Raises:
-      InputError: they are not UTF-8.
+      InputError: they are not UTF-8, or the rows are answers of annotators.
     """
     if any(map(_UNREADABLE.search, names)):
         raise InputError(f"{file.name}, line 1: not UTF-8 text; {not_utf8([file], data)}")
+    check_answers(names, file.name, data)
 
 
 def has_wanted(names: list[str], data: Data) -> bool:

@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, label_columns, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import open_bytes
 from tfpipe.data.nested_arrow import names_of, parquet_columns, steps_to, value_of
@@ -48,7 +48,7 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
-            return declared(reader.schema_arrow).get(data.label_column)
+            return declared(reader.schema_arrow, label_columns(data)).get(data.label_column)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return None  # `blocks` says what is wrong with it
 
@@ -132,7 +132,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             leaves = [reader.schema.column(number).path for number in range(len(reader.schema))]
             wanted = [steps_to(schema, column) for column in wanted_columns(data)]
             columns = list(dict.fromkeys(leaf for steps in wanted for leaf in parquet_columns(leaves, steps)))
-            names = declared(schema)
+            names = declared(schema, wanted_columns(data))
             for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
                 yield from slices(with_names(wanted_batch(batch, data), names, file.name))
                 read += batch.num_rows
