@@ -15,6 +15,7 @@ DOCUMENTS = (
     "SECURITY.md",
     "benchmarks/README.md",
     "tpu/README.md",
+    "docs/data.md",
     "docs/design/README.md",
 )
 

@@ -5,7 +5,7 @@ from collections import Counter
 import datasets
 import pytest
 import yaml
-from data.producers.table import BEGIN, COMMAND, DOCUMENT, END, EXAMPLES, settings_of, table
+from data.producers.table import COMMAND, DOCUMENT, EXAMPLES, document, settings_of
 
 from tfpipe.config.data import SPLITS
 from tfpipe.config.file import parse_config
@@ -55,9 +55,9 @@ def test_producer(example, tmp_path, monkeypatch, capsys):
     assert (example.says or "") in said
 
 
-def test_the_table_of_the_document_is_that_of_the_examples():
-    written = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
-    assert written == table(), f"docs/data.md differs from the examples; write it anew with: {COMMAND}"
+def test_the_document_is_what_the_examples_and_the_settings_give():
+    written = DOCUMENT.read_text(encoding="utf-8")
+    assert written == document(written), f"docs/data.md differs from the examples; write it anew with: {COMMAND}"
 
 
 def test_settings_are_shown_as_a_configuration_has_them():

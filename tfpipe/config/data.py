@@ -168,8 +168,8 @@ class Data(Section):
     """Where the rows come from and how they become examples."""
 
     source: Source | dict[SplitName, Source] = Field(
-        description="file, glob, directory of a folder per class, gs://…, package:NAME/PATH, hf:NAME, tfds:NAME; a "
-        "list of these; or given splits: {train: …, validation: …, test: …}"
+        description="file, glob, folder, FILE.zip/MEMBER, gs://…, package:NAME/PATH, hf:NAME, tfds:NAME; a list of "
+        "these; or given splits: {train: …, validation: …, test: …}"
     )
     format: Literal[
         "auto",
@@ -248,7 +248,7 @@ class Data(Section):
         "classes in label_names; auto: what all of the first rows have",
     )
     label_separator: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="between the labels of one row (multi_label only); null: | unless labels show another one"
+        None, description="between the labels of one row (multi_label only); null: |, of doccano #"
     )
     label_spellings: Literal["auto", "fold", "keep"] = Field(
         "auto",

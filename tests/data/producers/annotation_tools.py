@@ -25,7 +25,7 @@ def _label_studio(text, choices=None, cancelled=False):
 def _argilla(text, *answers):
     responses = {"mood": [{"value": answer, "user_id": f"user {n}"} for n, answer in enumerate(answers)]}
     record = {"id": "b18e", "fields": {"text": text}, "metadata": {}, "suggestions": {}, "vectors": {}}
-    return record | {"responses": responses if answers else {}, "status": "pending"}
+    return record | {"responses": responses if answers else {}, "status": "completed" if answers else "pending"}
 
 
 def _lines(*records) -> str:
@@ -169,7 +169,7 @@ EXAMPLES = [
         {"label_column": "mood"},
         rejected=1,
         unlabeled=1,
-        read="answers that agree; disputed records are rejected",
+        read="answers in completed records; disputed records are rejected",
         says="argilla wrote the records",
     ),
     Example(

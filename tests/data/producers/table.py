@@ -1,4 +1,4 @@
-"""The table of producers in `docs/data.md`: written from the examples.
+"""What `docs/data.md` generates: the settings, from their descriptions, and the table of producers, from the examples.
 
 PYTHONPATH=tests .venv/bin/python -m data.producers.table
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ import yaml
 from data.producers import annotation_tools, corpora, databases, frames, hugging_face, json_files, spreadsheets
 from data.producers.example import Example
 
+from tfpipe.config.data import Data
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "data.md"
 COMMAND = "PYTHONPATH=tests .venv/bin/python -m data.producers.table"
-BEGIN, END = f"<!-- begin of the table, which `{COMMAND}` writes -->", "<!-- end of the table -->"
+SETTINGS = (
+    *("source", "format", "encoding", "separator", "columns", "quoting", "escape", "records", "sheet", "query"),
+    *("line", "file_name", "text_column", "text", "text_pair_column", "label_column", "label_names", "label_form"),
+    *("label_separator", "label_spellings", "missing", "untrained_labels", "filter", "max_rejected_fraction"),
+)
 MODULES = (frames, databases, spreadsheets, json_files, hugging_face, annotation_tools, corpora)
 EXAMPLES = [example for module in MODULES for example in module.EXAMPLES]
 
@@ -35,14 +42,26 @@ def settings_of(example: Example) -> str:
     shown = {} if example.task == "single_label" else {"task": example.task}
     if isinstance(example.source, dict) or re.search(r"\*|^hf:", example.source or ""):
         shown["source"] = example.source
-    settings = {} if example.refused else shown | example.settings
-    return ", ".join(f"`{name}: {_yaml(value)}`" for name, value in settings.items())
+    needed = {} if example.refused else shown | example.settings
+    return ", ".join(f"`{name}: {_yaml(value)}`" for name, value in needed.items())
+
+
+def settings() -> str:
+    """The settings of `data` that decide how files are read, as a list in Markdown."""
+    lines = []
+    for name in SETTINGS:
+        entry = f"- `{name}`: " + Data.model_fields[name].description.replace(chr(92), chr(92) * 2)
+        lines += textwrap.wrap(entry, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def document(text: str) -> str:
-    """Puts the table between the markers of a document."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+    """Puts the generated parts of a document between their markers."""
+    for name, content in (("settings", settings()), ("table", table())):
+        begin, end = f"<!-- {name}: written by `{COMMAND}` -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def _yaml(value: Any) -> str:
