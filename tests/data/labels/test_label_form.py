@@ -249,3 +249,12 @@ def test_no_label_within_several_or_as_a_number():
     assert read(["['NA']", "['a', 'NA']"], missing=["NA"])[0] == UNLABELED
     assert read(["-1.0", "1.0"], "single_label", missing=["-1"]) == [UNLABELED, ("1.0",)]
     assert read(["-1.0"], "single_label", missing=["-1"], label_spellings="keep") == [("-1.0",)]
+
+
+def test_signs_within_names_join_no_labels():
+    refused(["C#", "F#", "D"])
+    refused(["a#b", "a", "b"], format="doccano")  # its lists in JSON; a cell of its CSV has been split
+
+
+def test_a_label_without_agreement_in_an_object():
+    assert read(["-", "neutral"], "single_label", label_column="x.gold_label") == [UNLABELED, ("neutral",)]

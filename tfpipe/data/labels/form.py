@@ -27,7 +27,8 @@ def missing_words(config: Config) -> frozenset[str]:
     if config.data.missing is not None:
         floats = {f"{word}.0" for word in config.data.missing if _INTEGER.fullmatch(word)}
         return frozenset(config.data.missing) | (floats if config.data.label_spellings != "keep" else set())
-    known = _NO_AGREEMENT.get(config.data.label_column) if isinstance(config.data.label_column, str) else None
+    column = config.data.label_column
+    known = _NO_AGREEMENT.get(column.split(".")[-1]) if isinstance(column, str) else None
     return frozenset({NULL} if known is None else {NULL, known})
 
 
@@ -136,6 +137,8 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
     if form.separator is None or config.data.label_separator is not None:
         return
     for separator in (",", ";", "#", "\t", "/", " "):
+        if separator == form.separator:
+            continue  # what holds it stood in a list of the file's own
         joined = [value for value in values if separator in value]
         if joined and _are_combinations(joined, values, separator):
             raise InputError(
@@ -152,7 +155,7 @@ def _holds_labels(value: str, values: set[str]) -> bool:
 
 def _are_combinations(joined: list[str], values: list[str], separator: str) -> bool:
     """Whether the parts of labels are labels, too, or occur again: then the labels are combinations."""
-    parts = [{part.strip() for part in value.split(separator)} for value in joined]
+    parts = [{part.strip() for part in value.split(separator)} - {""} for value in joined]  # C# and F# have no parts
     if separator in "/ " and not all(part in ON | OFF for each in parts for part in each):
         return False  # "not toxic" beside "toxic" is an ordinary name; 0 1 0 is a vector
     alone = set(values) - set(joined)

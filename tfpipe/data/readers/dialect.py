@@ -1,6 +1,6 @@
 """How a delimited file is read, found in its first lines: separator, header, names of rows.
 
-The columns that are read must be named in the  Where the usual separator does not give them, another one is
+The columns that are read must be named in the first line. Where the usual separator does not give them, another one is
 taken if it does, and if each of the first rows has as many columns. What is found is printed, and a setting decides
 otherwise.
 """
@@ -114,7 +114,7 @@ def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) ->
 
 
 def _without_header(content: list[str], separators: list[str], file: SourceFile, data: Data) -> tuple[Dialect, int]:
-    """The dialect of a file whose columns `data.columns` names; a first line that repeats the names is its"""
+    """The dialect of a file whose columns `data.columns` names; a first line that repeats the names is skipped."""
     columns = tuple(data.columns)
     check_columns(columns, data, "data.columns")
     label = columns.index(label_columns(data)[0])
