@@ -140,6 +140,17 @@ def test_a_rare_label_that_falls_to_a_held_out_split(prepare):
     assert {outcome(n) for n in range(12)} == {"refused", "trained"}
 
 
+def test_folds_are_not_advised_to_be_stratified(prepare):
+    rows = [*film_rows(60), ("something else", "2")]
+    refused = set()
+    for fold in range(3):
+        try:
+            prepare(rows, split={"folds": 3, "fold": fold})
+        except InputError as error:
+            refused.add(str(error).partition("(1); ")[2])
+    assert refused == {"add rows of these labels, or set data.untrained_labels: keep"}
+
+
 def test_spellings_of_one_label_across_files(prepare, tmp_path):
     rows = film_rows(200)
     paths = [tmp_path / "a.csv", tmp_path / "b.jsonl"]

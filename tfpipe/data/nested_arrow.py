@@ -20,7 +20,7 @@ Steps = tuple[str | int, ...]
 
 def steps_to(schema: pa.Schema | pa.StructType, name: str) -> Steps | None:
     """Finds what a dotted name means; None where it means nothing."""
-    if isinstance(schema, pa.DataType) and _is_list(schema):
+    if isinstance(schema, pa.DataType) and is_list(schema):
         head, dot, rest = name.partition(".")
         index = as_index(head)
         if index is None:
@@ -49,7 +49,7 @@ def _names(name: str, kind: pa.DataType) -> Iterator[str]:
     if pa.types.is_struct(kind) and kind.num_fields:
         for field in kind:
             yield from _names(f"{name}.{field.name}", field.type)
-    elif _is_list(kind) and (pa.types.is_struct(kind.value_type) or _is_list(kind.value_type)):
+    elif is_list(kind) and (pa.types.is_struct(kind.value_type) or is_list(kind.value_type)):
         yield from _names(f"{name}.0", kind.value_type)
     else:
         yield name
@@ -78,7 +78,8 @@ def parquet_columns(paths: Sequence[str], steps: Steps) -> list[str]:
     return below or [head]
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of a type are lists, of a fixed length or not."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 

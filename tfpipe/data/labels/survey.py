@@ -153,8 +153,10 @@ def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: 
         advice = "correct the data or its splits"
         if "-1" in names:
             advice = "set data.missing: ['-1'] if -1 stands for no label"
-        elif drawn and not config.data.split.stratified:
-            advice = "add rows of these labels, set data.split.stratified: true"
+        elif drawn:
+            made = config.data.split
+            settled = made.stratified or made.folds is not None or made.group_column is not None
+            advice = "add rows of these labels" + ("" if settled else ", set data.split.stratified: true")
         raise InputError(
             f"{config.data.source}: {split} has rows of labels that no row of train has: {rows}; {advice}, or set "
             "data.untrained_labels: keep"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfpipe.data.nested_arrow import steps_to
+from tfpipe.data.nested_arrow import is_list, steps_to
 from tfpipe.errors import InputError
 
 _METADATA = b"huggingface"
@@ -65,11 +65,7 @@ def _names(feature: Any) -> tuple[str, ...] | None:
 
 
 def _holds_integers(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or (_is_list(kind) and pa.types.is_integer(kind.value_type))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return pa.types.is_integer(kind) or (is_list(kind) and pa.types.is_integer(kind.value_type))
 
 
 def with_names(batch: pa.RecordBatch, names: dict[str, tuple[str, ...]], where: str) -> pa.RecordBatch:
@@ -86,7 +82,7 @@ def named(column: pa.Array, names: tuple[str, ...], where: str) -> pa.Array:
     Raises:
       InputError: a number that is none of the classes.
     """
-    if _is_list(column.type):
+    if is_list(column.type):
         rows = [row and [one for one in row if one is None or one >= 0] for row in column.to_pylist()]
         flat = pa.array(rows, pa.list_(pa.int64()))
         return pa.ListArray.from_arrays(flat.offsets, named(flat.values, names, where), mask=flat.is_null())
