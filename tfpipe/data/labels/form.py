@@ -132,7 +132,8 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
     if form.separator is not None and len(values) > 1 and {value.lower() for value in values} <= ON | OFF:
         raise InputError(
             f"{_where(config)}: the labels are {_shown(sorted(values))}: a column that says of one class whether a row "
-            "has it; list the columns of all classes in data.label_column, or set task: single_label"
+            "has it; list the columns of all classes in data.label_column, set task: single_label, or set "
+            "data.label_form: plain if they are names of classes"
         )
     if form.separator is None or config.data.label_separator is not None:
         return
