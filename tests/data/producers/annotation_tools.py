@@ -153,6 +153,20 @@ EXAMPLES = [
         read="the choices in `accept`",
     ),
     Example(
+        "spaCy 3",
+        "`cats` in JSON Lines",
+        {
+            "x.jsonl": _lines(
+                {"text": "fine tea", "cats": {"WARM": 1.0, "COLD": 0.0}},
+                {"text": "wet harbor", "cats": {"WARM": 0.0, "COLD": 1.0}},
+            )
+        },
+        [("fine tea", "WARM"), ("wet harbor", "COLD")],
+        {"label_column": ["cats.WARM", "cats.COLD"], "label_names": {"cats.WARM": "WARM", "cats.COLD": "COLD"}},
+        read="a column for each label",
+        names=("WARM", "COLD"),
+    ),
+    Example(
         "Argilla 2.8",
         "`to_json`",
         {

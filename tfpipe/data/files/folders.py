@@ -4,13 +4,13 @@ Enters: a folder. Leaves: what is read of it, by what is in it:
 
     label=pos/part-0.json         a partitioned table (Spark, DuckDB, pandas): each `key=value` is a column
     part-0.parquet _SUCCESS       files of rows; names that begin with a dot or an underscore are no data
-    train.csv test.csv            files of rows, each a split
+    train.csv test.csv            files of rows, each a split; also with one beginning, as x_train.csv x_test.csv
     train/part-0.csv test/…       a folder per split, of anything in this list
     dataset_dict.json state.json  what `save_to_disk` of Hugging Face datasets wrote
     pos/1.txt neg/2.txt           a text a file in a folder per class (aclImdb); `unsup` beside them is no class
 
-Tables whose files do not all count (Delta, Iceberg, Hudi) and repositories of Hugging Face, whose README says what the
-files are, are refused with what to write.
+Tables whose files do not all count (Delta, Iceberg, Hudi), repositories of Hugging Face and datasets of TensorFlow
+Datasets, in which another file says what the files are, are refused with what to write.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ UNLABELED_FOLDERS = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 _PARTITION = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SPLIT_OF_NAME = re.compile(r"([A-Za-z]+)(?:[-_.]?[0-9]+(?:-of-[0-9]+)?)?(?:\.[A-Za-z0-9.]+)?")
+_BEGINNING = re.compile("(?:.*[-_.])?", re.DOTALL)
 _TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 _LISTED = 5
 
@@ -84,6 +85,12 @@ def parts_of(name: str, path: str, data: Data) -> Iterator[Part]:
         yield _classes(folder, data)
         return
     _refuse_tables(folder)
+    if {"features.json", "dataset_info.json"} <= set(folder.files):
+        dataset = excerpt(str(_read(folder, "dataset_info.json").get("name")))
+        raise InputError(
+            f"{name}: a dataset of TensorFlow Datasets, whose features.json says what its files hold; set data.source: "
+            f"tfds:{dataset}, and TFDS_DATA_DIR in the environment to the folder in which {dataset} lies"
+        )
     if "dataset_dict.json" in folder.files or "state.json" in folder.files:
         yield from _saved(folder)
         return
@@ -162,13 +169,16 @@ def _check_stems(folder: _Folder, files: list[str]) -> None:
 
 
 def _splits_by_name(folder: _Folder, files: list[str]) -> dict[str, SplitName]:
-    """The split that each file's name says, such as `train.csv` or `test-00000-of-00001.parquet`.
+    """The split that each file's name says, such as `train.csv`, `test-00000-of-00001.parquet` or `reviews_test.csv`.
 
     Raises:
       InputError: only some names say one.
     """
-    matches = {each: _SPLIT_OF_NAME.fullmatch(each) for each in files}
-    found = {each: split_name(match[1]) for each, match in matches.items() if match and split_name(match[1])}
+    found = _splits_after("", files)
+    if not found:
+        # Names are compared by their characters, and not as paths.
+        found = _splits_after(_BEGINNING.match(os.path.commonprefix(files))[0], files)  # noqa: RUF071
+        found = found if len(set(found.values())) > 1 else {}
     if found and len(found) < len(files):
         others = _some([each for each in files if each not in found])
         raise InputError(
@@ -178,6 +188,12 @@ def _splits_by_name(folder: _Folder, files: list[str]) -> dict[str, SplitName]:
     if found:
         say_once(f"  {folder.name}: splits by the names of its files: {_some(files)}")
     return found
+
+
+def _splits_after(beginning: str, files: list[str]) -> dict[str, SplitName]:
+    """The files whose names say a split after a beginning that all share."""
+    matches = {each: _SPLIT_OF_NAME.fullmatch(each, len(beginning)) for each in files}
+    return {each: split_name(match[1]) for each, match in matches.items() if match and split_name(match[1])}
 
 
 def _classes(folder: _Folder, data: Data) -> Part:
