@@ -153,6 +153,17 @@ EXAMPLES = [
         read="the choices in `accept`",
     ),
     Example(
+        _PRODIGY,
+        "rows in CSV",
+        {
+            "x.csv": "text,label,answer,_input_hash,_task_hash\n"
+            "goal,SPORT,accept,-1,-2\nvote,POLITICS,accept,-3,-4\nchoir,SPORT,reject,-5,-6\n"
+        },
+        [("goal", "SPORT"), ("vote", "POLITICS")],
+        {"filter": {"answer": ["accept"]}},
+        read="refused without the setting, as rejected rows bear a label, too",
+    ),
+    Example(
         "spaCy 3",
         "`cats` in JSON Lines",
         {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import tensorflow as tf
 from data.producers.example import Example
 
 
@@ -33,6 +32,7 @@ def _ground_truth(text, label, number):
 
 def _tfds(path):
     """Writes a dataset as TensorFlow Datasets keeps it below `~/tensorflow_datasets`."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
