@@ -101,6 +101,26 @@ def test_what_would_end_prepare(tmp_path, capsys):
     assert "prepare would stop: " in (out := shown(path, capsys)) and "holds only the label 'a'" in out
 
 
+def test_too_many_rows_of_another_encoding(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "text,label\n" + "".join(f"{text}, une fête,{'ab'[len(text) % 2]}\n" for text in texts(200)), "cp1252"
+    )
+    problem = found(path, capsys, "data.separator=','", "data.columns=[text, more, label]", "data.text='{text} {more}'")
+    assert problem["problem"].startswith(
+        "201 of the first 201 rows can't be used, more than data.max_rejected_fraction"
+    )
+    assert "set data.encoding: cp1252, and look at the texts" in problem["problem"]
+
+
+def test_several_settings_of_one_section(tmp_path, capsys):
+    path = write(tmp_path / "rows.csv", "text,label\n" + "".join(f"{text},{text[-10:]}\n" for text in texts(9)))
+    out = shown(path, capsys, "data.split.train=0.6", "data.split.test=0.3")
+    data = yaml.safe_load(out.partition("to start with:\n")[2])["data"]
+    assert data["split"] == {"train": 0.6, "test": 0.3} and data["source"] == str(path)
+    assert f"prepare would stop: {path}: column" in " ".join(out.split())  # no list of one path
+
+
 def test_settings_decide(tmp_path, capsys):
     path = write(tmp_path / "rows.csv", "".join(f"{n % 2},{text}\n" for n, text in enumerate(texts(9))))
     with pytest.raises(InputError, match="no header: the first line looks like a row"):

@@ -17,14 +17,16 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tfpipe.config.file import config_of, read_yaml
+from tfpipe.config.file import config_of
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.columns import Column, columns_of, label_column_of, text_column_of
+from tfpipe.data.files.encodings import not_utf8
+from tfpipe.data.files.sniff import TEXT_FORMATS
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.sources import size_bytes, source_files
 from tfpipe.data.labels.survey import announce_first, before_reading
-from tfpipe.data.rows import read_rows
+from tfpipe.data.rows import UNDECODABLE, read_rows
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable, without_commands
 
@@ -45,8 +47,9 @@ def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> No
     """
     if wrong := next((each for each in overrides if not each.startswith("data.")), None):
         raise InputError(f"--set {wrong}: expected a setting of data, such as data.separator=';'")
-    tree = {"name": "inspect", "data": {"source": source}, "encoder": {"source": "none"}}
-    config = config_of(tree, overrides, where="inspect")
+    given: dict[str, Any] = {"source": source[0] if len(source) == 1 else source}
+    tree = {"name": "inspect", "data": given, "encoder": {"source": "none"}}
+    config = config_of(tree, overrides, where="inspect")  # puts the overrides into `given`
     files = source_files(config.data)
     columns = _first_columns(files, config)
     chosen = _chosen(columns, {override.partition("=")[0] for override in overrides})
@@ -62,14 +65,16 @@ def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> No
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        _print(found, source, overrides)
+        _print(found)
+        _print_settings(given, found["settings"])
 
 
 def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
     """The columns of the first rows of some files."""
     names = readers.columns(files[0], config.data)
     if not names:
-        raise InputError(f"{files[0].name}: no column has a name; set data.columns")
+        advice = "set data.columns" if files[0].format in ("csv", "tsv") else "expected records with fields"
+        raise InputError(f"{files[0].name}: no column has a name; {advice}")
     everything = config.data.model_copy(
         update={"text_column": names[0], "label_column": tuple(names[1:]) or names[0], "text": None, "filter": {}}
     )
@@ -117,14 +122,28 @@ def _first_rows(files: list[SourceFile], config: Config) -> dict[str, Any]:
             if found["rows"] >= _ROWS:
                 break
         found["rejected"] = dict(rejected.most_common(_REASONS))
+        found["problem"] = _too_many_rejected(found["rows"], rejected, files, config)
         labels = announce_first(values, form, labels, files, config)
         counts = Counter()
         for value, rows_of_it in values.items():
             counts[labels.names[labels.of((value,))[0]]] += rows_of_it
         found["labels"] = {name: counts[name] for name in labels.names}
     except InputError as error:
-        found["problem"] = str(error)
+        found["problem"] = found["problem"] or str(error)
     return found
+
+
+def _too_many_rejected(rows: int, rejected: Counter[str], files: list[SourceFile], config: Config) -> str | None:
+    """Says that too many of the first rows are rejected; None where they are few."""
+    unusable, most = rejected.total(), config.data.max_rejected_fraction
+    if unusable <= most * (rows + unusable):
+        return None
+    undecodable = any(reason.startswith(UNDECODABLE) for reason in rejected)
+    encoding = not_utf8([file for file in files if file.format in TEXT_FORMATS], config.data) if undecodable else ""
+    return (
+        f"{unusable:,} of the first {rows + unusable:,} rows can't be used, more than data.max_rejected_fraction "
+        f"({most:.1%}); {encoding or 'correct the file or the data settings'}"
+    )
 
 
 def _size(files: list[SourceFile]) -> int | None:
@@ -132,9 +151,9 @@ def _size(files: list[SourceFile]) -> int | None:
     return None if None in sizes else sum(sizes)
 
 
-def _print(found: dict[str, Any], source: list[str], overrides: list[str]) -> None:
+def _print(found: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
-    more = f" and {found['count'] - 1:,} more files" if found["count"] > 1 else ""
+    more = f" and {found['count'] - 1:,} more" if found["count"] > 1 else ""
     size = "" if found["size_bytes"] is None else f", {found['size_bytes'] / 1e6:,.1f} MB"
     console.print(printable(f"{found['files'][0]}{more}: {found['format']}{size}"))
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
@@ -156,15 +175,11 @@ def _print(found: dict[str, Any], source: list[str], overrides: list[str]) -> No
         console.print(printable(f"rejected: {count:,} × {reason}"))
     if found["problem"]:
         console.print(printable(f"prepare would stop: {found['problem']}"))
-    settings = {"source": source[0] if len(source) == 1 else source}
-    for name, _, value in (each.removeprefix("data.").partition("=") for each in overrides):
-        section, *below = name.split(".")
-        value = read_yaml(value, where=f"--set data.{name}: ")
-        for key in reversed(below):
-            value = {key: value}
-        settings[section] = value
-    task = {} if found["settings"]["task"] == "single_label" else {"task": found["settings"]["task"]}
-    start = task | {"data": settings | found["settings"]["data"]}
+
+
+def _print_settings(given: dict[str, Any], chosen: dict[str, Any]) -> None:
+    task = {} if chosen["task"] == "single_label" else {"task": chosen["task"]}
+    start = task | {"data": given | chosen["data"]}
     print("\nto start with:")
     for line in yaml.safe_dump(start, sort_keys=False, allow_unicode=True).splitlines():
         print(without_commands(line))
