@@ -43,7 +43,9 @@ def parse_template(text: str) -> Template:
         at = piece.end()
         brace, column, alone = piece.groups()
         if alone:
-            raise ValueError(f"{text!r}: the {alone} stands alone; write {{COLUMN}}, or {alone * 2} for a brace")
+            raise ValueError(
+                f"data.text {text!r}: the {alone} stands alone; write {{COLUMN}}, or {alone * 2} for a brace"
+            )
         if column is None:
             literals[-1] += brace[0]
         else:
@@ -51,5 +53,5 @@ def parse_template(text: str) -> Template:
             literals.append("")
     literals[-1] += text[at:]
     if not columns:
-        raise ValueError(f"{text!r} names no column; write columns in braces, such as '{{title}} {{body}}'")
+        raise ValueError(f"data.text {text!r} names no column; write columns in braces, such as '{{title}} {{body}}'")
     return Template(tuple(literals), tuple(columns))

@@ -59,11 +59,12 @@ def source_files(data: Data) -> list[SourceFile]:
             for part in _expand(source, data):
                 if split is not None and part.split not in (None, split) and "#" not in source:
                     continue  # the dataset's other splits
-                if part.path in paths:
+                path = part.path if is_remote(part.path) else os.path.realpath(part.path)
+                if path in paths:
                     raise InputError(
                         f"{part.name}: data.source names it twice; its rows would count double: name it once"
                     )
-                paths.add(part.path)
+                paths.add(path)
                 files.append(
                     SourceFile(
                         number=len(files),
