@@ -90,11 +90,26 @@ def test_a_format_decides_about_names_that_say_nothing(tmp_path):
     assert [part[:2] for part in parts(tmp_path, format="csv")] == [("000000_0", "csv")]
 
 
-@pytest.mark.parametrize("layout", ["{}/part-0.csv", "{}.csv", "{}-00000-of-00001.csv", "{}_0.csv.gz"])
+@pytest.mark.parametrize(
+    "layout", ["{}/part-0.csv", "{}.csv", "{}-00000-of-00001.csv", "{}_0.csv.gz", "my_{}.csv", "my.set-{}-0.csv"]
+)
 def test_splits_by_folders_or_files(tmp_path, layout):
     for split in ("train", "dev", "test"):
         write(tmp_path / layout.format(split))
     assert [part[2] for part in parts(tmp_path)] == ["validation", "test", "train"]
+
+
+def test_names_with_one_split_are_parts(tmp_path):
+    for name in ("reviews_test.csv", "reviews_test2.csv"):
+        write(tmp_path / name)
+    assert [part[2] for part in parts(tmp_path)] == [None, None]
+
+
+def test_names_with_one_beginning_that_are_splits_only_in_part(tmp_path):
+    for name in ("x-train.csv", "x-test.csv", "x-unsupervised.csv"):
+        write(tmp_path / name)
+    with pytest.raises(InputError, match=r"x-test.csv, x-train.csv are splits by their names, and x-unsupervised.csv"):
+        parts(tmp_path)
 
 
 def test_names_that_are_splits_only_in_part(tmp_path):

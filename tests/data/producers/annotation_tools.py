@@ -153,6 +153,31 @@ EXAMPLES = [
         read="the choices in `accept`",
     ),
     Example(
+        _PRODIGY,
+        "rows in CSV",
+        {
+            "x.csv": "text,label,answer,_input_hash,_task_hash\n"
+            "goal,SPORT,accept,-1,-2\nvote,POLITICS,accept,-3,-4\nchoir,SPORT,reject,-5,-6\n"
+        },
+        [("goal", "SPORT"), ("vote", "POLITICS")],
+        {"filter": {"answer": ["accept"]}},
+        read="refused without the setting, as rejected rows bear a label, too",
+    ),
+    Example(
+        "spaCy 3",
+        "`cats` in JSON Lines",
+        {
+            "x.jsonl": _lines(
+                {"text": "fine tea", "cats": {"WARM": 1.0, "COLD": 0.0}},
+                {"text": "wet harbor", "cats": {"WARM": 0.0, "COLD": 1.0}},
+            )
+        },
+        [("fine tea", "WARM"), ("wet harbor", "COLD")],
+        {"label_column": ["cats.WARM", "cats.COLD"], "label_names": {"cats.WARM": "WARM", "cats.COLD": "COLD"}},
+        read="a column for each label",
+        names=("WARM", "COLD"),
+    ),
+    Example(
         "Argilla 2.8",
         "`to_json`",
         {

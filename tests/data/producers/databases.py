@@ -102,6 +102,17 @@ EXAMPLES = [
         unlabeled=1,
         read="without `missing`, a warning names the label `NULL`",
     ),
+    Example(
+        "MongoDB",
+        "`mongoexport --jsonFormat=canonical`",
+        {
+            "x.json": '{"_id":{"$oid":"65"},"text":"a","label":{"$numberInt":"1"}}\n'
+            '{"_id":{"$oid":"66"},"text":"b","label":{"$numberInt":"0"}}\n'
+        },
+        [("a", "1"), ("b", "0")],
+        {"label_column": "label.$numberInt"},
+        read="a dotted name is a field of an object; without it, the error names it",
+    ),
     Example("SQLite 3.40", "database file", {"x.sqlite": _sqlite}, ROWS, read="the only table with the wanted columns"),
     Example(
         "SQLite 3.40",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from data.producers import annotation_tools, corpora, databases, frames, hugging_face, json_files, spreadsheets
+from data.producers import annotation_tools, clouds, corpora, databases, frames, hugging_face, json_files, spreadsheets
 from data.producers.example import Example
 
 from tfpipe.config.data import Data
@@ -24,7 +24,7 @@ SETTINGS = (
     *("line", "file_name", "text_column", "text", "text_pair_column", "label_column", "label_names", "label_form"),
     *("label_separator", "label_spellings", "missing", "untrained_labels", "filter", "max_rejected_fraction"),
 )
-MODULES = (frames, databases, spreadsheets, json_files, hugging_face, annotation_tools, corpora)
+MODULES = (frames, databases, spreadsheets, json_files, hugging_face, annotation_tools, clouds, corpora)
 EXAMPLES = [example for module in MODULES for example in module.EXAMPLES]
 
 

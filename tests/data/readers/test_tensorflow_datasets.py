@@ -54,6 +54,12 @@ def test_a_slice_and_its_identity():
     assert "tiny_reviews/1.0.0 train" in found
 
 
+def test_its_folder_names_the_dataset(prepared):
+    message = r"/1.0.0: a dataset of TensorFlow Datasets, .*; set data.source: tfds:tiny_reviews, and TFDS_DATA_DIR"
+    with pytest.raises(InputError, match=message):
+        rows_of(str(prepared / "tiny_reviews" / "1.0.0"))
+
+
 def test_what_is_not_there():
     with pytest.raises(InputError, match=r"no column 'body' \(data.text_column\); .* file: '(text|label)', '"):
         rows_of("tfds:tiny_reviews#train", text_column="body")

@@ -28,9 +28,10 @@ from tfpipe.config.data import SPLITS, Data
 from tfpipe.console import say_once
 from tfpipe.data.block import excerpt
 from tfpipe.data.files import hubs
-from tfpipe.data.files.folders import Part, partition_columns, parts_of
+from tfpipe.data.files.folders import partition_columns, parts_of
 from tfpipe.data.files.formats import check_effects, format_of, has_known_name, say_what_was_found, tool_of
 from tfpipe.data.files.line_patterns import file_values
+from tfpipe.data.files.listing import Part
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import COMPRESSIONS, gfile, is_remote, zip_and_member, zip_members
 from tfpipe.errors import InputError

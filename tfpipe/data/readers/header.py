@@ -86,7 +86,7 @@ def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, nam
     if fitting and rows[0] == fitting[0] != list(columns) and _looks_like_names(fitting[0], fitting[1:], label):
         raise InputError(
             f"{name}, line 1: its first line looks like names of columns ({excerpt(', '.join(fitting[0]))}) and would "
-            "be read as a row; leave data.columns out, or list these names"
+            "be read as a row; leave data.columns out, or list these names; if it is a row, put another one first"
         )
 
 
