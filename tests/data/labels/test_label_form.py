@@ -191,7 +191,7 @@ def test_names_that_hold_a_separator_are_no_combinations():
 
 def test_one_class_is_no_multi_label_column():
     with pytest.raises(
-        InputError, match=r"list the columns of all classes in data.label_column, or set task: single_label"
+        InputError, match=r"list the columns of all classes in data.label_column, set task: single_label, or"
     ):
         refused(["0", "1"])
     refused(["0", "1"], "single_label")
