@@ -77,6 +77,14 @@ def test_a_separator_is_one_character(separator):
         Data(source="x", separator=separator)
 
 
+@pytest.mark.parametrize(
+    "columns", [{"label_column": "text"}, {"label_column": ["a", "text"]}, {"text": "{title}: {label}"}]
+)
+def test_a_label_is_no_text(columns):
+    with pytest.raises(ValueError, match="is a column of the text too; name the column of the labels"):
+        Data(source="x", **columns)
+
+
 def test_columns_name_each_column_once():
     columns = ("id", "text", "label")
     assert Data(source="x", columns=list(columns)).columns == columns

@@ -328,6 +328,12 @@ class Data(Section):
                 if getattr(self.split, name) is not None:
                     raise ValueError(f"data.source gives the splits, so data.split.{name} has no effect; leave it out")
         self._check_delimited()
+        texts = (self.text_column,) if self.text is None else parse_template(self.text).columns
+        labels = (self.label_column,) if isinstance(self.label_column, str) else self.label_column
+        if both := set(labels) & {*texts, self.text_pair_column}:
+            raise ValueError(
+                f"data.label_column {both.pop()!r} is a column of the text too; name the column of the labels"
+            )
         if not isinstance(self.label_column, str):
             if not self.label_column or len(set(self.label_column)) < len(self.label_column):
                 raise ValueError("data.label_column lists no column, or one column twice; list each column once")
@@ -336,10 +342,8 @@ class Data(Section):
                     raise ValueError(f"data.{name} has no effect on several label columns; leave it out")
         if self.label_form in ("list", "multi_hot") and self.label_separator is not None:
             raise ValueError(f"data.label_separator has no effect with label_form: {self.label_form}; leave it out")
-        if self.text is not None:
-            parse_template(self.text)
-            if self.text_column != type(self).model_fields["text_column"].default:
-                raise ValueError("data.text is the text, so data.text_column has no effect; leave one of them out")
+        if self.text is not None and self.text_column != type(self).model_fields["text_column"].default:
+            raise ValueError("data.text is the text, so data.text_column has no effect; leave one of them out")
         if self.runner_options and self.runner == "local":
             raise ValueError("data.runner_options has no effect with data.runner: local; leave it out")
         if self.runner not in ("local", "DirectRunner") and self.duplicates.near is not False:

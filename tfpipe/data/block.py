@@ -121,6 +121,10 @@ def wanted_columns(data: Data) -> dict[str, str]:
     return wanted
 
 
+class NoRows(InputError):
+    """A file without a row: of several, as Spark writes them, one may be such."""
+
+
 class MissingColumn(InputError):
     """A file without a wanted column."""
 

@@ -155,7 +155,7 @@ def _print(found: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     more = f" and {found['count'] - 1:,} more" if found["count"] > 1 else ""
     size = "" if found["size_bytes"] is None else f", {found['size_bytes'] / 1e6:,.1f} MB"
-    console.print(printable(f"{found['files'][0]}{more}: {found['format']}{size}"))
+    print(printable(f"{found['files'][0]}{more}: {found['format']}{size}"))
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for heading, options in {"column": {}, "values": {"justify": "right"}, "empty": {"justify": "right"}}.items():
         table.add_column(heading, overflow="fold", **options)
@@ -168,13 +168,13 @@ def _print(found: dict[str, Any]) -> None:
     if names:
         listed = ", ".join(f"{name} {found['labels'][name]:,}" for name in names[:_LABELS])
         more = f", … ({len(names):,} in all)" if len(names) > _LABELS else ""
-        console.print(printable(f"labels of the first {found['rows']:,} rows, in their order: {listed}{more}"))
+        print(printable(f"labels of the first {found['rows']:,} rows, in their order: {listed}{more}"))
     if found["unlabeled"]:
-        console.print(f"rows without a label, left out: {found['unlabeled']:,}")
+        print(f"rows without a label, left out: {found['unlabeled']:,}")
     for reason, count in found["rejected"].items():
-        console.print(printable(f"rejected: {count:,} × {reason}"))
+        print(printable(f"rejected: {count:,} × {reason}"))
     if found["problem"]:
-        console.print(printable(f"prepare would stop: {found['problem']}"))
+        print(printable(f"prepare would stop: {found['problem']}"))
 
 
 def _print_settings(given: dict[str, Any], chosen: dict[str, Any]) -> None:

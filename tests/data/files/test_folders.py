@@ -112,6 +112,17 @@ def test_names_with_one_beginning_that_are_splits_only_in_part(tmp_path):
         parts(tmp_path)
 
 
+def test_parts_without_a_row(tmp_path, capsys):
+    """Spark writes a part for each task, whether it has rows or not."""
+    write(tmp_path / "part-0.csv", "text,label\n")
+    write(tmp_path / "part-1.csv")
+    write(tmp_path / "part-2.csv", "")
+    assert rows_of(str(tmp_path))[0] == [(2, "a", None, "b")]
+    assert "part-0.csv: no row in it" in (said := capsys.readouterr().err) and "part-2.csv: no row in it" in said
+    with pytest.raises(InputError, match="a header and no row"):
+        rows_of(str(tmp_path / "part-0.csv"))
+
+
 def test_names_that_are_splits_only_in_part(tmp_path):
     write(tmp_path / "train.csv")
     write(tmp_path / "train-station.csv")  # of stations

@@ -99,7 +99,8 @@ def test_labels_that_are_all_whole_numbers_are_in_the_order_of_numbers(values, n
         ("auto", "True true FALSE", "false true"),
         ("auto", "1 1.0 v2", "1 1.0 v2"),  # one is no number, so 1.0 may be a version
         ("auto", "1.5 1.0 1", "1 1.0 1.5"),
-        ("auto", "True 1 0", "0 1 True"),
+        ("auto", "True 1 0 FALSE 1.0", "0 1"),
+        ("auto", "True 1 0 2", "0 1 2 True"),
         ("auto", "Pos pos", "Pos pos"),
         ("auto", "-0 0 1", "0 1"),
         ("fold", "Pos pos pos POS neg", "neg pos"),

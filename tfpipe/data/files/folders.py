@@ -137,7 +137,7 @@ def _splits_by_name(folder: Folder, files: list[str]) -> dict[str, SplitName]:
     if not found:
         # Names are compared by their characters, and not as paths.
         found = _splits_after(_BEGINNING.match(os.path.commonprefix(files))[0], files)  # noqa: RUF071
-        found = found if len(set(found.values())) > 1 else {}
+        found = found if len(set(found.values())) > 1 or len(found) < len(files) else {}
     if found and len(found) < len(files):
         others = some([each for each in files if each not in found])
         raise InputError(

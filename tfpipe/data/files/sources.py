@@ -22,6 +22,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tfpipe.config.data import SPLITS, Data
@@ -82,7 +83,7 @@ def source_files(data: Data) -> list[SourceFile]:
         raise InputError(f"data.source {data.source!r} names no file; give the path of an existing file")
     say_what_was_found(files, data)
     check_effects(files, data)
-    return files
+    return [replace(file, one_of_several=True) for file in files] if len(files) > 1 else files
 
 
 def identity(data: Data) -> dict[str, str]:

@@ -81,6 +81,8 @@ class LabelForm:
             return _without(reason_of_nested(cell, "label", "data.label_column", self.column))
         if isinstance(cell, bytes):
             return _without("the label is not text or a number but bytes")
+        if isinstance(cell, list | tuple) and not cell and self.one_label and self.null_is_missing:
+            return _without(UNLABELED)
         if isinstance(cell, list | tuple):
             return self._checked(self._list(cell))
         text = as_text(cell)

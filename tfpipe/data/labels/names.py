@@ -5,7 +5,7 @@ outputs, and a float32 vector for each row, one-hot (`single_label`) or multi-ho
 
 One label may be spelled in several ways. `data.label_spellings` says which spellings are one label:
 
-    auto   numbers where all labels are whole numbers (1 and 1.0), truth values where all are (True and true)
+    auto   numbers where all labels are whole numbers (1 and 1.0), truth values where all are (True, true, also 1)
     fold   these, and texts that differ in case, in white space or in Unicode's compatibility forms
     keep   none
 """
@@ -84,6 +84,11 @@ def whole_number(value: str) -> str:
 def truth_value(value: str) -> str:
     """A truth value in lower case; another text as it is."""
     return value.lower() if value.lower() in ("true", "false") else value
+
+
+def zero_or_one(value: str) -> str:
+    """A truth value, or 0 or 1, as 0 or 1; another text as it is."""
+    return {"true": "1", "false": "0"}.get(value.lower(), whole_number(value))
 
 
 def folded(value: str) -> str:
@@ -186,6 +191,8 @@ def _key(values: Iterable[str], config: Config) -> Callable[[str], str]:
             return whole_number
         if all(value.lower() in ("true", "false") for value in values):
             return truth_value
+        if {whole_number(value.lower()) for value in values} <= {"0", "1", "true", "false"}:
+            return zero_or_one
     return str
 
 

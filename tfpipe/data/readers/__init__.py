@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from tfpipe.config.data import Data
 from tfpipe.config.template import parse_template
-from tfpipe.data.block import Block, Cells, MissingColumn, label_columns, wanted_columns
+from tfpipe.console import say_once
+from tfpipe.data.block import Block, Cells, MissingColumn, NoRows, label_columns, wanted_columns
 from tfpipe.data.files.hubs import HUBS
 from tfpipe.data.files.sniff import check_content
 from tfpipe.data.files.source_file import SourceFile
@@ -30,7 +31,16 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         check_content(file)
     if data.records is not None and file.format != "json_lines":
         raise InputError(f"{file.name}: no JSON document, so data.records has no effect; leave it out")
-    return _reader(file.format).blocks(file, _inside(file, data))
+    found = _reader(file.format).blocks(file, _inside(file, data))
+    return _or_nothing(found, file) if file.one_of_several else found
+
+
+def _or_nothing(blocks: Iterator[Block], file: SourceFile) -> Iterator[Block]:
+    """The blocks of one file of several, which may hold no row."""
+    try:
+        yield from blocks
+    except NoRows:
+        say_once(f"  {file.name}: no row in it")
 
 
 def cells(block: Block, data: Data) -> Cells:
@@ -87,6 +97,11 @@ def _inside(file: SourceFile, data: Data) -> Data:
             f"{file.name}: the name of its folder is a column of the text; set data.text_column to another"
         )
     labels = tuple(name for name in label_columns(data) if name not in outside)
+    if not labels and (file.tool or file.format == "fasttext"):
+        raise InputError(
+            f"{file.name}: its folder gives the label, and so do its records; set data.format: json_lines or lines to "
+            "take the folder's"
+        )
     inside = {name: getattr(data.split, name) for name in ("column", "group_column")}
     inside = {name: None if column in outside else column for name, column in inside.items()}
     return data.model_copy(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tfpipe.config.data import Data
-from tfpipe.data.block import Block, Cells, batches_as_blocks, label_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, NoRows, batches_as_blocks, label_columns, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import COMPRESSIONS, READ_ERRORS, is_remote, open_bytes, zip_and_member
 from tfpipe.data.nested_arrow import steps_to
@@ -51,7 +51,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
         reason = " ".join(str(error).split())
         raise InputError(f"{file.name}: not a whole Arrow file ({reason}); fetch or write it again") from error
     if not rows:
-        raise InputError(f"{file.name}: no row; expected at least one row of each label")
+        raise NoRows(f"{file.name}: no row; expected at least one row of each label")
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, excerpt, label_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, NoRows, Rejection, excerpt, label_columns, wanted_columns
 from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.dialect import find
@@ -51,7 +51,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
             yield Block(file, number, first, (dialect, content), len(content))
             number, first = number + 1, first + count
         if not number:
-            raise InputError(f"{file.name}: a header and no row; expected at least one row of each label")
+            raise NoRows(f"{file.name}: a header and no row; expected at least one row of each label")
 
 
 def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int, str]:

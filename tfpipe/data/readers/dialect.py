@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
-from tfpipe.data.block import check_columns, label_columns
+from tfpipe.data.block import NoRows, check_columns, label_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.header import (
     check_named,
@@ -58,7 +58,7 @@ def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
     """
     content = list(io.StringIO(lines.text_ahead(HEAD_BYTES), newline=""))
     if not content:
-        raise InputError(f"{file.name}: the file is empty; expected a CSV file with a header and rows")
+        raise NoRows(f"{file.name}: the file is empty; expected a CSV file with a header and rows")
     usual = data.separator or ("\t" if file.format == "tsv" else ",")
     told, named = _before_header(content)
     separators = [usual] if data.separator else [named] if named else [usual, *_SEPARATORS.replace(usual, "")]

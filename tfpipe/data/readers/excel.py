@@ -9,7 +9,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, check_columns, excerpt, wanted_columns
+from tfpipe.data.block import Block, Cells, NoRows, Rejection, check_columns, excerpt, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import open_bytes
 from tfpipe.errors import InputError
@@ -76,7 +76,7 @@ def _blocks(rows: Iterator[tuple[int, tuple[Any, ...]]], file: SourceFile) -> It
     if part:
         yield Block(file, number, part[0][0], part, size)
     elif not number:
-        raise InputError(f"{file.name}: a header and no row; expected at least one row of each label")
+        raise NoRows(f"{file.name}: a header and no row; expected at least one row of each label")
 
 
 def _rows(workbook: Any, file: SourceFile, data: Data) -> Iterator[tuple[int, tuple[Any, ...]]]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.data import block as block_module
-from tfpipe.data.block import Block, Rejection, as_json, excerpt
+from tfpipe.data.block import Block, NoRows, Rejection, as_json, excerpt
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.json_outline import Member, chunks_from
 from tfpipe.data.readers.json_structure import COMMA, Scanner
@@ -97,7 +97,7 @@ def element_blocks(
             elif count:  # a comma behind the last element
                 content = left + chunk[: int(commas[-1])]
             if not count and not number:
-                raise InputError(f"{file.name}: no row; expected at least one row of each label")
+                raise NoRows(f"{file.name}: no row; expected at least one row of each label")
             if count:
                 yield Block(file, number, first, Elements(content, count, **kind), len(content))
             rest = next((rest for rest in (chunk[end + 1 :].strip(), *chunks) if rest.strip()), b"") if alone else b""
@@ -173,7 +173,7 @@ def column_blocks(file: SourceFile, members: list[Member]) -> Iterator[Block]:
         rows = keys if rows is None else rows
         columns[member.name] = [values[row] for row in rows]
     if not rows:
-        raise InputError(f"{file.name}: no row; expected at least one row of each label")
+        raise NoRows(f"{file.name}: no row; expected at least one row of each label")
     size = sum(member.end - member.start for member in members)
     step = max(1, min(block_module.BLOCK_RECORDS, len(rows) * block_module.BLOCK_BYTES // size))
     for number, first in enumerate(range(0, len(rows), step)):

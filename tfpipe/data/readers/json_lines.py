@@ -11,7 +11,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, excerpt
+from tfpipe.data.block import Block, Cells, NoRows, Rejection, cells_of_records, excerpt
 from tfpipe.data.files.annotations import answered
 from tfpipe.data.files.annotations import names as answers
 from tfpipe.data.files.encodings import open_utf8
@@ -51,7 +51,7 @@ def _line_blocks(file: SourceFile) -> Iterator[Block]:
             if not read:
                 break
     if not number:
-        raise InputError(f"{file.name}: the file is empty; expected a JSON object a line")
+        raise NoRows(f"{file.name}: the file is empty; expected a JSON object a line")
 
 
 def cells(block: Block, data: Data) -> Cells:

@@ -10,7 +10,16 @@ import pyarrow.parquet
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, batches_as_blocks, check_columns, label_columns, wanted_columns
+from tfpipe.data.block import (
+    Block,
+    Cells,
+    NoRows,
+    Rejection,
+    batches_as_blocks,
+    check_columns,
+    label_columns,
+    wanted_columns,
+)
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import open_bytes
 from tfpipe.data.nested_arrow import names_of, parquet_columns, steps_to, value_of
@@ -128,7 +137,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             check_schema(schema, data, file.name)
             expected, read = reader.metadata.num_rows, 0
             if not expected:
-                raise InputError(f"{file.name}: no row; expected at least one row of each label")
+                raise NoRows(f"{file.name}: no row; expected at least one row of each label")
             leaves = [reader.schema.column(number).path for number in range(len(reader.schema))]
             wanted = [steps_to(schema, column) for column in wanted_columns(data)]
             columns = list(dict.fromkeys(leaf for steps in wanted for leaf in parquet_columns(leaves, steps)))

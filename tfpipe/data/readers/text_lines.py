@@ -8,7 +8,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, Rejection, cells_of_records, check_columns, excerpt, label_columns
+from tfpipe.data.block import Block, Cells, NoRows, Rejection, cells_of_records, check_columns, excerpt, label_columns
 from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.line_patterns import file_values, line_columns, line_expression, proposed_file_name
 from tfpipe.data.files.source_file import SourceFile
@@ -41,7 +41,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         yield Block(file, number, first, (named, content), len(content))
         first, number = first + content.count(b"\n"), number + 1
     if not number:
-        raise InputError(f"{file.name}: the file is empty; expected a text a line")
+        raise NoRows(f"{file.name}: the file is empty; expected a text a line")
 
 
 def cells(block: Block, data: Data) -> Cells:
