@@ -305,13 +305,13 @@ def test_dotted_names(tmp_path):
     def check(case) -> bool:
         record, name = case
         text = json_text(record)
-        path.write_text(f"{text}\n{{}}", encoding="utf-8")  # two lines: no document
+        path.write_text(f'{{"x": {text}, "y": {text}}}\n{{}}', encoding="utf-8")  # two lines: no document
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             value = None
         found, refused = attempt(
-            lambda: rows_of(path, text_column=name, label_column=name), path.name, "data.text_column"
+            lambda: rows_of(path, text_column=f"x.{name}", label_column=f"y.{name}"), path.name, "data.text_column"
         )
         if refused is None and isinstance(value, dict):
             meant = list(meanings(value, name.split(".")))
@@ -321,7 +321,7 @@ def test_dotted_names(tmp_path):
             elif meant and isinstance(meant[0], str):
                 assert not usable(meant[0], meant[0])
             elif not meant:
-                assert f"no field {name!r}" in found[1][0][1]
+                assert f"no field {'x.' + name!r}" in found[1][0][1]
         return refused is not None
 
     fuzz("dotted names", st.tuples(mutated_tree([tree]), names), check)

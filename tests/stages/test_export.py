@@ -51,9 +51,12 @@ def test_both_answer_like_keras(exported, tiny_run, batch_size):
         by_text = loaded.signatures["serving_default"](text=tf.constant(table.texts(rows)))
         by_onnx = session.run(["logits"], {key: batch[key].astype(np.int64) for key in INFERENCE_INPUTS})[0]
         found = (by_tokens["logits"].numpy(), by_text["logits"].numpy(), by_onnx)
+        margin = np.abs(expected[:, 0] - expected[:, 1])
         for logits, loose in zip(found, rounded, strict=True):
-            assert np.abs(logits - expected).max() <= (0.1 if loose else 1e-4), name
-            assert np.array_equal(logits.argmax(1), expected.argmax(1)), name
+            tolerance = 0.1 if loose else 1e-4
+            assert np.abs(logits - expected).max() <= tolerance, name
+            certain = margin > 2 * tolerance  # two logits that are nearer may change places
+            assert np.array_equal(logits.argmax(1)[certain], expected.argmax(1)[certain]), name
 
 
 def test_the_files_hold_what_was_promised(exported):
