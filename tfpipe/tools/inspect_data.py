@@ -29,6 +29,7 @@ from tfpipe.data.labels.survey import announce_first, before_reading
 from tfpipe.data.rows import UNDECODABLE, read_rows
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable, without_commands
+from tfpipe.tasks import TASKS
 
 _FILES, _ROWS = 8, 20_000  # that are read, about
 _LABELS, _REASONS = 20, 5  # that are shown
@@ -97,7 +98,8 @@ def _chosen(columns: list[Column], given: set[str]) -> dict[str, Any]:
         chosen["text_column"] = text
     if label is not None and "data.label_column" not in given:
         chosen["label_column"] = label
-    return {"task": "multi_label" if several else "single_label", "data": chosen}
+    task = next(name for name, task in TASKS.items() if task.one_label != several)
+    return {"task": task, "data": chosen}
 
 
 def _with(config: Config, chosen: dict[str, Any]) -> Config:
@@ -178,7 +180,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _print_settings(given: dict[str, Any], chosen: dict[str, Any]) -> None:
-    task = {} if chosen["task"] == "single_label" else {"task": chosen["task"]}
+    task = {} if chosen["task"] == next(iter(TASKS)) else {"task": chosen["task"]}
     start = task | {"data": given | chosen["data"]}
     print("\nto start with:")
     for line in yaml.safe_dump(start, sort_keys=False, allow_unicode=True).splitlines():
