@@ -36,7 +36,7 @@ def _as_encoding(value: Any) -> Any:
 
 
 def pattern_columns(pattern: str) -> list[str]:
-    """The columns of a pattern such as `{label} {text}`, in their order."""
+    """Returns the columns of a pattern such as `{label} {text}`, in their order."""
     return re.findall(r"\{([^{}]*)\}", pattern)
 
 

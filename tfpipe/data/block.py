@@ -77,14 +77,14 @@ class Cells:
 
 
 def as_text(value: Any) -> str:
-    """A cell as CSV would have it, without surrounding white space."""
+    """Returns a cell as CSV would have it, without surrounding white space."""
     if isinstance(value, str):
         return value.strip()
     return "" if value is None else scalar_as_text(value)
 
 
 def scalar_as_text(value: Any) -> str:
-    """A number, truth value or date as CSV would have it: 1.0 (an integer beside missing values) as 1."""
+    """Returns a number, truth value or date as CSV would have it: 1.0 (an integer beside missing values) as 1."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
     if isinstance(value, float | np.floating):
@@ -93,12 +93,12 @@ def scalar_as_text(value: Any) -> str:
 
 
 def is_null(value: Any) -> bool:
-    """Whether a cell holds nothing at all, which an empty text is not."""
+    """Tells whether a cell holds nothing at all, which an empty text is not."""
     return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 def label_columns(data: Data) -> tuple[str, ...]:
-    """The label column, or the several that there are."""
+    """Returns the label column, or the several that there are."""
     return (data.label_column,) if isinstance(data.label_column, str) else data.label_column
 
 
@@ -175,7 +175,7 @@ def check_columns(
 
 
 def check_answers(there: Collection[str], name: str, data: Data) -> None:
-    """Whether the settings say what becomes of rows that annotators rejected or ignored in Prodigy.
+    """Checks whether the settings say what becomes of rows that annotators rejected or ignored in Prodigy.
 
     Args:
       there: the columns of a table, or the fields of a record.
@@ -244,7 +244,7 @@ def _listed(fields: dict[str, Any], missing: str) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON, for excerpts."""
+    """Returns a value as JSON, for excerpts."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (RecursionError, ValueError):  # nested deeper than can be written

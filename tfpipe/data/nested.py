@@ -15,13 +15,13 @@ _DEPTH = 4  # of the names that an error lists
 
 
 def as_index(part: str) -> int | None:
-    """The part of a dotted name that counts in a list, as a number; None for a name."""
+    """Returns the part of a dotted name that counts in a list, as a number; None for a name."""
     return int(part) if _INDEX.fullmatch(part) else None
 
 
 @lru_cache(1024)
 def splits(name: str) -> tuple[tuple[str, str], ...]:
-    """A name's head and its rest for each of its dots, the longest head first."""
+    """Returns a name's head and its rest for each of its dots, the longest head first."""
     dots = [at for at, character in enumerate(name) if character == "."]
     return tuple((name[:at], name[at + 1 :]) for at in reversed(dots))
 

@@ -79,7 +79,7 @@ def parquet_columns(paths: Sequence[str], steps: Steps) -> list[str]:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values of a type are lists, of a fixed length or not."""
+    """Tells whether values of a type are lists, of a fixed length or not."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 

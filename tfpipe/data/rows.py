@@ -107,7 +107,7 @@ def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | No
 
 
 def label_cells(block: Block, config: Config) -> list[Any]:
-    """The label cells of a block's records that pass the filter; of several columns, a tuple for each record."""
+    """Reads the label cells of the records that pass the filter; of several columns, a tuple for each record."""
     cells = readers.cells(block, config.data)
     passing, _ = _passing(cells, config.data.filter)
     return _label_column(cells, passing, config)

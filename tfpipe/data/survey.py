@@ -174,7 +174,7 @@ def label_hash(indices: Iterable[int], labels: Labels) -> int:
 
 
 def hashes(labels: list[tuple[str, ...]], hash_of: Callable[[tuple[str, ...]], int]) -> np.ndarray:
-    """The hash of each row's labels, `[rows] uint64`; each combination is hashed once."""
+    """Returns the hash of each row's labels, `[rows] uint64`; each combination is hashed once."""
     found = {values: hash_of(values) for values in set(labels)}
     return np.array([found[values] for values in labels], np.uint64)
 

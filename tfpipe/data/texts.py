@@ -35,12 +35,12 @@ class NoText:
     reason: str
 
     def __str__(self) -> str:
-        """The value, for an excerpt."""
+        """Returns the value, for an excerpt."""
         return as_json(self.value)
 
 
 def texts_of(column: Callable[[str], list[Any]], data: Data) -> tuple[list[Any], Counter[str]]:
-    """The text of each record, None where there is none, or why it has none; and how many cells of other kinds it read.
+    """Reads the text of each record, or why it has none, and counts the cells that were not text.
 
     Args:
       column: gives the cells of a column.

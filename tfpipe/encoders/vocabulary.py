@@ -82,7 +82,7 @@ def _pieces_of_text(path: Path) -> tuple[str, ...]:
 
 
 def _without_blank_end(pieces: list[str]) -> tuple[str, ...]:
-    """The pieces without empty ones at the end, which no word can match."""
+    """Returns the pieces without empty ones at the end, which no word can match."""
     count = len(pieces)
     while count and not pieces[count - 1]:
         count -= 1
@@ -97,5 +97,5 @@ def _difference(first: Sequence[str], second: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a file, short enough for a message."""
+    """Returns a value of a file, short enough for a message."""
     return f"a {type(value).__name__}" if isinstance(value, dict | list) else repr(value)[:100]

@@ -240,7 +240,7 @@ class TokenizerFiles:
 
 
 def _in_effect(values: dict[str, bool | None]) -> dict[str, bool]:
-    """What texts go through: accents are stripped as `do_lower_case` says where nothing else is said."""
+    """Returns what texts go through: accents are stripped as `do_lower_case` says where nothing else is said."""
     strip = values["strip_accents"]
     return {**values, "strip_accents": values["do_lower_case"] if strip is None else strip}
 

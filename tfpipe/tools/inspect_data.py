@@ -71,7 +71,7 @@ def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> No
 
 
 def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
-    """The columns of the first rows of some files."""
+    """Returns the columns of the first rows of some files."""
     names = readers.columns(files[0], config.data)
     if not names:
         advice = "set data.columns" if files[0].format in ("csv", "tsv") else "expected records with fields"
@@ -91,7 +91,7 @@ def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
 
 
 def _chosen(columns: list[Column], given: set[str]) -> dict[str, Any]:
-    """The settings to start with, but for those that are given: columns of text and label, and the task."""
+    """Returns the settings to start with, but for those that are given: columns of text and label, and the task."""
     text, (label, several) = text_column_of(columns), label_column_of(columns)
     chosen: dict[str, Any] = {}
     if text is not None and not given & {"data.text_column", "data.text"}:

@@ -67,7 +67,7 @@ def _doccano(record: Record, column: str) -> Any:
 
 
 def _agreed(answers: list[Any]) -> Any:
-    """The answer of all annotators; None where none of them answered."""
+    """Returns the answer of all annotators; None where none of them answered."""
     answers = [answer for answer in answers if answer is not None]
     sets = {frozenset(map(as_text, answer if isinstance(answer, list) else [answer])) for answer in answers}
     if len(sets) > 1:

@@ -15,7 +15,7 @@ _LISTED = 10  # tables, and columns of each
 
 
 def check_is_local(file: SourceFile) -> None:
-    """Whether a database lies on this machine as it is, as its pages are read in any order.
+    """Checks whether a database lies on this machine as it is, as its pages are read in any order.
 
     Raises:
       InputError: it does not.
@@ -27,7 +27,7 @@ def check_is_local(file: SourceFile) -> None:
 
 
 def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> str:
-    """The only table that has the wanted columns.
+    """Returns the only table that has the wanted columns.
 
     Args:
       tables: name of each table and view -> its columns.
@@ -60,5 +60,5 @@ def _listed(columns: list[str]) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name within SQL."""
+    """Returns a name within SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -170,7 +170,7 @@ def not_utf8(files: list[SourceFile], data: Data) -> str:
 
 
 def decoded_head(head: bytes, data: Data) -> str:
-    """The text at the beginning of a file, up to its last whole line; what can't be decoded is marked.
+    """Returns the text at the beginning of a file, up to its last whole line; what can't be decoded is marked.
 
     Args:
       head: the first bytes of the file.
@@ -204,7 +204,7 @@ def guessed(content: bytes) -> str | None:
 
 
 def _common(text: str, encoding: str) -> float:
-    """The share of a text's ideographs that are in the part of an encoding that holds the common ones."""
+    """Returns the share of a text's ideographs that are in the part of an encoding that holds the common ones."""
     first, last = {"gb18030": (0xB0, 0xD7), "big5": (0xA4, 0xC6)}[encoding]
     ideographs = re.findall("[一-鿿]", text)
     common = sum(first <= character.encode(encoding, "replace")[0] <= last for character in ideographs)
@@ -223,7 +223,7 @@ def _marked(start: bytes) -> str | None:
 
 
 def _is_utf16(start: bytes) -> bool:
-    """Whether every other byte is 0, most of the time, as in Latin text in UTF-16."""
+    """Tells whether every other byte is 0, most of the time, as in Latin text in UTF-16."""
     even, odd = start[0:400:2], start[1:400:2]
     if len(odd) < 4:
         return False

@@ -61,7 +61,7 @@ def parts_of(name: str, path: str, data: Data) -> Iterator[Part]:
 
 
 def partition_columns(path: str, data: Data) -> tuple[tuple[str, str | None], ...]:
-    """The wanted columns that the folders of a file name as `key=value`, where a pattern matched it."""
+    """Returns the wanted columns that the folders of a file name as `key=value`, where a pattern matched it."""
     matches = filter(None, map(_PARTITION.fullmatch, path.split("/")[:-1]))
     return tuple(column for column in map(_column, matches) if column[0] in wanted_columns(data))
 
@@ -98,7 +98,7 @@ def _rows(folder: Folder, data: Data, split: SplitName | None = None, columns: t
 
 
 def _mixed(folder: Folder, files: list[str]) -> InputError:
-    """The error for files and folders beside each other, of which either may be the rows."""
+    """Returns the error for files and folders beside each other, of which either may be the rows."""
     inside = f"{folder.name.rstrip('/')}/{folder.folders[0]}/*"
     if not files:
         return InputError(
@@ -112,7 +112,7 @@ def _mixed(folder: Folder, files: list[str]) -> InputError:
 
 
 def _check_stems(folder: Folder, files: list[str]) -> None:
-    """Whether no two files differ in their format alone, as rows that were written twice.
+    """Checks whether no two files differ in their format alone, as rows that were written twice.
 
     Raises:
       InputError: some do.
@@ -128,7 +128,7 @@ def _check_stems(folder: Folder, files: list[str]) -> None:
 
 
 def _splits_by_name(folder: Folder, files: list[str]) -> dict[str, SplitName]:
-    """The split that each file's name says, such as `train.csv`, `test-00000-of-00001.parquet` or `reviews_test.csv`.
+    """Reads the split of each file from its name: `train.csv`, `test-00000-of-00001.parquet`, `reviews_test.csv`.
 
     Raises:
       InputError: only some names say one.
@@ -150,13 +150,13 @@ def _splits_by_name(folder: Folder, files: list[str]) -> dict[str, SplitName]:
 
 
 def _splits_after(beginning: str, files: list[str]) -> dict[str, SplitName]:
-    """The files whose names say a split after a beginning that all share."""
+    """Returns the files whose names say a split after a beginning that all share."""
     matches = {each: _SPLIT_OF_NAME.fullmatch(each, len(beginning)) for each in files}
     return {each: split_name(match[1]) for each, match in matches.items() if match and split_name(match[1])}
 
 
 def _classes(folder: Folder, data: Data) -> Part:
-    """A folder per class.
+    """Returns a folder per class.
 
     Raises:
       InputError: the files in them are no texts.

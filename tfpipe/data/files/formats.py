@@ -56,7 +56,7 @@ _READ_BY = {
 
 
 def format_of(name: str, path: str, data: Data) -> str:
-    """The format of a file.
+    """Returns the format of a file.
 
     Raises:
       InputError: neither its name nor its content says.
@@ -72,7 +72,7 @@ def format_of(name: str, path: str, data: Data) -> str:
 
 
 def tool_of(path: str, format_name: str, data: Data) -> str | None:
-    """The annotation tool that wrote a file; None for another file, and for rows that need no other reading."""
+    """Returns the annotation tool that wrote a file; None for another file, and for rows that need no other reading."""
     if format_name not in ("json_lines", "csv", "tsv") or data.format not in ("auto", *TOOLS):
         return None
     if data.format != "auto":
@@ -111,7 +111,7 @@ def check_effects(files: list[SourceFile], data: Data) -> None:
 
 
 def has_known_name(name: str) -> bool:
-    """Whether the name of a file says its format."""
+    """Tells whether the name of a file says its format."""
     return _by_name(name, name) is not None
 
 
@@ -140,7 +140,7 @@ def _by_content(name: str, path: str, data: Data) -> str:
 
 
 def _delimited(header: str, data: Data) -> str | None:
-    """The format of a text whose first line names the wanted columns."""
+    """Returns the format of a text whose first line names the wanted columns."""
     for separator, format_name in {"\t": "tsv", ",": "csv", ";": "csv", "|": "csv"}.items():
         try:
             names = next(csv.reader([header], delimiter=separator), [])

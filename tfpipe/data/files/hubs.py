@@ -74,7 +74,7 @@ def _check_folder(source: str) -> None:
 
 
 def _files_read(source: str) -> list[str]:
-    """The files of a folder that the library reads, in all splits."""
+    """Returns the files of a folder that the library reads, in all splits."""
     datasets, asked = _library(source), _parse(source)
     builder = _asking(source, lambda: datasets.load_dataset_builder(asked["path"], name=asked["config"]))
     files = [str(file) for listed in (builder.config.data_files or {}).values() for file in listed]

@@ -53,7 +53,7 @@ def _refuse_tables(folder: Folder) -> None:
 
 
 def _is_repository(folder: Folder) -> bool:
-    """Whether a README of Hugging Face tells of the files."""
+    """Tells whether a README of Hugging Face tells of the files."""
     if "dataset_infos.json" in folder.files:
         return True
     if "README.md" not in folder.files:
@@ -65,7 +65,7 @@ def _is_repository(folder: Folder) -> bool:
 
 
 def _first_rows(folder: Folder) -> str | None:
-    """A file of rows in the folder, or in a folder of it."""
+    """Returns a file of rows in the folder, or in a folder of it."""
     for below in (folder, *map(folder.below, folder.folders)):
         for each in below.files:
             if has_known_name(each):

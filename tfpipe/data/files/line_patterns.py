@@ -20,7 +20,7 @@ _MOST_LABELS = 200  # of lines that are taken for label and text
 
 
 def line_columns(data: Data) -> list[str]:
-    """The columns of a line, in their order."""
+    """Returns the columns of a line, in their order."""
     return [data.text_column] if data.line is None else pattern_columns(data.line)
 
 
@@ -30,7 +30,7 @@ def line_expression(data: Data) -> re.Pattern[str]:
 
 
 def file_values(path: str, name: str, data: Data) -> dict[str, str]:
-    """What the name of a file says, by `data.file_name`: column -> value.
+    """Returns what the name of a file says, by `data.file_name`: column -> value.
 
     Args:
       path: of the file; the pattern is that of its last parts.
@@ -51,7 +51,7 @@ def file_values(path: str, name: str, data: Data) -> dict[str, str]:
 
 
 def _expression(pattern: str, text: str | None) -> re.Pattern[str]:
-    """A regular expression of a pattern; in that of a name (`text` is None), * stands for anything within a part."""
+    """Makes a regular expression of a pattern. In a name (`text` is None), * stands for anything within a part."""
     parts = re.split(r"\{([^{}]*)\}", pattern)
     literals = [re.escape(each) if text is not None else re.escape(each).replace(r"\*", "[^/]*") for each in parts[::2]]
     groups = ["([^/]+?)" if text is None else "(.*)" if column == text else "(.*?)" for column in parts[1::2]]
@@ -59,7 +59,7 @@ def _expression(pattern: str, text: str | None) -> re.Pattern[str]:
 
 
 def matching_pattern(lines: list[str], data: Data) -> str | None:
-    """A pattern that each of some lines fits, so that few labels come out, a word each; None: there is none."""
+    """Returns a pattern that each of some lines fits, so that few labels come out, a word each; None: there is none."""
     text, label = f"{{{data.text_column}}}", f"{{{data.label_column}}}"
     of_label = pattern_columns(label)[0]
     for pattern in (
@@ -81,7 +81,7 @@ def _are_labels(found: list[str], form: str) -> bool:
 
 
 def proposed_file_name(path: str) -> str:
-    """The name of a file as a pattern, with the label in place of its last word."""
+    """Returns the name of a file as a pattern, with the label in place of its last word."""
     name = PurePath(path).name
     words = [match for match in re.finditer(r"[^\W_]+", name) if match[0].lower() not in _SUFFIXES]
     if not words:

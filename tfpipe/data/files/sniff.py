@@ -150,13 +150,13 @@ def _zip(path: str) -> Seen:
 
 
 def _is_arrow_stream(head: bytes) -> bool:
-    """Whether it begins with an encapsulated message: a mark, the length of a flat buffer, and where its table is."""
+    """Tells whether it begins with a message of Arrow: a mark, the length of a flat buffer, the place of its table."""
     length, root = (int.from_bytes(head[start : start + 4], "little") for start in (4, 8))
     return head[:4] == b"\xff\xff\xff\xff" and 0 < length < 1 << 26 and length % 8 == 0 and 0 < root < length
 
 
 def _is_tfrecord(head: bytes) -> bool:
-    """Whether the first record can be a `tf.train.Example`: one field that is as long as the record says."""
+    """Tells whether the first record can be a `tf.train.Example`: one field that is as long as the record says."""
     length = int.from_bytes(head[:8], "little")
     if len(head) < 14 or head[12] != 0x0A:
         return False
@@ -170,7 +170,7 @@ def _is_tfrecord(head: bytes) -> bool:
 
 
 def is_json(head: bytes) -> bool:
-    """Whether a text begins as JSON objects or arrays do."""
+    """Tells whether a text begins as JSON objects or arrays do."""
     return _JSON.match(head) is not None
 
 

@@ -142,7 +142,7 @@ def size_bytes(file: SourceFile) -> int | None:
 
 
 def _expand(source: str, data: Data) -> Iterator[Part]:
-    """Each file that one entry of `data.source` names."""
+    """Yields each file that one entry of `data.source` names."""
     if "\0" in source or SURROGATES.search(source):
         raise InputError(f"data.source {source!r}: no file can have this name; give the path of an existing file")
     hub = source.partition(":")[0]

@@ -65,7 +65,7 @@ def zip_and_member(path: str) -> tuple[str, str] | None:
 
 
 def zip_members(path: str) -> list[str]:
-    """The files in a zip archive, in its order, without what macOS and editors add.
+    """Returns the files in a zip archive, in its order, without what macOS and editors add.
 
     Raises:
       InputError: it is no whole archive.

@@ -23,7 +23,7 @@ _NO_AGREEMENT = {"gold_label": "-"}
 
 
 def missing_words(config: Config) -> frozenset[str]:
-    """The texts that stand for no label: `data.missing`, else those of known producers; -1 also as -1.0."""
+    """Returns the texts that stand for no label: `data.missing`, else those of known producers; -1 also as -1.0."""
     if config.data.missing is not None:
         floats = {f"{word}.0" for word in config.data.missing if _INTEGER.fullmatch(word)}
         return frozenset(config.data.missing) | (floats if config.data.label_spellings != "keep" else set())
@@ -66,7 +66,7 @@ def form_of(
 
 
 def _kind(cells: Sequence[Any], config: Config) -> str:
-    """The form that is set, or that all cells which are texts have."""
+    """Returns the form that is set, or that all cells which are texts have."""
     if config.data.label_form != "auto":
         return config.data.label_form
     texts = list(dict.fromkeys(as_text(cell) for cell in cells if not isinstance(cell, list | tuple | dict)))
@@ -87,7 +87,7 @@ def _are_lists(cells: Sequence[Any]) -> bool:
 
 
 def _width(cells: Sequence[Any]) -> int | None:
-    """The length that all lists have, where they hold nothing but zeros and ones and so are vectors."""
+    """Returns the length that all lists have, where they hold nothing but zeros and ones and so are vectors."""
     lists = [listed(as_text(cell)) if isinstance(cell, str) else cell for cell in cells]
     if not _are_lists(lists) or len(set(map(len, lists))) != 1 or len(lists[0]) < 2:
         return None
@@ -96,7 +96,7 @@ def _width(cells: Sequence[Any]) -> int | None:
 
 
 def _classes(config: Config, width: int | None) -> tuple[str, ...]:
-    """The class of each position of a vector: the values that `data.label_names` lists, in its order."""
+    """Returns the class of each position of a vector: the values that `data.label_names` lists, in its order."""
     names = tuple(config.data.label_names or ())
     if names and width in (None, len(names)):
         return names
@@ -110,7 +110,7 @@ def _classes(config: Config, width: int | None) -> tuple[str, ...]:
 
 
 def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None:
-    """Whether labels read as plain ones are each one label, and not several in a form that was not seen at first.
+    """Checks that each plain label is one label, and not several in a form that the first rows did not show.
 
     Raises:
       InputError: they look like lists, or hold a separator that is not the one set.
@@ -149,13 +149,13 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
 
 
 def _holds_labels(value: str, values: set[str]) -> bool:
-    """Whether a label that most others are not like is a list: not of one element, or of one that is a label, too."""
+    """Tells whether a label is a list: of no element or several, or of one that is a label by itself."""
     elements = listed(value)
     return elements is not None and (len(elements) != 1 or as_text(elements[0]) in values)
 
 
 def _are_combinations(joined: list[str], values: list[str], separator: str) -> bool:
-    """Whether the parts of labels are labels, too, or occur again: then the labels are combinations."""
+    """Tells whether the parts of labels are labels, too, or occur again: then the labels are combinations."""
     parts = [{part.strip() for part in value.split(separator)} - {""} for value in joined]  # C# and F# have no parts
     if separator in "/ " and not all(part in ON | OFF for each in parts for part in each):
         return False  # "not toxic" beside "toxic" is an ordinary name; 0 1 0 is a vector

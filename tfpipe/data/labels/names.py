@@ -54,7 +54,7 @@ class Labels:
         return tuple(sorted({self.index[self.key(value)] for value in values}))
 
     def reason_to_reject(self, values: Iterable[str]) -> str | None:
-        """None for values that can be encoded, else why they can't."""
+        """Returns None for values that can be encoded, else why they can't."""
         unknown = next((value for value in values if self.key(value) not in self.index), None)
         if unknown is None:
             return None
@@ -63,7 +63,7 @@ class Labels:
         return f"unknown label {excerpt(unknown)!r} (expected one of {listed})"
 
     def encode(self, values: Iterable[str]) -> np.ndarray:
-        """The label vector of a row.
+        """Returns the label vector of a row.
 
         Returns:
           `[num_labels] float32` of zeros and ones.
@@ -77,22 +77,22 @@ class Labels:
 
 
 def whole_number(value: str) -> str:
-    """A whole number without its decimals, so that 1.0 is 1; another text as it is."""
+    """Returns a whole number without its decimals, so that 1.0 is 1; another text as it is."""
     return str(int(value.partition(".")[0])) if _WHOLE.fullmatch(value) else value
 
 
 def truth_value(value: str) -> str:
-    """A truth value in lower case; another text as it is."""
+    """Returns a truth value in lower case; another text as it is."""
     return value.lower() if value.lower() in ("true", "false") else value
 
 
 def zero_or_one(value: str) -> str:
-    """A truth value, or 0 or 1, as 0 or 1; another text as it is."""
+    """Returns a truth value, or 0 or 1, as 0 or 1; another text as it is."""
     return {"true": "1", "false": "0"}.get(value.lower(), whole_number(value))
 
 
 def folded(value: str) -> str:
-    """A text without what spellings of one label usually differ in."""
+    """Returns a text without what spellings of one label usually differ in."""
     if _NUMBER.fullmatch(value):
         number = float(value)
         return str(int(number)) if number.is_integer() else str(number)
@@ -101,7 +101,7 @@ def folded(value: str) -> str:
 
 
 def named_labels(config: Config, declared: tuple[str, ...] | None = None) -> Labels | None:
-    """The labels of `data.label_names` in its order, else those that the files declare; None where the rows decide.
+    """Returns the labels of `data.label_names`, else those that the files declare; None where the rows decide.
 
     Args:
       config: the settings.
@@ -147,7 +147,7 @@ def in_order(names: Iterable[str]) -> Labels:
 
 
 def found_labels(counts: Mapping[str, int], config: Config) -> Labels:
-    """The labels that the files hold, sorted; as numbers, if all are whole numbers.
+    """Returns the labels that the files hold, sorted; as numbers, if all are whole numbers.
 
     Args:
       counts: value found -> rows that have it.
@@ -182,7 +182,7 @@ def found_labels(counts: Mapping[str, int], config: Config) -> Labels:
 
 
 def _key(values: Iterable[str], config: Config) -> Callable[[str], str]:
-    """The function whose result two spellings of one label share."""
+    """Returns the function whose result two spellings of one label share."""
     values, spellings = list(values), config.data.label_spellings
     if spellings == "fold":
         return folded
@@ -197,7 +197,7 @@ def _key(values: Iterable[str], config: Config) -> Callable[[str], str]:
 
 
 def _name(key: str, spellings: Counter[str], function: Callable[[str], str]) -> str:
-    """The name of a label: its key where that is a number or a truth value, else its commonest spelling."""
+    """Returns the name of a label: its key where that is a number or a truth value, else its commonest spelling."""
     if function is not folded or _NUMBER.fullmatch(key):
         return key
     return min(spellings, key=lambda value: (-spellings[value], value))

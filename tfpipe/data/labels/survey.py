@@ -46,7 +46,7 @@ def before_reading(config: Config, files: list[SourceFile]) -> tuple[LabelForm, 
 
 
 def declared_classes(config: Config, files: list[SourceFile]) -> tuple[str, ...] | None:
-    """The classes that files declare, all of them the same."""
+    """Returns the classes that files declare, all of them the same."""
     declaring, classes = None, None
     for file in files:
         own = readers.classes(file, config.data)
@@ -63,7 +63,7 @@ def declared_classes(config: Config, files: list[SourceFile]) -> tuple[str, ...]
 
 
 def _first_cells(config: Config, files: list[SourceFile]) -> list[Any]:
-    """The label cells of the first block of some files, spread over all; a folder's name is a label as it stands."""
+    """Reads the label cells of the first block of some files. A folder's name is a label as it stands."""
     files = [file for file in files if file.format != "folder"]
     step = max(1, len(files) // _FILES_LOOKED_AT)
     found = []
@@ -76,7 +76,7 @@ def _first_cells(config: Config, files: list[SourceFile]) -> list[Any]:
 def after_reading(
     config: Config, files: list[SourceFile], form: LabelForm, labels: Labels | None, survey: Survey
 ) -> Labels:
-    """The labels that the rows have.
+    """Returns the labels that the rows have.
 
     Raises:
       InputError: there are fewer than two, they look like several in one, or a given split has one that train lacks.
@@ -121,7 +121,7 @@ def _borne(labels: Labels, counts: Counter[str], config: Config) -> Labels:
 
 
 def _check_given(config: Config, labels: Labels, survey: Survey) -> None:
-    """Whether each label of a split that the source gives can be trained."""
+    """Checks whether each label of a split that the source gives can be trained."""
     trained, held_out = set(), Counter()
     for (split, values), rows in survey.label_values.items():
         if split in (-1, TRAIN):
@@ -136,7 +136,7 @@ def _check_given(config: Config, labels: Labels, survey: Survey) -> None:
 
 
 def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: bool) -> None:
-    """Whether a held-out split has labels that no training row has.
+    """Checks whether a held-out split has labels that no training row has.
 
     Args:
       config: the settings.
@@ -164,7 +164,7 @@ def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: 
 
 
 def check_labeled(config: Config, files: list[SourceFile], survey: Survey) -> None:
-    """Whether each split that the source gives has labeled rows.
+    """Checks whether each split that the source gives has labeled rows.
 
     Raises:
       InputError: all rows of a split are without a label; says which line leaves it out.
@@ -183,7 +183,7 @@ def check_labeled(config: Config, files: list[SourceFile], survey: Survey) -> No
 
 
 def _line_without(split: str, config: Config, files: list[SourceFile]) -> str:
-    """The setting that leaves a split out."""
+    """Returns the setting that leaves a split out."""
     source = config.data.source
     if config.data.split.column is not None:
         others = ", ".join(name for name in SPLITS if name != split)

@@ -36,7 +36,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def _or_nothing(blocks: Iterator[Block], file: SourceFile) -> Iterator[Block]:
-    """The blocks of one file of several, which may hold no row."""
+    """Yields the blocks of one file of several, which may hold no row."""
     try:
         yield from blocks
     except NoRows:
@@ -53,7 +53,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
-    """The classes of the label column that a file declares, in their order; None where it declares none.
+    """Returns the classes of the label column that a file declares, in their order; None where it declares none.
 
     Raises:
       InputError: the file can't be read.
@@ -63,7 +63,7 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
 
 
 def columns(file: SourceFile, data: Data) -> list[str]:
-    """The names of the columns that a file has; of records with fields of their own, those of the first records.
+    """Lists the columns of a file; for records with fields of their own, the fields of the first records.
 
     Raises:
       InputError: the file can't be read.
@@ -83,7 +83,7 @@ def columns(file: SourceFile, data: Data) -> list[str]:
 
 
 def _inside(file: SourceFile, data: Data) -> Data:
-    """The settings as they are for what is in a file: without the columns that the names of its folders give.
+    """Returns the settings as they are for what is in a file: without the columns that the names of its folders give.
 
     Raises:
       InputError: the text is such a column.

@@ -55,7 +55,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
-    """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
+    """Returns the classes of the label column that Hugging Face datasets wrote into the file's metadata."""
     try:
         with _opened(file) as (schema, _):
             return declared(schema, label_columns(data)).get(data.label_column)
@@ -83,7 +83,7 @@ def _opened(file: SourceFile) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBat
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same batch, whose buffers can be read; categories become values.
+    """Returns the same batch, whose buffers can be read; categories become values.
 
     Raises:
       pa.ArrowInvalid: its offsets point outside, as in a damaged file.

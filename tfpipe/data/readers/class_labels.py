@@ -47,7 +47,7 @@ def _declared(schema: pa.Schema, features: Any, column: str) -> tuple[str, ...] 
 
 
 def _below(kind: pa.DataType, feature: Any, step: str | int) -> tuple[pa.DataType, Any]:
-    """The type and the feature of a field, or of what a list holds."""
+    """Returns the type and the feature of a field, or of what a list holds."""
     if isinstance(step, int):
         return kind.value_type, feature[0] if isinstance(feature, list) else feature["feature"]
     # A Sequence of objects was an object of lists, until datasets 4.

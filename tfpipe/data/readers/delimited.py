@@ -55,7 +55,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int, str]:
-    """The lines ahead from the first one that holds a character, and how many stand before them."""
+    """Returns the lines ahead from the first one that holds a character, and how many stand before them."""
     start = content.rfind(b"\n", 0, content.index(character)) + 1
     sample = lines.ahead(start + SAMPLE_BYTES)[start:]
     return content.count(b"\n", 0, start), sample.decode("utf-8", "surrogateescape")

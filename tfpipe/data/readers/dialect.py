@@ -80,7 +80,7 @@ def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
 
 
 def _before_header(content: list[str]) -> tuple[list[str], str | None]:
-    """The first line, if it tells of the file instead of its columns, and the separator that it names."""
+    """Returns the first line, if it tells of the file instead of its columns, and the separator that it names."""
     named = _NAMED_SEPARATOR.fullmatch(content[0])
     return content[: named is not None or content[0].startswith(_TYPE)], named[1] if named else None
 
@@ -103,7 +103,7 @@ def _with_header(content: list[str], separators: list[str], file: SourceFile, da
 
 
 def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) -> None:
-    """Whether each of the first rows has all columns, where the separator was found."""
+    """Checks whether each of the first rows has all columns, where the separator was found."""
     wrong = next((len(row) for row in rows if len(row) != len(dialect.columns)), None)
     if wrong is not None:
         separator = _yaml(dialect.separator)
@@ -114,7 +114,7 @@ def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) ->
 
 
 def _without_header(content: list[str], separators: list[str], file: SourceFile, data: Data) -> tuple[Dialect, int]:
-    """The dialect of a file whose columns `data.columns` names; a first line that repeats the names is skipped."""
+    """Finds the dialect of a file whose columns `data.columns` names. A first line of these names is skipped."""
     columns = tuple(data.columns)
     check_columns(columns, data, "data.columns")
     label = columns.index(label_columns(data)[0])
@@ -132,7 +132,7 @@ def _without_header(content: list[str], separators: list[str], file: SourceFile,
 
 
 def _readings(content: list[str], separator: str, data: Data) -> list[_Reading]:
-    """The first line by a separator; where tabs may hide stray quotes, also without regard to quotes."""
+    """Returns the first line by a separator; where tabs may hide stray quotes, also without regard to quotes."""
     found = []
     for quoting in (None, False) if data.quoting is None and separator == "\t" else (data.quoting,):
         dialect = Dialect(separator, quoting, data.escape is not None, (), 0)
@@ -148,7 +148,7 @@ def _readings(content: list[str], separator: str, data: Data) -> list[_Reading]:
 
 
 def _rows(content: list[str], dialect: Dialect) -> list[list[str]]:
-    """The first rows, of whatever width, without those that are malformed."""
+    """Returns the first rows, of whatever width, without those that are malformed."""
     reader, rows = csv_reader(content, dialect), []
     while True:
         try:
@@ -160,7 +160,7 @@ def _rows(content: list[str], dialect: Dialect) -> list[list[str]]:
 
 
 def _refused(content: list[str], readings: list[_Reading], file: SourceFile, data: Data) -> InputError:
-    """The error for a first line that does not name the columns that are read."""
+    """Returns the error for a first line that does not name the columns that are read."""
     usual = readings[0]
     reading = max(readings, key=lambda reading: len(reading.cells)) if len(usual.cells) < 2 else usual
     if usual.error is not None and len(reading.cells) < 2:

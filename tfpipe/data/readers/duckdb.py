@@ -68,7 +68,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
 
 
 def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
-    """A query for the only table that has the wanted columns, in the order of its rows."""
+    """Returns a query for the only table that has the wanted columns, in the order of its rows."""
     columns = connection.sql(
         "SELECT table_schema, table_name, column_name FROM information_schema.columns "
         "ORDER BY table_schema, table_name, ordinal_position"
@@ -83,7 +83,7 @@ def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
 
 
 def _reader(connection: Any, query: str, file: SourceFile, data: Data) -> pa.RecordBatchReader:
-    """The rows of a query of one statement.
+    """Returns the rows of a query of one statement.
 
     Raises:
       InputError: DuckDB does not accept it, or it is no SELECT.

@@ -21,7 +21,7 @@ _NULL = re.compile(r"(?:^|\t)\\N(?=[\t\r\n])", re.MULTILINE)
 
 
 def hidden(text: str, separator: str, quoting: bool) -> str:
-    """A text for csv: of each escape, the character that it stands for, hidden."""
+    """Returns a text for csv: of each escape, the character that it stands for, hidden."""
     if "\\" not in text:
         return text
     control = {} if quoting else _CONTROL
@@ -36,7 +36,7 @@ def hidden(text: str, separator: str, quoting: bool) -> str:
 
 
 def shown(cells: list[str]) -> list[str]:
-    """The cells with the characters that were hidden."""
+    """Returns the cells with the characters that were hidden."""
     return [cell.translate(_SHOWN) if not cell.isascii() and _MARK.search(cell) else cell for cell in cells]
 
 
@@ -48,7 +48,7 @@ def without_escapes(content: bytes) -> bytes:
 
 
 def look_escaped(text: str, quoting: bool | None) -> bool:
-    r"""Whether all backslashes of a text between tabs are escapes, such as of PostgreSQL, or a cell is `\N`."""
+    r"""Tells whether all backslashes of a text between tabs are escapes, such as of PostgreSQL, or a cell is `\N`."""
     found = set(_ONE.findall(text))
     if quoting:
         return '"' in found and found <= {'"', "\\"}

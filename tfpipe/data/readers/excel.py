@@ -80,7 +80,7 @@ def _blocks(rows: Iterator[tuple[int, tuple[Any, ...]]], file: SourceFile) -> It
 
 
 def _rows(workbook: Any, file: SourceFile, data: Data) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """The number of each row that is not blank, and its values in the wanted columns."""
+    """Yields the number of each row that is not blank, and its values in the wanted columns."""
     sheet = _sheet(workbook, file, data)
     header = [_name(value) for value in next(sheet.iter_rows(values_only=True, max_row=1), ())]
     while header and not header[-1]:  # a cell far out makes every row as long
@@ -94,7 +94,7 @@ def _rows(workbook: Any, file: SourceFile, data: Data) -> Iterator[tuple[int, tu
 
 
 def _sheet(workbook: Any, file: SourceFile, data: Data) -> Any:
-    """The sheet that `data.sheet` names, or the only one that has rows."""
+    """Returns the sheet that `data.sheet` names, or the only one that has rows."""
     sheets = {sheet.title: sheet for sheet in workbook.worksheets}
     listed = ", ".join(map(repr, map(excerpt, sheets)))
     if data.sheet is not None:
@@ -116,7 +116,7 @@ def _has_rows(sheet: Any) -> bool:
 
 
 def _check_header(sheet: Any, header: list[str], name: str, data: Data) -> None:
-    """Whether the first row names each wanted column once.
+    """Checks whether the first row names each wanted column once.
 
     Raises:
       InputError: it does not; says which row does.
@@ -136,7 +136,7 @@ def _name(value: Any) -> str:
 
 
 def _value(value: Any) -> Any:
-    """A value of a cell; a control character, which XML has not, is written as `_x000D_`, and openpyxl leaves it so."""
+    """Returns a cell's value. XML holds a control character as `_x000D_`, and openpyxl leaves it so."""
     if isinstance(value, str) and "_x" in value:
         return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value)
     return value

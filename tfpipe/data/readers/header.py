@@ -22,7 +22,7 @@ _NAMES_OF_LABELS = {"label", "labels", "class", "category", "target", "sentiment
 
 
 def check_readable(names: list[str], file: SourceFile, data: Data) -> None:
-    """Whether names of columns are text, and their rows are labels.
+    """Checks whether names of columns are text, and their rows are labels.
 
     Raises:
       InputError: they are not UTF-8, or the rows are answers of annotators.
@@ -33,7 +33,7 @@ def check_readable(names: list[str], file: SourceFile, data: Data) -> None:
 
 
 def has_wanted(names: list[str], data: Data) -> bool:
-    """Whether each column that is read is there, once."""
+    """Tells whether each column that is read is there, once."""
     return all(names.count(column) == 1 for column in wanted_columns(data))
 
 
@@ -50,7 +50,7 @@ def refuse(names: list[str], rows: list[list[str]], data: Data, file: SourceFile
 
 
 def no_header(names: list[str], data: Data, name: str, hint: str = "") -> InputError:
-    """The error for a file whose first line is a row."""
+    """Returns the error for a file whose first line is a row."""
     cells = [repr(excerpt(cell)) for cell in names[:_SHOWN_CELLS]]
     shown = ", ".join([*cells, "…"] if len(names) > _SHOWN_CELLS else cells)
     numbers = range(1, len(names) + 1) if len(names) <= _LISTED_NUMBERS else (1, 2, "…", len(names))
@@ -64,7 +64,7 @@ def no_header(names: list[str], data: Data, name: str, hint: str = "") -> InputE
 
 
 def recurs(names: list[str], rows: list[list[str]]) -> bool:
-    """Whether a cell of the first line is often a cell of the same column below, as `spam` is and `label` is not."""
+    """Tells whether a cell of the first line often occurs below it, as `spam` does and `label` does not."""
     below = [row for row in rows if len(row) == len(names) and row != names]
     often = max(2, len(below) / 200)
     counts = (sum(row[at] == cell for row in below) for at, cell in enumerate(names) if cell.strip())
@@ -72,7 +72,7 @@ def recurs(names: list[str], rows: list[list[str]]) -> bool:
 
 
 def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, name: str) -> None:
-    """Whether `data.columns` fits the first rows.
+    """Checks whether `data.columns` fits the first rows.
 
     Raises:
       InputError: no row has as many columns, or the first one rather holds their names.
@@ -91,7 +91,7 @@ def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, nam
 
 
 def _looks_like_names(cells: list[str], below: list[list[str]], label: int) -> bool:
-    """Whether a first row is rather a header: words over numbers or over texts, and none that occurs below."""
+    """Tells whether a first row is rather a header: words over numbers or over texts, and none that occurs below."""
     below = [row for row in below if row != cells]
     occurs = any(row[at] == cell for row in below for at, cell in enumerate(cells))
     if not below or occurs or len(set(cells)) < len(cells):
@@ -110,7 +110,7 @@ def _looks_like_names(cells: list[str], below: list[list[str]], label: int) -> b
 
 
 def with_row_names(names: list[str], rows: list[list[str]], separator: str) -> bool:
-    """Whether rows begin with a name that the header does not mention, as R's `write.table` has them."""
+    """Tells whether rows begin with a name that the header does not mention, as R's `write.table` has them."""
     if not rows or any(len(row) != len(names) + 1 for row in rows):
         return False
     first = [row[0] for row in rows]
@@ -119,13 +119,13 @@ def with_row_names(names: list[str], rows: list[list[str]], separator: str) -> b
 
 
 def _numbered(names: list[str]) -> bool:
-    """Whether columns are named 0, 1, ..., as pandas names them; before them may stand an index without a name."""
+    """Tells whether columns are named 0, 1, ..., as pandas does; an index without a name may stand before them."""
     named = [name for name in names if name]
     return named == [str(number) for number in range(len(named))]
 
 
 def _looks_like_row(cells: list[str], rows: list[list[str]]) -> bool:
-    """Whether a first line that does not name what is read is a row: it has a number, a text, or what recurs."""
+    """Tells whether a first line that does not name what is read is a row: it has a number, a text, or what recurs."""
     if len(cells) < 2 or _numbered(cells):
         return False
     below = [row for row in rows if len(row) == len(cells)]

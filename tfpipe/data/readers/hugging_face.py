@@ -31,7 +31,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
-    """The names of the label column's ClassLabel."""
+    """Returns the names of the label column's ClassLabel."""
     features = hubs.load_hugging_face(file.path).features
     steps = steps_to(features.arrow_schema, data.label_column) if isinstance(data.label_column, str) else None
     return None if steps is None else _names(features, steps)
@@ -51,7 +51,7 @@ def _batches(dataset: Any, file: SourceFile, data: Data) -> Iterator[tuple[pa.Re
 
 
 def _names(features: Any, steps: Steps) -> tuple[str, ...] | None:
-    """The names of the ClassLabel that a way leads to, or to a list of which; None for another feature."""
+    """Returns the names of the ClassLabel that a way leads to, or to a list of which; None for another feature."""
     for step in steps:
         features = features[step] if isinstance(step, str) else features.feature
     names = getattr(getattr(features, "feature", features), "names", None)

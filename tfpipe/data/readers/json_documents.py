@@ -224,7 +224,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def records(block: Block) -> Records:
-    """The records of a block: number, fields or why there are none, and None for the text."""
+    """Yields the records of a block: number, fields or why there are none, and None for the text."""
     payload = block.payload
     if isinstance(payload, Columns):
         names = list(payload.columns)

@@ -10,19 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from tfpipe.config.data import Data
-from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, NoRows, Rejection, cells_of_records, excerpt
 from tfpipe.data.files.annotations import answered
 from tfpipe.data.files.annotations import names as answers
-from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.source_file import SourceFile
-from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.data.nested import names_in
 from tfpipe.data.readers.json_documents import records
 from tfpipe.data.readers.json_shapes import document_blocks
-from tfpipe.errors import InputError
+from tfpipe.data.readers.line_stream import whole_lines
 
-_LONGEST_LINE_BYTES = 64 << 20
 _RECORDS_NAMED = 1000  # whose fields are looked at
 _TWO_OBJECTS = re.compile(rb"\}[ \t\r]*,[ \t\r]*\{")
 
@@ -33,23 +29,10 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def _line_blocks(file: SourceFile) -> Iterator[Block]:
-    first, number, left = 1, 0, b""
-    with open_utf8(file) as stream:
-        while True:
-            try:
-                read = stream.read(blocks_module.BLOCK_BYTES)
-            except READ_ERRORS as error:
-                raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
-            content = left + read
-            end = content.rfind(b"\n") + 1 if read else len(content)
-            whole, left = content[:end], content[end:]
-            if len(left) > _LONGEST_LINE_BYTES:
-                raise InputError(f"{file.name}: a line of more than 64 MB; expected a JSON object a line, not an array")
-            if whole:
-                yield Block(file, number, first, whole, len(whole))
-                first, number = first + whole.count(b"\n"), number + 1
-            if not read:
-                break
+    first, number = 1, 0
+    for content in whole_lines(file, "a JSON object a line, not an array"):
+        yield Block(file, number, first, content, len(content))
+        first, number = first + content.count(b"\n"), number + 1
     if not number:
         raise NoRows(f"{file.name}: the file is empty; expected a JSON object a line")
 
@@ -65,7 +48,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def names(block: Block, data: Data) -> list[str]:
-    """The names of the fields of a block's records, dotted where they are nested, in the order of the first ones."""
+    """Lists the fields of a block's first records, by dotted names where they are nested."""
     found = _records(block) if isinstance(block.payload, bytes) else records(block)
     fields = [each for _, each, _ in itertools.islice(found, _RECORDS_NAMED) if isinstance(each, dict)]
     tool = block.file.tool

@@ -30,7 +30,7 @@ _KINDS = {b"[": "arrays", b'"': "texts", b"t": "truth values", b"f": "truth valu
 
 
 def document_blocks(file: SourceFile, data: Data) -> Iterator[Block] | None:
-    """The blocks of a file that is a JSON document; None where it is JSON Lines.
+    """Returns the blocks of a file that is a JSON document; None where it is JSON Lines.
 
     Raises:
       InputError: a document of which no rows can be read; says what it holds and what to write.
@@ -57,7 +57,7 @@ def _lines(file: SourceFile, data: Data) -> None:
 
 
 def _is_lines(head: bytes, read: int) -> bool:
-    """Whether the first line is a value of its own, and another line follows."""
+    """Tells whether the first line is a value of its own, and another line follows."""
     line, _, rest = head.partition(b"\n")
     if not rest.strip():
         return False
@@ -107,13 +107,13 @@ def _objects(file: SourceFile, data: Data, start: int) -> Iterator[Block]:
 
 
 def _has_object_lines(head: bytes) -> bool:
-    """Whether a line below the first is an object of its own; of an object over several lines none is, but `{}`."""
+    """Tells whether a line below the first is an object. Within an object over several lines, only `{}` is one."""
     lines = head.split(b"\n")[1 : _LINES_TRIED + 1]
     return any(_parsed(line) not in (None, {}) for line in lines if line.startswith(b"{"))
 
 
 def _document(file: SourceFile, data: Data, outline: Outline) -> Iterator[Block] | None:
-    """The blocks of an object that holds rows; None for an object that is itself a row."""
+    """Returns the blocks of an object that holds rows; None for an object that is itself a row."""
     if data.records is not None:
         return _chosen(file, data.records, outline)
     wanted = wanted_columns(data)
@@ -177,7 +177,7 @@ def _arrays_of_splits(file: SourceFile, arrays: dict[str, Member]) -> Iterator[B
 
 
 def _chosen(file: SourceFile, path: str, outline: Outline) -> Iterator[Block]:
-    """The blocks of the array that `data.records` names."""
+    """Returns the blocks of the array that `data.records` names."""
     member = outline.named(path)
     for head, rest in () if member else splits(path):
         below = outline.named(head)
@@ -196,7 +196,7 @@ def _chosen(file: SourceFile, path: str, outline: Outline) -> Iterator[Block]:
 
 
 def _without_rows(file: SourceFile, outline: Outline, wanted: dict[str, str]) -> None:
-    """None for an object that is a row.
+    """Returns None for an object that is a row.
 
     Raises:
       InputError: nothing in the object can be a value of a row; says how to get rows.

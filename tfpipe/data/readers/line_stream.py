@@ -1,4 +1,4 @@
-"""The lines of a stream of bytes, of which a reader sees what comes next before it takes them."""
+"""The lines of a file: in parts of about a block, or of a stream of which a reader sees what comes next."""
 
 from __future__ import annotations
 
@@ -7,9 +7,41 @@ import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from tfpipe.data import block as blocks_module
+from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import READ_ERRORS
 from tfpipe.errors import InputError
+
+LONGEST_LINE_BYTES = 64 << 20
+
+
+def whole_lines(file: SourceFile, expected: str) -> Iterator[bytes]:
+    """Yields a file in parts of whole lines, each of about a block's bytes.
+
+    Args:
+      file: a file of text.
+      expected: what a line should hold, for the message on a line that is too long.
+
+    Raises:
+      InputError: the file can't be read to its end, or a line is longer than 64 MB.
+    """
+    left = b""
+    with open_utf8(file) as stream:
+        while True:
+            try:
+                read = stream.read(blocks_module.BLOCK_BYTES)
+            except READ_ERRORS as error:
+                raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
+            content = left + read
+            end = content.rfind(b"\n") + 1 if read else len(content)
+            whole, left = content[:end], content[end:]
+            if len(left) > LONGEST_LINE_BYTES:
+                raise InputError(f"{file.name}: a line of more than 64 MB; expected {expected}")
+            if whole:
+                yield whole
+            if not read:
+                return
 
 
 class Lines:
@@ -58,7 +90,7 @@ class Lines:
         return self._ahead
 
     def text_ahead(self, size: int) -> str:
-        """The same as characters."""
+        """Returns the same as characters."""
         return self.ahead(size).decode("utf-8", "surrogateescape")
 
     def skip(self, content: bytes) -> None:

@@ -54,7 +54,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
-    """The classes of the label column that Hugging Face datasets wrote into the file's metadata."""
+    """Returns the classes of the label column that Hugging Face datasets wrote into the file's metadata."""
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
             return declared(reader.schema_arrow, label_columns(data)).get(data.label_column)
@@ -80,7 +80,7 @@ def _one_by_one(columns: dict[str, pa.Array], numbers: list[int], file: SourceFi
 
 
 def _value(values: pa.Array) -> Any:
-    """The only value of an array; of a text that is not UTF-8, its bytes as `surrogateescape` marks them."""
+    """Returns the only value of an array; of a text that is not UTF-8, its bytes as `surrogateescape` marks them."""
     try:
         return _listed(values)[0]
     except UnicodeDecodeError:
@@ -90,7 +90,7 @@ def _value(values: pa.Array) -> Any:
 
 
 def _listed(values: pa.Array) -> list[Any]:
-    """An array as Python's values, bytes as text, in lists too; those that are not UTF-8 are marked in it."""
+    """Returns an array as Python's values, bytes as text, in lists too; those that are not UTF-8 are marked in it."""
     listed = values.to_pylist()
     return list(map(_decoded, listed)) if _holds_bytes(values.type) else listed
 
@@ -108,13 +108,13 @@ def _decoded(value: Any) -> Any:
 
 
 def wanted_batch(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
-    """A batch of the wanted columns alone, each by its name, those of dotted names taken out of what they are in."""
+    """Returns the wanted columns of a batch; a dotted name is taken out of its struct or list."""
     wanted = {column: steps_to(batch.schema, column) for column in wanted_columns(data)}
     return pa.record_batch({column: value_of(batch, steps) for column, steps in wanted.items()})
 
 
 def check_schema(schema: pa.Schema, data: Data, name: str) -> None:
-    """Whether a table has each wanted column: see `check_columns`."""
+    """Checks whether a table has each wanted column: see `check_columns`."""
     check_columns(names_of(schema), data, name, nested=lambda column: steps_to(schema, column) is not None)
 
 

@@ -17,7 +17,7 @@ _FIELD = re.compile(r'(?:^|\t)"[^\t]*"(?:\t|$)')
 
 
 def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialect:
-    """The dialect of a file, once a quote was met or as escapes need it.
+    """Returns the dialect of a file, once a quote was met or as escapes need it.
 
     In a file separated by tabs, a quote is a character like any other if fewer lines are lost that way: many write
     such files without quoting. If as many are lost, it is one where `data.escape` is set, unless most lines have a

@@ -44,7 +44,7 @@ class Records:
 
 
 def csv_reader(lines: Iterable[str], dialect: Dialect) -> Any:
-    """A reader of records; what is escaped in its cells is hidden (see `escapes`)."""
+    """Returns a reader of records; what is escaped in its cells is hidden (see `escapes`)."""
     if dialect.escape:
         lines = (hidden(line, dialect.separator, dialect.quoting is not False) for line in lines)
     csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
@@ -58,7 +58,7 @@ def csv_reader(lines: Iterable[str], dialect: Dialect) -> Any:
 
 
 def records(text: str, dialect: Dialect, name: str, first: int) -> Records:
-    """The records of a text; blank lines are no records.
+    """Returns the records of a text; blank lines are no records.
 
     Args:
       text: whole records.
@@ -82,7 +82,7 @@ def records(text: str, dialect: Dialect, name: str, first: int) -> Records:
 
 
 def _of_several_lines(rows: list[list[str]], text: str, dialect: Dialect, name: str, first: int) -> Records | None:
-    """The same as `_one_by_one` of a text that was read without an error; None where lines end in other ways."""
+    """Does what `_one_by_one` does, for a text without errors; None where lines end in other ways."""
     if text.count("\r") != text.count("\r\n"):
         return None
     found, lines, end = Records([], []), text.split("\n"), 0
@@ -98,7 +98,7 @@ def _of_several_lines(rows: list[list[str]], text: str, dialect: Dialect, name: 
 
 
 def _one_by_one(lines: list[str], dialect: Dialect, name: str, first: int) -> Records:
-    """The records of lines of which some are malformed, or several are a record."""
+    """Returns the records of lines of which some are malformed, or several are a record."""
     width, reader, found, end = len(dialect.columns), csv_reader(lines, dialect), Records([], []), 0
     while True:
         start, error = end, None
@@ -136,7 +136,7 @@ def _rejections(
 
 
 def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
-    """Whether a record of several lines is rather many records, around which two stray quotes stand.
+    """Tells whether a record of several lines is rather many records, around which two stray quotes stand.
 
     Most of its lines then have the right number of columns without regard to quotes, and a label in the column of
     labels: one that the file has elsewhere, or one as short where no space follows a separator, as it does in prose.

@@ -105,7 +105,7 @@ def _check_is_complete(file: SourceFile) -> None:
 
 
 def _query_of_table(connection: sqlite3.Connection, file: SourceFile, data: Data) -> str:
-    """A query for the only table that has the wanted columns, in the order of its rows."""
+    """Returns a query for the only table that has the wanted columns, in the order of its rows."""
     listed = connection.execute(
         "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
     ).fetchall()

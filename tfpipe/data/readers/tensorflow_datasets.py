@@ -29,7 +29,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
-    """The names of the label column's ClassLabel."""
+    """Returns the names of the label column's ClassLabel."""
     features = hubs.tfds_builder(file.path).info.features
     there = isinstance(data.label_column, str) and data.label_column in features
     feature = features[data.label_column] if there else None

@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfpipe.config.data import Data
-from tfpipe.data import block as blocks_module
 from tfpipe.data.block import Block, Cells, NoRows, Rejection, cells_of_records, check_columns, excerpt, label_columns
-from tfpipe.data.files.encodings import open_utf8
 from tfpipe.data.files.line_patterns import file_values, line_columns, line_expression, proposed_file_name
 from tfpipe.data.files.source_file import SourceFile
-from tfpipe.data.files.streams import READ_ERRORS
-from tfpipe.errors import InputError
+from tfpipe.data.readers.line_stream import whole_lines
 
-_LONGEST_LINE_BYTES = 64 << 20
 _FASTTEXT_FIRST = re.compile(r"(?:__label__\S*\s*)*")
 _FASTTEXT_LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S*)\s*")
 
@@ -37,7 +33,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         )
         check_columns((*line_columns(data), *named), data, file.name, hint)
     first, number = 1, 0
-    for content in _whole_lines(file, data):
+    for content in whole_lines(file, "a text a line"):
         yield Block(file, number, first, (named, content), len(content))
         first, number = first + content.count(b"\n"), number + 1
     if not number:
@@ -45,35 +41,16 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The lines of a block; blank ones are no records."""
+    """Returns the lines of a block; blank ones are no records."""
     return cells_of_records(block.file, data, _records(block, data))
 
 
 def names(block: Block, data: Data) -> list[str]:
-    """The names of the columns: those of fastText, or those that the settings find in a line and in a file's name."""
+    """Lists the columns: those of fastText, or those that the settings find in a line and in a file's name."""
     named, _ = block.payload
     if block.file.format == "fasttext":
         return [data.text_column, *label_columns(data)]
     return list(dict.fromkeys((*line_columns(data), *named)))
-
-
-def _whole_lines(file: SourceFile, data: Data) -> Iterator[bytes]:
-    left = b""
-    with open_utf8(file) as stream:
-        while True:
-            try:
-                read = stream.read(blocks_module.BLOCK_BYTES)
-            except READ_ERRORS as error:
-                raise InputError(f"{file.name}: can't read it to its end ({error}); fetch the file again") from error
-            content = left + read
-            end = content.rfind(b"\n") + 1 if read else len(content)
-            whole, left = content[:end], content[end:]
-            if len(left) > _LONGEST_LINE_BYTES:
-                raise InputError(f"{file.name}: a line of more than 64 MB; expected a text a line")
-            if whole:
-                yield whole
-            if not read:
-                return
 
 
 def _records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:

@@ -28,7 +28,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def names(block: Block, data: Data) -> list[str]:
-    """The names of the features of a block's examples."""
+    """Returns the names of the features of a block's examples."""
     fields = (each for _, each, _ in _records(block) if isinstance(each, dict))
     return list(dict.fromkeys(name for each in fields for name in each))
 
