@@ -12,7 +12,7 @@ import pytest
 from conftest import tiny_config, write_encoder, write_reviews
 
 from tfpipe import pipeline
-from tfpipe.config.data import Augmentation
+from tfpipe.config.rows import Augmentation
 from tfpipe.config.run import Config
 from tfpipe.config.types import Section
 from tfpipe.rundir.directory import RunDirectory

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from conftest import write_wordnet
 
-from tfpipe.config.data import Augmentation
+from tfpipe.config.rows import Augmentation
 from tfpipe.data.augment import altered as altered_words
 from tfpipe.data.augment import repetitions, synonyms, wordnet
 from tfpipe.errors import InputError

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfpipe.config.data import SPLITS, Split
+from tfpipe.config.data import SPLITS
+from tfpipe.config.rows import Split
 from tfpipe.data.split import assign, borders, content_digest, digests, positions, stratified_borders, turned
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=20)

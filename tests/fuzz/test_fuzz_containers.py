@@ -6,9 +6,10 @@ import io
 import sqlite3
 import zipfile
 
+import duckdb
+import openpyxl
 import pyarrow as pa
 import pyarrow.feather as feather
-import pytest
 from fuzz.harness import attempt, fuzz, mutated
 from fuzz.test_fuzz_readers import rows_of, small_blocks, usable
 from hypothesis import strategies as st
@@ -60,7 +61,6 @@ def test_arrow(tmp_path, small_blocks):
 
 
 def workbook() -> bytes:
-    openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
     book.active.append(["text", "label", "more"])
     for number, text in enumerate(TEXTS):
@@ -182,7 +182,6 @@ def test_queries(tmp_path):
 
 
 def test_duckdb(tmp_path, small_blocks):
-    duckdb = pytest.importorskip("duckdb")
     path, other = tmp_path / "data.duckdb", tmp_path / "whole.duckdb"
     with duckdb.connect(str(other)) as connection:
         connection.execute("CREATE TABLE reviews (text VARCHAR, label VARCHAR)")

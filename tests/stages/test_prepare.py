@@ -8,8 +8,9 @@ import pytest
 from data.preparing import SPLITS, files_in, film_rows, read_json, read_lines, rows_of, split_of, tables
 
 from tfpipe import pipeline
-from tfpipe.config.data import Data, Split
+from tfpipe.config.data import Data
 from tfpipe.config.file import parse_config
+from tfpipe.config.rows import Split
 from tfpipe.data import block as block_module
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.sources import identity

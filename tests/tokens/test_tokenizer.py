@@ -20,7 +20,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers.normalizers import BertNormalizer
 from transformers import BertTokenizerFast
 
-from tfpipe.config.data import Cleaning
+from tfpipe.config.rows import Cleaning
 from tfpipe.errors import InputError
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings

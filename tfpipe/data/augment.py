@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from pathlib import Path
 
-from tfpipe.config.data import Augmentation
+from tfpipe.config.rows import Augmentation
 from tfpipe.errors import InputError
 from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfpipe.config.data import SPLITS, Split, SplitName
+from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.rows import Split
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 _FEWEST_TO_STRATIFY = 10

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfpipe.config.data import Cleaning
+from tfpipe.config.rows import Cleaning
 from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
 from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError

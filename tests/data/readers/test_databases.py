@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 
+import duckdb
 import pytest
 from data.row_reading import rows_of
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ def write(request, tmp_path):
 
     def write(*statements, name="x"):
         path = str(tmp_path / f"{name}.{request.param}")
-        connect = sqlite3.connect if request.param == "sqlite" else pytest.importorskip("duckdb").connect
+        connect = sqlite3.connect if request.param == "sqlite" else duckdb.connect
         connection = connect(path)
         for statement in statements:
             if "?" in statement:
@@ -123,7 +124,6 @@ def test_compressed(write, tmp_path):
 
 
 def test_other_files_stay_closed(tmp_path):
-    duckdb = pytest.importorskip("duckdb")
     duckdb.connect(str(tmp_path / "x.duckdb")).close()
     (tmp_path / "y.csv").write_text("text,label\nsecret,a\n")
     for query in (

@@ -1,12 +1,11 @@
 import datetime
 import sys
 
+import openpyxl
 import pytest
 from data.row_reading import rows_of
 
 from tfpipe.errors import InputError
-
-openpyxl = pytest.importorskip("openpyxl")
 
 
 def write(path, *sheets):
