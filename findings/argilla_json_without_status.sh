@@ -1,7 +1,7 @@
 #!/bin/bash
 # Argilla: a record's JSON does not say which of its answers were submitted.
 #
-# Versions: argilla 2.8.0, CPython 3.11.
+# Versions: argilla 2.8.0 (with requests 2.34.2, which it imports and does not ask for), CPython 3.11.
 # Expected: an annotator's answer has a status (draft, submitted, discarded), and what `Record.to_dict()` returns, which
 #   `dataset.records.to_json()` writes, keeps it beside the answer.
 # Seen: `{"value": "neg", "user_id": "..."}`: a draft and a discarded answer look like a submitted one. The flat form,
@@ -11,7 +11,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check argilla==2.8.0 requests 2>/dev/null
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check argilla==2.8.0 requests==2.34.2 2>/dev/null
 cat > "$folder/check.py" <<'EOF'
 import argilla
 from argilla.records._io import GenericIO
