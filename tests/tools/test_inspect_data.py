@@ -96,6 +96,12 @@ def test_a_partitioned_folder(tmp_path, capsys):
     assert data["settings"]["data"] == {"text_column": "text", "label_column": "label"}
 
 
+def test_a_first_part_without_a_row(tmp_path, capsys):
+    write(tmp_path / "part-0.csv", "")
+    write(tmp_path / "part-1.csv", "text,label\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate(texts(6))))
+    assert found(tmp_path, capsys)["labels"] == {"0": 3, "1": 3}
+
+
 def test_what_would_end_prepare(tmp_path, capsys):
     path = write(tmp_path / "rows.csv", "text,label\n" + "".join(f"{text},a\n" for text in texts(9)))
     assert "prepare would stop: " in (out := shown(path, capsys)) and "holds only the label 'a'" in out

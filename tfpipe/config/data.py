@@ -104,7 +104,7 @@ class Data(Section):
     quoting: bool | None = Field(
         None,
         description="csv and tsv: whether fields may stand in quotes; false: a quote is a character like any other; "
-        "null: true, but as its lines show in a file separated by tabs, and quotes around whole rows are not believed",
+        "null: found between tabs, else true; a field that holds whole rows is rejected",
     )
     escape: Literal["backslash"] | None = Field(
         None,

@@ -20,6 +20,7 @@ from rich.table import Table
 from tfpipe.config.file import config_of
 from tfpipe.config.run import Config
 from tfpipe.data import readers
+from tfpipe.data.block import NoRows
 from tfpipe.data.columns import Column, columns_of, label_column_of, text_column_of
 from tfpipe.data.files.encodings import not_utf8
 from tfpipe.data.files.sniff import TEXT_FORMATS
@@ -72,10 +73,7 @@ def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> No
 
 def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
     """Returns the columns of the first rows of some files."""
-    names = readers.columns(files[0], config.data)
-    if not names:
-        advice = "set data.columns" if files[0].format in ("csv", "tsv") else "expected records with fields"
-        raise InputError(f"{files[0].name}: no column has a name; {advice}")
+    names = _names(files, config)
     everything = config.data.model_copy(
         update={"text_column": names[0], "label_column": tuple(names[1:]) or names[0], "text": None, "filter": {}}
     )
@@ -88,6 +86,25 @@ def _first_columns(files: list[SourceFile], config: Config) -> list[Column]:
         if len(cells[names[0]]) >= _ROWS:
             break
     return columns_of(cells)
+
+
+def _names(files: list[SourceFile], config: Config) -> list[str]:
+    """Lists the columns of the first file that has a row.
+
+    Raises:
+      InputError: none has one, or its columns have no names.
+    """
+    for file in files:
+        try:
+            names = readers.columns(file, config.data)
+        except NoRows as error:
+            nothing = error
+            continue
+        if not names:
+            advice = "set data.columns" if file.format in ("csv", "tsv") else "expected records with fields"
+            raise InputError(f"{file.name}: no column has a name; {advice}")
+        return names
+    raise nothing
 
 
 def _chosen(columns: list[Column], given: set[str]) -> dict[str, Any]:

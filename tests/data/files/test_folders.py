@@ -148,7 +148,7 @@ def test_acl_imdb(tmp_path, capsys):
 def test_rows_in_a_folder_per_class_are_no_texts(tmp_path):
     for label in ("neg", "pos"):
         write(tmp_path / label / "part-0.csv")
-    message = r"neg/part-0.csv, pos/part-0.csv holds rows, and is no text of a class; set data.source: .*/\*/\*.csv"
+    message = r"neg/part-0.csv, pos/part-0.csv hold rows, and no text of a class; set data.source: .*/\*/\*.csv"
     with pytest.raises(InputError, match=message):
         parts(tmp_path)
     assert parts(tmp_path, format="folder") == [(".", "folder", None, {})]
@@ -211,7 +211,7 @@ def test_a_repository_with_a_card(tmp_path):
     with pytest.raises(InputError, match=r"whose README says what data/train.csv holds; set data.source: hf:"):
         parts(tmp_path)
     card.write_text("# Kettles\n")
-    with pytest.raises(InputError, match=r"data/train.csv holds rows, and is no text of a class"):
+    with pytest.raises(InputError, match=r"data/train.csv hold rows, and no text of a class"):
         parts(tmp_path)
 
 

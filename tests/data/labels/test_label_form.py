@@ -185,6 +185,13 @@ def test_combinations_are_no_labels(values, separator):
     refused(values, "single_label")
 
 
+def test_labels_of_lists_are_whole():
+    cells = [["Funny, dry"], ["Funny", "C#"], ["[brackets]"]]
+    settings = config()
+    form = form_of(cells, settings)
+    check_values([value for each in form.read(cells) for value in each.values], form, settings)
+
+
 def test_names_that_hold_a_separator_are_no_combinations():
     refused(["Funny, dry", "Sad", "a/c", "not toxic", "toxic"])
 
@@ -253,7 +260,8 @@ def test_no_label_within_several_or_as_a_number():
 
 def test_signs_within_names_join_no_labels():
     refused(["C#", "F#", "D"])
-    refused(["a#b", "a", "b"], format="doccano")  # its lists in JSON; a cell of its CSV has been split
+    settings, cells = config(format="doccano"), [["a#b"], ["a"], ["b"]]  # its JSON has lists
+    check_values(["a#b", "a", "b"], form_of(cells, settings), settings)
 
 
 def test_a_label_without_agreement_in_an_object():

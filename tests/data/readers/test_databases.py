@@ -123,6 +123,15 @@ def test_compressed(write, tmp_path):
     assert "a database can't be read while it is compressed; unpack it" in error(path + ".gz")
 
 
+def test_fields_of_structs(tmp_path):
+    path = str(tmp_path / "x.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("CREATE TABLE t AS SELECT {'body': 'one', 'stars': 5} AS review, {'mood': 'a'} AS labels")
+    columns = {"text_column": "review.body", "label_column": "labels.mood"}
+    assert rows_of(path, **columns)[0] == [(1, "one", None, "a")]
+    assert "no column 'review.title'" in error(path, **columns | {"text_column": "review.title"})
+
+
 def test_other_files_stay_closed(tmp_path):
     duckdb.connect(str(tmp_path / "x.duckdb")).close()
     (tmp_path / "y.csv").write_text("text,label\nsecret,a\n")

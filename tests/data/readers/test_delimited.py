@@ -175,6 +175,11 @@ def test_a_header_that_comes_again_is_no_row(tmp_path):
     assert rejected == [(line, "the header again, as in files put together", "text,label") for line in (3, 6)]
 
 
+def test_a_second_header_in_another_order(tmp_path):
+    message = error(tmp_path, "text,label\none,a\nlabel,text\nb,two\n")
+    assert "line 3: a second header, with the columns in another order (label, text); split the file there" in message
+
+
 @pytest.mark.parametrize("block_bytes", [1, 50, 1 << 20])
 @pytest.mark.parametrize("gap", [1, 2, 140])
 @pytest.mark.parametrize("order", [("text", "label"), ("label", "text"), ("id", "text", "label")])

@@ -9,6 +9,7 @@ from tfpipe.console import say_once
 from tfpipe.data.block import MissingColumn, excerpt, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import COMPRESSIONS, is_remote, zip_and_member
+from tfpipe.data.nested import splits
 from tfpipe.errors import InputError
 
 _LISTED = 10  # tables, and columns of each
@@ -26,19 +27,29 @@ def check_is_local(file: SourceFile) -> None:
         raise InputError(f"{file.name}: a database can't be read while it is compressed; unpack it")
 
 
-def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> str:
+def column_of(name: str, columns: list[str]) -> str | None:
+    """Finds the column that a name means: its own, else the one whose field a dotted name means."""
+    return next((each for each in (name, *(head for head, _ in splits(name))) if each in columns), None)
+
+
+def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data, *, structs: bool = False) -> str:
     """Returns the only table that has the wanted columns.
 
     Args:
       tables: name of each table and view -> its columns.
       file: the database.
       data: names the columns.
+      structs: whether columns may have fields.
 
     Raises:
       InputError: there are several, or none; lists them.
     """
-    wanted, tables = set(wanted_columns(data)), dict(sorted(tables.items()))
-    fitting = [table for table, columns in tables.items() if wanted <= set(columns)]
+    wanted, tables = list(wanted_columns(data)), dict(sorted(tables.items()))
+    fitting = [
+        table
+        for table, columns in tables.items()
+        if all(name in columns or (structs and column_of(name, columns)) for name in wanted)
+    ]
     if len(fitting) == 1:
         if len(tables) > 1:
             say_once(f"  {file.name}: table {excerpt(fitting[0])!r} is read, the only one with the wanted columns")
@@ -46,10 +57,10 @@ def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data) -> 
     listed = "; ".join(f"{excerpt(table)!r} ({_listed(columns)})" for table, columns in list(tables.items())[:_LISTED])
     more = "; …" if len(tables) > _LISTED else ""
     which = f"{len(fitting)} tables have" if fitting else "no table has"
-    columns = ", ".join(map(quoted, wanted_columns(data)))
+    columns = ", ".join(map(quoted, wanted))
     example = quoted(excerpt((fitting or list(tables) or ["TABLE"])[0]))
     message = (
-        f"{file.name}: {which} the columns {_listed(list(wanted_columns(data)))}; tables: {listed or 'none'}{more}; "
+        f"{file.name}: {which} the columns {_listed(wanted)}; tables: {listed or 'none'}{more}; "
         f"set data.query, such as: SELECT {columns} FROM {example} ORDER BY 1"
     )
     raise MissingColumn(message, next(iter(tables.values()))) if len(tables) == 1 else InputError(message)

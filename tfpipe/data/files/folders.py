@@ -172,7 +172,7 @@ def _classes(folder: Folder, data: Data) -> Part:
     if rows and data.format == "auto":
         pattern += "".join(Path(rows[0]).suffixes)
         raise InputError(
-            f"{folder.name}: {some(rows)} holds rows, and is no text of a class; set data.source: {pattern}, after "
+            f"{folder.name}: {some(rows)} hold rows, and no text of a class; set data.source: {pattern}, after "
             f"renaming the folders to label={folder.folders[0]} and so on if their names are labels; or set "
             "data.format: folder to read each file as a text"
         )

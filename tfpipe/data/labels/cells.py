@@ -58,6 +58,8 @@ class LabelForm:
     """whether a null stands for no label"""
     bare: bool = True
     """whether a text that is no list is a label, where the form is list"""
+    own_lists: bool = False
+    """whether the first cells are lists in the file, so that no label is several joined in a text"""
 
     def read(self, cells: Iterable[Any]) -> list[LabelCell]:
         """Reads the cells of some rows; of several columns, a cell is a tuple with the value of each."""

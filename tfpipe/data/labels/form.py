@@ -48,12 +48,13 @@ def form_of(
     """
     data, one_label, missing = config.data, task_of(config.task).one_label, missing_words(config)
     missing |= {""} if empty_is_missing and data.missing is None else set()
-    kind, names, bare = "columns", (), True
+    kind, names, bare, own_lists = "columns", (), True, False
     if isinstance(data.label_column, str):
         labeled = [cell for cell in cells if not is_null(cell) and as_text(cell) not in missing | {""}]
         kind = _kind(labeled, config)
         bare = data.label_form == "list" or any(isinstance(cell, str) and CHOICES in cell for cell in labeled)
-        width = _width(labeled) if data.label_form == "auto" and (kind == "list" or _are_lists(labeled)) else None
+        own_lists = _are_lists(labeled)
+        width = _width(labeled) if data.label_form == "auto" and (kind == "list" or own_lists) else None
         if width is not None or kind == "multi_hot":
             kind, names = "multi_hot", _classes(config, width)
     else:
@@ -61,7 +62,15 @@ def form_of(
     usual = "#" if data.format == "doccano" else SEPARATOR
     separator = None if one_label else data.label_separator or usual
     return LabelForm(
-        kind, str(data.label_column), one_label, separator, names, missing, null_is_missing or "" in missing, bare
+        kind=kind,
+        column=str(data.label_column),
+        one_label=one_label,
+        separator=separator,
+        names=names,
+        missing=missing,
+        null_is_missing=null_is_missing or "" in missing,
+        bare=bare,
+        own_lists=own_lists,
     )
 
 
@@ -116,7 +125,7 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
       InputError: they look like lists, or hold a separator that is not the one set.
     """
     values = list(values)
-    if form.kind != "plain" or config.data.label_form == "plain":
+    if form.kind != "plain" or form.own_lists or config.data.label_form == "plain":
         return
     lists = [value for value in values if looks_like_list(value)]
     if len(lists) > len(values) / 2:
@@ -138,8 +147,6 @@ def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None
     if form.separator is None or config.data.label_separator is not None:
         return
     for separator in (",", ";", "#", "\t", "/", " "):
-        if separator == form.separator:
-            continue  # what holds it stood in a list of the file's own
         joined = [value for value in values if separator in value]
         if joined and _are_combinations(joined, values, separator):
             raise InputError(

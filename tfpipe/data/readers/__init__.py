@@ -79,7 +79,7 @@ def columns(file: SourceFile, data: Data) -> list[str]:
             return [*filter(None, error.there), *(name for name in of_folders if name not in error.there)]
         except InputError as error:
             refused = refused or error
-    raise refused or InputError(f"{file.name}: no row; expected at least one row of each label")
+    raise refused or NoRows(f"{file.name}: no row; expected at least one row of each label")
 
 
 def _inside(file: SourceFile, data: Data) -> Data:

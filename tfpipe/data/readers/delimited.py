@@ -121,7 +121,7 @@ def cells(block: Block, data: Data) -> Cells:
     dialect, content = block.payload
     found = records(content.decode("utf-8", "surrogateescape"), dialect, block.file.name, block.first)
     columns = _columns(found.rows, dialect, data)
-    if dialect.columns[dialect.label] in columns[label_columns(data)[0]]:
+    if not set(dialect.columns).isdisjoint(columns[label_columns(data)[0]]):
         _leave_out_headers(found, dialect, block.file)
         columns = _columns(found.rows, dialect, data)
     return Cells(columns, found.numbers, found.rejections)
@@ -134,8 +134,18 @@ def _columns(rows: list[list[str]], dialect: Dialect, data: Data) -> dict[str, l
 
 
 def _leave_out_headers(found: Records, dialect: Dialect, file: SourceFile) -> None:
-    """Rejects rows that repeat the header, as of files that were put together."""
+    """Rejects rows that repeat the header, as of files that were put together.
+
+    Raises:
+      InputError: a row has the same names in another order, so that what follows has its columns there.
+    """
     names = list(dialect.columns)
+    for row, number in zip(found.rows, found.numbers, strict=True):
+        if row != names and len(names) > 1 and sorted(row) == sorted(names):
+            raise InputError(
+                f"{file.name}, line {number}: a second header, with the columns in another order "
+                f"({excerpt(', '.join(row))}); split the file there"
+            )
     for at in reversed([at for at, row in enumerate(found.rows) if row == names]):
         row, reason = found.rows.pop(at), "the header again, as in files put together"
         shown_row = excerpt(dialect.separator.join(row))

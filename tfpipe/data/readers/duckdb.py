@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from tfpipe.config.data import Data
 from tfpipe.data import block as blocks_module
-from tfpipe.data.block import Block, Cells, batches_as_blocks, check_columns, excerpt, wanted_columns
-from tfpipe.data.files.database import check_is_local, chosen_table, quoted
+from tfpipe.data.block import Block, Cells, batches_as_blocks, excerpt, wanted_columns
+from tfpipe.data.files.database import check_is_local, chosen_table, column_of, quoted
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.readers.parquet import cells as parquet_cells
-from tfpipe.data.readers.parquet import slices
+from tfpipe.data.readers.parquet import check_schema, slices, wanted_batch
 from tfpipe.errors import InputError
 
 # A query of the user's reads this file alone. One thread: rows come in the same order each time.
@@ -56,9 +56,9 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
         with duckdb.connect(file.path, read_only=True, config=_OPTIONS) as connection:
             query = _query_of_table(connection, file, data) if data.query is None else data.query
             reader = _reader(connection, query, file, data)
-            check_columns(reader.schema.names, data, f"{file.name} (data.query)" if data.query else file.name)
+            check_schema(reader.schema, data, f"{file.name} (data.query)" if data.query else file.name)
             for batch in reader:
-                yield from slices(batch.select(list(wanted_columns(data))))
+                yield from slices(wanted_batch(batch, data))
                 found += batch.num_rows
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
         reason = excerpt(str(error))
@@ -76,10 +76,11 @@ def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
     tables: dict[str, list[str]] = {}
     for schema, table, column in columns:
         tables.setdefault(table if schema == "main" else f"{schema}.{table}", []).append(column)
-    table = chosen_table(tables, file, data)
+    table = chosen_table(tables, file, data, structs=True)
     schema = next(schema for schema, name, _ in columns if table in (name, f"{schema}.{name}"))
     place = quoted(table) if schema == "main" else f"{quoted(schema)}.{quoted(table.removeprefix(schema + '.'))}"
-    return f"SELECT {', '.join(map(quoted, wanted_columns(data)))} FROM {place}"
+    needed = dict.fromkeys(column_of(name, tables[table]) for name in wanted_columns(data))
+    return f"SELECT {', '.join(map(quoted, needed))} FROM {place}"
 
 
 def _reader(connection: Any, query: str, file: SourceFile, data: Data) -> pa.RecordBatchReader:
