@@ -75,6 +75,24 @@ def test_partitions_of_parquet(tmp_path):
         rows_of(str(tmp_path), text_column="label", label_column="text")
 
 
+@pytest.mark.parametrize("name", ["part.jsonl", "part.csv", "part.parquet"])
+def test_a_column_of_a_folder_that_the_file_has_too(tmp_path, name):
+    rows = {"text": ["one", "two", "three"], "label": ["a", "b", "a"], "id": [1, 2, 3]}
+    path = tmp_path / "label=a" / name
+    path.parent.mkdir()
+    if name.endswith("parquet"):
+        parquet.write_table(pa.table(rows), path)
+    else:
+        records = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
+        lines = [json.dumps(record) for record in records]
+        if name.endswith("csv"):
+            lines = ["text,label,id", *(",".join(map(str, record.values())) for record in records)]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    usable, rejected, _ = rows_of(str(tmp_path))
+    assert [(text, label) for _, text, _, label in usable] == [("one", "a"), ("three", "a")]
+    assert [reason for _, reason, _ in rejected] == ["column 'label' holds 'b', and the name of its folder says 'a'"]
+
+
 def test_a_table_in_parts(tmp_path, capsys):
     for name in ("part-1.csv", "part-0.csv"):
         write(tmp_path / name)
@@ -117,6 +135,7 @@ def test_parts_without_a_row(tmp_path, capsys):
     write(tmp_path / "part-0.csv", "text,label\n")
     write(tmp_path / "part-1.csv")
     write(tmp_path / "part-2.csv", "")
+    write(tmp_path / "part-3.json", "[]")
     assert rows_of(str(tmp_path))[0] == [(2, "a", None, "b")]
     assert "part-0.csv: no row in it" in (said := capsys.readouterr().err) and "part-2.csv: no row in it" in said
     with pytest.raises(InputError, match="a header and no row"):

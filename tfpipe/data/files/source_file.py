@@ -21,6 +21,8 @@ class SourceFile:
     """csv, tsv, json_lines, parquet, folder, tfrecord, hf or tfds"""
     split: SplitName | None
     """given by the configuration or by the dataset; None: decided row by row"""
+    repeated: tuple[str, ...] = ()
+    """those of `columns` that the file has too"""
     one_of_several: bool = False
     """whether it may be without a row"""
     encoding: str | None = None

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tfpipe.config.data import Data
-from tfpipe.config.template import parse_template
 from tfpipe.console import say_once
-from tfpipe.data.block import Block, Cells, MissingColumn, NoRows, label_columns, wanted_columns
+from tfpipe.data.block import Block, Cells, MissingColumn, NoRows, wanted_columns
 from tfpipe.data.files.hubs import HUBS
 from tfpipe.data.files.sniff import check_content
 from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.readers.folder_columns import inside, with_folder_columns
 from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """The blocks of a file, in order.
+    """Yields the blocks of a file, in order.
 
     Raises:
       InputError: the file can't be read, or lacks a column.
@@ -31,25 +32,20 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
         check_content(file)
     if data.records is not None and file.format != "json_lines":
         raise InputError(f"{file.name}: no JSON document, so data.records has no effect; leave it out")
-    found = _reader(file.format).blocks(file, _inside(file, data))
-    return _or_nothing(found, file) if file.one_of_several else found
-
-
-def _or_nothing(blocks: Iterator[Block], file: SourceFile) -> Iterator[Block]:
-    """Yields the blocks of one file of several, which may hold no row."""
+    if of_folders := {name for name, _ in file.columns} & set(wanted_columns(data)):
+        file = replace(file, repeated=tuple(sorted(of_folders & set(columns(replace(file, columns=()), data)))))
     try:
-        yield from blocks
+        yield from _reader(file.format).blocks(file, inside(file, data))
     except NoRows:
+        if not file.one_of_several:
+            raise
         say_once(f"  {file.name}: no row in it")
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The records of a block."""
-    found = _reader(block.file.format).cells(block, _inside(block.file, data))
-    if block.file.columns:
-        wanted, rows = wanted_columns(data), len(found.numbers)
-        found.columns |= {name: [value] * rows for name, value in block.file.columns if name in wanted}
-    return found
+    """Reads the records of a block."""
+    found = _reader(block.file.format).cells(block, inside(block.file, data))
+    return with_folder_columns(found, block.file, data) if block.file.columns else found
 
 
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
@@ -58,7 +54,7 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     Raises:
       InputError: the file can't be read.
     """
-    reader, data = _reader(file.format), _inside(file, data)
+    reader, data = _reader(file.format), inside(file, data)
     return reader.classes(file, data) if hasattr(reader, "classes") else None
 
 
@@ -80,37 +76,6 @@ def columns(file: SourceFile, data: Data) -> list[str]:
         except InputError as error:
             refused = refused or error
     raise refused or NoRows(f"{file.name}: no row; expected at least one row of each label")
-
-
-def _inside(file: SourceFile, data: Data) -> Data:
-    """Returns the settings as they are for what is in a file: without the columns that the names of its folders give.
-
-    Raises:
-      InputError: the text is such a column.
-    """
-    outside = {name for name, _ in file.columns}
-    if not outside & set(wanted_columns(data)):
-        return data
-    texts = (data.text_column, data.text_pair_column) if data.text is None else parse_template(data.text).columns
-    if outside & set(texts):
-        raise InputError(
-            f"{file.name}: the name of its folder is a column of the text; set data.text_column to another"
-        )
-    labels = tuple(name for name in label_columns(data) if name not in outside)
-    if not labels and (file.tool or file.format == "fasttext"):
-        raise InputError(
-            f"{file.name}: its folder gives the label, and so do its records; set data.format: json_lines or lines to "
-            "take the folder's"
-        )
-    inside = {name: getattr(data.split, name) for name in ("column", "group_column")}
-    inside = {name: None if column in outside else column for name, column in inside.items()}
-    return data.model_copy(
-        update={
-            "label_column": labels or texts[0],
-            "split": data.split.model_copy(update=inside),
-            "filter": {name: values for name, values in data.filter.items() if name not in outside},
-        }
-    )
 
 
 def _reader(format_name: str):

@@ -14,7 +14,7 @@ from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
-from tfpipe.data.block import Block, check_columns, excerpt, wanted_columns
+from tfpipe.data.block import Block, NoRows, check_columns, excerpt, wanted_columns
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.streams import COMPRESSIONS
 from tfpipe.data.nested import splits, value_at
@@ -76,7 +76,7 @@ def _array(file: SourceFile, data: Data, start: int, inside: bytes) -> Iterator[
     if data.records is not None:
         raise InputError(f"{file.name}: a JSON array, so data.records {data.records!r} has no effect; leave it out")
     if inside == b"]":
-        raise InputError(f"{file.name}: an empty JSON array; expected at least one row of each label")
+        raise NoRows(f"{file.name}: an empty JSON array; expected at least one row of each label")
     if inside and inside != b"{":
         advice = "an object for each row"
         if inside == b"[":
