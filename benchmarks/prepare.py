@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import importlib.util
 import json
 import os
@@ -30,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -171,14 +173,31 @@ def write_as(format_name: str, rows: Path, directory: Path) -> Path:
     return path
 
 
+def adopt_orphans() -> None:
+    """Makes this process the parent of descendants whose parent ends: `prepare` leaves its fork server behind.
+
+    Without, the processor time of the server and of its workers would be no one's (prctl(2), PR_SET_CHILD_SUBREAPER).
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def wait_for_orphans() -> None:
+    """Waits until all descendants have ended, so that their processor time counts."""
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def builds(arguments: argparse.Namespace) -> dict:
     """Seconds of two builds, each format in turns: of the clock, and of all processors."""
     found, checkouts = {}, {"before": Path(arguments.before).resolve(), "now": Path(__file__).resolve().parents[1]}
     program = "import sys; sys.argv[0] = 'tfpipe'; from tfpipe.cli import main; main()"
+    adopt_orphans()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         directory = Path(scratch)
         write_rows(directory / "rows.csv", arguments.rows)
-        for format_name in ("csv", "jsonl", "parquet"):
+        for format_name in arguments.formats or ("csv", "jsonl", "parquet"):
             rows = write_as(format_name, directory / "rows.csv", directory)
             clock, processors = ({name: [] for name in checkouts} for _ in range(2))
             for number in range(arguments.rounds):
@@ -189,6 +208,7 @@ def builds(arguments: argparse.Namespace) -> dict:
                     command = [sys.executable, "-c", program, *options]
                     environment = os.environ | {"PYTHONPATH": str(checkouts[name])}
                     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=environment, cwd=directory)
+                    wait_for_orphans()
                     after = resource.getrusage(resource.RUSAGE_CHILDREN)
                     clock[name].append(time.perf_counter() - started)
                     processors[name].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
@@ -287,6 +307,9 @@ def main() -> None:
         command.add_argument("--scratch", help="directory for the rows and the outputs; default: the system's")
     commands.choices["speed"].add_argument("--peer", required=True, help="Python of the peer's environment")
     commands.choices["builds"].add_argument("--before", required=True, help="a checkout of the other commit")
+    commands.choices["builds"].add_argument(
+        "--formats", nargs="+", choices=("csv", "jsonl", "parquet"), help="default: all"
+    )
     for name, rounds in (("speed", 3), ("builds", 5)):
         commands.choices[name].add_argument("--rounds", type=int, default=rounds)
     arguments = parser.parse_args()

@@ -105,6 +105,11 @@ class Team:
     def _send_home(self, code: int, said: str) -> None:
         with suppress(tf.errors.OpError):  # what is done is committed: who is gone is not missed
             from_chief(self._strategy, {"stage": None, "code": code, "said": said})
+            self._everyone_knows()
+
+    def _everyone_knows(self) -> None:
+        """Waits until every worker has received the chief's last message: the chief's exit would cut it off."""
+        any_worker(self._strategy, False)
 
     def calls(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Of the others: the stages that the chief calls to, as in `training`, until it sends them home.
@@ -119,6 +124,8 @@ class Team:
             if call["stage"] is not None:
                 yield call["stage"], call["inputs"]
                 continue
+            with suppress(tf.errors.OpError):  # the chief may leave as soon as this worker has answered
+                self._everyone_knows()
             if call["code"]:
                 raise {1: GateError, 2: InputError}[call["code"]](f"the chief: {call['said']}")
             return

@@ -18,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow
+
 from tfpipe.config.data import Data
 from tfpipe.data import readers
 from tfpipe.data.block import Block
@@ -106,11 +108,11 @@ def _in_processes(
 ) -> Iterator[Any]:
     """Yields the function's result for each name and item; one process per processor, or none for few items."""
     items = iter(items)
-    first = list(itertools.islice(items, ALONE_BLOCKS + 1))
+    first = deque(itertools.islice(items, ALONE_BLOCKS + 1))
     if processes is None:
         processes = 1 if len(first) <= ALONE_BLOCKS else len(os.sched_getaffinity(0))
     if processes == 1:
-        yield from itertools.starmap(work.function(), itertools.chain(first, items))
+        yield from itertools.starmap(work.function(), _taken(first, items))
         return
     context = multiprocessing.get_context("spawn" if module is None else "forkserver")
     if module is not None:
@@ -118,7 +120,7 @@ def _in_processes(
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(work,))
     waiting: deque = deque()
     try:
-        for name, item in itertools.chain(first, items):
+        for name, item in _taken(first, items):
             waiting.append(pool.submit(_call, name, item))
             if len(waiting) > _AHEAD * processes:
                 yield waiting.popleft().result()
@@ -133,11 +135,20 @@ def _in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _taken(first: deque, others: Iterable[Any]) -> Iterator[Any]:
+    """Yields the first items, of which none is kept: 32 blocks are 64 MB; then the others."""
+    while first:
+        yield first.popleft()
+    yield from others
+
+
 def _start(work: Work) -> None:
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_follow_parent, daemon=True).start()
+    # pyarrow's own pool keeps pages that are free, in huge pages: 50 MiB a process (pyarrow 25.0).
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     _function = work.function()
 
 
