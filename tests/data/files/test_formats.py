@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from data.row_reading import rows_of
 from pyarrow import orc, parquet
+from sklearn.datasets import dump_svmlight_file
 
 from tfpipe.config.data import Data
 from tfpipe.data.files.sources import identity, source_files
@@ -122,6 +123,10 @@ REFUSED = {
     "an OpenDocument file": lambda: zipped({"mimetype": "x", "content.xml": "<x/>"}),
     "a zip archive of 2 files": lambda: zipped({"a.csv": CSV, "b.csv": CSV}),
     "a pointer of Git LFS": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+    "an ARFF file": lambda: "% of Weka\n\n@RELATION r\n@ATTRIBUTE text string\n@DATA\n'one'\n",
+    "numbers in place of texts": lambda: of_library(
+        lambda sink: dump_svmlight_file(np.arange(12).reshape(4, 3), [1, 0, 1, 0], sink)
+    ),
     "a 7z archive": lambda: b"7z\xbc\xaf\x27\x1c\0\x04",
     "a tar archive": lambda: b"\0" * 257 + b"ustar\x0000" + b"\0" * 240,
 }

@@ -72,6 +72,8 @@ _TEXT_MAGIC: tuple[tuple[bytes, Seen], ...] = (
 _BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")
 _PICKLE = re.compile(rb"\x80[\x02-\x05](\x95.{7}\0|[(\]})cXK\x8c\x8f])", re.DOTALL)
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(!doctype html|html|\?xml)\b", re.IGNORECASE)
+_ARFF = re.compile(rb"(?:\s*%[^\n]*\n|\s)*@relation\s", re.IGNORECASE)
+_FEATURES = re.compile(rb"([-+]?\d+(\.\d+)?( (qid|\d+):[-+.\de]+){2,}[ \t]*\r?\n){3}")
 _JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(\[\s*[\[{"]|\{\s*")')
 _COMPRESSED = {"gzip": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
 
@@ -133,6 +135,10 @@ def seen(head: bytes, path: str) -> Seen | None:
         if markup[1] == b"?xml":
             return Seen("an XML document", None, _AS_PARQUET)
         return Seen("an HTML page", None, "fetch the file itself: servers answer so where a login is needed")
+    if _ARFF.match(head):
+        return Seen("an ARFF file (Weka)", None, _AS_PARQUET)
+    if _FEATURES.match(head):
+        return Seen("numbers in place of texts (svmlight, LIBSVM)", None, "give the file that holds the texts")
     if _is_arrow_stream(head):
         return _read_as("arrow", "an Arrow stream")
     return _read_as("tfrecord", "a TFRecord file") if _is_tfrecord(head) else None
