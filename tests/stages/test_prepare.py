@@ -69,7 +69,7 @@ def test_output_is_the_same_bytes_again_and_names_no_directory_of_the_run(prepar
     second, _ = prepared(rows, name="second")
     files, again = files_in(first), files_in(second)
     assert files == again
-    assert len(files) == 15
+    assert len(files) == 16
     for file in files:
         assert sha256_of_file(first / file) == sha256_of_file(second / file), file
         assert str(first).encode() not in (first / file).read_bytes()

@@ -37,7 +37,7 @@ def test_an_encoder_of_transformers_5(prepared_for, tmp_path, name):
     weights = tiny_weights(json.loads((encoder / "config.json").read_text()))
     save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
     tokenizer, printed = prepared_for(encoder)
-    files = {"vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    files = {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     assert {path.name for path in tokenizer.iterdir()} == files
     assert TokenizerSettings.read(tokenizer) == TokenizerSettings.read(encoder)
     assert ("word pieces" in printed) == (name == "uncased")  # whose vocabulary is the cased one's

@@ -50,7 +50,8 @@ def test_an_uncased_vocabulary_that_is_not_lower_cased(tmp_path):
 def test_an_old_folder_is_lower_cased_as_transformers_does(tmp_path, cased):
     """Equal ids without tokenizer_config.json: see test_tokenizer_files.py."""
     (CASED if cased else UNCASED).write(tmp_path)
-    (tmp_path / "tokenizer_config.json").unlink()
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        (tmp_path / name).unlink()
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"cls_token": "[CLS]"}))
     settings = TokenizerSettings.read(tmp_path)
     assert settings.do_lower_case

@@ -43,6 +43,7 @@ def test_ids_are_those_of_transformers_5_and_4(name, tmp_path):
     settings.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "vocab.txt",
+        "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
     }

@@ -71,7 +71,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     dropped = duplicates.dropped(config.data.duplicates.across_splits)
     counts.add(finish(config, settings, labels, tables, dropped, stage, runner))
     _check_splits(config, survey, tables, counts)
-    settings.write(stage.path / "tokenizer")
+    settings.write(stage.path / "tokenizer", config.data.max_length)
     write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
     write_sources(stage.path, [file.name for file in files])
     statistics = statistics_of(config, files, survey, labels, duplicates.exact, duplicates.near, counts)

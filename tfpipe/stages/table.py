@@ -149,7 +149,7 @@ STAGES = (
         "prepare",
         "tfpipe.stages.prepare",
         ("task", "seed", *_DATA),
-        version=2,
+        version=3,
         unrecorded=("encoder.source",),
         files=_data_files,
         libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),

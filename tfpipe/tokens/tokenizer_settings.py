@@ -21,6 +21,7 @@ from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
+from tfpipe.tokens.tokenizer_json import tokenizer_json
 
 CLEANING = "cleaning.json"
 _MAX_PIECE_BYTES = 256  # of tensorflow-text's FastWordpieceTokenizer; a longer piece that a word can match is refused
@@ -155,23 +156,33 @@ class TokenizerSettings:
             )
         return words[0].lower()
 
-    def write(self, directory: Path) -> None:
-        """Writes `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json`, as transformers reads them.
+    def write(self, directory: Path, max_length: int | None = None) -> None:
+        """Writes the files that transformers, tokenizers and transformers.js read, and `cleaning.json`.
 
-        What transformers has no setting for goes to `cleaning.json`, where it is asked for.
+        These are `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`. None of them has
+        a place for `data.cleaning`: `cleaning.json` holds it, if there is any.
+
+        Args:
+          directory: where they go.
+          max_length: tokens at which a text is cut, special ones included; None: the files name no length.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del config["vocabulary"]
         cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words")}
-        for name in (CLEANING, TOKENIZER, ADDED_TOKENS):  # an older tokenizer's, which would be believed
+        for name in (CLEANING, ADDED_TOKENS):  # an older tokenizer's, which would be believed
             (directory / name).unlink(missing_ok=True)
         if any(cleaning.values()):
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+        options = {name: config[name] for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")}
+        content = tokenizer_json(self.vocabulary, self.special_tokens, max_length=max_length, **options)
+        (directory / TOKENIZER).write_text(content + "\n", encoding="utf-8")
         config["tokenizer_class"] = "BertTokenizer"
+        if max_length is not None:  # or transformers cuts nothing, and answers long texts otherwise, or not at all
+            config["model_max_length"] = max_length
         for name, content in ((TOKENIZER_CONFIG, config), ("special_tokens_map.json", self.special_tokens)):
             (directory / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         with open(directory / VOCABULARY, "w", encoding="utf-8", newline="\n") as file:
