@@ -28,6 +28,7 @@ from tfpipe.artifacts import format_named
 from tfpipe.config.file import load_config
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.loaded import batches_of
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.provenance import machine, package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
@@ -151,7 +152,7 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
         for variant in config.variants:
             if variant == "dense" and before:
                 continue
-            file = run.path / "export" / variant / "model.onnx"
+            file = graph_file(run.path / "export" / variant / "onnx")
             answer = format_named("onnx").code.load(file, THREADS)[0].ask
             right = {}
             for name, table in tables.items():

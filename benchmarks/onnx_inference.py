@@ -125,8 +125,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30, help="timed calls per file, shape and round (a fifth at 32x64)")
     arguments = parser.parse_args()
     ours = {
-        "tfpipe float32": arguments.run / "export" / "dense" / "model.onnx",
-        "tfpipe int8": arguments.run / "export" / "int8" / "model.onnx",
+        "tfpipe float32": arguments.run / "export" / "dense" / "onnx" / "onnx" / "model.onnx",
+        "tfpipe int8": arguments.run / "export" / "int8" / "onnx" / "onnx" / "model_quantized.onnx",
     }
     with tempfile.TemporaryDirectory() as directory:
         files = ours | export_peer(arguments.run / "train", Path(directory))

@@ -18,6 +18,7 @@ from tfpipe.config.file import load_config, parse_config
 from tfpipe.encoders.parameters import sparsity_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.files import sha256_of_file
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir import remote
 from tfpipe.rundir.directory import RunDirectory
@@ -82,7 +83,7 @@ def test_a_whole_run_commits_every_stage_and_publishes_every_variant(tiny_run):
     assert [stage.name for stage in table.stages_of(config)] == NAMES
     assert all(run.record(name).stage == name for name in NAMES)
     for variant in ("dense", "pruned", "int8"):
-        assert (directory / "export" / variant / "model.onnx").is_file()
+        assert graph_file(directory / "export" / variant / "onnx").is_file()
         versions = directory / "serving" / variant
         assert os.listdir(versions) == ["1"] and (versions / "1" / "saved_model.pb").is_file()
     for name in NAMES:

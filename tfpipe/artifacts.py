@@ -19,15 +19,15 @@ class Format(NamedTuple):
     module: str
     """writes and reads it; imported when that happens"""
     path: str
-    """the file or directory that a user opens, below `export/VARIANT/`"""
+    """the directory that a user opens, below `export/VARIANT/`; of the reference, a file"""
     max_logit_diff: float
     """how far logits may be from those of the float32 Keras model: the default of `verify.max_logit_diff`"""
     overhead_bytes: int = 0
     """of an artifact beside its weights, at most about: the graph, a vocabulary and the like"""
     marker: str = ""
-    """the file by which `replay` knows the directory of an artifact"""
+    """a pattern of the file by which `replay` knows the directory of an artifact"""
     extras: str = ""
-    """where golden requests lie, from that directory on"""
+    """where golden requests lie, below that directory"""
     written_with: tuple[str, ...] = ()
     """packages that decide an artifact's bytes"""
     run_with: tuple[str, ...] = ()
@@ -40,15 +40,9 @@ class Format(NamedTuple):
         """The module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`."""
         return importlib.import_module(self.module)
 
-    def within(self, directory: Path) -> Path | None:
-        """Gives the artifact of a directory: its one file, or else the directory; None where there is none."""
-        if not (directory / self.marker).is_file():
-            return None
-        return directory / self.path if self.path == self.marker else directory
-
-    def directory_of_extras(self, artifact: Path) -> Path:
-        """Gives the directory of what goes along with an artifact, such as its golden requests."""
-        return (artifact.parent if self.path == self.marker else artifact) / self.extras
+    def is_in(self, directory: Path) -> bool:
+        """Tells whether a directory is an artifact of this format."""
+        return any(directory.glob(self.marker))
 
 
 REFERENCE = Format("keras", "tfpipe.formats.keras", "model.safetensors", 0.0)
@@ -69,12 +63,13 @@ FORMATS = (
     Format(
         "onnx",
         "tfpipe.formats.onnx.format",
-        "model.onnx",
+        "onnx",
         max_logit_diff=1e-4,
         overhead_bytes=500_000,
-        marker="model.onnx",
-        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx"),
+        marker="onnx/model*.onnx",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
         run_with=("onnxruntime",),
+        version=2,
     ),
 )
 

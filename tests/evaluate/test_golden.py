@@ -27,11 +27,11 @@ def tokenizer(tiny_run):
 
 
 @pytest.mark.parametrize("variant", ["dense", "pruned", "int8"])
-@pytest.mark.parametrize("place", ["golden.jsonl", "saved_model/assets.extra/golden.jsonl"])
+@pytest.mark.parametrize("place", ["onnx/golden.jsonl", "saved_model/assets.extra/golden.jsonl"])
 def test_every_artifact_has_its_golden_file(tiny_run, variant, place):
     head, requests, logits = golden.read(tiny_run[1] / "export" / variant / place)
     assert head["variant"] == variant and head["labels"] == ["negative", "positive"]
-    assert head["artifact"] == ("model.onnx" if place == "golden.jsonl" else "saved_model")
+    assert head["artifact"] == place.split("/")[0]
     assert ("label_agreement" in head["limits"]) == (variant == "int8")
     assert len(requests) == len(logits) == golden.REAL_ROWS + len(HARD_TEXTS) and np.isfinite(logits).all()
     assert requests.texts[golden.REAL_ROWS :] == list(HARD_TEXTS.values())  # invalid UTF-8 and NUL included
@@ -68,9 +68,9 @@ def test_what_is_written_is_read_back(tmp_path, tiny_run, tokenizer):
     requests = golden.hard_requests(tokenizer, pairs=False)
     classifier = load_classifier(tiny_run[1] / "train")
     onnx = format_named("onnx")
-    artifact = Path(shutil.copy(tiny_run[1] / "export" / "dense" / "model.onnx", tmp_path))
+    artifact = Path(shutil.copytree(tiny_run[1] / "export" / "dense" / "onnx", tmp_path / "onnx"))
     golden.record(onnx, artifact, requests, classifier, "dense")
-    file = tmp_path / golden.FILE
+    file = artifact / golden.FILE
     _, again, logits = golden.read(file)
     assert again.texts == requests.texts and again.text_pairs is None
     for name, value in requests.tokens.items():

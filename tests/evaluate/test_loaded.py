@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfpipe.evaluate.loaded import batches_of, load_artifacts
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.tokens.table import TokenTable
 
@@ -30,8 +31,8 @@ def test_each_variant_has_four_artifacts_with_their_own_files(artifacts, tiny_ru
         assert tuple(found) == ("keras", "saved_model", "saved_model_text", "onnx") and {
             artifact.variant for artifact in found.values()
         } == {variant}
-        assert found["onnx"].path == directory / "export" / variant / "model.onnx"
-        assert found["onnx"].size_bytes == found["onnx"].path.stat().st_size
+        assert found["onnx"].path == directory / "export" / variant / "onnx"
+        assert found["onnx"].size_bytes == graph_file(found["onnx"].path).stat().st_size
         saved = directory / "export" / variant / "saved_model"
         assert found["saved_model"].path == found["saved_model_text"].path == saved
         assert found["saved_model"].size_bytes == sum(f.stat().st_size for f in saved.rglob("*") if f.is_file())

@@ -23,6 +23,7 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid
@@ -51,7 +52,7 @@ SHAPE_ARITHMETIC = {
 
 
 def path_of(run: Path, variant: str) -> Path:
-    return run / "export" / variant / "model.onnx"
+    return graph_file(run / "export" / variant / "onnx")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from tfpipe.compress.limits import largest_share, layer_pairs, least_bytes
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.model.classifier import WEIGHTS_FILE
 from tfpipe.stages.feasible import check_feasible
 
@@ -22,7 +23,7 @@ def test_least_bytes_are_those_of_the_weights(tiny_run):
     assert dense == sum(value.nbytes for value in weights.values())
     int8 = least_bytes(shapes, int8=True)
     for variant, least in (("dense", dense), ("pruned", dense), ("int8", int8)):
-        size = (run / "export" / variant / "model.onnx").stat().st_size
+        size = graph_file(run / "export" / variant / "onnx").stat().st_size
         assert least < size < least + 50_000, variant
     kernel = "bert.encoder.layer.0.output.dense.weight"
     assert least_bytes(shapes, int8=True, float_kernels=[kernel]) - int8 == 3 * 32 * 64 - 4 * 32
@@ -48,7 +49,7 @@ def test_a_size_that_no_variant_can_have_is_refused(tiny_reviews, tiny_encoder, 
 
 
 def test_a_size_that_can_be_had_is_not_refused(tiny_run, tiny_reviews, tiny_encoder):
-    size = (tiny_run[1] / "export" / "int8" / "model.onnx").stat().st_size
+    size = graph_file(tiny_run[1] / "export" / "int8" / "onnx").stat().st_size
     check_feasible(tiny_config(tiny_reviews, tiny_encoder, budget={"max_size_bytes": size}))
     check_feasible(
         tiny_config(tiny_reviews, tiny_encoder, prune={"method": "structured"}, budget={"max_size_bytes": 40_000})

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
 from tfpipe.errors import GateError
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.tokens.table import TokenTable
 
 
@@ -35,7 +36,7 @@ def test_costs_are_those_of_the_onnx_files(tiny_run):
     assert [cost["variant"] for cost in parity["costs"]] == ["pruned", "int8"] == parity["within_budget"]
     for cost in parity["costs"]:
         row = next(r for r in parity["artifacts"] if (r["variant"], r["artifact"]) == (cost["variant"], "onnx"))
-        assert cost["size_bytes"] == (run / "export" / cost["variant"] / "model.onnx").stat().st_size
+        assert cost["size_bytes"] == graph_file(run / "export" / cost["variant"] / "onnx").stat().st_size
         assert cost["latency_ms"] == row["latency_ms"][config.budget.latency_shape] > 0
         accuracies = parity["validation_accuracy"]
         assert cost["accuracy_drop"] == pytest.approx(accuracies["dense"] - accuracies[cost["variant"]])
@@ -44,7 +45,7 @@ def test_costs_are_those_of_the_onnx_files(tiny_run):
 def test_outside_the_budget_nothing_is_published(copied_run, capsys):
     config, run = copied_run
     shutil.rmtree(run.path / "serving")
-    size = (run.path / "export" / "int8" / "model.onnx").stat().st_size
+    size = graph_file(run.path / "export" / "int8" / "onnx").stat().st_size
     for changes, told in (
         ({"max_latency_ms": 1e-3}, r"int8 is outside the budget: .* budget.max_latency_ms is 0.001.* relax budget"),
         ({"max_size_bytes": size - 1}, rf"int8 is outside the budget: {size:,} bytes.*max_size_bytes to {size}"),

@@ -12,11 +12,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import GateError, InputError
+from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx.inspection import inspect_onnx
 from tfpipe.tools import replay as tool
 
 
-@pytest.mark.parametrize("place", ["serving/dense/1", "serving/int8/1", "export/pruned", "export/int8"])
+@pytest.mark.parametrize("place", ["serving/dense/1", "serving/int8/1", "export/pruned/onnx", "export/int8/onnx"])
 def test_what_was_exported_passes(tiny_run, capsys, place):
     tool.run(tiny_run[1] / place)
     printed = capsys.readouterr().out
@@ -28,26 +29,24 @@ def test_what_was_exported_passes(tiny_run, capsys, place):
 
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
-    exported = tiny_run[1] / "export" / variant
-    for name in ("model.onnx", "golden.jsonl"):
-        shutil.copy(exported / name, tmp_path)
-    head, *lines = (tmp_path / "golden.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    copy = shutil.copytree(tiny_run[1] / "export" / variant / "onnx", tmp_path / "copy")
+    head, *lines = (copy / "golden.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     moved = [json.loads(line) for line in lines]
     for line in moved:
         line["logits"] = list(np.array(line["logits"]) * [1.0, -1.0])
     content = "\n".join([head, *(json.dumps(line) for line in moved)])
-    (tmp_path / "golden.jsonl").write_text(content, encoding="utf-8")
+    (copy / "golden.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(GateError) as error:
-        tool.run(tmp_path)
+        tool.run(copy)
     message = str(error.value)
     assert "answers otherwise than on" in message and "\n" not in message
     assert ("mean_abs_probability_diff is" if variant == "int8" else "max_abs_logit_diff is") in message
 
 
 def test_what_is_no_artifact_is_refused(tiny_run, tmp_path):
-    with pytest.raises(InputError, match=r"neither saved_model\.pb nor model\.onnx"):
+    with pytest.raises(InputError, match=r"neither saved_model\.pb nor onnx/model\*\.onnx"):
         tool.run(tmp_path)
-    shutil.copy(tiny_run[1] / "export" / "dense" / "model.onnx", tmp_path)
+    shutil.copytree(tiny_run[1] / "export" / "dense" / "onnx" / "onnx", tmp_path / "onnx")
     with pytest.raises(InputError, match="not a golden file of tfpipe"):
         tool.run(tmp_path)
 
@@ -65,14 +64,14 @@ def three_labels(file):
 @pytest.mark.parametrize(
     ("place", "spoil", "said"),
     [
-        ("export/dense", lambda copy: cut(copy / "model.onnx"), r"model\.onnx: can't be loaded or asked"),
+        ("export/dense/onnx", lambda copy: cut(copy / "onnx" / "model.onnx"), r"model\.onnx: can't be loaded or asked"),
         (
             "serving/dense/1",
             lambda copy: cut(copy / "saved_model.pb"),
             r"saved_model\.pb: the SavedModel can't be loaded",
         ),
         ("serving/dense/1", lambda copy: shutil.rmtree(copy / "variables"), "can't be loaded or asked"),
-        ("export/dense", lambda copy: three_labels(copy / "golden.jsonl"), "answers of 3 labels, .* has 2"),
+        ("export/dense/onnx", lambda copy: three_labels(copy / "golden.jsonl"), "answers of 3 labels, .* has 2"),
     ],
     ids="onnx graph variables labels".split(),
 )
@@ -86,23 +85,23 @@ def test_what_is_damaged_is_refused_in_one_line(tiny_run, tmp_path, place, spoil
 
 def external(location):
     def change(copy):
-        model = onnx.load(str(copy / "model.onnx"))
+        model = onnx.load(str(graph_file(copy)))
         tensor = max(model.graph.initializer, key=lambda each: each.ByteSize())
         onnx.external_data_helper.set_external_data(tensor, location)
         tensor.ClearField("raw_data")
-        (copy / "model.onnx").write_bytes(model.SerializeToString())
+        graph_file(copy).write_bytes(model.SerializeToString())
 
     return change
 
 
 def foreign(domain, operator):
     def change(copy):
-        model = onnx.load(str(copy / "model.onnx"))
+        model = onnx.load(str(graph_file(copy)))
         branch = onnx.helper.make_graph(
             [onnx.helper.make_node(operator, [], ["y"], "evil", domain=domain)], "g", [], []
         )
         model.graph.node.add(op_type="If", name="branch").attribute.append(onnx.helper.make_attribute("then", branch))
-        (copy / "model.onnx").write_bytes(model.SerializeToString())
+        graph_file(copy).write_bytes(model.SerializeToString())
 
     return change
 
@@ -112,10 +111,10 @@ def local_function(domain, operator):
 
     def change(copy):
         foreign(domain, operator)(copy)
-        model = onnx.load(str(copy / "model.onnx"))
+        model = onnx.load(str(graph_file(copy)))
         same = onnx.helper.make_node("Identity", ["x"], ["y"])
         model.functions.append(onnx.helper.make_function(domain, operator, ["x"], ["y"], [same], model.opset_import))
-        (copy / "model.onnx").write_bytes(model.SerializeToString())
+        graph_file(copy).write_bytes(model.SerializeToString())
 
     return change
 
@@ -132,33 +131,36 @@ def calls(copy):
 
 
 def test_a_function_of_another_domain_is_taken(tiny_run, tmp_path):
-    path = shutil.copytree(tiny_run[1] / "export" / "dense", tmp_path / "copy") / "model.onnx"
-    count = inspect_onnx(path)
-    local_function("evil.org", "PyOp")(path.parent)
-    assert inspect_onnx(path) == count + 3
+    path = shutil.copytree(tiny_run[1] / "export" / "dense" / "onnx", tmp_path / "copy")
+    count = inspect_onnx(graph_file(path))
+    local_function("evil.org", "PyOp")(path)
+    assert inspect_onnx(graph_file(path)) == count + 3
 
 
 @pytest.mark.parametrize(
     ("place", "spoil", "said"),
     [
-        ("export/dense", external("../../../etc/passwd"), "tensor .*: the path .* leads out of"),
-        ("export/dense", external("/etc/passwd"), "tensor .*: the path '/etc/passwd' leads out of"),
-        ("export/dense", external("linked"), "tensor .*: the path 'linked' leads out of"),
-        ("export/dense", foreign("evil.org", "Run"), r"operator evil\.org::Run \(node evil\) is not one of ONNX's own"),
-        ("export/dense", foreign("com.microsoft", "PythonOp"), "PythonOp .*is not one of ONNX's own"),
-        ("export/dense", local_function("com.microsoft", "EPContext"), "EPContext .*is not one of ONNX's own"),
-        ("export/dense", local_function("org.pytorch.aten", "ATen"), "ATen .*is not one of ONNX's own"),
-        ("export/dense", external("*/_ORT_MEM_ADDR_/*"), "tensor .*: its data would be read from memory"),
-        ("export/dense", external("_ORT_MEM_ADDR_"), "tensor .*: its data would be read from memory"),
+        ("export/dense/onnx", external("../../../etc/passwd"), "tensor .*: the path .* leads out of"),
+        ("export/dense/onnx", external("/etc/passwd"), "tensor .*: the path '/etc/passwd' leads out of"),
+        ("export/dense/onnx", external("linked"), "tensor .*: the path 'linked' leads out of"),
+        (
+            "export/dense/onnx",
+            foreign("evil.org", "Run"),
+            r"operator evil\.org::Run \(node evil\) is not one of ONNX's own",
+        ),
+        ("export/dense/onnx", foreign("com.microsoft", "PythonOp"), "PythonOp .*is not one of ONNX's own"),
+        ("export/dense/onnx", local_function("com.microsoft", "EPContext"), "EPContext .*is not one of ONNX's own"),
+        ("export/dense/onnx", local_function("org.pytorch.aten", "ATen"), "ATen .*is not one of ONNX's own"),
+        ("export/dense/onnx", external("*/_ORT_MEM_ADDR_/*"), "tensor .*: its data would be read from memory"),
+        ("export/dense/onnx", external("_ORT_MEM_ADDR_"), "tensor .*: its data would be read from memory"),
         ("serving/dense/1", calls, r"operator ReadFile \(node x of function \S+\) reads files"),
     ],
     ids="above absolute link domain python function aten memory address operator".split(),
 )
 def test_what_reaches_beyond_the_artifact_is_refused(tiny_run, tmp_path, place, spoil, said):
     copy = shutil.copytree(tiny_run[1] / place, tmp_path / "copy")
-    (copy / "linked").symlink_to("/etc/passwd")
-    if place.startswith("serving"):
-        (copy / "linked").unlink()
+    if place.endswith("onnx"):
+        (copy / "onnx" / "linked").symlink_to("/etc/passwd")
     spoil(copy)
     with pytest.raises(InputError, match=said) as error:
         tool.run(copy)

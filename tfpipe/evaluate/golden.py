@@ -87,13 +87,13 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
 
     Args:
       format: of the artifact.
-      artifact: its file or directory.
+      artifact: its directory.
       requests: what to ask.
       classifier: gives labels and task.
       variant: `dense`, `distilled`, `pruned` or `int8`.
     """
     answer = max(format.code.load(artifact), key=lambda each: each.takes_text).ask
-    golden = format.directory_of_extras(artifact) / FILE
+    golden = artifact / format.extras / FILE
     golden.parent.mkdir(exist_ok=True)
     limits = Verify()
     head: dict[str, Any] = {

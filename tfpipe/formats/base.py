@@ -74,7 +74,7 @@ class Written(NamedTuple):
 
 
 class FormatModule(Protocol):
-    """The functions of a format's module; `path` is the artifact's file or directory."""
+    """The functions of a format's module; `path` is the artifact's directory."""
 
     def write(self, source: Source, path: Path, settings: Export) -> Written:
         """Writes an artifact; the same source gives the same bytes. Raises InputError where it can't be written."""

@@ -10,6 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -93,16 +94,20 @@ def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.round(weight / scale[:, None]).astype(np.int8)
 
 
-def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
-    """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
-    config = {
+def config_of(classifier: Classifier) -> dict[str, Any]:
+    """Gives the content of `config.json`, as transformers has it; `max_length` is tfpipe's own."""
+    return {
         **classifier.architecture.to_config(),
         "problem_type": f"{classifier.task}_classification",
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {label: index for index, label in enumerate(classifier.labels)},
         "max_length": classifier.max_length,
     }
-    write_json(directory / "config.json", config)
+
+
+def save_classifier(directory: Path, classifier: Classifier, tokenizer: Path) -> None:
+    """Writes the transformers layout: config.json, model.safetensors, tokenizer files, quantization if any."""
+    write_json(directory / CONFIG_FILE, config_of(classifier))
     for file in sorted(tokenizer.iterdir()):
         shutil.copyfile(file, directory / file.name)
     ordered = {name: np.ascontiguousarray(classifier.weights[name], np.float32) for name in sorted(classifier.weights)}

@@ -102,6 +102,11 @@ class TokenizerSettings:
         """Name in transformers (`unk_token` and so on) -> token."""
         return {name: getattr(self, name) for name in SPECIAL_TOKENS}
 
+    @property
+    def is_cleaning(self) -> bool:
+        """Whether texts are cleaned (`data.cleaning`) before anything that transformers has a setting for."""
+        return bool(self.html or self.unicode or self.stop_words)
+
     @classmethod
     def read(cls, directory: Path) -> TokenizerSettings:
         """Reads a folder in the transformers layout: the ids are those of its `AutoTokenizer`.

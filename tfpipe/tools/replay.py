@@ -1,6 +1,7 @@
 """`tfpipe replay DIR`: an artifact's golden requests, asked again on this machine.
 
-Enters: a directory with `golden.jsonl` and a SavedModel or `model.onnx`. Leaves: a table on standard output.
+Enters: the directory of a SavedModel or of an ONNX artifact, with its `golden.jsonl`. Leaves: a table on standard
+output.
 """
 
 from __future__ import annotations
@@ -25,19 +26,18 @@ def run(directory: Path, allowed: Collection[str] = ()) -> None:
     """Replays every request in every way that the artifact answers, alone and in batches, and checks the answers.
 
     Args:
-      directory: of a SavedModel, or of `model.onnx`.
+      directory: of a SavedModel, or of an ONNX artifact.
       allowed: operators that a SavedModel may have although they reach beyond the model.
 
     Raises:
       InputError: no artifact or no golden file there, or an artifact that is refused.
       GateError: an answer moved further than the golden file allows.
     """
-    there = [(each, found) for each in artifacts.FORMATS if (found := each.within(directory)) is not None]
-    if not there:
+    format = next((each for each in artifacts.FORMATS if each.is_in(directory)), None)
+    if format is None:
         markers = " nor ".join(each.marker for each in artifacts.FORMATS)
         raise InputError(f"--golden {directory}: neither {markers} there; give such a directory")
-    format, artifact = there[0]
-    file = format.directory_of_extras(artifact) / golden.FILE
+    artifact, file = directory, directory / format.extras / golden.FILE
     head, requests, expected = golden.read(file)
     table = Table("artifact", "batch", "requests", "Δlogit", "agreement", "Δprobability", box=None)
     failures = []

@@ -1,4 +1,4 @@
-"""ONNX files, as ONNX Runtime runs them. They answer by token ids."""
+"""ONNX files in folders that other loaders open, as ONNX Runtime runs them. They answer by token ids."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests, Source, Written
 from tfpipe.formats.onnx.convert import operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx.folder import graph_file, new_graph_file, write_folder
 from tfpipe.formats.onnx.inspection import inspect_onnx
 from tfpipe.model.classifier import float_model
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:
-    """Writes an ONNX file of operator set `settings.onnx_opset`; large weights go into `model.onnx.data` beside it.
+    """Writes an ONNX file of operator set `settings.onnx_opset`, and what loaders need beside it (`folder.py`).
 
     Raises:
       InputError: an operator has no counterpart in ONNX.
@@ -27,9 +28,11 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     model = float_model(source.classifier)
     graph = to_onnx(model, source.classifier, settings.onnx_opset, source.data_fingerprint)
     counts = operator_counts(graph)
-    save_onnx(graph, path)
+    file = new_graph_file(source.classifier, path)
+    save_onnx(graph, file)
+    write_folder(source, path, file)
     shown = ", ".join(f"{operator} {count}" for operator, count in list(counts.items())[:5])
-    return Written(counts, f"{path.name} ({sum(counts.values())} operators: {shown}, …)")
+    return Written(counts, f"{path.name}/{file.relative_to(path)} ({sum(counts.values())} operators: {shown}, …)")
 
 
 def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) -> tuple[Answer, ...]:
@@ -38,13 +41,14 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     Raises:
       InputError: it would do more than compute.
     """
-    inspect_onnx(path)
+    file = graph_file(path)
+    inspect_onnx(file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     # Or its threads would go on spinning after a call, and slow down whatever is called next: another artifact here.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def ask(requests: Requests) -> np.ndarray:
         inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
@@ -55,10 +59,12 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
 
 def kernels(path: Path) -> dict[str, np.ndarray]:
     """Reads the encoder's kernels, float or as codes: [in, out] each."""
-    tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(path)).graph.initializer}
+    tensors = {
+        tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(graph_file(path))).graph.initializer
+    }
     return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if is_prunable(name)}
 
 
 def size_bytes(path: Path) -> int:
-    """Gives the bytes of the file and of the weights beside it."""
-    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")) if file.is_file())
+    """Gives the bytes of the ONNX file and of the weights beside it: what a runtime loads."""
+    return sum(file.stat().st_size for file in graph_file(path).parent.iterdir())
