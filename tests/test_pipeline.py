@@ -519,7 +519,7 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
     assert "`label` joins the chosen names by `|`" in readme
     for variant in ("dense", "int8"):
         replay.run(run.path / "serving" / variant / "1")
-        replay.run(run.path / "export" / variant)
+        replay.run(run.path / "export" / variant / "onnx")
     table = TokenTable.open(run.path / "prepare" / "train")
     assert table.labels.sum(axis=1).min() == 0 and table.labels.sum(axis=1).max() == 2  # none, one, both
     assert table.text_pairs([0])[0] is not None

@@ -78,7 +78,7 @@ def run(with_numbers, tmp_path_factory, tiny_run, tiny_reviews, tiny_encoder):
 def test_a_run_without_it_says_what_is_done_again(with_numbers, tiny_run):
     config, directory = tiny_run
     status = {each.stage: each.reason for each in pipeline.status(config, RunDirectory(directory))}
-    formats = "saved_model 1, onnx 1"
+    formats = "saved_model 1, onnx 2"
     assert status["quantize"] is None and status["export"] == f"tfpipe's formats ({formats} -> {formats}, numbers 1)"
     assert status["verify"] == "export would be done before it"
 
@@ -119,7 +119,7 @@ def test_replay_asks_it_and_finds_out_another_model(run, tmp_path, capsys):
     save_file(weights | {"classifier.bias": weights["classifier.bias"] + 1e-3}, copy / "weights.safetensors")
     with pytest.raises(GateError, match=r"batches of 1: max_abs_logit_diff is 0\.001"):
         replay.run(copy)
-    with pytest.raises(InputError, match=r"neither saved_model\.pb nor model\.onnx nor about\.json there"):
+    with pytest.raises(InputError, match=r"neither saved_model\.pb nor onnx/model\*\.onnx nor about\.json there"):
         replay.run(tmp_path)
 
 

@@ -10,6 +10,7 @@ from variants import NAMES, compressed
 
 from tfpipe.artifacts import FORMATS
 from tfpipe.formats.onnx.convert import save_onnx, to_onnx
+from tfpipe.formats.onnx.folder import graph_file, new_graph_file
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.model.bert import INFERENCE_INPUTS
@@ -29,7 +30,7 @@ def exported(request, tiny_run, tmp_path_factory):
     save_saved_model(
         ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), directory / "saved_model"
     )
-    save_onnx(to_onnx(float_model(classifier), classifier, 17), directory / "model.onnx")
+    save_onnx(to_onnx(float_model(classifier), classifier, 17), new_graph_file(classifier, directory / "onnx"))
     return request.param, classifier, directory
 
 
@@ -38,7 +39,7 @@ def test_both_answer_like_keras(exported, tiny_run, batch_size):
     name, classifier, directory = exported
     model = float_model(classifier)
     loaded = tf.saved_model.load(str(directory / "saved_model"))
-    session = onnxruntime.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(graph_file(directory / "onnx")), providers=["CPUExecutionProvider"])
     table = TokenTable.open(tiny_run[1] / "prepare" / "test")
     # A sum in another order may fall to the other side of a border. Behind 8-bit weights alone, ONNX Runtime rounds
     # activations in blocks of its own (MatMulNBits).

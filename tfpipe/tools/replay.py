@@ -36,7 +36,7 @@ def run(directory: Path, allowed: Collection[str] = ()) -> None:
     format = next((each for each in artifacts.FORMATS if each.is_in(directory)), None)
     if format is None:
         markers = " nor ".join(each.marker for each in artifacts.FORMATS)
-        raise InputError(f"--golden {directory}: neither {markers} there; give such a directory")
+        raise InputError(f"--golden {directory}: neither {markers} there; give one such as export/dense/onnx")
     artifact, file = directory, directory / format.extras / golden.FILE
     head, requests, expected = golden.read(file)
     table = Table("artifact", "batch", "requests", "Δlogit", "agreement", "Δprobability", box=None)

@@ -22,7 +22,7 @@ FLOAT_FILE, QUANTIZED_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"
 
 def new_graph_file(classifier: Classifier, folder: Path) -> Path:
     """Gives the path of a classifier's ONNX file, whose directory it makes."""
-    file = folder / (QUANTIZED_FILE if classifier.ranges else FLOAT_FILE)
+    file = folder / (QUANTIZED_FILE if classifier.quantization else FLOAT_FILE)
     file.parent.mkdir(parents=True)
     return file
 

@@ -1,0 +1,119 @@
+"""The folder of an ONNX artifact, opened by optimum-onnx and by transformers.js, each in an environment of its own.
+
+Both are installed from PyPI and npm: some minutes, so these are among the slow tests.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfpipe.formats.saved_model.inspection import load_saved_model
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+SHORT = ["a fine film", "a poor film", "", "ünïcödé ΑΣΑ 字字 fine", "don't [MASK] it \u200b\ufffd"]
+CUT = "a poor film " * 100
+BEYOND = "a fine \U00020000 film"  # an ideograph beyond U+FFFF
+
+OPTIMUM = """
+import json, sys
+import torch
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer
+
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+model, tokenizer = ORTModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+with torch.no_grad():
+    rows = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0].tolist() for text in texts]
+print(json.dumps([rows, list(model.config.id2label.values())]))
+"""
+JAVASCRIPT = """
+import { AutoModelForSequenceClassification, AutoTokenizer, env } from "@huggingface/transformers";
+
+const [directory, name, texts] = process.argv.slice(2);
+env.localModelPath = directory;
+env.allowRemoteModels = false;
+const tokenizer = await AutoTokenizer.from_pretrained(name);
+const model = await AutoModelForSequenceClassification.from_pretrained(name);
+const rows = [], ids = [];
+for (const text of JSON.parse(texts)) {
+  const inputs = tokenizer(text, { truncation: true });
+  ids.push(Array.from(inputs.input_ids.data, Number));
+  rows.push((await model(inputs)).logits.tolist()[0]);
+}
+console.log(JSON.stringify([rows, Object.values(model.config.id2label), ids]));
+"""
+
+
+def answered(command: list) -> list:
+    """What a program printed last, as JSON."""
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return json.loads(ended.stdout.strip().splitlines()[-1])
+
+
+def served(run: Path, variant: str, texts: list[str]) -> np.ndarray:
+    signature = load_saved_model(run / "export" / variant / "saved_model").signatures["serving_default"]
+    return signature(text=texts)["logits"].numpy()
+
+
+def assert_answers(found: list, expected: np.ndarray, variant: str) -> None:
+    """Logits of the float file are equal; of 8 bits, values move across a border of the grid now and then."""
+    assert np.abs(np.array(found) - expected).max() <= (1e-4 if variant == "dense" else 0.1)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> Path:
+    """An interpreter that has optimum-onnx."""
+    directory = tmp_path_factory.mktemp("optimum") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+    requirements = ROOT / "benchmarks" / "onnx_inference.requirements.txt"
+    subprocess.run([directory / "bin" / "pip", "install", "--quiet", "-r", requirements], check=True)
+    return directory / "bin" / "python"
+
+
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_optimum(tiny_run, python, variant):
+    run, texts = tiny_run[1], [*SHORT, CUT, BEYOND]
+    rows, labels = answered([python, "-c", OPTIMUM, run / "export" / variant / "onnx", json.dumps(texts)])
+    assert labels == ["negative", "positive"]
+    assert_answers(rows, served(run, variant, texts), variant)
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory) -> Path:
+    """A program beside which transformers.js is installed."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    directory = tmp_path_factory.mktemp("javascript")
+    install = [
+        "npm",
+        "install",
+        "--no-save",
+        "--ignore-scripts",
+        "--prefix",
+        directory,
+        "@huggingface/transformers@4.3.1",
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    (directory / "answer.mjs").write_text(JAVASCRIPT, encoding="utf-8")
+    return directory / "answer.mjs"
+
+
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_transformers_js(tiny_run, script, variant):
+    """README.md of the folder says which texts it answers otherwise: they are the last two."""
+    run, texts = tiny_run[1], [*SHORT, CUT]
+    rows, labels, ids = answered(["node", script, f"{run}/export/{variant}/", "onnx", json.dumps(texts)])
+    assert labels == ["negative", "positive"]
+    assert_answers(rows[:-1], served(run, variant, SHORT), variant)
+    separator = ids[0][-1]
+    assert all(row[-1] == separator for row in ids[:-1])
+    assert len(ids[-1]) == 32 and ids[-1][-1] != separator
