@@ -28,7 +28,6 @@ from tfpipe.artifacts import format_named
 from tfpipe.config.file import load_config
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.loaded import batches_of
-from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.provenance import machine, package_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
@@ -152,8 +151,9 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
         for variant in config.variants:
             if variant == "dense" and before:
                 continue
-            file = graph_file(run.path / "export" / variant / "onnx")
-            answer = format_named("onnx").code.load(file, THREADS)[0].ask
+            onnx, saved_model = format_named("onnx"), format_named("saved_model")
+            artifact, served = (run.path / "export" / variant / each.path for each in (onnx, saved_model))
+            answer = onnx.code.load(artifact, THREADS)[0].ask
             right = {}
             for name, table in tables.items():
                 rows = table.sample(TEST_ROWS, config.seed)
@@ -165,17 +165,16 @@ def _answers_of_seed(runs: dict[str, tuple[Any, RunDirectory]]) -> dict[tuple[st
                 label_shown, before = "", right
             else:
                 label_shown = label
-            saved_model = sum(f.stat().st_size for f in (file.parent / "saved_model").rglob("*") if f.is_file())
             key = (label_shown, variant)
             found[key] = {
                 "point": label_shown,
                 "variant": variant,
-                "file": str(file),
+                "file": str(artifact),
                 "right": right["test"],
                 "before": before["test"],
                 "validation_accuracy": float(right["validation"].mean()),
-                "size_bytes": file.stat().st_size,
-                "saved_model_bytes": saved_model,
+                "size_bytes": onnx.code.size_bytes(artifact),
+                "saved_model_bytes": saved_model.code.size_bytes(served),
             }
             print(f"{label_shown or 'dense'} {variant}: {right['test'].mean():.4f}", flush=True)
     return found

@@ -197,7 +197,7 @@ def builds(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         directory = Path(scratch)
         write_rows(directory / "rows.csv", arguments.rows)
-        for format_name in arguments.formats or ("csv", "jsonl", "parquet"):
+        for format_name in arguments.formats:
             rows = write_as(format_name, directory / "rows.csv", directory)
             clock, processors = ({name: [] for name in checkouts} for _ in range(2))
             for number in range(arguments.rounds):
@@ -307,9 +307,8 @@ def main() -> None:
         command.add_argument("--scratch", help="directory for the rows and the outputs; default: the system's")
     commands.choices["speed"].add_argument("--peer", required=True, help="Python of the peer's environment")
     commands.choices["builds"].add_argument("--before", required=True, help="a checkout of the other commit")
-    commands.choices["builds"].add_argument(
-        "--formats", nargs="+", choices=("csv", "jsonl", "parquet"), help="default: all"
-    )
+    formats = ("csv", "jsonl", "parquet")
+    commands.choices["builds"].add_argument("--formats", nargs="+", choices=formats, default=formats)
     for name, rounds in (("speed", 3), ("builds", 5)):
         commands.choices[name].add_argument("--rounds", type=int, default=rounds)
     arguments = parser.parse_args()

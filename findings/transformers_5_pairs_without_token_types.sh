@@ -45,8 +45,9 @@ as_before = found == [None if __version__.startswith("5.") else types, types]
 print("as before" if as_before else "transformers has changed", flush=True)
 sys.exit(not as_before)
 PY
-for version in 4.53.3 5.24.0; do
-    python3 -m venv "$folder/$version"
-    "$folder/$version/bin/pip" install --quiet --disable-pip-version-check "transformers==$version"
+python3 -m venv "$folder/4" && python3 -m venv "$folder/5"
+"$folder/4/bin/pip" install --quiet --disable-pip-version-check transformers==4.53.3 tokenizers==0.21.4
+"$folder/5/bin/pip" install --quiet --disable-pip-version-check transformers==5.24.0 tokenizers==0.23.3
+for version in 4 5; do
     "$folder/$version/bin/python" "$folder/pairs.py" "$folder" 2>/dev/null
 done

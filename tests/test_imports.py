@@ -18,7 +18,7 @@ PACKAGE = Path(tfpipe.__file__).parent
 LAYERS = (
     {"errors", "escaping", "tasks", "variants", "artifacts", "tpu_environment"},
     {""},
-    {"files", "console", "metrics", "provenance"},
+    {"files", "console", "metrics", "provenance", "templates"},
     {"config"},
     {"rundir", "encoders", "devices"},
     {"tokens", "model"},

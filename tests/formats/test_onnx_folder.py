@@ -84,7 +84,7 @@ def test_the_readme_runs(tiny_run, variant, monkeypatch):
     found = run_readme(folder, monkeypatch, "ONNX Runtime")
     assert found["probabilities"].shape == (1, 2) and found["probabilities"].sum() == pytest.approx(1.0, abs=1e-5)
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert "in the order of `id2label` in\n`config.json`: negative, positive." in text
+    assert "in the order of `id2label` in\n`config.json`: `negative`, `positive`." in text
     assert "Clean the texts first" not in text and "Each label has" not in text
 
 
@@ -92,14 +92,18 @@ def test_a_readme_of_pairs_several_labels_and_cleaning(tiny_run, tmp_path):
     from dataclasses import replace
 
     classifier = load_classifier(tiny_run[1] / STAGE_OF_VARIANT["dense"])
-    labels = tuple(f"label {index}" for index in range(25))
+    labels = ("<b>|`\n# a", *(f"label {index}" for index in range(1, 25)))
     classifier = replace(classifier, task="multi_label", labels=labels)
     settings = replace(TokenizerSettings.read(tiny_run[1] / "train"), html=True)
     source = Source(classifier, Tokenizer(settings, 32), None, True, "")
     file = new_graph_file(classifier, tmp_path / "onnx")
     write_folder(source, tmp_path / "onnx", file)
     text = (tmp_path / "onnx" / "README.md").read_text(encoding="utf-8")
-    for part in ("label 19, …", "Clean the texts first", "Each label has", "its pair"):
+    for part in ("`label 19`, …", "Clean the texts first", "Each label has", "its pair"):
         assert part in text
-    assert "label 20" not in text and (tmp_path / "onnx" / "cleaning.json").is_file()
+    assert (
+        "json`: ``<b>|` # a``, `label 1`" in text
+        and "label 20" not in text
+        and (tmp_path / "onnx" / "cleaning.json").is_file()
+    )
     assert "\n\n\n" not in text

@@ -53,7 +53,7 @@ console.log(JSON.stringify([rows, Object.values(model.config.id2label), ids]));
 
 
 def answered(command: list) -> list:
-    """What a program printed last, as JSON."""
+    """Reads the last line that a program printed, which is JSON."""
     ended = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout.strip().splitlines()[-1])

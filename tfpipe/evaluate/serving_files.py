@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import tensorflow as tf
 
+from tfpipe import templates
 from tfpipe.files import write_text
 from tfpipe.formats.saved_model import warmup
 from tfpipe.formats.saved_model.inspection import load_saved_model
@@ -45,12 +45,10 @@ def write_serving_files(
     """
     write_text(serving / "models.config", models_config(name, list(published)))
     write_text(serving / "batching_parameters.txt", batching_parameters(curve, os.cpu_count() or 1))
-    template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string((Path(__file__).parent / "templates" / "serving_readme.md.jinja").read_text(encoding="utf-8"))
     loaded = load_saved_model(published["dense"])
     by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
-    text = template.render(
+    text = templates.render(
+        Path(__file__).parent / "templates" / "serving_readme.md.jinja",
         name=name,
         version=version,
         variants=list(published),

@@ -1,8 +1,8 @@
 """The stage `export`: every variant in every format, in float32, whatever the precision of training.
 
 Enters: `train`, `distill`, `prune`, `quantize`, and real rows from `prepare`. Leaves, per variant: `saved_model/` with
-warm-up and golden requests in its `assets.extra/`, `onnx/`, a folder that
-transformers, optimum and transformers.js open, with `golden.jsonl` in it.
+warm-up and golden requests in its `assets.extra/`, and `onnx/`, a folder that transformers, optimum and
+transformers.js open, with `golden.jsonl` in it.
 """
 
 from __future__ import annotations

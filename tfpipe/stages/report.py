@@ -11,14 +11,13 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jinja2
 import rich.box
 import yaml
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from tfpipe import escaping
+from tfpipe import escaping, templates
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.run import Config
 from tfpipe.console import say
@@ -138,16 +137,13 @@ def _model_card(
     summary: dict[str, Any],
     records: dict[str, Record],
 ) -> str:
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {"markdown": escaping.markdown, "code": escaping.code, "percent": percent}
     file = importlib.resources.files("tfpipe.evaluate") / "templates" / "model_card.md.jinja"
-    template = environment.from_string(file.read_text(encoding="utf-8"))
     shown_config = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))
     labels = json.loads((stage.inputs["prepare"] / "labels.json").read_text(encoding="utf-8"))["names"]
-    return template.render(
+    return templates.render(
+        file,
+        {"percent": percent},
         config=config,
         shown_config=escaping.block(shown_config.rstrip(), "yaml"),
         statistics=statistics,

@@ -104,7 +104,7 @@ class TokenizerSettings:
 
     @property
     def is_cleaning(self) -> bool:
-        """Whether texts are cleaned (`data.cleaning`) before anything that transformers has a setting for."""
+        """Tells whether texts are cleaned (`data.cleaning`), for which transformers has no setting."""
         return bool(self.html or self.unicode or self.stop_words)
 
     @classmethod
@@ -178,7 +178,7 @@ class TokenizerSettings:
         cleaning = {name: config.pop(name) for name in ("html", "unicode", "stop_words")}
         for name in (CLEANING, ADDED_TOKENS):  # an older tokenizer's, which would be believed
             (directory / name).unlink(missing_ok=True)
-        if any(cleaning.values()):
+        if self.is_cleaning:
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )

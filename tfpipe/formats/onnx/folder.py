@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
+from tfpipe import templates
 from tfpipe.errors import InputError
 from tfpipe.files import write_json, write_text
 from tfpipe.formats.base import Source
@@ -53,10 +52,8 @@ def write_folder(source: Source, folder: Path, file: Path) -> None:
     own = {"dtype": "q8" if quantized else "fp32"}
     write_json(folder / "config.json", config_of(classifier) | {"transformers.js_config": own})
     settings.write(folder, classifier.max_length)
-    template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    ).from_string((Path(__file__).parent / "README.md.jinja").read_text(encoding="utf-8"))
-    text = template.render(
+    text = templates.render(
+        Path(__file__).parent / "README.md.jinja",
         file=file.relative_to(folder),
         labels=classifier.labels,
         one_label=task_of(classifier.task).one_label,
