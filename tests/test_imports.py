@@ -16,8 +16,8 @@ PACKAGE = Path(tfpipe.__file__).parent
 
 # Lowest first: a module imports from its own folder or a lower layer. Folders of a layer do not import each other.
 LAYERS = (
-    {"errors", "escaping", "tasks", "variants", "artifacts", "tpu_environment"},
-    {""},
+    {"errors", "escaping", "tasks", "variants", "tpu_environment"},
+    {"", "artifacts"},
     {"files", "console", "metrics", "provenance", "templates"},
     {"config"},
     {"rundir", "encoders", "devices"},

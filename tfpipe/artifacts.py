@@ -1,14 +1,18 @@
 """The formats in which a variant leaves a run: a table, without TensorFlow.
 
 A format is a row here and a module of `formats/` with four functions, which `formats/base.py` describes. `export`
-writes every format, `verify` measures every one, `replay` and `sweep` ask them.
+writes the formats that `export.formats` names, `verify` measures them, `replay` and `sweep` ask them.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tfpipe.errors import InputError
 
 
 class Format(NamedTuple):
@@ -34,11 +38,34 @@ class Format(NamedTuple):
     """packages that decide its answers"""
     version: int = 1
     """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
+    by_default: bool = True
+    """whether it is written where `export.formats` is not set"""
+    extra: str = ""
+    """the extra of tfpipe that brings its runtime; empty: tfpipe itself needs that"""
+    runtime: str = ""
+    """the module that the extra brings"""
 
     @property
     def code(self) -> Any:
-        """The module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`."""
+        """The module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`.
+
+        Raises:
+          InputError: its runtime is not installed.
+        """
+        self.check_runtime()
         return importlib.import_module(self.module)
+
+    def check_runtime(self) -> None:
+        """Checks that the format can be run here.
+
+        Raises:
+          InputError: its runtime is not installed.
+        """
+        if self.runtime and importlib.util.find_spec(self.runtime) is None:
+            raise InputError(
+                f"the format {self.name} needs the package {self.runtime}; install it with: pip install "
+                f"'tfpipe[{self.extra}]'"
+            )
 
     def is_in(self, directory: Path) -> bool:
         """Tells whether a directory is an artifact of this format."""
@@ -74,9 +101,14 @@ FORMATS = (
 )
 
 
-def format_versions() -> dict[str, str]:
-    """Gives what a fingerprint holds of the formats: their names and versions."""
-    return {"formats": ", ".join(f"{each.name} {each.version}" for each in FORMATS)}
+def formats_named(names: Iterable[str]) -> tuple[Format, ...]:
+    """Lists formats in the order of the table.
+
+    Args:
+      names: which; any order.
+    """
+    wanted = set(names)
+    return tuple(each for each in FORMATS if each.name in wanted)
 
 
 def format_named(name: str) -> Format:

@@ -220,5 +220,5 @@ def _fingerprint(config: Config, run: RunDirectory, stage: Stage, names: list[st
         settings={path: setting(config, path) for path in stage.recorded(config)},
         files=stage.files(config),
         inputs={name: run.record(name).output for name in stage.inputs if name in names},
-        code={"tfpipe": RELEASE, "stage": stage.version, **stage.code()},
+        code={"tfpipe": RELEASE, "stage": stage.version, **stage.code(config)},
     )

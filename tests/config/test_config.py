@@ -92,3 +92,25 @@ def test_columns_name_each_column_once():
         Data(source="x", columns=["id", "id", "text", "label"])
     with pytest.raises(ValueError, match="columns"):
         Data(source="x", columns=[])
+
+
+def test_formats_are_a_set_that_holds_what_is_published():
+    def formats(*names, **sections):
+        return Config(**LEAST, export={"formats": names}, **sections).export.formats
+
+    assert Config(**LEAST).export.formats == ("saved_model", "onnx")
+    assert formats("onnx", "saved_model") == ("saved_model", "onnx")
+    assert formats("saved_model", budget={"artifact": "saved_model"}) == ("saved_model",)
+    for names, sections, message in (
+        (("onnx",), {}, "saved_model is missing, which `publish` needs; add it"),
+        (("saved_model", "onnx", "onnx"), {}, "a format is named twice; name each once"),
+        (("saved_model", "onyx"), {}, "expected saved_model, onnx"),
+        (("saved_model",), {}, r"budget.artifact onnx: not in export.formats \(saved_model\); add it there"),
+        (
+            ("saved_model",),
+            {"budget": {"artifact": "saved_model"}, "verify": {"max_logit_diff": {"onnx": 1e-3}}},
+            "verify.max_logit_diff.onnx has no effect without onnx in export.formats; leave it out",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            formats(*names, **sections)

@@ -1,11 +1,13 @@
 """Publishing: versions count up, a reader sees a whole one or none."""
 
+import json
 import os
 import shutil
 import threading
 
 import pytest
 
+from tfpipe.evaluate.serving_files import SERVING_FILES
 from tfpipe.files import sha256_of_directory
 from tfpipe.stages.publish import publish
 
@@ -70,3 +72,16 @@ def test_a_watcher_sees_whole_versions_only(saved_model, tmp_path):
     done.set()
     watcher.join()
     assert partial == [] and len(os.listdir(serving)) == 20
+
+
+def test_onnx_folders_are_published_beside_the_models_of_tf_serving(tiny_run):
+    config, run = tiny_run
+    serving = run / "serving"
+    assert {path.name for path in serving.iterdir()} == {*config.variants, "onnx", *SERVING_FILES}
+    recorded = json.loads((run / "publish" / "published.json").read_text())
+    for variant in config.variants:
+        version = serving / "onnx" / variant / "1"
+        assert recorded[f"serving/onnx/{variant}/1"] == sha256_of_directory(version)
+        assert sha256_of_directory(version) == sha256_of_directory(run / "export" / variant / "onnx")
+        assert f"| `onnx/{variant}/1/` | onnx |" in (serving / "README.md").read_text()
+    assert "onnx" not in (serving / "models.config").read_text()

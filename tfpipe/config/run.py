@@ -8,16 +8,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from tfpipe.artifacts import FORMATS
+from tfpipe import artifacts
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
-from tfpipe.config.types import FormatName, Fraction, Interval, NotNegative, PositiveFloat, PositiveInt, Section, Text
+from tfpipe.config.types import (
+    FormatName,
+    Fraction,
+    Interval,
+    NotNegative,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Text,
+    as_list,
+)
 from tfpipe.tasks import TASKS, task_of
 from tfpipe.variants import VARIANTS
 
 TaskName = Literal[tuple(TASKS)]
+BASIS = "saved_model"
+"""the format that every run writes"""
 
 
 class Encoder(Section):
@@ -153,12 +165,26 @@ class Train(Section):
 
 
 class Export(Section):
-    """SavedModel and ONNX."""
+    """The artifacts of each variant."""
 
+    formats: Annotated[tuple[FormatName, ...], BeforeValidator(as_list)] = Field(
+        default_factory=lambda: tuple(each.name for each in artifacts.FORMATS if each.by_default),
+        description="which artifacts each variant is written as; saved_model and onnx where this is not set. "
+        "saved_model is always among them: TF Serving and `tfpipe predict` load it",
+    )
     onnx_opset: Annotated[int, Field(ge=17, le=18)] = Field(17, description="ONNX operator set")
     serving_version: Literal["2.19.1", "2.20.0"] = Field(
         "2.20.0", description="TF Serving release whose operators the SavedModel may use"
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once_in_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{', '.join(value)}: a format is named twice; name each once")
+        if BASIS not in value:
+            raise ValueError(f"{', '.join(value) or 'none'}: {BASIS} is missing, which `publish` needs; add it")
+        return tuple(each.name for each in artifacts.formats_named(value))
 
 
 class Verify(Section):
@@ -170,7 +196,7 @@ class Verify(Section):
     max_logit_diff: dict[FormatName, PositiveFloat] = Field(
         default_factory=dict,
         description="format -> largest logit difference from the float32 Keras model; of formats that are left out: "
-        + ", ".join(f"{each.name} {each.max_logit_diff:g}" for each in FORMATS),
+        + ", ".join(f"{each.name} {each.max_logit_diff:g}" for each in artifacts.FORMATS),
     )
     min_label_agreement_int8: Fraction = Field(0.99, description="int8 artifacts: share of equal labels, at least")
     max_probability_diff_int8: PositiveFloat = Field(
@@ -206,6 +232,18 @@ class Config(Section):
         if self.data.balance == "oversample" and not one_label:
             raise ValueError(
                 "data.balance: oversample needs task: single_label; else set train.class_weights: balanced"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _formats_are_written(self) -> Config:
+        formats, artifact = self.export.formats, self.budget.artifact
+        if artifact not in formats:
+            raise ValueError(f"budget.artifact {artifact}: not in export.formats ({', '.join(formats)}); add it there")
+        if unwritten := [name for name in self.verify.max_logit_diff if name not in formats]:
+            raise ValueError(
+                f"verify.max_logit_diff.{unwritten[0]} has no effect without {unwritten[0]} in export.formats; "
+                "leave it out"
             )
         return self
 

@@ -26,11 +26,11 @@ from tfpipe.formats.base import Requests
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
+from tfpipe.rundir.record import GOLDEN as FILE
 from tfpipe.tasks import TASKS, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 
-FILE = "golden.jsonl"
 FORMAT = 1
 LIMITS = {"max_abs_logit_diff", "label_agreement", "mean_abs_probability_diff"}
 REAL_ROWS = 24

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,16 @@ class Artifact:
     """requests -> logits [requests, labels] float32"""
 
 
-def load_artifacts(variant: str, source: Path, exported: Path, threads: int | None) -> list[Artifact]:
+def load_artifacts(
+    variant: str, source: Path, exported: Path, formats: Collection[str], threads: int | None
+) -> list[Artifact]:
     """Loads the reference of a variant, then its artifact of each format, each from its own files.
 
     Args:
       variant: `dense`, `distilled`, `pruned` or `int8`.
       source: directory of the stage that made the variant.
       exported: directory of its artifacts.
+      formats: names of those that it has.
       threads: of a runtime that can be told; None: all processors.
     """
     classifier = load_classifier(source)
@@ -62,7 +65,7 @@ def load_artifacts(variant: str, source: Path, exported: Path, threads: int | No
         ]
 
     found = ways(REFERENCE, source / REFERENCE.path, classifier.weights, [keras.answer(classifier)])
-    for format in artifacts.FORMATS:
+    for format in artifacts.formats_named(formats):
         path = exported / format.path
         found += ways(format, path, format.code.kernels(path), format.code.load(path, threads))
     return found

@@ -1,4 +1,4 @@
-"""What stands beside the published SavedModels: TF Serving's configuration, and a README with requests and answers.
+"""What stands beside the published artifacts: TF Serving's configuration, and a README with requests and answers.
 
 Enters: the published versions, a measured latency curve, real rows. Leaves, in `<run>/serving/`: `models.config` (every
 variant under a name of its own), `batching_parameters.txt`, `README.md`.
@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpipe import templates
+from tfpipe.config.run import BASIS
 from tfpipe.files import write_text
 from tfpipe.formats.saved_model import warmup
 from tfpipe.formats.saved_model.inspection import load_saved_model
@@ -29,7 +30,7 @@ def write_serving_files(
     serving: Path,
     name: str,
     version: str,
-    published: dict[str, Path],
+    published: dict[tuple[str, str], Path],
     texts: dict[str, list[str]],
     curve: dict[int, float],
 ) -> None:
@@ -39,20 +40,22 @@ def write_serving_files(
       serving: directory that the server gets.
       name: of the run; the models are `<name>-<variant>`.
       version: release of TF Serving.
-      published: variant -> newest version of its SavedModel.
+      published: (variant, format) -> newest version.
       texts: real texts to show, by the name of the input: `text`, and `text_pair` for pairs.
       curve: batch size -> milliseconds, by raw text.
     """
-    write_text(serving / "models.config", models_config(name, list(published)))
+    served = {variant: path for (variant, format), path in published.items() if format == BASIS}
+    write_text(serving / "models.config", models_config(name, list(served)))
     write_text(serving / "batching_parameters.txt", batching_parameters(curve, os.cpu_count() or 1))
-    loaded = load_saved_model(published["dense"])
+    loaded = load_saved_model(served["dense"])
     by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
     text = templates.render(
         Path(__file__).parent / "templates" / "serving_readme.md.jinja",
         name=name,
         version=version,
-        variants=list(published),
-        newest=published["dense"].name,
+        variants=list(served),
+        newest=served["dense"].name,
+        others={path.relative_to(serving): format for (_, format), path in published.items() if format != BASIS},
         multi_label=not task_of(loaded.about()["task"].numpy().decode()).one_label,
         by_text=by_text,
         by_tokens=by_tokens,

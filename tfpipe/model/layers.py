@@ -52,7 +52,8 @@ class MaskBias(tf_keras.layers.Layer):
 
     def call(self, attention_mask):
         """[batch, length] int32, 1 for a token -> [batch, 1, 1, length] float32, 0 or MASKED."""
-        return ((1.0 - tf.cast(attention_mask, tf.float32)) * MASKED)[:, None, None]
+        bias = (1.0 - tf.cast(attention_mask, tf.float32)) * MASKED
+        return tf.expand_dims(tf.expand_dims(bias, 1), 1)  # an index of None keeps LiteRT from converting it
 
 
 class Positions(tf_keras.layers.Layer):
@@ -323,7 +324,7 @@ class CodedEmbedding(tf_keras.layers.Layer):
     def call(self, ids):
         """[batch, length] int32 -> [batch, length, width] float32."""
         rows = tf.cast(tf.gather(tf.constant(self._codes, name=CODES), ids), tf.float32)
-        return rows * tf.gather(tf.constant(self._scale, name="scale"), ids)[..., None]
+        return rows * tf.expand_dims(tf.gather(tf.constant(self._scale, name="scale"), ids), -1)
 
 
 class QuantizationPoint(tf_keras.layers.Layer):

@@ -34,11 +34,11 @@ from tfpipe.rundir.mirror import Mirror
 from tfpipe.rundir.no_mirror import NoMirror
 from tfpipe.rundir.record import (
     RECORD,
-    SAVED_MODEL,
     WORK_RECORD,
     Record,
     Written,
     content_of,
+    last_file,
     parse_work,
 )
 from tfpipe.rundir.remote import Remote
@@ -115,7 +115,7 @@ class RunDirectory:
                     return f"{name} is missing"
                 continue
             files = self._mirror.files(name)
-            if SAVED_MODEL not in files or sum(files.values()) != entry.size_bytes:
+            if last_file(name) not in files or sum(files.values()) != entry.size_bytes:
                 return f"{name} is missing or has another size"
         return None
 

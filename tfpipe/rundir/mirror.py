@@ -30,11 +30,11 @@ from tfpipe.rundir.record import (
     CHECKPOINTS,
     LOGS,
     RECORD,
-    SAVED_MODEL,
     SERVING,
     WORK_RECORD,
     Record,
     content_of,
+    last_file,
     parse_record,
     parse_work,
 )
@@ -133,13 +133,17 @@ class Mirror:
             source.download(local, {WORK_RECORD: 0})
 
     def take_published(self) -> None:
-        """Brings the newest version of each published model here: what is published next is numbered after it."""
-        for variant in (self.location / SERVING).children():
-            there = self.location / SERVING / variant
-            numbers = versions(there.children())[::-1]
-            newest = next((each for each in numbers if (there / each / SAVED_MODEL).exists()), None)
+        """Brings the newest version of each published artifact here: what is published next is numbered after it."""
+        above = [f"{SERVING}/{name}" for name in (self.location / SERVING).children()]
+        for directory in above:
+            children = (self.location / directory).children()
+            if directory.count("/") == 1 and not versions(children):
+                above += [f"{directory}/{child}" for child in children]
+                continue
+            numbered = (f"{directory}/{number}" for number in versions(children)[::-1])
+            newest = next((each for each in numbered if (self.location / each / last_file(each)).exists()), None)
             if newest is not None:
-                self.take(f"{SERVING}/{variant}/{newest}")
+                self.take(newest)
 
     def take(self, *below: str) -> None:
         """Makes the directory here, or one below it, hold the files that are there, and no other."""
@@ -167,7 +171,7 @@ class Mirror:
         target.upload(local, [*record.files_written, *logs])
         for name, entry in record.published.items():
             if entry.sha256 is not None:
-                (self.location / name).publish(self.path / name, last=SAVED_MODEL)
+                (self.location / name).publish(self.path / name, last=last_file(name))
         self.location.upload(self.path, [name for name, entry in record.published.items() if entry.sha256 is None])
         target.upload(local, [RECORD])
         for work in (WORK_RECORD, CHECKPOINTS):

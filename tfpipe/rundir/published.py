@@ -13,7 +13,7 @@ from pathlib import Path
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory, versions
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.record import RECORD, SAVED_MODEL, SERVING, WORK_RECORD
+from tfpipe.rundir.record import RECORD, SAVED_MODEL, SERVING, WORK_RECORD, last_file
 
 PUBLISHES = "publish"
 
@@ -69,7 +69,7 @@ def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
     published = {name: entry.sha256 for name, entry in record.published.items() if entry.sha256 is not None}
     version = next((each for each in published if each.startswith(f"{SERVING}/{variant}/")), None)
     if version is None:
-        others = ", ".join(sorted(each.split("/")[1] for each in published if each.startswith(f"{SERVING}/")))
+        others = ", ".join(sorted(each.split("/")[1] for each in published if last_file(each) == SAVED_MODEL))
         if variant not in newest:
             raise InputError(f"{run.location}: no published variant {variant}; published are {others or 'none'}")
         raise InputError(

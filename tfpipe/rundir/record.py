@@ -21,6 +21,17 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 SERVING = "serving"
 SAVED_MODEL = "saved_model.pb"
+GOLDEN = "golden.jsonl"
+"""golden requests, at the top of every artifact but a SavedModel"""
+
+
+def last_file(version: str) -> str:
+    """Names the file of a published version that is moved to a store last, so that its presence says: whole.
+
+    Args:
+      version: `serving/<variant>/<integer>` of a SavedModel, `serving/<format>/<variant>/<integer>` of another format.
+    """
+    return SAVED_MODEL if version.count("/") == 2 else GOLDEN
 
 
 class Written(BaseModel):

@@ -37,7 +37,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         tokenizer = Tokenizer(TokenizerSettings.read(origin), classifier.max_length)
         source = Source(classifier, tokenizer, test, pairs, fingerprint)
         requests, operators = golden.golden_requests(test, tokenizer, pairs=pairs), {}
-        for each in artifacts.FORMATS:
+        for each in artifacts.formats_named(config.export.formats):
             artifact = directory / each.path
             written = each.code.write(source, artifact, config.export)
             say(f"  {variant}: {written.said}")

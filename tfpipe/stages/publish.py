@@ -1,8 +1,9 @@
-"""The stage `publish`: what passed `verify` becomes a new version, with what TF Serving and its users need beside it.
+"""The stage `publish`: artifacts that passed `verify` become new versions, with what their users need beside them.
 
-Enters: the SavedModels of `export`, what `verify` found within the budget, and its latency curve. Leaves, in the run,
-`serving/<variant>/<integer>/`, `models.config`, `batching_parameters.txt` and `README.md`; in the stage's directory
-`published.json`, version -> SHA-256. A version is never overwritten.
+Enters: the artifacts of `export`, the variants that `verify` found within the budget, and its latency curve. Leaves, in
+the run, `serving/<variant>/<integer>/` for TF Serving, `serving/<format>/<variant>/<integer>/` for each other format,
+`models.config`, `batching_parameters.txt` and `README.md`; in the stage's directory `published.json`, version ->
+SHA-256. A version is never overwritten.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
-from tfpipe.config.run import Config
+from tfpipe.artifacts import Format, formats_named
+from tfpipe.config.run import BASIS, Config
 from tfpipe.console import say
 from tfpipe.evaluate.serving_files import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, versions, write_json
@@ -27,14 +29,15 @@ def run(config: Config, stage: StageDirectory) -> None:
     run_path, exported = stage.path.parent, stage.inputs["export"]
     serving = run_path / SERVING
     published = {
-        variant: publish(exported / variant / "saved_model", serving / variant)
+        (variant, each.name): publish(exported / variant / each.path, serving / directory_of(each, variant))
+        for each in formats_named(config.export.formats)
         for variant in dict.fromkeys(("dense", *parity["within_budget"]))
     }
     test = TokenTable.open(stage.inputs["prepare"] / "test")
     shown, pairs = test.sample(2, config.seed), config.data.text_pair_column is not None
     texts = {"text": test.texts(shown)} | ({"text_pair": test.text_pairs(shown)} if pairs else {})
     curve = {int(size): latency for size, latency in parity["latency_ms_by_batch_size"].items()}
-    paths = {variant: path for variant, (path, _) in published.items()}
+    paths = {key: path for key, (path, _) in published.items()}
     write_serving_files(serving, config.name, config.export.serving_version, paths, texts, curve)
     for path, sha256 in published.values():
         entry = Published(sha256=sha256, size_bytes=sum(files_below(path).values()))
@@ -44,8 +47,13 @@ def run(config: Config, stage: StageDirectory) -> None:
         stage.published[f"{SERVING}/{name}"] = Published(sha256=None, size_bytes=None)
 
 
-def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
-    """Copies a SavedModel to the next free integer below `directory`, so that TF Serving sees a whole one or none.
+def directory_of(format: Format, variant: str) -> str:
+    """Names the directory of a variant's versions, below `serving/`: TF Serving watches those of SavedModels."""
+    return variant if format.name == BASIS else f"{format.name}/{variant}"
+
+
+def publish(artifact: Path, directory: Path) -> tuple[Path, str]:
+    """Copies an artifact to the next free integer below `directory`, so that TF Serving sees a whole one or none.
 
     A newest version that holds the same files already is left as it is.
 
@@ -53,7 +61,7 @@ def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
       The version's directory, and the SHA-256 of what it holds.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    sha256 = sha256_of_directory(saved_model)
+    sha256 = sha256_of_directory(artifact)
     newest = max(versions(child.name for child in directory.iterdir()), default=0)
     if newest and sha256_of_directory(directory / str(newest)) == sha256:
         say(f"  published already: {directory / str(newest)}")
@@ -61,7 +69,7 @@ def publish(saved_model: Path, directory: Path) -> tuple[Path, str]:
     target = directory / str(newest + 1)
     temporary = directory / f".{target.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(saved_model, temporary)
+    shutil.copytree(artifact, temporary)
     temporary.rename(target)
     say(f"  published {target}")
     return target, sha256

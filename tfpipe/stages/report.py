@@ -81,7 +81,7 @@ def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: I
     files = dict.fromkeys(str(stage.path.parent / row["path"]) for row in rows)
     for title, paths in (
         ("files", files),
-        ("for TF Serving", [stage.path.parent / path for path in published]),
+        ("published", [stage.path.parent / path for path in published]),
         ("model card", [stage.path / "model_card.md"]),
         ("all numbers", [stage.path / "metrics.json"]),
     ):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tfpipe import artifacts
 from tfpipe.config.compress import Distill
@@ -64,7 +65,7 @@ class Stage:
     """files that it reads from outside the run, with their SHA-256"""
     version: int = 1
     """raised when the same settings and inputs come to give another output: CONTRIBUTING.md says when"""
-    code: Callable[[], dict[str, str]] = field(default=dict)
+    code: Callable[[Config], dict[str, str]] = field(default=lambda config: {})
     """gives more of tfpipe that decides its output: part -> its versions"""
     libraries: tuple[str, ...] = ()
     """packages that make its output: what was made with other versions of them still holds, and a run says so"""
@@ -128,8 +129,17 @@ _DATA = tuple(path for name in Data.model_fields if (path := f"data.{name}") not
 _KERAS = ("tensorflow", "tensorflow-tpu", "tf-keras", "numpy")
 _TF_MOT = (*_KERAS, "tensorflow-model-optimization")
 
+_OF_EVERY_RUN = {
+    package for each in artifacts.FORMATS if each.by_default for package in (*each.written_with, *each.run_with)
+}
+
+
+def _writes(format: str, config: Config) -> bool:
+    return format in config.export.formats
+
+
 # Libraries that make something of an output only where a configuration asks for it.
-_ASKED_FOR: dict[str, Callable[[Config], bool]] = {
+_ASKED_FOR_BY_DATA: dict[str, Callable[[Config], bool]] = {
     "rensa": lambda config: config.data.duplicates.near is not False,
     "scikit-learn": lambda config: config.data.cleaning.stop_words == "english",
     "nltk": lambda config: config.data.augmentation is not None and config.data.augmentation.synonyms > 0.0,
@@ -138,6 +148,18 @@ _ASKED_FOR: dict[str, Callable[[Config], bool]] = {
     "openpyxl": lambda config: config.data.format == "excel" or ".xls" in str(config.data.source),
     "duckdb": lambda config: config.data.format == "duckdb" or ".duckdb" in str(config.data.source),
 }
+_ASKED_FOR = _ASKED_FOR_BY_DATA | {
+    package: partial(_writes, each.name)
+    for each in artifacts.FORMATS
+    if not each.by_default
+    for package in {*each.written_with, *each.run_with}.difference(_OF_EVERY_RUN)
+}
+
+
+def _format_versions(config: Config) -> dict[str, str]:
+    """Gives what a fingerprint holds of the formats that a run writes: their names and versions."""
+    written = artifacts.formats_named(config.export.formats)
+    return {"formats": ", ".join(f"{each.name} {each.version}" for each in written)}
 
 
 def _packages(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
@@ -152,7 +174,7 @@ STAGES = (
         version=3,
         unrecorded=("encoder.source",),
         files=_data_files,
-        libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR),
+        libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR_BY_DATA),
     ),
     Stage(
         "train",
@@ -197,20 +219,20 @@ STAGES = (
         "tfpipe.stages.export",
         ("export", "data.text_pair_column"),
         inputs=_MODELS,
-        code=artifacts.format_versions,
+        code=_format_versions,
         libraries=_packages(each.written_with for each in artifacts.FORMATS),
     ),
     Stage(
         "verify",
         "tfpipe.stages.verify",
-        ("task", "seed", "verify", "budget", "data.text_pair_column"),
+        ("task", "seed", "verify", "budget", "export.formats", "data.text_pair_column"),
         inputs=(*_MODELS, "export"),
         libraries=_packages(each.run_with for each in artifacts.FORMATS),
     ),
     Stage(
         "publish",
         "tfpipe.stages.publish",
-        ("name", "seed", "export.serving_version", "data.text_pair_column"),
+        ("name", "seed", "export.formats", "export.serving_version", "data.text_pair_column"),
         inputs=(*_MODELS, "export", "verify"),
         publishes=True,
     ),

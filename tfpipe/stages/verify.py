@@ -49,7 +49,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     measured_on = measured(test, config)
     for variant in stage.variants:
         source = stage.inputs[STAGE_OF_VARIANT[variant]]
-        of_variant = load_artifacts(variant, source, stage.inputs["export"] / variant, config.verify.threads)
+        exported = stage.inputs["export"] / variant
+        of_variant = load_artifacts(variant, source, exported, config.export.formats, config.verify.threads)
         max_length = next(each.longest for each in of_variant if each.kind == BY_TEXT)
         hard = hard_requests(Tokenizer(TokenizerSettings.read(source), max_length), pairs=pairs)
         found, answers = compare(of_variant, test, hard, config)
