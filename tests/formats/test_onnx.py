@@ -22,9 +22,9 @@ import tfpipe
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.formats.onnx.layers import _take
+from tfpipe.formats.onnx_graph.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid
 from tfpipe.tasks import task_of
@@ -200,7 +200,7 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
         import dataclasses, sys
         from pathlib import Path
         import numpy as np
-        from tfpipe.formats.onnx.convert import save_onnx, to_onnx
+        from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
         from tfpipe.model.classifier import float_model, load_classifier
         classifier = load_classifier(Path(sys.argv[1]))
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.errors import GateError, InputError
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 from tfpipe.tools import replay as tool
 
 

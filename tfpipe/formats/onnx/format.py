@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.onnx.convert import operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx.folder import graph_file, new_graph_file, write_folder
-from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 from tfpipe.model.classifier import float_model
 
 

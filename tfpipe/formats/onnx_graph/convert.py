@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 import tfpipe
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx.layers import add_initializer, drop_unused, reconnect, rewrite_layers
+from tfpipe.formats.onnx_graph.layers import add_initializer, drop_unused, reconnect, rewrite_layers
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
