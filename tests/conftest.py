@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from forked import Forks
 
-from tfpipe import cli, console, pipeline
+from tfpipe import artifacts, cli, console, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
 from tfpipe.devices.untuned import untuned
@@ -291,6 +291,18 @@ def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path
     """A finished run of the whole pipeline: its configuration and its directory. Read it, do not change it."""
     config = tiny_config(tiny_reviews, tiny_encoder)
     return config, made_once(tmp_path_factory, "run", lambda directory: pipeline.run(config, RunDirectory(directory)))
+
+
+@pytest.fixture(scope="session")
+def every_format_run(tmp_path_factory, tiny_run, tiny_reviews, tiny_encoder) -> tuple[Config, Path]:
+    """The tiny run in every format: its configuration and its directory. Read it, do not change it."""
+    names = [each.name for each in artifacts.FORMATS]
+    config = tiny_config(tiny_reviews, tiny_encoder, export__formats=names, export__openvino__lengths=[16, 32])
+
+    def make(directory: Path) -> None:
+        pipeline.run(config, RunDirectory(directory), others=[RunDirectory(tiny_run[1])])
+
+    return config, made_once(tmp_path_factory, "every-format", make)
 
 
 @pytest.fixture

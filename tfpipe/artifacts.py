@@ -38,6 +38,9 @@ class Format(NamedTuple):
     """packages that decide its answers"""
     version: int = 1
     """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
+    int8_slack: float = 1.0
+    """of a variant of 8 bits: how many times as far as `verify` allows others its answers may be, as its runtime rounds
+    activations in a way of its own"""
     by_default: bool = True
     """whether it is written where `export.formats` is not set"""
     extra: str = ""
@@ -97,6 +100,33 @@ FORMATS = (
         written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
         run_with=("onnxruntime",),
         version=2,
+    ),
+    Format(
+        "openvino",
+        "tfpipe.formats.openvino.format",
+        "openvino",
+        max_logit_diff=1e-4,
+        overhead_bytes=1_000_000,
+        marker="openvino_model.xml",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "openvino", "tokenizers"),
+        run_with=("openvino",),
+        by_default=False,
+        extra="openvino",
+        runtime="openvino",
+    ),
+    Format(
+        "litert",
+        "tfpipe.formats.litert.format",
+        "litert",
+        max_logit_diff=1e-4,
+        overhead_bytes=500_000,
+        marker="*.tflite",
+        written_with=("tensorflow", "tf-keras", "tokenizers"),
+        run_with=("ai-edge-litert",),
+        int8_slack=3.0,
+        by_default=False,
+        extra="litert",
+        runtime="ai_edge_litert",
     ),
 )
 

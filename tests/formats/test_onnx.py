@@ -22,8 +22,8 @@ import tfpipe
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx.folder import graph_file
+from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx_graph.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid

@@ -92,7 +92,7 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
       classifier: gives labels and task.
       variant: `dense`, `distilled`, `pruned` or `int8`.
     """
-    answer = max(format.code.load(artifact), key=lambda each: each.takes_text).ask
+    asked = max(format.code.load(artifact), key=lambda each: each.takes_text)
     golden = artifact / format.extras / FILE
     golden.parent.mkdir(exist_ok=True)
     limits = Verify()
@@ -105,7 +105,7 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
         "tfpipe": tfpipe.__version__,
         "recorded_on": machine(),
     }
-    if variant == "int8":  # the order of additions moves a value across a rounding border now and then
+    if variant == "int8" or asked.rounded:  # the order of additions moves a value across a rounding border now and then
         head["limits"] = {
             "label_agreement": min(limits.min_label_agreement_int8, 1.0 - 2.0 / len(requests)),
             "mean_abs_probability_diff": limits.max_probability_diff_int8,
@@ -115,7 +115,7 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
     lines = [head]
     for number in range(len(requests)):
         one = requests.part(number, number + 1)
-        logits = answer(one)
+        logits = asked.ask(one)
         lines.append(
             {
                 "text": _text(one.texts[0]),

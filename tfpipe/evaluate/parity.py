@@ -29,8 +29,8 @@ def compare(
     answer at both and count in the largest logit difference; the shares are over rows of the data alone.
 
     Returns:
-      Per artifact and batch size: `variant, artifact, format, batch_size, rows, of (rows of the table), accuracy,
-      macro_f1, calibration_error, max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts,
+      Per artifact and batch size: `variant, artifact, format, rounded, batch_size, rows, of (rows of the table),
+      accuracy, macro_f1, calibration_error, max_abs_logit_diff, label_agreement, mean_abs_probability_diff, hard_texts,
       hard_texts_max_abs_logit_diff`; and the logits of the batches, kind of artifact -> [rows, labels] float32.
     """
     everything = measured(table, config)
@@ -55,6 +55,7 @@ def compare(
                     "variant": artifact.variant,
                     "artifact": artifact.kind,
                     "format": artifact.format,
+                    "rounded": artifact.rounded,
                     "batch_size": batch_size,
                     "rows": len(rows),
                     "of": table.num_rows,
@@ -73,22 +74,27 @@ def failed_gates(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
     failures = []
     for entry in comparisons:
         where = f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}"
-        if entry["variant"] == "int8":
+        format = format_named(entry["format"])
+        if entry["rounded"]:
+            slack = format.int8_slack if entry["variant"] == "int8" else 1.0
+            agreement = 1.0 - slack * (1.0 - gates.min_label_agreement_int8)
+            probability = slack * gates.max_probability_diff_int8
+            of_format = f", for {format.name} {slack:g} times as far" if slack != 1.0 else ""
             if not np.isfinite(entry["max_abs_logit_diff"]):
                 failures.append(f"{where}: logits differ by {entry['max_abs_logit_diff']}")
-            if not entry["label_agreement"] >= gates.min_label_agreement_int8:  # so that NaN fails
+            if not entry["label_agreement"] >= agreement:  # so that NaN fails
                 failures.append(
                     f"{where}: labels agree on {entry['label_agreement']:.4%}, "
-                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}; lower it, or leave more "
-                    "in float (quantize.float_layers), or train longer (quantize.epochs)"
+                    f"verify.min_label_agreement_int8 is {gates.min_label_agreement_int8:.2%}{of_format}; lower it, or "
+                    "leave more in float (quantize.float_layers), or train longer (quantize.epochs)"
                 )
-            if not entry["mean_abs_probability_diff"] <= gates.max_probability_diff_int8:
+            if not entry["mean_abs_probability_diff"] <= probability:
                 failures.append(
                     f"{where}: probabilities differ by {entry['mean_abs_probability_diff']:.4g} on average, "
-                    f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}"
+                    f"verify.max_probability_diff_int8 is {gates.max_probability_diff_int8:g}{of_format}"
                 )
             continue
-        limit = gates.max_logit_diff.get(entry["format"], format_named(entry["format"]).max_logit_diff)
+        limit = gates.max_logit_diff.get(format.name, format.max_logit_diff)
         if not entry["max_abs_logit_diff"] <= limit:
             failures.append(
                 f"{where}: logits differ by up to {entry['max_abs_logit_diff']:.4g}, "

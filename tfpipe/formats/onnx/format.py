@@ -13,8 +13,9 @@ from onnx import numpy_helper
 from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests, Source, Written
+from tfpipe.formats.folder import write_folder
+from tfpipe.formats.onnx.folder import graph_file, new_graph_file
 from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
-from tfpipe.formats.onnx.folder import graph_file, new_graph_file, write_folder
 from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 from tfpipe.model.classifier import float_model
 
@@ -30,7 +31,9 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     counts = operator_counts(graph)
     file = new_graph_file(source.classifier, path)
     save_onnx(graph, file)
-    write_folder(source, path, file)
+    # Without a type, transformers.js looks for one file or the other, by the device that it runs on.
+    own = {"transformers.js_config": {"dtype": "q8" if source.classifier.quantization else "fp32"}}
+    write_folder(source, path, Path(__file__).parent / "README.md.jinja", own, file=file.relative_to(path))
     shown = ", ".join(f"{operator} {count}" for operator, count in list(counts.items())[:5])
     return Written(counts, f"{path.name}/{file.relative_to(path)} ({sum(counts.values())} operators: {shown}, …)")
 

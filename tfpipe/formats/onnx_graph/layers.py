@@ -95,7 +95,7 @@ def _layer_normalization(graph, model, layer: LayerNormalization) -> None:
     nodes, (source,), result = _take(graph, model, layer, 1)
     gamma, beta = (
         next(name for node in nodes for name in node.input if name.endswith(suffix))
-        for suffix in ("/mul_1/ReadVariableOp:0", "/add_1/ReadVariableOp:0")
+        for suffix in ("/mul/ReadVariableOp:0", "/add_1/ReadVariableOp:0")
     )
     inputs = [source, gamma, beta]
     _add(graph, layer.name, ("LayerNormalization", inputs, result, {"axis": -1, "epsilon": layer.epsilon}))
