@@ -41,6 +41,8 @@ class Format(NamedTuple):
     int8_slack: float = 1.0
     """of a variant of 8 bits: how many times as far as `verify` allows others its answers may be, as its runtime rounds
     activations in a way of its own"""
+    most_bytes: int | None = None
+    """that an artifact may have; None: any"""
     by_default: bool = True
     """whether it is written where `export.formats` is not set"""
     extra: str = ""
@@ -66,7 +68,7 @@ class Format(NamedTuple):
         """
         if self.runtime and importlib.util.find_spec(self.runtime) is None:
             raise InputError(
-                f"the format {self.name} needs the package {self.runtime}; install it with: pip install "
+                f"{self.name} artifacts need the package {self.runtime}; install it with: pip install "
                 f"'tfpipe[{self.extra}]'"
             )
 
@@ -124,6 +126,7 @@ FORMATS = (
         written_with=("tensorflow", "tf-keras", "tokenizers"),
         run_with=("ai-edge-litert",),
         int8_slack=3.0,
+        most_bytes=2**31 - 1,  # of a flatbuffer
         by_default=False,
         extra="litert",
         runtime="ai_edge_litert",
