@@ -16,7 +16,8 @@ PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probabil
 
 def entry(variant="dense", artifact="onnx", batch_size=32, **values):
     format = artifact.removesuffix("_text")
-    return {"variant": variant, "artifact": artifact, "format": format, "batch_size": batch_size, **PERFECT, **values}
+    about = {"variant": variant, "artifact": artifact, "format": format, "rounded": variant == "int8"}
+    return about | {"batch_size": batch_size, **PERFECT, **values}
 
 
 @pytest.fixture
@@ -38,6 +39,16 @@ def config(tiny_run):
             entry(variant="int8", mean_abs_probability_diff=float("nan")),
             "verify.max_probability_diff_int8 is 0.01",
         ),
+        (
+            entry(variant="int8", artifact="litert", label_agreement=0.84),
+            "verify.min_label_agreement_int8 is 95.00%, for litert 3 times as far",
+        ),
+        (
+            entry(variant="int8", artifact="litert", mean_abs_probability_diff=0.031),
+            "verify.max_probability_diff_int8 is 0.01, for litert 3 times as far",
+        ),
+        (entry(artifact="openvino", rounded=True, label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
+        (entry(artifact="litert", max_abs_logit_diff=2e-4), "verify.max_logit_diff.litert is 0.0001"),
     ],
 )
 def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
@@ -52,6 +63,8 @@ def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison
         entry(artifact="saved_model", max_abs_logit_diff=1e-5),
         entry(max_abs_logit_diff=9e-5),
         entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, max_abs_logit_diff=0.5),
+        entry(variant="int8", artifact="litert", label_agreement=0.86, mean_abs_probability_diff=0.029),
+        entry(artifact="openvino", rounded=True, label_agreement=0.96, max_abs_logit_diff=0.02),
     ],
 )
 def test_a_difference_on_its_gate_passes(config, comparison):

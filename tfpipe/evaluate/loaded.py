@@ -35,10 +35,10 @@ class Artifact:
     """of the classifier, embeddings included"""
     longest: int
     """most tokens that it takes; raw text is cut there"""
-    rounded: bool
-    """whether it computes in fewer bits than float32"""
     answer: Callable[[Requests], np.ndarray]
     """requests -> logits [requests, labels] float32"""
+    rounded: bool = False
+    """whether it computes in fewer bits than float32"""
 
 
 def load_artifacts(
@@ -71,8 +71,8 @@ def load_artifacts(
                 sparsity,
                 parameters,
                 each.longest or longest[each.takes_text],
-                each.rounded or variant == "int8",
                 each.ask,
+                each.rounded or variant == "int8",
             )
             for each in answers
         ]

@@ -77,7 +77,8 @@ def failed_gates(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
         format = format_named(entry["format"])
         if entry["rounded"]:
             slack = format.int8_slack if entry["variant"] == "int8" else 1.0
-            agreement = 1.0 - slack * (1.0 - gates.min_label_agreement_int8)
+            least = gates.min_label_agreement_int8
+            agreement = min(least, 1.0 - slack * (1.0 - least))  # of a slack of 1 the number itself
             probability = slack * gates.max_probability_diff_int8
             of_format = f", for {format.name} {slack:g} times as far" if slack != 1.0 else ""
             if not np.isfinite(entry["max_abs_logit_diff"]):
