@@ -6,6 +6,7 @@ import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
+from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, on_grid
 from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_embedding, is_projection, is_prunable
@@ -72,3 +73,14 @@ def test_a_dense_model_is_quantized_as_well():
     assert {name.removeprefix("bert.").removesuffix(".weight") for name in named if is_embedding(name)} <= frozen
     trained = {id(variable) for variable in aware.trainable_variables}
     assert all(id(variable) in trained for name, variable in named.items() if is_projection(name))
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(8, LARGEST_CODE), (7, REDUCED_CODE)])
+def test_training_sees_the_grid_that_is_stored(bits, largest):
+    model = small_model()
+    ranges = {layer.name: (-1.0, 2.0) for layer in model.layers if isinstance(layer, QuantizationPoint)}
+    wrapper = quantization_aware(model, ranges, bits).get_layer("quant_pooler.dense")
+    kernel, bias = (get_weights(model)[f"bert.pooler.dense.{part}"] for part in ("weight", "bias"))
+    seen = (wrapper(np.eye(len(kernel), dtype=np.float32)[None], training=True)[0] - bias).numpy().T
+    assert seen == pytest.approx(on_grid(kernel, largest)[0], abs=1e-6)
+    assert np.abs(seen - kernel).max() > 1e-4

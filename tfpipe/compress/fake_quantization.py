@@ -27,17 +27,20 @@ from tfpipe.model import layers
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 
 
-def quantization_aware(model: tf_keras.Model, ranges: dict[str, tuple[float, float]]) -> tf_keras.Model:
+def quantization_aware(
+    model: tf_keras.Model, ranges: dict[str, tuple[float, float]], kernel_bits: int = 8
+) -> tf_keras.Model:
     """The same model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
 
     Args:
       model: a training model, float.
       ranges: quantization point -> first range; the others, and the projections behind them, stay float.
+      kernel_bits: 8, or 7 where sums of two products must fit into 16 bits.
     """
 
     def annotate(layer):
         if isinstance(layer, tf_keras.layers.Dense) and point_of(layer.name) in ranges:
-            return quantize_annotate_layer(layer, _KernelConfig())
+            return quantize_annotate_layer(layer, _KernelConfig(kernel_bits))
         if layer.name in ranges:
             return quantize_annotate_layer(layer, _OutputConfig())
         return layer
@@ -89,8 +92,11 @@ def _range_variables(model: tf_keras.Model) -> dict[str, tuple[tf.Variable, tf.V
 class _KernelConfig(QuantizeConfig):
     """Per-channel symmetric kernel; the output is left to the layer that ends it."""
 
+    def __init__(self, bits: int = 8):
+        self._bits = bits
+
     def get_weights_and_quantizers(self, layer):
-        quantizer = quantizers.LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+        quantizer = quantizers.LastValueQuantizer(num_bits=self._bits, per_axis=True, symmetric=True, narrow_range=True)
         return [(layer.kernel, quantizer)]
 
     def get_activations_and_quantizers(self, layer):
@@ -106,7 +112,7 @@ class _KernelConfig(QuantizeConfig):
         return []
 
     def get_config(self):
-        return {}
+        return {"bits": self._bits}
 
 
 class _OutputConfig(_KernelConfig):
