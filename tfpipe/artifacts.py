@@ -32,6 +32,8 @@ class Format(NamedTuple):
     """packages that decide an artifact's bytes"""
     run_with: tuple[str, ...] = ()
     """packages that decide its answers"""
+    adds_in_16_bits: bool = False
+    """whether its runtime clips sums of two 8-bit products on some processors: `compress/saturation.py`"""
     version: int = 1
     """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
 
@@ -69,6 +71,7 @@ FORMATS = (
         marker="onnx/model*.onnx",
         written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
         run_with=("onnxruntime",),
+        adds_in_16_bits=True,
         version=2,
     ),
 )
