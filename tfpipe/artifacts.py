@@ -21,7 +21,8 @@ class Format(NamedTuple):
     path: str
     """the directory that a user opens, below `export/VARIANT/`; of the reference, a file"""
     max_logit_diff: float
-    """how far logits may be from those of the float32 Keras model: the default of `verify.max_logit_diff`"""
+    """how far logits may be from those of the float32 Keras model, in units of a row's largest logit where that is more
+    than 1: the default of `verify.max_logit_diff`"""
     overhead_bytes: int = 0
     """of an artifact beside its weights, at most about: the graph, a vocabulary and the like"""
     marker: str = ""

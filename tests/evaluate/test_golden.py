@@ -126,6 +126,7 @@ def test_another_file_is_refused_in_one_line(tmp_path, content):
     ("found", "limits", "failures"),
     [
         ({"max_abs_logit_diff": 1e-4}, {"max_abs_logit_diff": 1e-4}, 0),
+        ({"max_scaled_logit_diff": 1.1e-4}, {"max_scaled_logit_diff": 1e-4}, 1),
         ({"max_abs_logit_diff": 1.1e-4}, {"max_abs_logit_diff": 1e-4}, 1),
         ({"max_abs_logit_diff": float("nan")}, {"max_abs_logit_diff": 1e-4}, 1),
         ({"label_agreement": 0.98, "mean_abs_probability_diff": 0.02}, {"label_agreement": 0.99}, 1),

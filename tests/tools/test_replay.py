@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfpipe.devices import processor
 from tfpipe.errors import GateError, InputError
 from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx.inspection import inspect_onnx
@@ -40,11 +41,11 @@ def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
         tool.run(copy)
     message = str(error.value)
     assert "answers otherwise than on" in message and "\n" not in message
-    assert ("mean_abs_probability_diff is" if variant == "int8" else "max_abs_logit_diff is") in message
+    assert ("mean_abs_probability_diff is" if variant == "int8" else "max_scaled_logit_diff is") in message
 
 
 OLDER, NEWER = {"avx2", "fma"}, {"avx2", "avx512_vnni"}
-DOUBT = "neither VNNI nor AMX, so ONNX Runtime clips sums of two products at 16 bits"
+DOUBT = processor.CLIPS
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,10 @@ INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """instruction sets that multiply 8-bit integers exactly"""
 
 
+CLIPS = "this processor has neither VNNI nor AMX, so ONNX Runtime clips sums of two 8-bit products at 16 bits"
+"""the cause, where an int8 file answers wrongly"""
+
+
 def cpu_flags() -> set[str]:
     """Instruction sets of the processor, as Linux names them; empty where Linux does not say."""
     try:
@@ -18,7 +22,7 @@ def cpu_flags() -> set[str]:
 
 
 def sums_overflow(flags: set[str]) -> bool:
-    """Tells whether ONNX Runtime adds two 8-bit products in 16 bits here, and clips the sum: see `saturation.py`."""
+    """Tells whether ONNX Runtime adds two 8-bit products in 16 bits here: see `compress/saturation.py`."""
     return "avx2" in flags and not flags & INT8_FLAGS
 
 

@@ -32,10 +32,10 @@ from tfpipe.tokens.tokenizer import Tokenizer
 
 FILE = "golden.jsonl"
 FORMAT = 1
-LIMITS = {"max_abs_logit_diff", "label_agreement", "mean_abs_probability_diff"}
+LIMITS = {"max_abs_logit_diff", "max_scaled_logit_diff", "label_agreement", "mean_abs_probability_diff"}
 REAL_ROWS = 24
 MAX_LOGIT_DIFF = 1e-4
-"""of a float artifact, from machine to machine"""
+"""of a float artifact, from machine to machine, in units of a row's largest logit where that is more than 1"""
 
 HARD_TEXTS = {
     "empty": b"",
@@ -121,7 +121,7 @@ def record(
             "mean_abs_probability_diff": limits.max_probability_diff_int8,
         }
     else:
-        head["limits"] = {"max_abs_logit_diff": MAX_LOGIT_DIFF}
+        head["limits"] = {"max_scaled_logit_diff": MAX_LOGIT_DIFF}
     lines = [head]
     for number in range(len(requests)):
         one = requests.part(number, number + 1)

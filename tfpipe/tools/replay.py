@@ -17,7 +17,7 @@ from rich.table import Table
 from tfpipe import artifacts, metrics
 from tfpipe.artifacts import Format
 from tfpipe.console import say
-from tfpipe.devices.processor import cpu_flags, sums_overflow
+from tfpipe.devices.processor import CLIPS, cpu_flags, sums_overflow
 from tfpipe.errors import GateError, InputError, told_by
 from tfpipe.evaluate import golden
 from tfpipe.formats.base import Requests
@@ -77,9 +77,8 @@ def _doubt(head: dict[str, Any]) -> str | None:
     if not share or not sums_overflow(cpu_flags()):
         return None
     return (
-        f"this processor has neither VNNI nor AMX, so ONNX Runtime clips sums of two products at 16 bits ({share:.2g} of "
-        "them on training rows); make it with quantize.reduce_range: true, or set ONNX Runtime's session option "
-        "session.x64quantprecision to 1, which is exact and slower"
+        f"{CLIPS} ({share:.2g} of them on training rows); make the file with quantize.reduce_range: true, or set "
+        "ONNX Runtime's session option session.x64quantprecision to 1, which is exact and slower"
     )
 
 
