@@ -44,6 +44,19 @@ def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
     assert ("mean_abs_probability_diff is" if variant == "int8" else "max_scaled_logit_diff is") in message
 
 
+def test_answers_are_compared_without_tf32(tiny_run, monkeypatch):
+    seen, differences = [], tool.metrics.differences
+
+    def noted(*given):
+        seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        return differences(*given)
+
+    monkeypatch.setattr(tool.metrics, "differences", noted)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tool.run(tiny_run[1] / "export" / "dense" / "onnx")
+    assert seen and not any(seen) and tf.config.experimental.tensor_float_32_execution_enabled() == before
+
+
 OLDER, NEWER = {"avx2", "fma"}, {"avx2", "avx512_vnni"}
 DOUBT = processor.CLIPS
 

@@ -18,6 +18,7 @@ from tfpipe import artifacts, metrics
 from tfpipe.artifacts import Format
 from tfpipe.console import say
 from tfpipe.devices.processor import CLIPS, cpu_flags, sums_overflow
+from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError, InputError, told_by
 from tfpipe.evaluate import golden
 from tfpipe.formats.base import Requests
@@ -25,6 +26,7 @@ from tfpipe.formats.base import Requests
 BATCH_SIZES = (1, 16)
 
 
+@float32_kept()
 def run(directory: Path, allowed: Collection[str] = ()) -> None:
     """Replays every request in every way that the artifact answers, alone and in batches, and checks the answers.
 
