@@ -238,18 +238,28 @@ def test_reduced_kernels_take_7_bits_and_never_overflow(requantize, capsys, prun
     assert last["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("mode", ["ptq", "qat"])
+def test_symmetric_ranges_have_their_zero_in_the_middle(requantize, capsys, mode):
+    classifier, stage, _ = requantize(capsys, mode=mode, scheme="symmetric")
+    assert classifier.signed and classifier.ranges.keys() == POINTS
+    for name, (low, high) in classifier.ranges.items():
+        assert low / high == pytest.approx(-128 / 127, rel=1e-5), name
+    (*_, last) = json.loads((stage.path / "history.json").read_text())
+    assert last["accuracy"] > 0.9
+    assert not load_classifier(stage.inputs["prune"]).signed
+
+
 def test_the_share_of_sums_that_overflow_is_noted(tiny_run):
     notes = parse_record((tiny_run[1] / "quantize" / RECORD).read_bytes(), tiny_run[1]).notes["saturation"]
     assert 0.0 < notes["sums"] < notes["outputs"] < 1.0 and notes["outputs"] <= notes["worst_outputs"]
 
 
 def test_weight_only_leaves_activations_and_biases_float(requantize, capsys, pruned):
-    classifier, stage, said = requantize(capsys, mode="weight_only", epochs=2.0, reduce_range=True)
+    classifier, stage, said = requantize(capsys, mode="weight_only", epochs=2.0, reduce_range=True, scheme="symmetric")
     assert "saturation" not in stage.notes
     assert classifier.ranges == {} and len(classifier.quantization) == 13 + 3
-    assert (
-        "no effect with quantize mode weight_only, calibration min_max: quantize.epochs, quantize.reduce_range" in said
-    )
+    idle = "quantize.epochs, quantize.scheme, quantize.reduce_range"
+    assert f"no effect with quantize mode weight_only, calibration min_max: {idle}" in said
     for name, value in pruned.items():
         scaled = f"{name}.scale" in classifier.quantization
         assert np.array_equal(classifier.weights[name], on_grid(value)[0] if scaled else value), name

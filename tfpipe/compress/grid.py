@@ -82,6 +82,12 @@ def bias_on_grid(bias: np.ndarray, kernel: np.ndarray, scale: np.ndarray) -> np.
     return np.where(kernel.any(axis=1), np.round(bias / scale) * scale, bias).astype(np.float32)
 
 
+def balanced(low: float, high: float) -> tuple[float, float]:
+    """Widens a range to that of an int8 with a zero point of 0: 128 steps below 0, 127 above, as TF-MOT has it."""
+    high = max(high, -low * 127 / 128, 1e-6)
+    return -high * 128 / 127, high
+
+
 def nudged(low: float, high: float) -> tuple[float, float]:
     """Moves a range so that it holds 0 and 0 is one of its 256 levels, as FakeQuant does when it runs."""
     low, high = min(low, 0.0), max(high, 0.0)

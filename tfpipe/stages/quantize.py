@@ -5,10 +5,10 @@ dense one. Leaves: the classifier in the transformers layout, a float file whose
 `quantization.safetensors` beside it; `history.json` and, where layers were ranked, `sensitivity.json`.
 
 What is quantized (Jacob et al., 2018): the kernels of all projections but the head's, per output channel, symmetric,
-[-127, 127], or [-63, 63] with `quantize.reduce_range`; what enters them, per tensor, asymmetric, [0, 255]; their biases
-in steps of the products, 32 bits; the embedding tables per row, symmetric, without training. Residuals, layer norms,
-softmax and the head stay float, and so do the layers that `quantize.float_layers` leaves out. With `mode: weight_only`,
-activations and biases stay float.
+[-127, 127], or [-63, 63] with `quantize.reduce_range`; what enters them, per tensor, [0, 255], or [-128, 127] with
+`quantize.scheme: symmetric`; their biases in steps of the products, 32 bits; the embedding tables per row, symmetric,
+without training. Residuals, layer norms, softmax and the head stay float, and so do the layers that
+`quantize.float_layers` leaves out. With `mode: weight_only`, activations and biases stay float.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tfpipe.compress.calibration import (
     percentile_ranges,
 )
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
-from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, on_grid, quantized
+from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, balanced, on_grid, quantized
 from tfpipe.compress.limits import least_bytes
 from tfpipe.compress.saturation import saturation
 from tfpipe.compress.teacher import taught
@@ -83,7 +83,8 @@ def run(config: Config, stage: StageDirectory) -> None:
             model = build_training_model(session.architecture(base.architecture), len(base.labels))
             embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
             set_weights(model, base.weights | embeddings)
-            model = quantization_aware(model, ranges, kernel_bits=7 if reduced else 8)
+            symmetric = settings.scheme == "symmetric"
+            model = quantization_aware(model, ranges, kernel_bits=7 if reduced else 8, symmetric=symmetric)
             masks = KeptZeros(model)
         with session.strategy.scope():
             policy = choose_precision(config.train.precision).value
@@ -116,8 +117,12 @@ def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:
     if settings.mode == "weight_only":
         return {}
     if settings.calibration == "percentile":
-        return percentile_ranges(model, rows, settings.percentile)
-    return min_max_ranges(model, rows)
+        ranges = percentile_ranges(model, rows, settings.percentile)
+    else:
+        ranges = min_max_ranges(model, rows)
+    if settings.scheme == "symmetric":
+        return {name: balanced(*bounds) for name, bounds in ranges.items()}
+    return ranges
 
 
 def _kept_float(damage: dict[str, float], base: Classifier, settings: Quantize, budget: Budget) -> list[str]:
