@@ -25,7 +25,8 @@ class Format(NamedTuple):
     path: str
     """the directory that a user opens, below `export/VARIANT/`; of the reference, a file"""
     max_logit_diff: float
-    """how far logits may be from those of the float32 Keras model: the default of `verify.max_logit_diff`"""
+    """how far logits may be from those of the float32 Keras model, in units of a row's largest logit where that is more
+    than 1: the default of `verify.max_logit_diff`"""
     overhead_bytes: int = 0
     """of an artifact beside its weights, at most about: the graph, a vocabulary and the like"""
     marker: str = ""
@@ -36,6 +37,8 @@ class Format(NamedTuple):
     """packages that decide an artifact's bytes"""
     run_with: tuple[str, ...] = ()
     """packages that decide its answers"""
+    adds_in_16_bits: bool = False
+    """whether its runtime clips sums of two 8-bit products on some processors: `compress/saturation.py`"""
     version: int = 1
     """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
     int8_slack: float = 1.0
@@ -101,6 +104,7 @@ FORMATS = (
         marker="onnx/model*.onnx",
         written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
         run_with=("onnxruntime",),
+        adds_in_16_bits=True,
         version=2,
     ),
     Format(
@@ -112,6 +116,7 @@ FORMATS = (
         marker="openvino_model.xml",
         written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "openvino", "tokenizers"),
         run_with=("openvino",),
+        adds_in_16_bits=True,
         by_default=False,
         extra="openvino",
         runtime="openvino",

@@ -236,7 +236,8 @@ class Verify(Section):
     small_batch_rows: PositiveInt = Field(500, description="rows that answer one at a time")
     max_logit_diff: dict[FormatName, PositiveFloat] = Field(
         default_factory=dict,
-        description="format -> largest logit difference from the float32 Keras model; of formats that are left out: "
+        description="format -> largest logit difference from the float32 Keras model, divided by the largest logit of "
+        "the row where that is more than 1, as float32 rounds larger logits by more; of formats that are left out: "
         + ", ".join(f"{each.name} {each.max_logit_diff:g}" for each in artifacts.FORMATS),
     )
     min_label_agreement_int8: Fraction = Field(0.99, description="int8 artifacts: share of equal labels, at least")

@@ -3,7 +3,8 @@
 A variant of 8 bits keeps its weights as they are: kernels of 8 bits per channel, embeddings of 8 bits per row. Its
 activations are another matter. The other formats round them within the ranges that the variant was trained with. LiteRT
 has no product of such an input and a float result: it rounds each row within the row's own range, when it runs. So its
-answers are farther from those of the Keras model, and `Format.int8_slack` says how far they may be.
+answers are farther from those of the Keras model, and `Format.int8_slack` says how far they may be. Kernels of 7 bits
+(`quantize.reduce_range`) are rounded once more, to LiteRT's 8.
 """
 
 from __future__ import annotations
