@@ -1,7 +1,7 @@
 """BERT WordPiece as a TensorFlow graph: one tokenizer for preparing data and for serving raw text.
 
 Enters: UTF-8 text, `[batch] string`. Leaves: token ids, ragged or padded, equal to those of transformers'
-`BertTokenizerFast`. tensorflow-text's own BERT tokenizers differ from it where Unicode gets hard, so its normalizer
+`BertTokenizer`. tensorflow-text's own BERT tokenizers differ from it where Unicode gets hard, so its normalizer
 and pre-tokenizer are run here on every code point once, and the graph looks the results up:
 
     text -> cleaning -> stretches without a space, each distinct one once -> special tokens become private-use marks ->
