@@ -99,7 +99,8 @@ def test_a_format_imports_no_format():
     known = modules()
     formats = {each.name: each.module.removeprefix("tfpipe.") for each in (artifacts.REFERENCE, *artifacts.FORMATS)}
     assert set(formats.values()) <= known.keys()
-    own = {name: {each for each in known if each.startswith(f"formats.{name}")} for name in formats}
+    package = {name: ".".join(module.split(".")[:2]) for name, module in formats.items()}
+    own = {name: {each for each in known if each.startswith(package[name])} for name in formats}
     wrong = [
         (module, other)
         for name in formats
