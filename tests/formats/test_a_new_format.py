@@ -138,7 +138,7 @@ def test_its_limit_is_its_own_or_a_setting(with_numbers):
     (failure,) = failed_gates([found], Verify())
     assert failure.endswith("logits differ by up to 0.001, verify.max_logit_diff.numbers is 1e-05")
     assert failed_gates([found], Verify(max_logit_diff={"numbers": 1e-2})) == []
-    with pytest.raises(ValidationError, match="expected saved_model, onnx,.* or numbers"):
+    with pytest.raises(ValidationError, match=r"expected saved_model, onnx,.* or numbers"):
         Budget(artifact="letters")
 
 
