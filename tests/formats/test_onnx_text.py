@@ -27,7 +27,7 @@ from tfpipe import pipeline
 from tfpipe.artifacts import format_named
 from tfpipe.config.file import parse_config
 from tfpipe.errors import GateError, InputError
-from tfpipe.evaluate.golden import HARD_TEXTS
+from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
 from tfpipe.files import sha256_of_directory
 from tfpipe.formats.base import Requests, Source
 from tfpipe.formats.onnx.folder import graph_file
@@ -35,7 +35,9 @@ from tfpipe.formats.onnx.text import load, write
 from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.model.bert import INFERENCE_INPUTS
+from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
+from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
@@ -206,6 +208,20 @@ def test_it_answers_as_the_onnx_file_of_ids_does(run, tiny_run, variant):
     tokens = {name: value.numpy() for name, value in tokenizer.dense(TEXTS).items()}
     requests = Requests(tokens, TEXTS, None)
     (expected,), (found,) = format_named("onnx").code.load(by_ids), load(by_text)
+    np.testing.assert_array_equal(found.ask(requests), expected.ask(requests))
+
+
+def test_pairs_answer_as_their_ids_do(tiny_run, tmp_path):
+    config, directory = tiny_run
+    classifier, by_ids = load_classifier(directory / "train"), directory / "export" / "dense" / "onnx"
+    tokenizer = Tokenizer(TokenizerSettings.read(directory / "train"), classifier.max_length)
+    source = Source(classifier, tokenizer, TokenTable.open(directory / "prepare" / "test"), True, "")
+    write(source, tmp_path / "first", config.export)
+    write(source, tmp_path / "second", config.export)
+    assert sha256_of_directory(tmp_path / "first") == sha256_of_directory(tmp_path / "second")
+    assert "text_pair" in (tmp_path / "first" / "README.md").read_text()
+    requests = hard_requests(tokenizer, pairs=True)
+    (expected,), (found,) = format_named("onnx").code.load(by_ids), load(tmp_path / "first")
     np.testing.assert_array_equal(found.ask(requests), expected.ask(requests))
 
 
