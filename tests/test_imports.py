@@ -100,7 +100,8 @@ def test_a_format_imports_no_format():
     formats = {each.name: each.module.removeprefix("tfpipe.") for each in (artifacts.REFERENCE, *artifacts.FORMATS)}
     assert set(formats.values()) <= known.keys()
     shared = {each for each in known if each.startswith("formats.onnx_graph")} | {"formats.base", "formats.folder"}
-    own = {name: {each for each in known if f"{each}.".startswith(f"formats.{name}.")} for name in formats}
+    package = {name: ".".join(module.split(".")[:2]) for name, module in formats.items()}
+    own = {name: {each for each in known if f"{each}.".startswith(f"{package[name]}.")} for name in formats}
     wrong = [
         (module, other)
         for name in formats

@@ -52,6 +52,8 @@ class Format(NamedTuple):
     """the extra of tfpipe that brings its runtime; empty: tfpipe itself needs that"""
     runtime: str = ""
     """the module that the extra brings"""
+    cleans: bool = True
+    """whether a run that cleans texts can have it (`data.cleaning.html`, `unicode`, `stop_words`)"""
 
     @property
     def code(self) -> Any:
@@ -106,6 +108,19 @@ FORMATS = (
         run_with=("onnxruntime",),
         adds_in_16_bits=True,
         version=2,
+    ),
+    Format(
+        "onnx_text",
+        "tfpipe.formats.onnx.text",
+        "onnx_text",
+        max_logit_diff=1e-4,
+        overhead_bytes=5_000_000,
+        marker="model.onnx",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
+        run_with=("onnxruntime",),
+        adds_in_16_bits=True,
+        by_default=False,
+        cleans=False,
     ),
     Format(
         "openvino",

@@ -300,6 +300,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _formats_take_the_texts(self) -> Config:
+        cleaning = self.data.cleaning
+        steps = {name: getattr(cleaning, name) for name in ("html", "unicode", "stop_words")}
+        cleaned = next((name for name, value in steps.items() if value), None)
+        for each in artifacts.formats_named(self.export.formats):
+            if cleaned and not each.cleans:
+                raise ValueError(
+                    f"export.formats: {each.name} takes texts as they are, and data.cleaning.{cleaned} changes them; "
+                    f"leave {each.name} out ({BASIS} takes texts too, and cleans them), or the cleaning"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _compression_fits(self) -> Config:
         quantize = self.quantize
         calibrates = quantize is not None and (quantize.mode != "weight_only" or quantize.float_layers > 0)

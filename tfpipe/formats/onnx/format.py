@@ -44,14 +44,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     Raises:
       InputError: it would do more than compute.
     """
-    file = graph_file(path)
-    inspect_onnx(file)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # Or its threads would go on spinning after a call, and slow down whatever is called next: another artifact here.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = open_session(graph_file(path), threads)
 
     def ask(requests: Requests) -> np.ndarray:
         inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
@@ -60,11 +53,33 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     return (Answer("onnx", False, ask),)
 
 
+def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """Inspects and loads an ONNX file.
+
+    Args:
+      file: of any origin.
+      threads: of ONNX Runtime; None: all processors.
+
+    Raises:
+      InputError: it would do more than compute.
+    """
+    inspect_onnx(file)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Or its threads would go on spinning after a call, and slow down whatever is called next: another artifact here.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
 def kernels(path: Path) -> dict[str, np.ndarray]:
     """Reads the encoder's kernels, float or as codes: [in, out] each."""
-    tensors = {
-        tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(graph_file(path))).graph.initializer
-    }
+    return kernels_of(graph_file(path))
+
+
+def kernels_of(file: Path) -> dict[str, np.ndarray]:
+    """Reads the kernels of an ONNX file."""
+    tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(file)).graph.initializer}
     return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if is_prunable(name)}
 
 
