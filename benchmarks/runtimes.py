@@ -12,7 +12,8 @@ rows) and, with `--optimum PYTHON` of an environment with `benchmarks/onnx_infer
 All contestants run in this process, on two threads, and take turns in changing order. Before each turn a probe measures
 the rate of a matrix product: turns at less than 85 % of the best rate do not count. The fastest tenth and the median
 count, with processor time beside the clock. The loop is over the run's test rows in batches of 32, sorted by length and
-padded to a multiple of 16. Static OpenVINO programs are compiled for each shape before the clock starts. It refuses to
+padded to a multiple of 16. Labels and logits are compared with the Keras model that a file was made of, as `verify` has
+kept its answers. Static OpenVINO programs are compiled for each shape before the clock starts. It refuses to
 begin while the machine has other work (a load above 0.3). Writes benchmarks/results/runtimes.json.
 """
 
@@ -37,6 +38,7 @@ import onnxruntime
 import openvino
 import pyarrow as pa
 from ai_edge_litert.interpreter import Interpreter
+from safetensors.numpy import load_file
 
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x64": (32, 64)}
 THREADS = 2
@@ -58,8 +60,8 @@ class Contestant(NamedTuple):
     runtime: str
     ask: Ask
     size_bytes: int
-    reference: str
-    """name of the contestant whose labels it should give"""
+    expected: np.ndarray
+    """[rows, labels] float32: what the Keras model answers that it was made of"""
 
 
 def onnx_runtime(path: Path) -> Ask:
@@ -147,18 +149,30 @@ def sorted_batches(run: Path, split: str, size: int = 32) -> Iterator[tuple[np.n
         yield rows, tokens
 
 
-def ours(run: Path, name: str, variants: tuple[str, ...], reference: str) -> Iterator[Contestant]:
+def answers_of_keras(run: Path, variant: str) -> np.ndarray:
+    """What `verify` has kept of the Keras model of a variant.
+
+    Raises:
+      SystemExit: `verify` has asked a sample of the rows alone.
+    """
+    kept = load_file(run / "verify" / "logits.safetensors")
+    if len(kept["rows"]) < len(rows_of(run, "test")[2]):
+        sys.exit(f"{run}: verify has asked a sample of the test rows; raise verify.rows")
+    return kept[f"{variant}.keras"]
+
+
+def ours(run: Path, name: str, variants: tuple[str, ...]) -> Iterator[Contestant]:
     """The artifacts of a run."""
     for variant in variants:
-        exported, own = run / "export" / variant, f"{name} {variant}"
+        exported, own, expected = run / "export" / variant, f"{name} {variant}", answers_of_keras(run, variant)
         onnx = next((exported / "onnx" / "onnx").glob("model*.onnx"))
-        yield Contestant(own, "ONNX Runtime", onnx_runtime(onnx), size(onnx), reference)
+        yield Contestant(own, "ONNX Runtime", onnx_runtime(onnx), size(onnx), expected)
         ir = exported / "openvino" / "openvino_model.xml"
         for precision in ("f32", "bf16"):
             ask = open_vino(ir, static=True, precision=precision)
-            yield Contestant(own, f"OpenVINO static {precision}", ask, size(ir.with_suffix(".bin")), reference)
+            yield Contestant(own, f"OpenVINO static {precision}", ask, size(ir.with_suffix(".bin")), expected)
         file = exported / "litert" / "model.tflite"
-        yield Contestant(own, "LiteRT", litert(file), size(file), reference)
+        yield Contestant(own, "LiteRT", litert(file), size(file), expected)
 
 
 def size(path: Path) -> int:
@@ -177,6 +191,7 @@ def peers(run: Path, directory: Path, optimum: Path | None) -> Iterator[Contesta
     from transformers.exporters.quantizers.quantizer_nncf import NNCFQuantizationConfig
     from transformers.exporters.quantizers.quantizer_onnxruntime import OnnxRuntimeDynamicConfig
 
+    expected = answers_of_keras(run, "dense")
     ids, types, _ = rows_of(run, "train")
 
     def tensors(row: int) -> dict[str, torch.Tensor]:
@@ -210,13 +225,13 @@ def peers(run: Path, directory: Path, optimum: Path | None) -> Iterator[Contesta
         if exporter is OnnxExporter:
             (file,) = target.glob("*.onnx")
             total = sum(each.stat().st_size for each in target.glob("*.onnx*"))
-            yield Contestant(name, "ONNX Runtime", onnx_runtime(file), total, DENSE)
+            yield Contestant(name, "ONNX Runtime", onnx_runtime(file), total, expected)
         else:
             (file,) = target.glob("*.xml")
             for static, precision in ((False, None), (True, None), (True, "f32")):
                 runtime = f"OpenVINO {'static' if static else 'open'} {precision or 'default'}"
                 ask = open_vino(file, static=static, precision=precision)
-                yield Contestant(name, runtime, ask, size(file.with_suffix(".bin")), DENSE)
+                yield Contestant(name, runtime, ask, size(file.with_suffix(".bin")), expected)
     if optimum is not None:
         script = (
             "import sys; sys.path.insert(0, 'benchmarks'); from pathlib import Path; import onnx_inference as own; "
@@ -225,7 +240,7 @@ def peers(run: Path, directory: Path, optimum: Path | None) -> Iterator[Contesta
         subprocess.run([optimum, "-c", script, run / "train", directory / "optimum"], check=True)
         for name, file in (("float32", "float32/model.onnx"), ("int8", "int8/model_quantized.onnx")):
             path = directory / "optimum" / file
-            yield Contestant(f"optimum-onnx {name}", "ONNX Runtime", onnx_runtime(path), size(path), DENSE)
+            yield Contestant(f"optimum-onnx {name}", "ONNX Runtime", onnx_runtime(path), size(path), expected)
 
 
 DENSE = "tfpipe dense"
@@ -314,9 +329,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "runtimes.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        contestants = [*ours(arguments.run, "tfpipe", ("dense", "int8"), DENSE)]
+        contestants = [*ours(arguments.run, "tfpipe", ("dense", "int8"))]
         for name, _, run in (each.partition("=") for each in arguments.more):
-            contestants += ours(Path(run), name, ("int8",), DENSE)
+            contestants += ours(Path(run), name, ("int8",))
         contestants += peers(arguments.run, Path(directory), arguments.optimum)
         _, _, labels = rows_of(arguments.run, "test")
         batches = [*sorted_batches(arguments.run, "test")]
@@ -340,7 +355,8 @@ def main() -> None:
                 "file": contestant.name,
                 "runtime": contestant.runtime,
                 "accuracy": round(float((chosen == labels).mean()), 4),
-                "agreement_with_dense": round(float((chosen == logits[dense].argmax(axis=1)).mean()), 4),
+                "same_labels": round(float((chosen == contestant.expected.argmax(axis=1)).mean()), 4),
+                "max_logit_diff": float(np.abs(logits[number] - contestant.expected).max()),
                 "size_bytes": contestant.size_bytes,
                 "times": times,
                 "speedup_over_dense": {
@@ -388,8 +404,10 @@ def best_of(entries: list[dict], *names: str) -> dict[str, dict]:
 def print_table(entries: list[dict]) -> None:
     """The table, as Markdown."""
     shapes = [*entries[0]["times"]]
-    print(f"| file | runtime | accuracy % | as dense % | MB | {' | '.join(f'{s} ms (x dense)' for s in shapes)} |")
-    print("|" + "---|" * (5 + len(shapes)))
+    print(
+        f"| file | runtime | accuracy % | same labels % | Δlogit | MB | {' | '.join(f'{s} ms (x dense)' for s in shapes)} |"
+    )
+    print("|" + "---|" * (6 + len(shapes)))
     for each in entries:
         cells = [
             f"{each['times'][shape]['fastest_tenth_ms']:.2f} ({each['speedup_over_dense'][shape]:.2f})"
@@ -397,7 +415,7 @@ def print_table(entries: list[dict]) -> None:
         ]
         print(
             f"| {each['file']} | {each['runtime']} | {each['accuracy'] * 100:.2f} | "
-            f"{each['agreement_with_dense'] * 100:.2f} | {each['size_bytes'] / 1e6:.1f} | {' | '.join(cells)} |"
+            f"{each['same_labels'] * 100:.2f} | {each['max_logit_diff']:.1e} | {each['size_bytes'] / 1e6:.1f} | {' | '.join(cells)} |"
         )
 
 
