@@ -86,6 +86,7 @@ FORMATS = (
         extras="assets.extra",
         written_with=("tensorflow", "tf-keras", "tensorflow-text"),
         run_with=("tensorflow", "tensorflow-text"),
+        version=2,
     ),
     Format(
         "onnx",

@@ -17,6 +17,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.formats.saved_model.reproducible import make_reproducible
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
@@ -42,7 +43,7 @@ class ServedClassifier(tf.Module):
         self.weights = variables_by_name(model)
         labels, task = classifier.labels, classifier.task
 
-        def tokens(input_ids, attention_mask, token_type_ids):
+        def answer(input_ids, attention_mask, token_type_ids):
             logits = model(
                 {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
                 training=False,
@@ -51,22 +52,53 @@ class ServedClassifier(tf.Module):
             label = task_of(task).graph_label(logits, labels)
             return {"logits": logits, "probabilities": probabilities, "label": label}
 
-        # A function of its own, which the other signature calls: constants would be stored twice otherwise.
-        ids = tf.TensorSpec([None, None], tf.int32)
-        self.tokens = tf.function(
-            tokens,
-            input_signature=[tf.TensorSpec(ids.shape, ids.dtype, name) for name in INFERENCE_INPUTS],
-        )
+        def tokens(input_ids, attention_mask, token_type_ids):
+            ids = dict(zip(INFERENCE_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
+            return self.answer(**_checked(ids, classifier.architecture))
+
+        # A function of its own, which the signatures call: constants would be stored twice otherwise.
+        ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
+        self.answer = tf.function(answer, input_signature=ids)
+        self.tokens = tf.function(tokens, input_signature=ids)
         columns = ("text", "text_pair") if pairs else ("text",)
         texts = [tf.TensorSpec([None], tf.string, name) for name in columns]
         self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
         if pairs:
             self.text = tf.function(
-                lambda text, text_pair: self.tokens(**tokenizer.dense(text, text_pair)), input_signature=texts
+                lambda text, text_pair: self.answer(**tokenizer.dense(text, text_pair)), input_signature=texts
             )
         else:
-            self.text = tf.function(lambda text: self.tokens(**tokenizer.dense(text)), input_signature=texts)
+            self.text = tf.function(lambda text: self.answer(**tokenizer.dense(text)), input_signature=texts)
         self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+
+
+def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[str, tf.Tensor]:
+    """Gives token ids on, once operators of the graph have checked them; a wrong request fails with InvalidArgument.
+
+    TensorFlow alone would answer some of them: on a GPU an id outside a table reads zeros, and on a CPU a mask of
+    another length than the ids counts as its first element (`findings/`, fused attention).
+
+    Args:
+      inputs: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+      architecture: gives the sizes of the tables.
+    """
+    most = (architecture.vocab_size - 1, 1, architecture.type_vocab_size - 1)
+    # Tensors of different shapes can't be stacked, and an error has the name of the node that it is from.
+    every = tf.stack([inputs[name] for name in INFERENCE_INPUTS], name="_and_".join(INFERENCE_INPUTS))
+    length, smallest, largest = tf.shape(every)[2], tf.reduce_min(every, [1, 2]), tf.reduce_max(every, [1, 2])
+    positions = architecture.max_position_embeddings
+    limits = ", ".join(f"{name} from 0 to {limit}" for name, limit in zip(INFERENCE_INPUTS, most, strict=True))
+    checks = [
+        tf.debugging.Assert(
+            (length >= 1) & (length <= positions), [f"a row has 1 to {positions} tokens; the rows have", length]
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all((smallest >= 0) & (largest <= most)),
+            [f"{limits}; the smallest are", smallest, "the largest", largest],
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in inputs.items()}
 
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:
