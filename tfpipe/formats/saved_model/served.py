@@ -1,10 +1,13 @@
 """A classifier as a SavedModel that TF Serving takes as it is.
 
-Signatures, both giving `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label:
-the chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
+Signatures that give `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label: the
+chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
 
 - `serving_default`: `text` [batch] string, and `text_pair` for a model of pairs.
 - `tokens`: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+
+`classify` takes what `serving_default` takes. It gives `classes` [batch, labels] string, the names in the order of the
+logits, and `scores` [batch, labels] float32, their probabilities: so TF Serving's Classification API names them.
 
 Beside them is a function for programs that load the model with TensorFlow: `about()` gives `task` [] string and
 `labels` [labels] string, the names in the order of the logits.
@@ -27,7 +30,7 @@ from tfpipe.tokens.tokenizer import Tokenizer
 
 
 class ServedClassifier(tf.Module):
-    """What is saved: weights by name or as constants, the tokenizer's tables, two signatures; nothing of Keras."""
+    """What is saved: weights by name or as constants, the tokenizer's tables, three signatures; nothing of Keras."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
         """Wraps an inference model.
@@ -56,20 +59,27 @@ class ServedClassifier(tf.Module):
             ids = dict(zip(INFERENCE_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
             return self.answer(**_checked(ids, classifier.architecture))
 
-        # A function of its own, which the signatures call: constants would be stored twice otherwise.
+        def text(text, text_pair=None):
+            return self.answer(**tokenizer.dense(text, text_pair))
+
+        def classify(text, text_pair=None):
+            scores = self.text(*((text,) if text_pair is None else (text, text_pair)))["probabilities"]
+            return {"classes": tf.tile(tf.constant([labels]), [tf.shape(scores)[0], 1]), "scores": scores}
+
+        # Functions that call each other: constants would be stored once for each signature otherwise.
         ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
+        texts = [tf.TensorSpec([None], tf.string, name) for name in (("text", "text_pair") if pairs else ("text",))]
         self.answer = tf.function(answer, input_signature=ids)
         self.tokens = tf.function(tokens, input_signature=ids)
-        columns = ("text", "text_pair") if pairs else ("text",)
-        texts = [tf.TensorSpec([None], tf.string, name) for name in columns]
         self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
-        if pairs:
-            self.text = tf.function(
-                lambda text, text_pair: self.answer(**tokenizer.dense(text, text_pair)), input_signature=texts
-            )
-        else:
-            self.text = tf.function(lambda text: self.answer(**tokenizer.dense(text)), input_signature=texts)
+        self.text = tf.function(text, input_signature=texts)
+        self.classify = tf.function(classify, input_signature=texts)
         self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+
+    @property
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """Name -> function."""
+        return {"serving_default": self.text, "tokens": self.tokens, "classify": self.classify}
 
 
 def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[str, tf.Tensor]:
@@ -103,6 +113,5 @@ def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[s
 
 def save_saved_model(served: ServedClassifier, directory: Path) -> None:
     """Writes the SavedModel; the same one has the same bytes."""
-    signatures = {"serving_default": served.text, "tokens": served.tokens}
-    tf.saved_model.save(served, str(directory), signatures=signatures)
+    tf.saved_model.save(served, str(directory), signatures=served.signatures)
     make_reproducible(directory)

@@ -24,7 +24,7 @@ def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> pre
     """A request of TF Serving's PredictionService; its model name is left open, as a warm-up record needs none.
 
     Args:
-      signature: `serving_default` or `tokens`.
+      signature: its name.
       inputs: of that signature.
     """
     request = predict_pb2.PredictRequest()
@@ -35,7 +35,9 @@ def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> pre
 
 
 def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
-    """Writes warm-up requests of real rows, for both signatures: one row at each length that occurs, and a batch.
+    """Writes warm-up requests of real rows: one row at each length that occurs, and a batch.
+
+    `classify` runs what `serving_default` runs, so that the batch is enough for it.
 
     Returns:
       How many.
@@ -49,6 +51,7 @@ def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
         if pairs:
             texts["text_pair"] = [(pair or "").encode() for pair in table.text_pairs(rows)]
         requests += [predict_request("serving_default", texts), predict_request("tokens", table.padded(rows))]
+    requests.append(predict_request("classify", texts))  # of the batch
     file = saved_model / "assets.extra" / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
