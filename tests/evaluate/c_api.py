@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 FLOAT, INT32, STRING = 1, 3, 7  # TF_DataType
+LIBRARIES = ("_whitespace_tokenizer_v2.so", "_fast_wordpiece_tokenizer.so")  # as README.md of a SavedModel has them
 
 
 class Failed(Exception):
@@ -79,8 +80,8 @@ class Model:
     def __init__(self, site: Path, directory: str):
         self.tf = load(site)
         self.status = self.tf.TF_NewStatus()
-        for file in sorted((site / "tensorflow_text").rglob("*.so")):
-            self.tf.TF_LoadLibrary(str(file).encode(), self.status)
+        for name in LIBRARIES:
+            self.tf.TF_LoadLibrary(str(site / "tensorflow_text" / "python" / "ops" / name).encode(), self.status)
             self.check()
         self.graph = self.tf.TF_NewGraph()
         tags = (ctypes.c_char_p * 1)(b"serve")
