@@ -9,6 +9,8 @@ chosen names joined by `|`, with a backslash before each `|` and each backslash 
 `classify` takes what `serving_default` takes. It gives `classes` [batch, labels] string, the names in the order of the
 logits, and `scores` [batch, labels] float32, their probabilities: so TF Serving's Classification API names them.
 
+A SavedModel without texts (`ServedTokens`) has `tokens` alone, as its `serving_default`.
+
 Beside them is a function for programs that load the model with TensorFlow: `about()` gives `task` [] string and
 `labels` [labels] string, the names in the order of the logits.
 """
@@ -29,20 +31,17 @@ from tfpipe.tasks import task_of
 from tfpipe.tokens.tokenizer import Tokenizer
 
 
-class ServedClassifier(tf.Module):
-    """What is saved: weights by name or as constants, the tokenizer's tables, three signatures; nothing of Keras."""
+class ServedTokens(tf.Module):
+    """What is saved: weights by name or as constants, one signature, which takes token ids; nothing of Keras."""
 
-    def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
+    def __init__(self, model: tf_keras.Model, classifier: Classifier):
         """Wraps an inference model.
 
         Args:
           model: an inference model, holding the classifier's weights.
           classifier: gives labels and task.
-          tokenizer: text -> token ids.
-          pairs: whether texts come in pairs.
         """
         super().__init__()
-        self.tokenizer = tokenizer
         self.weights = variables_by_name(model)
         labels, task = classifier.labels, classifier.task
 
@@ -59,22 +58,44 @@ class ServedClassifier(tf.Module):
             ids = dict(zip(INFERENCE_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
             return self.answer(**_checked(ids, classifier.architecture))
 
+        # Functions that call each other: constants would be stored once for each signature otherwise.
+        ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
+        self.answer = tf.function(answer, input_signature=ids)
+        self.tokens = tf.function(tokens, input_signature=ids)
+        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+
+    @property
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """Name -> function."""
+        return {"serving_default": self.tokens}
+
+
+class ServedClassifier(ServedTokens):
+    """The same with the tokenizer's tables and signatures that take texts."""
+
+    def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
+        """Wraps an inference model.
+
+        Args:
+          model: an inference model, holding the classifier's weights.
+          classifier: gives labels and task.
+          tokenizer: text -> token ids.
+          pairs: whether texts come in pairs.
+        """
+        super().__init__(model, classifier)
+        self.tokenizer = tokenizer
+
         def text(text, text_pair=None):
             return self.answer(**tokenizer.dense(text, text_pair))
 
         def classify(text, text_pair=None):
             scores = self.text(*((text,) if text_pair is None else (text, text_pair)))["probabilities"]
-            return {"classes": tf.tile(tf.constant([labels]), [tf.shape(scores)[0], 1]), "scores": scores}
+            return {"classes": tf.tile(tf.constant([classifier.labels]), [tf.shape(scores)[0], 1]), "scores": scores}
 
-        # Functions that call each other: constants would be stored once for each signature otherwise.
-        ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
         texts = [tf.TensorSpec([None], tf.string, name) for name in (("text", "text_pair") if pairs else ("text",))]
-        self.answer = tf.function(answer, input_signature=ids)
-        self.tokens = tf.function(tokens, input_signature=ids)
         self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
         self.text = tf.function(text, input_signature=texts)
         self.classify = tf.function(classify, input_signature=texts)
-        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
 
     @property
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
@@ -111,7 +132,7 @@ def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[s
         return {name: tf.identity(value) for name, value in inputs.items()}
 
 
-def save_saved_model(served: ServedClassifier, directory: Path) -> None:
+def save_saved_model(served: ServedTokens, directory: Path) -> None:
     """Writes the SavedModel; the same one has the same bytes."""
     tf.saved_model.save(served, str(directory), signatures=served.signatures)
     make_reproducible(directory)
