@@ -96,6 +96,7 @@ FORMATS = (
         extras="assets.extra",
         written_with=("tensorflow", "tf-keras", "tensorflow-text"),
         run_with=("tensorflow", "tensorflow-text"),
+        version=2,
     ),
     Format(
         "onnx",
@@ -108,6 +109,17 @@ FORMATS = (
         run_with=("onnxruntime",),
         adds_in_16_bits=True,
         version=2,
+    ),
+    Format(
+        "saved_model_tokens",
+        "tfpipe.formats.saved_model.tokens_format",
+        "saved_model_tokens",
+        max_logit_diff=1e-5,
+        overhead_bytes=2_000_000,
+        marker="assets.extra/tokenizer.json",
+        written_with=("tensorflow", "tf-keras"),
+        run_with=("tensorflow",),
+        by_default=False,
     ),
     Format(
         "onnx_text",
@@ -162,6 +174,14 @@ def formats_named(names: Iterable[str]) -> tuple[Format, ...]:
     """
     wanted = set(names)
     return tuple(each for each in FORMATS if each.name in wanted)
+
+
+def format_in(directory: Path) -> Format | None:
+    """Tells of which format the artifact in a directory is; None: of none.
+
+    Of two formats, the later row knows better: a SavedModel of tokens alone has the marker of every SavedModel too.
+    """
+    return next((each for each in reversed(FORMATS) if each.is_in(directory)), None)
 
 
 def format_named(name: str) -> Format:

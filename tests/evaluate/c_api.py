@@ -3,7 +3,8 @@
     python c_api.py SITE_PACKAGES SAVED_MODEL < requests.json > answers.json
 
 Loads tensorflow-text's kernels (TF_LoadLibrary), then the SavedModel (TF_LoadSessionFromSavedModel), from the libraries
-of the installed wheels. Requests: [{"signature", "inputs": {name: nested list of int, or list of base64}}].
+of the installed wheels. Requests: [{"signature", "inputs": {name: nested list of int, or list of base64}}]; a tensor
+without elements is {"type": "int32" or "string", "shape"}. Where the runtime fails, the answer is {"error"}.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import sys
 from pathlib import Path
 
 FLOAT, INT32, STRING = 1, 3, 7  # TF_DataType
+LIBRARIES = ("_whitespace_tokenizer_v2.so", "_fast_wordpiece_tokenizer.so")  # as README.md of a SavedModel has them
+
+
+class Failed(Exception):
+    """What the runtime said."""
 
 
 class Output(ctypes.Structure):  # TF_Output
@@ -74,8 +80,8 @@ class Model:
     def __init__(self, site: Path, directory: str):
         self.tf = load(site)
         self.status = self.tf.TF_NewStatus()
-        for file in sorted((site / "tensorflow_text").rglob("*.so")):
-            self.tf.TF_LoadLibrary(str(file).encode(), self.status)
+        for name in LIBRARIES:
+            self.tf.TF_LoadLibrary(str(site / "tensorflow_text" / "python" / "ops" / name).encode(), self.status)
             self.check()
         self.graph = self.tf.TF_NewGraph()
         tags = (ctypes.c_char_p * 1)(b"serve")
@@ -88,7 +94,7 @@ class Model:
 
     def check(self) -> None:
         if self.tf.TF_GetCode(self.status) != 0:
-            raise SystemExit(self.tf.TF_Message(self.status).decode())
+            raise Failed(self.tf.TF_Message(self.status).decode())
 
     def output(self, name: str) -> Output:
         operation, _, index = name.partition(":")
@@ -96,8 +102,11 @@ class Model:
         assert found, f"{operation} is not in the graph"
         return Output(found, int(index))
 
-    def tensor(self, value: list) -> int:
-        if value and isinstance(value[0], str):
+    def tensor(self, value: list | dict) -> int:
+        if isinstance(value, dict):
+            kind, shape = {"int32": INT32, "string": STRING}[value["type"]], value["shape"]
+            return self.tf.TF_AllocateTensor(kind, (ctypes.c_int64 * len(shape))(*shape), len(shape), 0)
+        if isinstance(value[0], str):
             shape = (ctypes.c_int64 * 1)(len(value))
             tensor = self.tf.TF_AllocateTensor(STRING, shape, 1, ctypes.sizeof(TString) * len(value))
             start = self.tf.TF_TensorData(tensor)
@@ -124,7 +133,13 @@ class Model:
         ]
         return {"shape": shape, "values": values}
 
-    def run(self, signature: str, inputs: dict[str, list]) -> dict:
+    def answered(self, signature: str, inputs: dict[str, list | dict]) -> dict:
+        try:
+            return self.run(signature, inputs)
+        except Failed as failure:
+            return {"error": str(failure)}
+
+    def run(self, signature: str, inputs: dict[str, list | dict]) -> dict:
         known_inputs, known_outputs = self.signatures[signature]
         fed = (Output * len(inputs))(*(self.output(known_inputs[name]) for name in inputs))
         values = (ctypes.c_void_p * len(inputs))(*(self.tensor(value) for value in inputs.values()))
@@ -197,6 +212,6 @@ def fields(message: bytes, wanted: int) -> list[bytes]:
 
 if __name__ == "__main__":
     model = Model(Path(sys.argv[1]), sys.argv[2])
-    answers = [model.run(request["signature"], request["inputs"]) for request in json.load(sys.stdin)]
+    answers = [model.answered(request["signature"], request["inputs"]) for request in json.load(sys.stdin)]
     assert not any(name.split(".")[0] in ("tensorflow", "tf_keras", "keras") for name in sys.modules)
     json.dump(answers, sys.stdout)

@@ -69,7 +69,15 @@ def tokenized(tokenizer: Tokenizer, *columns: list[str]) -> dict[str, np.ndarray
 @pytest.mark.parametrize("variant", STAGES)
 def test_signatures(loaded, variant):
     signatures = loaded[variant].signatures
-    assert set(signatures) == {"serving_default", "tokens"}
+    assert set(signatures) == {"serving_default", "tokens", "classify"}
+    _, inputs = signatures["classify"].structured_input_signature
+    assert {name: spec.dtype for name, spec in inputs.items()} == {"text": tf.string}
+    assert {
+        key: (spec.shape.as_list(), spec.dtype) for key, spec in signatures["classify"].structured_outputs.items()
+    } == {
+        "classes": ([None, 2], tf.string),
+        "scores": ([None, 2], tf.float32),
+    }
     expected = {
         "serving_default": {"text": ([None], tf.string)},
         "tokens": {name: ([None, None], tf.int32) for name in TOKENS},
@@ -171,6 +179,16 @@ def test_it_loads_with_tensorflow_alone(tiny_run, loaded, variant):
     assert answer["label"] == [label.decode() for label in expected["label"]]
 
 
+@pytest.mark.parametrize("variant", STAGES)
+def test_classify_names_each_probability(loaded, variant):
+    for texts in (TEXTS, TEXTS[:1], []):
+        found = loaded[variant].signatures["classify"](text=tf.constant(texts, tf.string))
+        assert found["classes"].numpy().tolist() == [[b"negative", b"positive"]] * len(texts)
+        assert (
+            np.abs(found["scores"].numpy() - by_text(loaded[variant], texts)["probabilities"]).max(initial=0.0) <= 1e-6
+        )
+
+
 def small_classifier(task: str, labels: tuple[str, ...]) -> Classifier:
     config = TINY | {"vocab_size": len(tiny_vocabulary()), "num_hidden_layers": 1}
     random = np.random.default_rng(0)
@@ -252,6 +270,9 @@ def test_a_saved_model_tells_its_task_and_labels(tokenizer, tmp_path, task):
     assert [name.decode() for name in about["labels"].numpy()] == list(names)
     found = by_text(model, TEXTS)
     assert [label.decode() for label in found["label"]] == task_of(task).label_texts(found["logits"], names)
+    named = model.signatures["classify"](text=tf.constant(TEXTS))
+    assert [[name.decode() for name in row] for row in named["classes"].numpy()] == [list(names)] * len(TEXTS)
+    assert np.abs(named["scores"].numpy() - found["probabilities"]).max() <= 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +296,8 @@ def test_pairs(tokenizer, tmp_path):
     assert ids["token_type_ids"].max() == 1
     found = by_text(model, TEXTS, others)
     assert_same(found, by_tokens(model, ids))
+    named = model.signatures["classify"](text=tf.constant(TEXTS), text_pair=tf.constant(others))
+    assert np.abs(named["scores"].numpy() - found["probabilities"]).max() <= 1e-6
     turned = by_text(model, others, TEXTS)
     assert np.abs(turned["logits"] - found["logits"]).max() > 1e-3
     assert by_text(model, [], [])["logits"].shape == (0, 3) and by_text(model, [""], [""])["logits"].shape == (1, 3)

@@ -90,8 +90,11 @@ def test_input(served, tmp_path, monkeypatch):
         answers = [json.loads(line) for line in target.read_text(encoding="utf-8").split("\n")[:-1]]
         assert [answer["text"] for answer in answers] == texts[:good]
         for answer in answers:
-            assert abs(sum(answer["probabilities"]) - 1.0) < 1e-5 and answer["label"] in ("negative", "positive")
-            assert answer["probability"] == max(answer["probabilities"])
+            assert abs(sum(answer["probabilities"].values()) - 1.0) < 1e-5 and answer["label"] in (
+                "negative",
+                "positive",
+            )
+            assert answer["probability"] == max(answer["probabilities"].values())
         return refused is not None
 
     always = [

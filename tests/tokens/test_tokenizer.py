@@ -573,3 +573,51 @@ def test_a_saved_model_cleans_as_preparation_does(english, tmp_path, settings):
     found = loaded.serve(tf.constant(texts))
     expected = tokenizer.encode(texts)[0]
     assert found["input_ids"].numpy().tolist() == expected.to_tensor().numpy().tolist()
+
+
+PARTS = st.one_of(
+    st.sampled_from(["a", "film", " ", "\n", "!", "字", "x" * 99, "x" * 120, "é", "\u0301", "\u0338", "=", "[SEP]"]),
+    st.sampled_from(
+        ["[CL", "<br", "  />", "&quot;", "&am", "the", "\0", "\ue000", "👍🏽", "\ufdfa", " " * 50, "가", "\u11a8"]
+    ),
+    st.text(max_size=3),
+)
+
+
+@pytest.mark.parametrize("cleaning", [{}, {"html": True, "unicode": "NFKC", "stop_words": ("the", "film")}])
+def test_the_start_of_a_text_gives_the_tokens_of_the_whole(english, cleaning, monkeypatch):
+    """Wherever the first part ends: in a character, a word, a special token, a line break of HTML."""
+    tokenizer, spec = Tokenizer(replace(english, **cleaning), 6), [tf.TensorSpec([None], tf.string)]
+    whole = tf.function(lambda text: tokenizer.encode_counted(text)[0], input_signature=spec)
+    starts = []
+    for size in (0.05, 1.0, 3.0):
+        monkeypatch.setattr("tfpipe.tokens.tokenizer._BYTES_PER_TOKEN", size)
+        starts.append(tf.function(lambda text: tokenizer.encode(text)[0], input_signature=spec))
+        starts[-1].get_concrete_function()
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.lists(st.lists(st.tuples(PARTS, st.integers(1, 40)), max_size=30), min_size=1, max_size=3))
+    def check(rows):
+        texts = ["".join(part * count for part, count in row).encode("utf-8", "replace") for row in rows]
+        expected = whole(tf.constant(texts)).to_list()
+        assert [start(tf.constant(texts)).to_list() for start in starts] == [expected] * len(starts)
+
+    check()
+
+
+def test_a_long_text_is_not_tokenized_as_a_whole(english, monkeypatch):
+    tokenizer, seen = Tokenizer(english, 16), []
+    plain = tokenizer._tokenize
+
+    def noting(text):
+        seen.append(int(tf.reduce_max(tf.strings.length(text))))
+        return plain(text)
+
+    monkeypatch.setattr(tokenizer, "_tokenize", noting)
+    long, short = "a good film " * 10_000, "a film"
+    found = tokenizer.encode(tf.constant([long, short]))[0].to_list()
+    assert max(seen) < 10_000 and len(seen) == 1
+    seen.clear()
+    tokenizer.encode(tf.constant([" " * 100_000 + short, short]))
+    assert len(seen) == 3 and seen[-1] == 100_000 + len(short)
+    assert found == tokenizer.encode_counted(tf.constant([long, short]))[0].to_list()

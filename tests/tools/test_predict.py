@@ -89,9 +89,21 @@ def test_answers_come_in_order_with_probabilities(served):
     assert [answer["text"] for answer in answers] == TEXTS
     assert [answer["label"] for answer in answers[:2]] == ["positive", "negative"]
     for answer in answers:
-        assert sum(answer["probabilities"]) == pytest.approx(1.0, abs=1e-6)
-        assert answer["probability"] == max(answer["probabilities"])
-        assert answer["label"] == ["negative", "positive"][int(np.argmax(answer["probabilities"]))]
+        assert list(answer["probabilities"]) == ["negative", "positive"]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1.0, abs=1e-6)
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
+
+
+def test_a_model_that_does_not_tell_its_names_gives_no_probability_of_each(tmp_path):
+    class Foreign(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def serve(self, text):
+            return {"label": text, "probabilities": tf.tile([[0.25, 0.75]], [tf.size(text), 1])}
+
+    module = Foreign()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    assert list(tool.predict(tmp_path, ["good"])) == [{"text": "good", "label": "good", "probability": 0.75}]
 
 
 def test_many_texts_are_read_a_few_batches_ahead(served):
@@ -300,11 +312,13 @@ def test_the_probability_is_that_of_the_answer(multi_label, tmp_path, capsys):
     sizes = set()
     for line in (tmp_path / "answers").read_text(encoding="utf-8").splitlines():
         answer = json.loads(line)
-        chosen = [name for name, value in zip(NAMES, answer["probabilities"], strict=True) if value > 0.5]
+        values = answer["probabilities"].values()
+        assert tuple(answer["probabilities"]) == NAMES
+        chosen = [name for name, value in answer["probabilities"].items() if value > 0.5]
         assert answer["labels"] == chosen == split_labels(answer["label"])
         assert answer["label"] == joined_labels(chosen)
-        given = [value for value in answer["probabilities"] if value > 0.5]
-        expected = min(given) if given else 1.0 - max(answer["probabilities"])
+        given = [value for value in values if value > 0.5]
+        expected = min(given) if given else 1.0 - max(values)
         assert answer["probability"] == expected >= 0.5
         sizes.add(len(chosen))
     assert sizes >= {0, 1, 2, 3}
@@ -312,7 +326,13 @@ def test_the_probability_is_that_of_the_answer(multi_label, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"  {texts[0]}\n")
 
 
-@pytest.mark.parametrize("about", [{"task": b"multi_label"}, {"labels": [b"other"]}, {"labels": [b"\xff"]}])
+@pytest.mark.parametrize(
+    "about",
+    [
+        *({"task": b"multi_label"}, {"labels": [b"other"]}, {"labels": [b"\xff"]}),
+        *({"task": b"single_label", "labels": [b"a"]}, {"task": b"single_label", "labels": [b"a", b"a"]}),
+    ],
+)
 def test_a_model_that_contradicts_itself_is_refused_in_one_line(tmp_path, about):
     class Foreign(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])

@@ -48,7 +48,9 @@ def write_serving_files(
     write_text(serving / "models.config", models_config(name, list(served)))
     write_text(serving / "batching_parameters.txt", batching_parameters(curve, os.cpu_count() or 1))
     loaded = load_saved_model(served["dense"])
-    by_text, by_tokens = (_recorded(loaded, signature, texts) for signature in ("serving_default", "tokens"))
+    by_text, by_tokens, by_name = (
+        _recorded(loaded, signature, texts) for signature in ("serving_default", "tokens", "classify")
+    )
     text = templates.render(
         Path(__file__).parent / "templates" / "serving_readme.md.jinja",
         name=name,
@@ -59,6 +61,7 @@ def write_serving_files(
         multi_label=not task_of(loaded.about()["task"].numpy().decode()).one_label,
         by_text=by_text,
         by_tokens=by_tokens,
+        by_name=by_name,
         curve=curve,
     )
     write_text(serving / "README.md", text)
@@ -111,7 +114,8 @@ def _recorded(loaded, signature: str, texts: dict[str, list[str]]) -> dict[str, 
         inputs = loaded.tokenize(**inputs)
     answers = loaded.signatures[signature](**inputs)
     request = {name: _plain(value) for name, value in sorted(inputs.items())}
-    outputs = [f"{json.dumps(name)}: {_json(_plain(answers[name]))}" for name in ("label", "probabilities", "logits")]
+    shown = [name for name in ("label", "probabilities", "logits", "classes", "scores") if name in answers]
+    outputs = [f"{json.dumps(name)}: {_json(_plain(answers[name]))}" for name in shown]
     return {
         "inputs": request,
         "request": _json({"signature_name": signature, "inputs": request}),
@@ -124,5 +128,10 @@ def _json(value: Any) -> str:
 
 
 def _plain(tensor: tf.Tensor) -> list:
-    value = tensor.numpy()
-    return [item.decode() for item in value] if tensor.dtype == tf.string else value.tolist()
+    return _decoded(tensor.numpy().tolist())
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return value.decode() if isinstance(value, bytes) else value

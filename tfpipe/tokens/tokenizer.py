@@ -49,6 +49,12 @@ PRIVATE_USE = (range(0xE000, 0xF900), *_PRIVATE_PLANES)
 _LETTER = "\u16a0"  # a runic letter, which is kept as it is, and which nothing else becomes
 _TOGETHER = 4096  # code points that are normalized in one call
 
+# A cut within a text changes what is made of its last word, or of a special token or a line break of HTML there: fewer
+# tokens than these. Tokens before them are those of the whole text.
+_LAST_TOKENS = 2 * MAX_WORD_CHARS
+_BYTES_PER_TOKEN = 16  # of the first part that is looked at: enough of most scripts
+_LONGER = 8  # times the part before
+
 
 class Tokenizer(tf.Module):
     """The tokenizer as a graph: works eagerly, in `tf.function`, in `tf.data`, and inside a SavedModel."""
@@ -92,11 +98,16 @@ class Tokenizer(tf.Module):
         Returns:
           `input_ids` and `token_type_ids`, each ragged `[batch, (length)] int32`, [CLS] and [SEP] included.
         """
-        return self.encode_counted(text, text_pair)[:2]
+        # Of pairs, both are tokenized as a whole: which of two long texts is the longer one decides where they are cut.
+        first = self._tokenize_start(text) if text_pair is None else self._tokenize(text)
+        return self._rows(first, text_pair)[:2]
 
     def encode_counted(self, text: tf.Tensor, text_pair: tf.Tensor | None = None) -> tuple[Any, Any, tf.Tensor]:
         """`encode`, and how long each row would be without the cut: `[batch] int64`."""
-        first = self._tokenize(text)
+        return self._rows(self._tokenize(text), text_pair)
+
+    def _rows(self, first: tf.RaggedTensor, text_pair: tf.Tensor | None) -> tuple[Any, Any, tf.Tensor]:
+        """What `encode_counted` gives, of the word pieces of the first texts, ragged `[batch, (pieces)] int32`."""
         rows = first.nrows()
         cls = tf.fill([rows, 1], self._special_ids["cls_token"])
         sep = tf.fill([rows, 1], self._special_ids["sep_token"])
@@ -130,6 +141,28 @@ class Tokenizer(tf.Module):
             "attention_mask": tf.ones_like(input_ids).to_tensor(shape=shape),
             "token_type_ids": token_type_ids.to_tensor(shape=shape),
         }
+
+    def _tokenize_start(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Word pieces of texts as far as `max_length` needs them, `[batch] string` -> ragged `[batch, (pieces)] int32`.
+
+        A text may be megabytes long. Its first part is tokenized, and a longer one for as long as that is too short.
+        """
+        enough = self.max_length + _LAST_TOKENS + max(map(len, self.settings.special_tokens.values()))
+        bytes_of_text = tf.cast(tf.strings.length(text), tf.int64)
+
+        def tokenize_part(_, size, *before):
+            pieces = self._tokenize(tf.strings.substr(text, tf.zeros([], tf.int64), size))
+            is_enough = tf.reduce_all((bytes_of_text <= size) | (pieces.row_lengths() >= enough))
+            return is_enough, size * _LONGER, pieces.values, pieces.row_splits
+
+        first = tf.constant(int(enough * _BYTES_PER_TOKEN), tf.int64)
+        *_, values, row_splits = tf.while_loop(
+            lambda is_enough, *_: ~is_enough,
+            tokenize_part,
+            (tf.constant(False), first, tf.zeros([0], tf.int32), tf.zeros([0], tf.int64)),
+            shape_invariants=(*[tf.TensorShape([])] * 2, *[tf.TensorShape([None])] * 2),
+        )
+        return tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Word pieces of whole texts, `[batch] string` -> ragged `[batch, (pieces)] int32`, no [CLS] or [SEP]."""

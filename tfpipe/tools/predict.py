@@ -108,7 +108,7 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
         if name not in given or given[name].dtype.name != kind:
             raise InputError(f"{directory}: signature serving_default gives no {name} ({kind}); export it with tfpipe")
     try:
-        names = _labels_of_multi_label(loaded)
+        one_label, names = _told(loaded)
     except Exception as error:
         raise InputError(f"{directory}: can't be asked ({told_by(error)}); export it again") from error
     for batch in _as_they_come(texts):
@@ -117,34 +117,46 @@ def predict(directory: Path, texts: Iterable[str], allowed: Collection[str] = ()
             labels, probabilities = answers["label"].numpy(), answers["probabilities"].numpy()
             if labels.shape != (len(batch),) or probabilities.shape[:-1] != labels.shape or not probabilities.size:
                 raise ValueError(f"labels {labels.shape}, probabilities {probabilities.shape} for {len(batch)} texts")
-            found = [_answer(*each, names) for each in zip(batch, labels, probabilities, strict=True)]
+            found = [_answer(*each, one_label, names) for each in zip(batch, labels, probabilities, strict=True)]
         except Exception as error:  # a model of unknown origin raises whatever it stumbles over
             raise InputError(f"{directory}: can't be asked ({told_by(error)}); export it again") from error
         yield from found
 
 
-def _labels_of_multi_label(loaded: Any) -> list[str] | None:
-    """The names of a multi-label model in the order of its outputs; None of another one, or one that tells no task."""
-    about = loaded.about() if hasattr(loaded, "about") else None
-    task = None if about is None else TASKS.get(about["task"].numpy().decode())
-    if task is None or task.one_label:
-        return None
-    return [name.decode() for name in about["labels"].numpy()]
+def _told(loaded: Any) -> tuple[bool, list[str] | None]:
+    """Whether a row has one label, and the names in the order of the outputs; None of a model that does not tell.
+
+    Raises:
+      ValueError: a name is not UTF-8, or there is a name that two labels have.
+    """
+    about = loaded.about() if hasattr(loaded, "about") else {}
+    task = TASKS.get(about["task"].numpy().decode()) if "task" in about else None
+    if task is None:
+        return True, None
+    names = [name.decode() for name in about["labels"].numpy()]
+    if len(set(names)) < len(names):
+        raise ValueError("two labels of one name")
+    return task.one_label, names
 
 
-def _answer(text: str, label: bytes, probabilities: np.ndarray, names: list[str] | None) -> dict[str, Any]:
-    """One answer of `predict`: [labels] float32, and the names of a multi-label model's labels.
+def _answer(
+    text: str, label: bytes, probabilities: np.ndarray, one_label: bool, names: list[str] | None
+) -> dict[str, Any]:
+    """One answer of `predict`: [labels] float32, and what `_told` says.
 
     Raises:
       ValueError: the label is not UTF-8, or names a label that the model does not have.
     """
     answer: dict[str, Any] = {"text": text, "label": label.decode()}
     probability = float(probabilities.max())
-    if names is not None:
+    if not one_label:
         answer["labels"] = split_labels(answer["label"])
         chosen = [float(probabilities[names.index(name)]) for name in answer["labels"]]
         probability = min(chosen, default=1.0 - probability)
-    return answer | {"probability": probability, "probabilities": probabilities.tolist()}
+    answer["probability"] = probability
+    if names is not None:
+        answer["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
+    return answer
 
 
 def _as_they_come(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -38,7 +38,7 @@ def run(directory: Path, allowed: Collection[str] = ()) -> None:
       InputError: no artifact or no golden file there, or an artifact that is refused.
       GateError: an answer moved further than the golden file allows.
     """
-    format = next((each for each in artifacts.FORMATS if each.is_in(directory)), None)
+    format = artifacts.format_in(directory)
     if format is None:
         markers = " nor ".join(each.marker for each in artifacts.FORMATS)
         raise InputError(f"--golden {directory}: neither {markers} there; give one such as export/dense/onnx")

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.config.run import Export
-from tfpipe.encoders.parameters import is_prunable, stored_layer
 from tfpipe.formats.base import Answer, Requests, Source, Written
+from tfpipe.formats.saved_model.files import kernels, size_bytes
 from tfpipe.formats.saved_model.inspection import load_saved_model
+from tfpipe.formats.saved_model.readme import write_readme
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.formats.saved_model.warmup import write_warmup
 from tfpipe.model.classifier import served_model
-from tfpipe.model.layers import CODES
 
+__all__ = ["BY_TEXT", "kernels", "load", "size_bytes", "write"]
 BY_TEXT = "saved_model_text"
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:
-    """Writes a SavedModel that `settings.serving_version` of TF Serving loads, and its warm-up requests.
+    """Writes a SavedModel that `settings.serving_version` of TF Serving loads, its warm-up requests and a README.
 
     Raises:
       InputError: it has an operator that this release of TF Serving lacks.
@@ -32,6 +32,7 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=pairs), path)
     operators = check_saved_model(path, settings.serving_version)
     warmups = write_warmup(path, source.rows, pairs=pairs)
+    write_readme(source, path, takes_text=True)
     server = f"TF Serving {settings.serving_version}"
     return Written(operators, f"saved_model/ ({operators} operators, all in {server}; {warmups} warm-up requests)")
 
@@ -53,27 +54,3 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
         return text(text=tf.constant(requests.texts), **pairs)["logits"].numpy()
 
     return Answer("saved_model", False, by_tokens), Answer(BY_TEXT, True, by_text)
-
-
-def kernels(path: Path) -> dict[str, np.ndarray]:
-    """Reads the encoder's kernels, variables or constants of codes: [in, out] each."""
-    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-    found = {}
-    for key in reader.get_variable_to_shape_map():
-        # A checkpoint writes each dot of a name twice.
-        name = key.removeprefix("weights/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("..", ".")
-        if is_prunable(name):
-            found[name] = reader.get_tensor(key)
-    saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    for function in saved_model.meta_graphs[0].graph_def.library.function:
-        for node in function.node_def:
-            *_, layer, last = ("", *node.name.split("/"))
-            name = f"{stored_layer(layer)}.weight"
-            if node.op == "Const" and last == CODES and is_prunable(name):
-                found[name] = tf.make_ndarray(node.attr["value"].tensor)
-    return found
-
-
-def size_bytes(path: Path) -> int:
-    """Gives the bytes of all files in the directory."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

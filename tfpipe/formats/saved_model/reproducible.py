@@ -23,6 +23,8 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 _COUNTED = re.compile(r"(.+_)([0-9]+)")
 _GRADIENT = "_gradient_op_type"
 """attribute with the name of a gradient that only the process has that traced the function"""
+_UNREAD = re.compile(r"_[0-9]+(?=___redundant_placeholder[0-9]+$)")
+"""the number of a function in the name of an argument that the condition of a loop does not read"""
 _NAME = "_user_specified_name"
 _OPTIONS = "config_proto"
 """attribute of a call; it counts the devices of the machine that traced it"""
@@ -56,6 +58,8 @@ def make_reproducible(directory: Path) -> None:
                     options.ClearField("device_count")
                     node.attr[_OPTIONS].s = options.SerializeToString(deterministic=True)
         for function in library.function:
+            for argument in function.signature.input_arg:
+                argument.name = _UNREAD.sub("", argument.name)
             for argument in function.arg_attr.values():
                 if argument.attr[_NAME].s.isdigit():  # nobody named it: the number of a tensor
                     del argument.attr[_NAME]

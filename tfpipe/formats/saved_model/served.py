@@ -1,10 +1,15 @@
 """A classifier as a SavedModel that TF Serving takes as it is.
 
-Signatures, both giving `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label:
-the chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
+Signatures that give `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label: the
+chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
 
 - `serving_default`: `text` [batch] string, and `text_pair` for a model of pairs.
 - `tokens`: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+
+`classify` takes what `serving_default` takes. It gives `classes` [batch, labels] string, the names in the order of the
+logits, and `scores` [batch, labels] float32, their probabilities: so TF Serving's Classification API names them.
+
+A SavedModel without texts (`ServedTokens`) has `tokens` alone, as its `serving_default`.
 
 Beside them is a function for programs that load the model with TensorFlow: `about()` gives `task` [] string and
 `labels` [labels] string, the names in the order of the logits.
@@ -17,6 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras
 
+from tfpipe.encoders.architecture import Architecture
 from tfpipe.formats.saved_model.reproducible import make_reproducible
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
@@ -25,8 +31,47 @@ from tfpipe.tasks import task_of
 from tfpipe.tokens.tokenizer import Tokenizer
 
 
-class ServedClassifier(tf.Module):
-    """What is saved: weights by name or as constants, the tokenizer's tables, two signatures; nothing of Keras."""
+class ServedTokens(tf.Module):
+    """What is saved: weights by name or as constants, one signature, which takes token ids; nothing of Keras."""
+
+    def __init__(self, model: tf_keras.Model, classifier: Classifier):
+        """Wraps an inference model.
+
+        Args:
+          model: an inference model, holding the classifier's weights.
+          classifier: gives labels and task.
+        """
+        super().__init__()
+        self.weights = variables_by_name(model)
+        labels, task = classifier.labels, classifier.task
+
+        def answer(input_ids, attention_mask, token_type_ids):
+            logits = model(
+                {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
+                training=False,
+            )
+            probabilities = task_of(task).graph_probabilities(logits)
+            label = task_of(task).graph_label(logits, labels)
+            return {"logits": logits, "probabilities": probabilities, "label": label}
+
+        def tokens(input_ids, attention_mask, token_type_ids):
+            ids = dict(zip(INFERENCE_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
+            return self.answer(**_checked(ids, classifier.architecture))
+
+        # Functions that call each other: constants would be stored once for each signature otherwise.
+        ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
+        self.answer = tf.function(answer, input_signature=ids)
+        self.tokens = tf.function(tokens, input_signature=ids)
+        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+
+    @property
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """Name -> function."""
+        return {"serving_default": self.tokens}
+
+
+class ServedClassifier(ServedTokens):
+    """The same with the tokenizer's tables and signatures that take texts."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
         """Wraps an inference model.
@@ -37,40 +82,57 @@ class ServedClassifier(tf.Module):
           tokenizer: text -> token ids.
           pairs: whether texts come in pairs.
         """
-        super().__init__()
+        super().__init__(model, classifier)
         self.tokenizer = tokenizer
-        self.weights = variables_by_name(model)
-        labels, task = classifier.labels, classifier.task
 
-        def tokens(input_ids, attention_mask, token_type_ids):
-            logits = model(
-                {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
-                training=False,
-            )
-            probabilities = task_of(task).graph_probabilities(logits)
-            label = task_of(task).graph_label(logits, labels)
-            return {"logits": logits, "probabilities": probabilities, "label": label}
+        def text(text, text_pair=None):
+            return self.answer(**tokenizer.dense(text, text_pair))
 
-        # A function of its own, which the other signature calls: constants would be stored twice otherwise.
-        ids = tf.TensorSpec([None, None], tf.int32)
-        self.tokens = tf.function(
-            tokens,
-            input_signature=[tf.TensorSpec(ids.shape, ids.dtype, name) for name in INFERENCE_INPUTS],
-        )
-        columns = ("text", "text_pair") if pairs else ("text",)
-        texts = [tf.TensorSpec([None], tf.string, name) for name in columns]
+        def classify(text, text_pair=None):
+            scores = self.text(*((text,) if text_pair is None else (text, text_pair)))["probabilities"]
+            return {"classes": tf.tile(tf.constant([classifier.labels]), [tf.shape(scores)[0], 1]), "scores": scores}
+
+        texts = [tf.TensorSpec([None], tf.string, name) for name in (("text", "text_pair") if pairs else ("text",))]
         self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
-        if pairs:
-            self.text = tf.function(
-                lambda text, text_pair: self.tokens(**tokenizer.dense(text, text_pair)), input_signature=texts
-            )
-        else:
-            self.text = tf.function(lambda text: self.tokens(**tokenizer.dense(text)), input_signature=texts)
-        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+        self.text = tf.function(text, input_signature=texts)
+        self.classify = tf.function(classify, input_signature=texts)
+
+    @property
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """Name -> function."""
+        return {"serving_default": self.text, "tokens": self.tokens, "classify": self.classify}
 
 
-def save_saved_model(served: ServedClassifier, directory: Path) -> None:
+def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[str, tf.Tensor]:
+    """Gives token ids on, once operators of the graph have checked them; a wrong request fails with InvalidArgument.
+
+    TensorFlow alone would answer some of them: on a GPU an id outside a table reads zeros, and on a CPU a mask of
+    another length than the ids counts as its first element (`findings/`, fused attention).
+
+    Args:
+      inputs: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
+      architecture: gives the sizes of the tables.
+    """
+    most = (architecture.vocab_size - 1, 1, architecture.type_vocab_size - 1)
+    # Tensors of different shapes can't be stacked, and an error has the name of the node that it is from.
+    every = tf.stack([inputs[name] for name in INFERENCE_INPUTS], name="_and_".join(INFERENCE_INPUTS))
+    length, smallest, largest = tf.shape(every)[2], tf.reduce_min(every, [1, 2]), tf.reduce_max(every, [1, 2])
+    positions = architecture.max_position_embeddings
+    limits = ", ".join(f"{name} from 0 to {limit}" for name, limit in zip(INFERENCE_INPUTS, most, strict=True))
+    checks = [
+        tf.debugging.Assert(
+            (length >= 1) & (length <= positions), [f"a row has 1 to {positions} tokens; the rows have", length]
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all((smallest >= 0) & (largest <= most)),
+            [f"{limits}; the smallest are", smallest, "the largest", largest],
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in inputs.items()}
+
+
+def save_saved_model(served: ServedTokens, directory: Path) -> None:
     """Writes the SavedModel; the same one has the same bytes."""
-    signatures = {"serving_default": served.text, "tokens": served.tokens}
-    tf.saved_model.save(served, str(directory), signatures=signatures)
+    tf.saved_model.save(served, str(directory), signatures=served.signatures)
     make_reproducible(directory)

@@ -24,7 +24,7 @@ def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> pre
     """A request of TF Serving's PredictionService; its model name is left open, as a warm-up record needs none.
 
     Args:
-      signature: `serving_default` or `tokens`.
+      signature: its name.
       inputs: of that signature.
     """
     request = predict_pb2.PredictRequest()
@@ -35,20 +35,36 @@ def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> pre
 
 
 def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
-    """Writes warm-up requests of real rows, for both signatures: one row at each length that occurs, and a batch.
+    """Writes warm-up requests of real rows: one row at each length that occurs, and a batch.
+
+    `classify` runs what `serving_default` runs, so that the batch is enough for it.
 
     Returns:
       How many.
     """
-    ordered = np.argsort(table.lengths, kind="stable")
-    alone = ordered[np.unique(np.linspace(0, len(ordered) - 1, LENGTHS).round().astype(int))]
-    together = ordered[np.unique(np.linspace(0, len(ordered) - 1, BATCH).round().astype(int))]
     requests = []
-    for rows in (*(alone[index : index + 1] for index in range(len(alone))), together):
+    for rows in _rows(table):
         texts = {"text": [text.encode() for text in table.texts(rows)]}
         if pairs:
             texts["text_pair"] = [(pair or "").encode() for pair in table.text_pairs(rows)]
         requests += [predict_request("serving_default", texts), predict_request("tokens", table.padded(rows))]
+    return _write(saved_model, [*requests, predict_request("classify", texts)])
+
+
+def write_token_warmup(saved_model: Path, table: TokenTable) -> int:
+    """Does what `write_warmup` does, for a SavedModel whose `serving_default` takes token ids."""
+    return _write(saved_model, [predict_request("serving_default", table.padded(rows)) for rows in _rows(table)])
+
+
+def _rows(table: TokenTable) -> list[np.ndarray]:
+    """One row at each of some lengths, then a batch: [rows] int64 each."""
+    ordered = np.argsort(table.lengths, kind="stable")
+    alone = ordered[np.unique(np.linspace(0, len(ordered) - 1, LENGTHS).round().astype(int))]
+    together = ordered[np.unique(np.linspace(0, len(ordered) - 1, BATCH).round().astype(int))]
+    return [*(alone[index : index + 1] for index in range(len(alone))), together]
+
+
+def _write(saved_model: Path, requests: list[predict_pb2.PredictRequest]) -> int:
     file = saved_model / "assets.extra" / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
