@@ -162,12 +162,12 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         (
             "verify.max_logit_diff",
             {"keras": 1e-4},
-            "expected saved_model, onnx, onnx_text, openvino or litert (received 'keras')",
+            "expected saved_model, onnx, saved_model_tokens, onnx_text, openvino or litert (received 'keras')",
         ),
         (
             "budget.artifact",
             "tflite",
-            "budget.artifact: expected saved_model, onnx, onnx_text, openvino or litert (received 'tflite')",
+            "budget.artifact: expected saved_model, onnx, saved_model_tokens, onnx_text, openvino or litert (received 'tflite')",
         ),
         ("verify.threads", 0, "verify.threads: "),
         ("prune.method", "movement", "'magnitude', 'two_four' or 'structured'"),
