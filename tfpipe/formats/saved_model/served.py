@@ -107,7 +107,7 @@ def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[s
     """Gives token ids on, once operators of the graph have checked them; a wrong request fails with InvalidArgument.
 
     TensorFlow alone would answer some of them: on a GPU an id outside a table reads zeros, and on a CPU a mask of
-    another length than the ids counts as its first element (`findings/`, fused attention).
+    another length than the ids counts as its first element (TensorFlow 2.20, fused by oneDNN).
 
     Args:
       inputs: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
