@@ -70,10 +70,14 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     fixed = int(details["input_ids"]["shape_signature"][1])
     logits = signature.get_output_details()["logits"]["index"]
 
+    allocated: list[tuple[int, ...]] = []  # the shape of the last call: the next of that shape finds its tensors
+
     def run(tokens: dict[str, np.ndarray]) -> np.ndarray:
-        for name, place in places.items():
-            interpreter.resize_tensor_input(place, tokens[name].shape)
-        interpreter.allocate_tensors()
+        if allocated != [tokens["input_ids"].shape]:
+            for place in places.values():
+                interpreter.resize_tensor_input(place, tokens["input_ids"].shape)
+            interpreter.allocate_tensors()
+            allocated[:] = [tokens["input_ids"].shape]
         for name, place in places.items():
             interpreter.set_tensor(place, tokens[name])
         interpreter.invoke()
