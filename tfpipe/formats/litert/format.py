@@ -60,8 +60,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     file = path / FILE
     operators_of(file)
     try:
-        with native_output_hidden():  # it tells of the delegate that it has made
-            interpreter = Interpreter(str(file), num_threads=threads)
+        interpreter = Interpreter(str(file), num_threads=threads)
         signature = interpreter.get_signature_runner("serving_default")
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{file}: can't be loaded ({' '.join(str(error).split())[:300]}); export it again") from error
@@ -76,7 +75,8 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
         if allocated != [tokens["input_ids"].shape]:
             for place in places.values():
                 interpreter.resize_tensor_input(place, tokens["input_ids"].shape)
-            interpreter.allocate_tensors()
+            with native_output_hidden():  # it tells of the delegate that it has made
+                interpreter.allocate_tensors()
             allocated[:] = [tokens["input_ids"].shape]
         for name, place in places.items():
             interpreter.set_tensor(place, tokens[name])
