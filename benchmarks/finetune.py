@@ -235,10 +235,10 @@ def trainer_of(task: dict[str, Any], seed: int, grouped: bool, epochs: float, pa
         per_device_train_batch_size=task["batch_size"],
         per_device_eval_batch_size=64,
         learning_rate=task["learning_rate"],
-        warmup_ratio=task["warmup_fraction"],
+        warmup_steps=task["warmup_fraction"],  # below 1: a share of all steps
         weight_decay=task["weight_decay"],
         max_grad_norm=task["clip_global_norm"],
-        group_by_length=grouped,
+        train_sampling_strategy="group_by_length" if grouped else "random",
         seed=seed,
         eval_strategy="epoch" if evaluated else "no",
         save_strategy="epoch" if evaluated else "no",
@@ -249,7 +249,7 @@ def trainer_of(task: dict[str, Any], seed: int, grouped: bool, epochs: float, pa
         disable_tqdm=True,
         logging_steps=50,
     )
-    model = AutoModelForSequenceClassification.from_pretrained(task["encoder"], num_labels=2)
+    model = AutoModelForSequenceClassification.from_pretrained(task["encoder"], num_labels=2, dtype=torch.float32)
     trainer = Trainer(
         model=model,
         args=arguments,

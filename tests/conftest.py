@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from forked import Forks
+from tiny_bert import TINY, WORDS, tiny_vocabulary, tiny_weights
 
-from tfpipe import cli, console, pipeline
+from tfpipe import artifacts, cli, console, pipeline
 from tfpipe.config.file import dump_config, parse_config
 from tfpipe.config.run import Config
 from tfpipe.devices.untuned import untuned
@@ -108,69 +110,6 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path
             make(directory)
             made.touch()
     return directory
-
-
-TINY = {
-    "architectures": ["BertModel"],
-    "model_type": "bert",
-    "attention_probs_dropout_prob": 0.1,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "hidden_size": 32,
-    "initializer_range": 0.02,
-    "intermediate_size": 64,
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 64,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "pad_token_id": 0,
-    "position_embedding_type": "absolute",
-    "type_vocab_size": 2,
-}
-
-WORDS = (
-    "the a an and of to is it in that this was film movie story good great fine lovely warm funny bad awful dull weak "
-    "boring cold with for as but on not are his her at by be from plot acting cast scene very so one all"
-).split()
-
-
-def tiny_vocabulary() -> list[str]:
-    characters = [chr(code) for code in range(0x21, 0x7F) if not chr(code).isupper()]
-    letters = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *letters, *(w for w in WORDS if len(w) > 1)]
-
-
-def tiny_weights(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of a BertModel in transformers' naming; large enough that mistakes show."""
-    random = np.random.default_rng(seed)
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-
-    def normal(*shape: int) -> np.ndarray:
-        return random.normal(0.0, 0.15, shape).astype(np.float32)
-
-    def norm(prefix: str) -> dict[str, np.ndarray]:
-        return {f"{prefix}.weight": 1.0 + normal(hidden), f"{prefix}.bias": normal(hidden)}
-
-    def dense(prefix: str, out: int, into: int) -> dict[str, np.ndarray]:
-        return {f"{prefix}.weight": normal(out, into), f"{prefix}.bias": normal(out)}
-
-    weights = {
-        "embeddings.word_embeddings.weight": normal(config["vocab_size"], hidden),
-        "embeddings.position_embeddings.weight": normal(config["max_position_embeddings"], hidden),
-        "embeddings.token_type_embeddings.weight": normal(config["type_vocab_size"], hidden),
-        **norm("embeddings.LayerNorm"),
-        **dense("pooler.dense", hidden, hidden),
-    }
-    for index in range(config["num_hidden_layers"]):
-        layer = f"encoder.layer.{index}"
-        for part in ("query", "key", "value"):
-            weights |= dense(f"{layer}.attention.self.{part}", hidden, hidden)
-        weights |= dense(f"{layer}.attention.output.dense", hidden, hidden)
-        weights |= norm(f"{layer}.attention.output.LayerNorm")
-        weights |= dense(f"{layer}.intermediate.dense", inner, hidden)
-        weights |= dense(f"{layer}.output.dense", hidden, inner)
-        weights |= norm(f"{layer}.output.LayerNorm")
-    return weights
 
 
 def write_encoder(directory: Path, **changes) -> Path:
@@ -291,6 +230,30 @@ def tiny_run(tmp_path_factory, tiny_reviews, tiny_encoder) -> tuple[Config, Path
     """A finished run of the whole pipeline: its configuration and its directory. Read it, do not change it."""
     config = tiny_config(tiny_reviews, tiny_encoder)
     return config, made_once(tmp_path_factory, "run", lambda directory: pipeline.run(config, RunDirectory(directory)))
+
+
+@pytest.fixture(scope="session")
+def every_format_run(tmp_path_factory, tiny_run, tiny_reviews, tiny_encoder) -> tuple[Config, Path]:
+    """The tiny run in every format: its configuration and its directory. Read it, do not change it."""
+    names = [each.name for each in artifacts.FORMATS]
+    config = tiny_config(tiny_reviews, tiny_encoder, export__formats=names, export__openvino__lengths=[16, 32])
+
+    def make(directory: Path) -> None:
+        pipeline.run(config, RunDirectory(directory), others=[RunDirectory(tiny_run[1])])
+
+    return config, made_once(tmp_path_factory, "every-format", make)
+
+
+@pytest.fixture(scope="session")
+def pytorch(tmp_path_factory) -> Path:
+    """An interpreter with transformers and PyTorch, which requirements.lock leaves out. Slow: both are installed."""
+
+    def install(directory: Path) -> None:
+        requirements = Path(__file__).parent / "model" / "transformers_reference" / "requirements.txt"
+        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+        subprocess.run([directory / "bin" / "pip", "install", "--quiet", "-r", requirements], check=True)
+
+    return made_once(tmp_path_factory, "pytorch", install) / "bin" / "python"
 
 
 @pytest.fixture

@@ -155,6 +155,6 @@ def test_the_readme_for_servers_of_evil_texts(tmp_path):
     assert request.count("\n") == 2 and json.loads(request.removesuffix("EOF\n"))["inputs"]["text"] == [text]
     assert json.loads(blocks[2][1])["outputs"]["label"] == [text]
     assert json.loads(blocks[4][1])["outputs"]["classes"] == [[text, text]]
-    for _, code in blocks[7:9]:
-        assert np.sum([line == "import os" for line in code.splitlines()]) == 0
-        compile(code, "README.md", "exec")
+    for _, program in blocks[7:9]:
+        assert np.sum([line == "import os" for line in program.splitlines()]) == 0
+        compile(program, "README.md", "exec")

@@ -99,13 +99,15 @@ def test_a_format_imports_no_format():
     known = modules()
     formats = {each.name: each.module.removeprefix("tfpipe.") for each in (artifacts.REFERENCE, *artifacts.FORMATS)}
     assert set(formats.values()) <= known.keys()
-    own = {name: {each for each in known if each.startswith(f"formats.{name}")} for name in formats}
+    shared = {each for each in known if each.startswith("formats.onnx_graph")} | {"formats.base", "formats.folder"}
+    package = {name: ".".join(module.split(".")[:2]) for name, module in formats.items()}
+    own = {name: {each for each in known if f"{each}.".startswith(f"{package[name]}.")} for name in formats}
     wrong = [
         (module, other)
         for name in formats
         for module in own[name]
         for other in imported_by(module, known)
-        if other.startswith("formats.") and other not in {*own[name], "formats.base"}
+        if other.startswith("formats.") and other not in own[name] | shared
     ]
     assert wrong == []
 

@@ -43,6 +43,7 @@ def config(tmp_path_factory) -> Config:
             "min_label_agreement_int8": 0.0,
             "max_probability_diff_int8": 1.0,
         },
+        "export": {"formats": ["saved_model", "onnx", "openvino", "litert"]},
         "budget": {"max_accuracy_drop": None, "max_size_bytes": 10**8, "max_latency_ms": 1e6},
     }
     encoder = write_encoder(directory / "encoder", num_hidden_layers=1)

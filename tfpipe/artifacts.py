@@ -25,7 +25,8 @@ class Format(NamedTuple):
     path: str
     """the directory that a user opens, below `export/VARIANT/`; of the reference, a file"""
     max_logit_diff: float
-    """how far logits may be from those of the float32 Keras model: the default of `verify.max_logit_diff`"""
+    """how far logits may be from those of the float32 Keras model, in units of a row's largest logit where that is more
+    than 1: the default of `verify.max_logit_diff`"""
     overhead_bytes: int = 0
     """of an artifact beside its weights, at most about: the graph, a vocabulary and the like"""
     marker: str = ""
@@ -36,14 +37,23 @@ class Format(NamedTuple):
     """packages that decide an artifact's bytes"""
     run_with: tuple[str, ...] = ()
     """packages that decide its answers"""
+    adds_in_16_bits: bool = False
+    """whether its runtime clips sums of two 8-bit products on some processors: `compress/saturation.py`"""
     version: int = 1
     """raised when the same variant comes to give another artifact, or its limit changes: `export` is done again then"""
+    int8_slack: float = 1.0
+    """of a variant of 8 bits: how many times as far as `verify` allows others its answers may be, as its runtime rounds
+    activations in a way of its own"""
+    most_bytes: int | None = None
+    """that an artifact may have; None: any"""
     by_default: bool = True
     """whether it is written where `export.formats` is not set"""
     extra: str = ""
     """the extra of tfpipe that brings its runtime; empty: tfpipe itself needs that"""
     runtime: str = ""
     """the module that the extra brings"""
+    cleans: bool = True
+    """whether a run that cleans texts can have it (`data.cleaning.html`, `unicode`, `stop_words`)"""
 
     @property
     def code(self) -> Any:
@@ -63,7 +73,7 @@ class Format(NamedTuple):
         """
         if self.runtime and importlib.util.find_spec(self.runtime) is None:
             raise InputError(
-                f"the format {self.name} needs the package {self.runtime}; install it with: pip install "
+                f"{self.name} artifacts need the package {self.runtime}; install it with: pip install "
                 f"'tfpipe[{self.extra}]'"
             )
 
@@ -97,6 +107,7 @@ FORMATS = (
         marker="onnx/model*.onnx",
         written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
         run_with=("onnxruntime",),
+        adds_in_16_bits=True,
         version=2,
     ),
     Format(
@@ -109,6 +120,48 @@ FORMATS = (
         written_with=("tensorflow", "tf-keras"),
         run_with=("tensorflow",),
         by_default=False,
+    ),
+    Format(
+        "onnx_text",
+        "tfpipe.formats.onnx.text",
+        "onnx_text",
+        max_logit_diff=1e-4,
+        overhead_bytes=5_000_000,
+        marker="model.onnx",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "tokenizers"),
+        run_with=("onnxruntime",),
+        adds_in_16_bits=True,
+        by_default=False,
+        cleans=False,
+    ),
+    Format(
+        "openvino",
+        "tfpipe.formats.openvino.format",
+        "openvino",
+        max_logit_diff=1e-4,
+        overhead_bytes=1_000_000,
+        marker="openvino_model.xml",
+        written_with=("tensorflow", "tf-keras", "tf2onnx", "onnx", "openvino", "tokenizers"),
+        run_with=("openvino",),
+        adds_in_16_bits=True,
+        by_default=False,
+        extra="openvino",
+        runtime="openvino",
+    ),
+    Format(
+        "litert",
+        "tfpipe.formats.litert.format",
+        "litert",
+        max_logit_diff=1e-4,
+        overhead_bytes=500_000,
+        marker="*.tflite",
+        written_with=("tensorflow", "tf-keras", "tokenizers"),
+        run_with=("ai-edge-litert",),
+        int8_slack=3.0,
+        most_bytes=2**31 - 1,  # of a flatbuffer
+        by_default=False,
+        extra="litert",
+        runtime="ai_edge_litert",
     ),
 )
 

@@ -66,7 +66,8 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
     """How far answers are from the reference's, both [rows, labels]: by logit, by label, by probability.
 
     Returns:
-      `max_abs_logit_diff`; `label_agreement`, the share of the rows whose labels are all the same; and
+      `max_abs_logit_diff`; `max_scaled_logit_diff`, the same with each row divided by its largest logit in the
+      reference, where that is more than 1; `label_agreement`, the share of the rows whose labels are all the same; and
       `mean_abs_probability_diff`, the mean over rows of the probability that moved (single_label: from labels to
       others, the total variation distance; multi_label: at the label where most did), so that a row counts as much
       among a thousand labels as among two. A row whose logits are not finite agrees with none, and the differences are
@@ -77,9 +78,24 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str) -> dict[st
     moved = kind.moved(np.abs(kind.probabilities(logits) - kind.probabilities(reference)))
     return {
         "max_abs_logit_diff": float(np.abs(logits - reference).max()),
+        "max_scaled_logit_diff": scaled_difference(logits, reference),
         "label_agreement": float(same.mean()),
         "mean_abs_probability_diff": float(moved.mean()),
     }
+
+
+def scaled_difference(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Gives the largest difference of a logit, in units of the row's largest logit where that is more than 1.
+
+    float32 rounds sums in proportion to what is added, so larger logits differ by more. A logit near 0 can be the sum
+    of large terms: the row's largest tells how large they are.
+
+    Args:
+      logits: [rows, labels] float.
+      reference: the same shape; gives the unit.
+    """
+    unit = np.maximum(np.abs(reference).max(axis=-1, keepdims=True), 1.0)
+    return float((np.abs(logits - reference) / unit).max())
 
 
 def wilson_interval(rate: float, count: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from tfpipe.provenance import RELEASE, other_versions
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.fingerprint import Fingerprint
 from tfpipe.rundir.stage import StageDirectory
-from tfpipe.stages.feasible import check_feasible
+from tfpipe.stages.feasible import check_feasible, check_runtimes
 from tfpipe.stages.table import Stage, stages_of
 
 ASKED = "asked for by --redo"
@@ -54,6 +54,8 @@ def run(
     stages = stages_of(config)
     names = [stage.name for stage in stages]
     asked = stages if until is None else stages[: names.index(until) + 1]
+    if any(stage.name == "export" for stage in asked):
+        check_runtimes(config)
     cluster = workers_of(config.train.strategy)
     if cluster is not None and not any(stage.trains for stage in asked):
         if not cluster.is_chief:

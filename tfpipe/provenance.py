@@ -15,7 +15,7 @@ from tfpipe.artifacts import FORMATS
 
 _RECORDED_PACKAGES = (
     "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text", "tensorflow-model-optimization",
-    "transformers", "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
+    "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
     "rensa", "regex", "scikit-learn", "nltk", "datasets", "tensorflow-datasets", "openpyxl", "duckdb",
 )  # fmt: skip
 

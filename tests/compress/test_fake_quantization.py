@@ -6,6 +6,7 @@ import tensorflow as tf
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
+from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, balanced, on_grid
 from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_embedding, is_projection, is_prunable
@@ -72,3 +73,25 @@ def test_a_dense_model_is_quantized_as_well():
     assert {name.removeprefix("bert.").removesuffix(".weight") for name in named if is_embedding(name)} <= frozen
     trained = {id(variable) for variable in aware.trainable_variables}
     assert all(id(variable) in trained for name, variable in named.items() if is_projection(name))
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(8, LARGEST_CODE), (7, REDUCED_CODE)])
+def test_training_sees_the_grid_that_is_stored(bits, largest):
+    model = small_model()
+    ranges = {layer.name: (-1.0, 2.0) for layer in model.layers if isinstance(layer, QuantizationPoint)}
+    wrapper = quantization_aware(model, ranges, bits).get_layer("quant_pooler.dense")
+    kernel, bias = (get_weights(model)[f"bert.pooler.dense.{part}"] for part in ("weight", "bias"))
+    seen = (wrapper(np.eye(len(kernel), dtype=np.float32)[None], training=True)[0] - bias).numpy().T
+    assert seen == pytest.approx(on_grid(kernel, largest)[0], abs=1e-6)
+    assert np.abs(seen - kernel).max() > 1e-4
+
+
+def test_balanced_ranges_stay_balanced_while_they_move():
+    model = small_model()
+    ranges = {layer.name: balanced(-1.0, 2.0) for layer in model.layers if isinstance(layer, QuantizationPoint)}
+    aware = quantization_aware(model, ranges, symmetric=True)
+    point = aware.get_layer("quant_pooler.input")
+    for number in range(3):
+        point(tf.random.stateless_normal([2, 2, 32], [number, 0], stddev=9.0) - 4.0, training=True)
+    low, high = learned_ranges(aware)["pooler.input"]
+    assert high > 2.001 and low / high == pytest.approx(-128 / 127, rel=1e-5)

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from tfpipe.compress.grid import (
     LARGEST_CODE,
+    balanced,
     bias_on_grid,
     nudged,
     on_grid,
@@ -72,3 +73,17 @@ def test_nudged_holds_zero_exactly(low, width):
 def test_nudged_of_an_empty_range_is_finite():
     low, high = nudged(0.0, 0.0)
     assert low <= 0.0 < high < 1e-5
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(-1e4, 0.0), st.floats(0.0, 1e4))
+def test_a_balanced_range_is_that_of_int8(low, high):
+    moved_low, moved_high = balanced(low, high)
+    step = moved_high / 127
+    assert moved_low == pytest.approx(-128 * step, rel=1e-12) and step > 0
+    assert moved_low <= low * (1 - 1e-12) and moved_high >= high  # nothing is cut off
+    assert moved_low >= 1.01 * min(low, -high, -1e-6)  # and no more is held than that
+    assert balanced(moved_low, moved_high) == pytest.approx((moved_low, moved_high), rel=1e-12)
+    stored = [float(np.float32(end)) for end in nudged(moved_low, moved_high)]
+    assert nudged(*stored) == pytest.approx((moved_low, moved_high), rel=1e-6)
+    assert round(-stored[0] / (stored[1] - stored[0]) * 255) == 128

@@ -104,7 +104,7 @@ def test_formats_are_a_set_that_holds_what_is_published():
     for names, sections, message in (
         (("onnx",), {}, "saved_model is missing, which `publish` needs; add it"),
         (("saved_model", "onnx", "onnx"), {}, "a format is named twice; name each once"),
-        (("saved_model", "onyx"), {}, "expected saved_model, onnx"),
+        (("saved_model", "onyx"), {}, "expected saved_model(,| or) onnx"),
         (("saved_model",), {}, r"budget.artifact onnx: not in export.formats \(saved_model\); add it there"),
         (
             ("saved_model",),

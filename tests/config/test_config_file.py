@@ -159,8 +159,16 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("verify.batch_size", 1, "verify.batch_size: "),
         ("verify.batch_sizes", [1, 32], "verify.batch_sizes: unknown setting; did you mean batch_size?"),
         ("verify.max_logit_diff", {"onnx": 0}, "verify.max_logit_diff.onnx: "),
-        ("verify.max_logit_diff", {"keras": 1e-4}, "expected saved_model or onnx (received 'keras')"),
-        ("budget.artifact", "litert", "budget.artifact: expected saved_model or onnx (received 'litert')"),
+        (
+            "verify.max_logit_diff",
+            {"keras": 1e-4},
+            "expected saved_model, onnx, onnx_text, openvino or litert (received 'keras')",
+        ),
+        (
+            "budget.artifact",
+            "tflite",
+            "budget.artifact: expected saved_model, onnx, onnx_text, openvino or litert (received 'tflite')",
+        ),
         ("verify.threads", 0, "verify.threads: "),
         ("prune.method", "movement", "'magnitude', 'two_four' or 'structured'"),
         ("prune", {"method": "two_four", "sparsity": 0.8}, "prune: sparsity 0.8 with method: two_four"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -126,6 +127,38 @@ def test_beside_a_tpu_float32_is_computed_on_the_host(monkeypatch):
         assert product() == "CPU:1"
         monkeypatch.setenv("TPU_NAME", "imdb")
         assert product() == "CPU:0"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_tf32_is_off_while_answers_are_compared(before):
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    default = enabled()
+    try:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+        with float32_kept():
+            assert not enabled()
+            with float32_kept():
+                assert not enabled()
+            assert not enabled()
+        assert enabled() == before
+        with pytest.raises(ZeroDivisionError), float32_kept():
+            _ = 1 / 0
+        assert enabled() == before
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(default)
+
+
+@pytest.mark.skipif(not HAS_GPU, reason="TF32 is a GPU's")
+def test_a_gpu_multiplies_float32_in_full():
+    random = np.random.default_rng(0)
+    left, right = (random.normal(size=(512, 512)).astype(np.float32) for _ in range(2))
+    exact = left.astype(np.float64) @ right.astype(np.float64)
+
+    @float32_kept()
+    def product():
+        return tf.matmul(left, right).numpy()
+
+    assert np.abs(product() - exact).max() < 1e-3 < np.abs(tf.matmul(left, right).numpy() - exact).max()
 
 
 def test_precision_sets_and_restores_the_policy():

@@ -19,10 +19,24 @@ def test_cpu_flags(monkeypatch, tmp_path):
         ({"avx2", "avx512bw", "avx512_vnni"}, "fast and exact"),
         ({"avx_vnni", "avx2"}, "fast and exact"),
         ({"amx_int8"}, "fast and exact"),
-        ({"avx2"}, "may saturate"),
+        ({"avx2"}, "may saturate at 16 bits: no VNNI; set quantize.reduce_range: true"),
         ({"sse2"}, "unknown processor"),
         (set(), "unknown processor"),
     ],
 )
 def test_int8_outlook_follows_the_instruction_set(flags, said):
     assert said in processor.int8_outlook(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "overflow"),
+    [
+        ({"avx2"}, True),
+        ({"avx2", "avx512bw"}, True),
+        ({"avx2", "avx_vnni"}, False),
+        ({"sse4_1"}, False),
+        (set(), False),
+    ],
+)
+def test_sums_overflow_with_avx2_and_without_vnni(flags, overflow):
+    assert processor.sums_overflow(flags) == overflow

@@ -1,19 +1,22 @@
 """Every kind of encoder source, imported into tfpipe's own model, answers like the library that it comes from."""
 
+import json
 import shutil
 import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras
 from conftest import TINY, write_encoder
+from formats.test_other_loaders import answered
+from model.transformers_reference.record import ACTIVATIONS, recorded
+from safetensors.numpy import save_file
 
 from tfpipe.encoders.source import open_source
 from tfpipe.model.bert import build_inference_model
 from tfpipe.model.weights import import_encoder
 
-TOLERANCE = 1e-4  # on the last hidden state; seen: 2e-6
+TOLERANCE = 1e-5  # on the last hidden state; seen: 2e-6
 
 
 def rows(vocab_size: int, batch: int, length: int = 12) -> dict[str, np.ndarray]:
@@ -43,22 +46,23 @@ def worst(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(got - expected).max())
 
 
-def transformers_states(directory, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    from transformers import TFBertModel
-
-    model = TFBertModel.from_pretrained(str(directory))
-    return model({name: tf.constant(value) for name, value in inputs.items()}).last_hidden_state.numpy()[:, 0]
-
-
-@pytest.fixture(scope="module", params=["gelu", "gelu_new"])
+@pytest.fixture(scope="module", params=ACTIVATIONS)
 def checkpoint(request, tmp_path_factory):
-    return write_encoder(tmp_path_factory.mktemp("checkpoint"), hidden_act=request.param)
+    """A directory, and the class tokens' last hidden states that transformers has for it."""
+    directory = write_encoder(tmp_path_factory.mktemp("checkpoint"), hidden_act=request.param)
+    last = f"{request.param}.hidden.{TINY['num_hidden_layers'] - 1}"
+    return directory, recorded().arrays[last][:, 0]
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+def assert_states(source: str, expected: np.ndarray, batch: int) -> None:
+    inputs = {name: value[:batch] for name, value in recorded().inputs.items()}
+    assert worst(hidden_states(source, inputs), expected[:batch]) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch", [1, 6])
 def test_directory(checkpoint, batch):
-    inputs = rows(90, batch)
-    assert worst(hidden_states(str(checkpoint), inputs), transformers_states(checkpoint, inputs)) < TOLERANCE
+    directory, expected = checkpoint
+    assert_states(str(directory), expected, batch)
 
 
 def test_gelus_differ(tmp_path):
@@ -69,28 +73,27 @@ def test_gelus_differ(tmp_path):
     assert worst(exact, tanh) > TOLERANCE
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [1, 6])
 def test_package(checkpoint, batch, tmp_path, monkeypatch):
+    directory, expected = checkpoint
     package = tmp_path / "weights_of_a_tiny_bert"
-    shutil.copytree(checkpoint, package / "model")
+    shutil.copytree(directory, package / "model")
     (package / "__init__.py").write_text("")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    inputs = rows(90, batch)
-    states = hidden_states("package:weights_of_a_tiny_bert/model", inputs)
-    assert worst(states, transformers_states(checkpoint, inputs)) < TOLERANCE
+    assert_states("package:weights_of_a_tiny_bert/model", expected, batch)
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [1, 6])
 def test_hub(checkpoint, batch, tmp_path, monkeypatch):
+    directory, expected = checkpoint
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--tiny--bert"
-    shutil.copytree(checkpoint, repository / "snapshots" / commit)
+    shutil.copytree(directory, repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    inputs = rows(90, batch)
-    assert worst(hidden_states("hf:tiny/bert", inputs), transformers_states(checkpoint, inputs)) < TOLERANCE
+    assert_states("hf:tiny/bert", expected, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -106,6 +109,41 @@ def test_keras_nlp(preset, batch):
     )["sequence_output"]
     states = hidden_states(f"keras-nlp:{directory}", inputs)
     assert worst(states, np.asarray(expected)[:, 0]) < TOLERANCE
+
+
+STATES = """
+import json, sys
+import torch
+from transformers import BertModel
+
+model, report = BertModel.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not any(report.values()), report
+with torch.no_grad():
+    answer = model(**{name: torch.tensor(value) for name, value in json.loads(sys.argv[2]).items()})
+print(json.dumps([answer.last_hidden_state.tolist(), answer.pooler_output.tolist()]))
+"""
+
+
+@pytest.mark.slow
+def test_keras_nlp_against_transformers(preset, pytorch, tmp_path):
+    """What tfpipe makes of a preset, opened by transformers on PyTorch: all states and the pooler's."""
+    directory, backbone = preset
+    encoder = open_source(f"keras-nlp:{directory}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **encoder.architecture.to_dict()}))
+    save_file(encoder.weights(), tmp_path / "model.safetensors", {"format": "pt"})
+    inputs = rows(backbone.vocabulary_size, 8)
+    given = {name: value.tolist() for name, value in inputs.items()}
+    states, pooled = answered([pytorch, "-c", STATES, tmp_path, json.dumps(given)])
+    expected = backbone(
+        {
+            "token_ids": inputs["input_ids"],
+            "segment_ids": inputs["token_type_ids"],
+            "padding_mask": inputs["attention_mask"],
+        }
+    )
+    filled = inputs["attention_mask"] == 1
+    assert worst(np.array(states)[filled], np.asarray(expected["sequence_output"])[filled]) < TOLERANCE
+    assert worst(np.array(pooled), np.asarray(expected["pooled_output"])) < TOLERANCE
 
 
 @pytest.fixture(scope="module")

@@ -102,9 +102,12 @@ def test_what_is_written_is_read_back(tmp_path, tiny_run, tokenizer):
         HEAD + LINE.replace("[7]", "[-1]"),
         HEAD + "[" * 100_000,
         HEAD + "3\n",
+        HEAD.replace('{"format"', '{"saturating_sums": 2, "format"', 1) + LINE,
+        HEAD.replace('{"format"', '{"saturating_sums": null, "format"', 1) + LINE,
     ],
     ids=(
-        "absent empty json format head requests line unlimited infinite text task number huge id negative deep other"
+        "absent empty json format head requests line unlimited infinite text task number huge id negative deep other "
+        "share none"
     ).split(),
 )
 def test_another_file_is_refused_in_one_line(tmp_path, content):
@@ -123,6 +126,7 @@ def test_another_file_is_refused_in_one_line(tmp_path, content):
     ("found", "limits", "failures"),
     [
         ({"max_abs_logit_diff": 1e-4}, {"max_abs_logit_diff": 1e-4}, 0),
+        ({"max_scaled_logit_diff": 1.1e-4}, {"max_scaled_logit_diff": 1e-4}, 1),
         ({"max_abs_logit_diff": 1.1e-4}, {"max_abs_logit_diff": 1e-4}, 1),
         ({"max_abs_logit_diff": float("nan")}, {"max_abs_logit_diff": 1e-4}, 1),
         ({"label_agreement": 0.98, "mean_abs_probability_diff": 0.02}, {"label_agreement": 0.99}, 1),

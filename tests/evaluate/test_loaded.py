@@ -14,7 +14,7 @@ def artifacts(tiny_run):
     """Variant -> its four artifacts."""
     _, directory = tiny_run
     return {
-        variant: load_artifacts(variant, directory / stage, directory / "export" / variant, 1)
+        variant: load_artifacts(variant, directory / stage, directory / "export" / variant, ("saved_model", "onnx"), 1)
         for variant, stage in STAGES.items()
     }
 

@@ -3,20 +3,36 @@
 import numpy as np
 import pytest
 
+from tfpipe.config.run import Verify
+from tfpipe.evaluate import parity
 from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
 from tfpipe.evaluate.loaded import Artifact
 from tfpipe.evaluate.parity import compare, failed_gates
+from tfpipe.metrics import differences
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 KINDS = ("keras", "saved_model", "saved_model_text", "onnx")
-PERFECT = {"max_abs_logit_diff": 0.0, "label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
+PERFECT = {"label_agreement": 1.0, "mean_abs_probability_diff": 0.0}
+
+
+def logit_diff(value, largest=1.0):
+    """Both measures of a difference, in a row with this largest logit."""
+    return {"max_abs_logit_diff": value, "max_scaled_logit_diff": value / largest}
 
 
 def entry(variant="dense", artifact="onnx", batch_size=32, **values):
     format = artifact.removesuffix("_text")
-    return {"variant": variant, "artifact": artifact, "format": format, "batch_size": batch_size, **PERFECT, **values}
+    return {
+        "variant": variant,
+        "artifact": artifact,
+        "format": format,
+        "rounded": variant == "int8",
+        "batch_size": batch_size,
+        **PERFECT,
+        **(logit_diff(0.0) | values),
+    }
 
 
 @pytest.fixture
@@ -28,16 +44,30 @@ def config(tiny_run):
 @pytest.mark.parametrize(
     ("comparison", "setting"),
     [
-        (entry(artifact="saved_model", max_abs_logit_diff=2e-5), "verify.max_logit_diff.saved_model is 1e-05"),
-        (entry(artifact="saved_model_text", max_abs_logit_diff=2e-5), "verify.max_logit_diff.saved_model is 1e-05"),
-        (entry(variant="pruned", max_abs_logit_diff=2e-4), "verify.max_logit_diff.onnx is 0.0001"),
-        (entry(max_abs_logit_diff=float("nan")), "verify.max_logit_diff.onnx is 0.0001"),
+        (entry(artifact="saved_model", **logit_diff(2e-5)), "verify.max_logit_diff.saved_model is 1e-05"),
+        (entry(artifact="saved_model_text", **logit_diff(2e-5)), "verify.max_logit_diff.saved_model is 1e-05"),
+        (entry(variant="pruned", **logit_diff(2e-4)), "verify.max_logit_diff.onnx is 0.0001"),
+        (
+            entry(**logit_diff(2e-3, largest=10.0)),
+            "by up to 0.002, 0.0002 of the row's largest, verify.max_logit_diff.onnx",
+        ),
+        (entry(**logit_diff(float("nan"))), "verify.max_logit_diff.onnx is 0.0001"),
         (entry(variant="int8", label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
         (entry(variant="int8", mean_abs_probability_diff=0.011), "verify.max_probability_diff_int8 is 0.01"),
         (
             entry(variant="int8", mean_abs_probability_diff=float("nan")),
             "verify.max_probability_diff_int8 is 0.01",
         ),
+        (
+            entry(variant="int8", artifact="litert", label_agreement=0.84),
+            "verify.min_label_agreement_int8 is 95.00%, for litert 3 times as far",
+        ),
+        (
+            entry(variant="int8", artifact="litert", mean_abs_probability_diff=0.031),
+            "verify.max_probability_diff_int8 is 0.01, for litert 3 times as far",
+        ),
+        (entry(artifact="openvino", rounded=True, label_agreement=0.94), "verify.min_label_agreement_int8 is 95.00%"),
+        (entry(artifact="litert", **logit_diff(2e-4)), "verify.max_logit_diff.litert is 0.0001"),
     ],
 )
 def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison, setting):
@@ -49,9 +79,12 @@ def test_a_difference_outside_its_gate_fails_with_the_setting(config, comparison
 @pytest.mark.parametrize(
     "comparison",
     [
-        entry(artifact="saved_model", max_abs_logit_diff=1e-5),
-        entry(max_abs_logit_diff=9e-5),
-        entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, max_abs_logit_diff=0.5),
+        entry(artifact="saved_model", **logit_diff(1e-5)),
+        entry(**logit_diff(9e-5)),
+        entry(**logit_diff(9e-4, largest=10.0)),
+        entry(variant="int8", label_agreement=0.95, mean_abs_probability_diff=0.01, **logit_diff(0.5)),
+        entry(variant="int8", artifact="litert", label_agreement=0.86, mean_abs_probability_diff=0.029),
+        entry(artifact="openvino", rounded=True, label_agreement=0.96, **logit_diff(0.02)),
     ],
 )
 def test_a_difference_on_its_gate_passes(config, comparison):
@@ -61,13 +94,54 @@ def test_a_difference_on_its_gate_passes(config, comparison):
 @pytest.mark.parametrize("variant", ["dense", "int8"])
 def test_an_answer_that_is_no_number_fails(config, variant):
     nan = float("nan")
-    bad = entry(variant=variant, max_abs_logit_diff=nan, label_agreement=1.0, mean_abs_probability_diff=0.0)
+    bad = entry(variant=variant, **logit_diff(nan), label_agreement=1.0, mean_abs_probability_diff=0.0)
     (failure,) = failed_gates([bad], config.verify)
     assert "logits differ by" in failure and "nan" in failure
 
 
+@pytest.mark.parametrize(
+    ("artifact", "flags", "named"),
+    [
+        ("onnx", {"avx2"}, True),
+        ("onnx", {"avx2", "avx_vnni"}, False),
+        ("saved_model", {"avx2"}, False),
+    ],
+)
+def test_a_failure_of_int8_names_what_an_older_processor_does(config, monkeypatch, artifact, flags, named):
+    monkeypatch.setattr(parity, "cpu_flags", lambda: flags)
+    (failure,) = failed_gates([entry(variant="int8", artifact=artifact, label_agreement=0.9)], config.verify)
+    assert ("clips sums of two 8-bit products" in failure and "quantize.reduce_range" in failure) == named
+
+
+def large_logits(scale):
+    """Logits of a float32 product, and the same product summed in another order."""
+    random = np.random.default_rng(0)
+    states, kernel = random.normal(size=(200, 768)).astype(np.float32), random.normal(size=(768, 3)).astype(np.float32)
+    kernel *= np.float32(scale / np.abs(states @ kernel).max())
+    return states @ kernel, states[:, ::-1].copy() @ kernel[::-1].copy()
+
+
+def gate(logits, reference):
+    found = entry(artifact="saved_model", **differences(logits, reference, "single_label"))
+    return failed_gates([found], Verify())
+
+
+def test_rounding_of_large_logits_passes_and_a_wrong_small_one_fails():
+    reference, other = large_logits(scale=1000.0)
+    assert np.abs(reference - other).max() > 1e-5  # more than the limit of a SavedModel
+    assert gate(other, reference) == []
+    small, other = large_logits(scale=1.0)
+    assert gate(other, small) == []
+    wrong = small.copy()
+    wrong[7, 1] += 3e-5
+    assert len(gate(wrong, small)) == 1
+    wrong = reference.copy()
+    wrong[7, 1] += np.abs(reference[7]).max() * np.float32(3e-5)
+    assert len(gate(wrong, reference)) == 1
+
+
 def test_every_failure_is_listed(config):
-    bad = [entry(max_abs_logit_diff=1.0), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
+    bad = [entry(**logit_diff(1.0)), entry(variant="int8", label_agreement=0.0, mean_abs_probability_diff=1.0)]
     assert len(failed_gates(bad, config.verify)) == 3
 
 
@@ -131,6 +205,7 @@ def test_compare_measures_each_artifact_against_keras_at_both_sizes(config, tiny
     assert {each["rows"] for each in found[4:]} == {config.verify.small_batch_rows}
     assert max(seen["onnx"]) == 32 and seen["onnx"].count(1) >= config.verify.small_batch_rows
     assert [each["max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
+    assert [each["max_scaled_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]  # no logit is above 1
     assert [each["label_agreement"] for each in found[:4]] == [1.0, 1.0, 1.0, 0.0]
     sigmoid = 1 / (1 + np.exp(-np.array([1.0, 1.5, -2.0])))
     expected = [0.0, 0.0, sigmoid[1] - sigmoid[0], sigmoid[0] - sigmoid[2]]

@@ -124,7 +124,7 @@ def of_folders(tmp_path_factory):
 def test_a_folder_per_class_is_measured_as_a_whole(of_folders):
     config, run = of_folders
     table = TokenTable.open(run / "prepare" / "test")
-    artifacts = load_artifacts("dense", run / "train", run / "export" / "dense", 1)
+    artifacts = load_artifacts("dense", run / "train", run / "export" / "dense", ("saved_model", "onnx"), 1)
     rows = json.loads((run / "verify" / "parity.json").read_text())["artifacts"]
     logits = load_file(run / "verify" / "logits.safetensors")
     labels = table.labels[logits["rows"]]

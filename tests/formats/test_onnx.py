@@ -19,12 +19,13 @@ from conftest import TINY, tiny_vocabulary, tiny_weights
 from onnx import TensorProto, numpy_helper
 
 import tfpipe
+from tfpipe.compress.grid import balanced, quantized
 from tfpipe.encoders.architecture import Architecture
-from tfpipe.encoders.parameters import is_kernel
+from tfpipe.encoders.parameters import is_kernel, kernels_by_point
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.formats.onnx.layers import _take
+from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.layers import _take
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
 from tfpipe.stages.quantize import on_grid
 from tfpipe.tasks import task_of
@@ -200,7 +201,7 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
         import dataclasses, sys
         from pathlib import Path
         import numpy as np
-        from tfpipe.formats.onnx.convert import save_onnx, to_onnx
+        from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
         from tfpipe.model.classifier import float_model, load_classifier
         classifier = load_classifier(Path(sys.argv[1]))
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}
@@ -324,6 +325,53 @@ def test_int8_weights(tiny_run, graphs):
     for node in graphs["int8"].graph.node:
         if node.op_type == "QuantizeLinear":
             assert found[node.input[2]].dtype == np.uint8
+
+
+@pytest.fixture(scope="module")
+def symmetric(tiny_run) -> Classifier:
+    """The pruned model with balanced ranges, as `quantize.scheme: symmetric` makes it."""
+    pruned, int8 = (load_classifier(tiny_run[1] / stage) for stage in ("prune", "quantize"))
+    ranges = {name: balanced(*bounds) for name, bounds in int8.ranges.items()}
+    kernels = [name for names in kernels_by_point(pruned.weights).values() for name in names]
+    return quantized(pruned, pruned.weights, ranges, kernels)
+
+
+def test_codes_of_a_symmetric_file_are_where_tensorrt_takes_them(symmetric):
+    """int8 with a zero point of 0, between a constant or QuantizeLinear and DequantizeLinear; no uint8 or int32."""
+    graph = to_onnx(float_model(symmetric), symmetric, 17).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    rounded = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    codes = {name for name, value in constants.items() if value.dtype == np.int8 and value.ndim == 2}
+    assert len(rounded) == 4 * LAYERS + 2 and len(codes) == 6 * LAYERS + 1 + 3
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero_point = constants[node.input[2]]
+            assert zero_point.dtype == np.int8 and not zero_point.any(), node.name
+            assert zero_point.size == constants[node.input[1]].size
+        if node.op_type == "DequantizeLinear":
+            assert node.input[0] in codes | rounded, node.name
+        else:
+            assert not set(node.input) & (codes | rounded), node.name
+    assert not {value.dtype for value in constants.values()} & {np.dtype(np.uint8), np.dtype(np.int32)}
+
+
+def test_a_symmetric_file_agrees_with_keras(tiny_run, symmetric, tmp_path):
+    model = float_model(symmetric)
+    save_onnx(to_onnx(model, symmetric, 17), tmp_path / "model.onnx")
+    session = session_of(tmp_path / "model.onnx", tmp_path / "optimized.onnx")
+    labels, differences = [], []
+    for batch in batches(tiny_run[1], 16, 5):
+        expected = model(batch, training=False).numpy()
+        logits, _ = answers(session, batch)
+        labels.append(logits.argmax(1) == expected.argmax(1))
+        first, second = (task_of("single_label").probabilities(each) for each in (logits, expected))
+        differences.append(np.abs(first - second))
+    assert np.mean(labels) >= 0.98
+    assert np.mean(differences) <= 0.01
+    counts = Counter(node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node)
+    # On x86, ONNX Runtime multiplies uint8 codes, and makes them of int8 codes that one operator alone reads. So
+    # queries, keys and values of one input stay float, and the pooler, which it fuses with its bias and tanh first.
+    assert counts["MatMulIntegerToFloat"] == 3 * LAYERS + 1
 
 
 def test_int8_agrees_with_keras(tiny_run, sessions, keras_models):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -12,8 +13,10 @@ import tokenizers
 from transformers import AutoConfig, AutoTokenizer
 
 from tfpipe.evaluate.golden import HARD_TEXTS
+from tfpipe.formats import onnx as onnx_format
 from tfpipe.formats.base import Source
-from tfpipe.formats.onnx.folder import FLOAT_FILE, QUANTIZED_FILE, graph_file, new_graph_file, write_folder
+from tfpipe.formats.folder import write_folder
+from tfpipe.formats.onnx.folder import FLOAT_FILE, QUANTIZED_FILE, graph_file
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -44,8 +47,9 @@ def test_what_loaders_look_for_is_there(tiny_run, variant):
     assert found == expected | {"README.md", "golden.jsonl", file}
     config = AutoConfig.from_pretrained(folder)
     assert config.id2label == {0: "negative", 1: "positive"} and config.label2id == {"negative": 0, "positive": 1}
-    assert config.problem_type == "single_label_classification" and config.max_length == 32
+    assert config.problem_type == "single_label_classification"
     own = json.loads((folder / "config.json").read_text())
+    assert own["max_length"] == 32
     assert own["transformers.js_config"] == {"dtype": "q8" if variant == "int8" else "fp32"}
     metadata = onnxruntime.InferenceSession(str(graph_file(folder))).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(config.id2label.values())
@@ -96,8 +100,9 @@ def test_a_readme_of_pairs_several_labels_and_cleaning(tiny_run, tmp_path):
     classifier = replace(classifier, task="multi_label", labels=labels)
     settings = replace(TokenizerSettings.read(tiny_run[1] / "train"), html=True)
     source = Source(classifier, Tokenizer(settings, 32), None, True, "")
-    file = new_graph_file(classifier, tmp_path / "onnx")
-    write_folder(source, tmp_path / "onnx", file)
+    (tmp_path / "onnx").mkdir()
+    readme = Path(onnx_format.__file__).parent / "README.md.jinja"
+    write_folder(source, tmp_path / "onnx", readme, {}, file=FLOAT_FILE)
     text = (tmp_path / "onnx" / "README.md").read_text(encoding="utf-8")
     for part in ("`label 19`, …", "Clean the texts first", "Each label has", "its pair"):
         assert part in text

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokens.test_transformers_5 import FOLDERS, NAMES
 from transformers import AutoTokenizer
 
 from tfpipe.formats.saved_model.inspection import load_saved_model
@@ -37,6 +38,18 @@ model, tokenizer = ORTModelForSequenceClassification.from_pretrained(folder), Au
 with torch.no_grad():
     rows = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0].tolist() for text in texts]
 print(json.dumps([rows, list(model.config.id2label.values())]))
+"""
+IDS = """
+import json, sys
+import transformers
+
+assert transformers.__version__.startswith("4.")
+found = []
+for folder, texts, length in json.loads(sys.argv[1]):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    answers = [tokenizer(texts, pairs, truncation=True, max_length=length) for pairs in (None, texts[::-1])]
+    found.append([dict(each) for each in answers])
+print(json.dumps(found))
 """
 JAVASCRIPT = """
 import { AutoModelForSequenceClassification, AutoTokenizer, env } from "@huggingface/transformers";
@@ -104,6 +117,22 @@ def test_optimum(tiny_run, python, variant):
     rows, labels = answered([python, "-c", OPTIMUM, run / "export" / variant / "onnx", json.dumps(texts)])
     assert labels == ["negative", "positive"]
     assert_answers(rows, served(run, variant, texts), variant)
+
+
+def test_transformers_4_has_the_ids_of_transformers_5(python, tmp_path):
+    """Of the folders that transformers 5 wrote, and of what tfpipe makes of them."""
+    jobs, expected = [], []
+    for name in NAMES:
+        golden = json.loads((FOLDERS / name / "ids.json").read_text(encoding="utf-8"))
+        TokenizerSettings.read(FOLDERS / name).write(tmp_path / name)
+        for folder in (tmp_path / name, FOLDERS / name):
+            if folder != FOLDERS / "generic":  # its class is new in transformers 5
+                jobs.append([str(folder), golden["texts"], golden["max_length"]])
+                expected.append([golden["single"], golden["pair"]])
+    found = answered([python, "-c", IDS, json.dumps(jobs)])
+    assert len(found) == 2 * len(NAMES) - 1
+    for answers, wanted in zip(found, expected, strict=True):
+        assert [{key: answer[key] for key in want} for answer, want in zip(answers, wanted, strict=True)] == wanted
 
 
 @pytest.fixture(scope="module")

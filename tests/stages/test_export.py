@@ -9,8 +9,8 @@ import tensorflow as tf
 from variants import NAMES, compressed
 
 from tfpipe.artifacts import FORMATS
-from tfpipe.formats.onnx.convert import save_onnx, to_onnx
 from tfpipe.formats.onnx.folder import graph_file, new_graph_file
+from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.model.bert import INFERENCE_INPUTS

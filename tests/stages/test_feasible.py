@@ -1,17 +1,21 @@
 """What is refused before any work: from shapes alone, and not a case too many."""
 
+import importlib.util
 import json
 
 import pytest
 from conftest import TINY, tiny_config, tiny_vocabulary, write_encoder
 from safetensors.numpy import load_file
 
+from tfpipe import pipeline
+from tfpipe.artifacts import format_named
 from tfpipe.compress.limits import largest_share, layer_pairs, least_bytes
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
 from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.model.classifier import WEIGHTS_FILE
+from tfpipe.rundir.directory import RunDirectory
 from tfpipe.stages.feasible import check_feasible
 
 
@@ -201,3 +205,33 @@ def test_a_pruned_encoder_is_read_with_its_counts(tmp_path, tiny_reviews):
         (encoder / "config.json").write_text(json.dumps(config | {"attention_heads_per_layer": heads}))
         with pytest.raises(InputError, match=message):
             check_feasible(tiny_config(tiny_reviews, encoder, budget={"max_size_bytes": 10**9}))
+
+
+def test_a_file_that_a_format_can_not_hold_is_refused_before_any_work(tmp_path, tiny_reviews):
+    encoder = write_encoder(tmp_path / "encoder")
+    large = TINY | {"vocab_size": 30_522, "hidden_size": 2560, "intermediate_size": 10_240, "num_hidden_layers": 6}
+    (encoder / "config.json").write_text(json.dumps(large | {"num_attention_heads": 32}))
+    told = r"the weights of dense take 2,[0-9,]+ bytes, and a litert file holds at most 2,147,483,647; leave litert out"
+    with pytest.raises(InputError, match=rf"export\.formats: {told}"):
+        check_feasible(tiny_config(tiny_reviews, encoder, export__formats=["saved_model", "onnx", "litert"]))
+    check_feasible(tiny_config(tiny_reviews, encoder, export__formats=["saved_model", "onnx", "openvino"]))
+
+
+@pytest.mark.parametrize(("name", "package"), [("openvino", "openvino"), ("litert", "ai_edge_litert")])
+def test_a_missing_runtime_names_its_extra_before_any_work(
+    tiny_reviews, tiny_encoder, monkeypatch, tmp_path, name, package
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda asked, *more: None if asked == package else find(asked, *more)
+    )
+    config = tiny_config(tiny_reviews, tiny_encoder, export__formats=["saved_model", "onnx", name])
+    run = RunDirectory(tmp_path / "run")
+    needs = rf"{name} artifacts need the package {package}; install it with: pip install 'tfpipe\[{name}\]'"
+    with pytest.raises(InputError, match=rf"export\.formats: {needs}, or leave {name} out"):
+        pipeline.run(config, run)
+    assert run.record("prepare") is None
+    pipeline.run(config, run, until="prepare")  # of which no runtime is asked
+    assert run.record("prepare") is not None
+    with pytest.raises(InputError, match=needs):
+        format_named(name).code  # noqa: B018

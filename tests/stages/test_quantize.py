@@ -13,12 +13,13 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics
 from tfpipe.artifacts import format_named
-from tfpipe.compress.grid import LARGEST_CODE, nudged, on_grid
+from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, nudged, on_grid
 from tfpipe.compress.limits import least_bytes
 from tfpipe.config.file import parse_config
 from tfpipe.encoders.parameters import is_prunable, kernels_by_point
 from tfpipe.files import sha256_of_file
 from tfpipe.model.classifier import QUANTIZATION_FILE, WEIGHTS_FILE, float_model, load_classifier
+from tfpipe.rundir.record import RECORD, parse_record
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import quantize
 from tfpipe.tasks import task_of
@@ -224,10 +225,41 @@ def test_ptq_changes_nothing_but_the_rounding(requantize, capsys, tiny_run, prun
     assert metrics.evaluate(logits, table.labels, "single_label")["loss"] == pytest.approx(entry["loss"], abs=2e-3)
 
 
+@pytest.mark.parametrize("mode", ["ptq", "qat"])
+def test_reduced_kernels_take_7_bits_and_never_overflow(requantize, capsys, pruned, mode):
+    classifier, stage, _ = requantize(capsys, mode=mode, reduce_range=True)
+    for name, (codes, _) in classifier.codes.items():
+        largest = np.abs(codes.astype(int)).max(axis=1)
+        assert set(np.unique(largest)) <= {0, LARGEST_CODE if name in EMBEDDINGS else REDUCED_CODE}, name
+        if mode == "ptq" and name not in EMBEDDINGS:
+            assert np.array_equal(classifier.weights[name], on_grid(pruned[name], REDUCED_CODE)[0]), name
+    assert stage.notes["saturation"]["sums"] == stage.notes["saturation"]["outputs"] == 0.0
+    (*_, last) = json.loads((stage.path / "history.json").read_text())
+    assert last["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("mode", ["ptq", "qat"])
+def test_symmetric_ranges_have_their_zero_in_the_middle(requantize, capsys, mode):
+    classifier, stage, _ = requantize(capsys, mode=mode, scheme="symmetric")
+    assert classifier.signed and classifier.ranges.keys() == POINTS
+    for name, (low, high) in classifier.ranges.items():
+        assert low / high == pytest.approx(-128 / 127, rel=1e-5), name
+    (*_, last) = json.loads((stage.path / "history.json").read_text())
+    assert last["accuracy"] > 0.9
+    assert not load_classifier(stage.inputs["prune"]).signed
+
+
+def test_the_share_of_sums_that_overflow_is_noted(tiny_run):
+    notes = parse_record((tiny_run[1] / "quantize" / RECORD).read_bytes(), tiny_run[1]).notes["saturation"]
+    assert 0.0 < notes["sums"] < notes["outputs"] < 1.0 and notes["outputs"] <= notes["worst_outputs"]
+
+
 def test_weight_only_leaves_activations_and_biases_float(requantize, capsys, pruned):
-    classifier, _stage, said = requantize(capsys, mode="weight_only", epochs=2.0)
+    classifier, stage, said = requantize(capsys, mode="weight_only", epochs=2.0, reduce_range=True, scheme="symmetric")
+    assert "saturation" not in stage.notes
     assert classifier.ranges == {} and len(classifier.quantization) == 13 + 3
-    assert "no effect with quantize mode weight_only, calibration min_max: quantize.epochs" in said
+    idle = "quantize.epochs, quantize.scheme, quantize.reduce_range"
+    assert f"no effect with quantize mode weight_only, calibration min_max: {idle}" in said
     for name, value in pruned.items():
         scaled = f"{name}.scale" in classifier.quantization
         assert np.array_equal(classifier.weights[name], on_grid(value)[0] if scaled else value), name

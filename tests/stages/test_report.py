@@ -141,3 +141,9 @@ def test_the_largest_difference_is_that_of_both_batch_sizes(summary, tiny_run):
     for row in summary["artifacts"]:
         own = [each for each in parity if (each["variant"], each["artifact"]) == (row["variant"], row["artifact"])]
         assert row["max_abs_logit_diff"] == max(each["max_abs_logit_diff"] for each in own) and len(own) == 2
+
+
+def test_the_card_says_what_overflows_on_older_processors(summary, card):
+    share = summary["saturation"]["sums"]
+    assert share > 0 and f"{share * 100:.2g} % of the sums of two products overflow 16 bits" in " ".join(card.split())
+    assert "quantize.reduce_range: true" in card

@@ -11,10 +11,13 @@ import pytest
 import tensorflow as tf
 import tokenizers
 from conftest import write_encoder
+from formats.test_other_loaders import answered
 from test_tokenizer import EDGE_TEXTS, alphabet_settings
-from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast, TFBertForSequenceClassification
+from transformers import AutoTokenizer, BertTokenizer
 
 from tfpipe.formats.saved_model.inspection import load_saved_model
+from tfpipe.model.classifier import float_model, load_classifier
+from tfpipe.tasks import TASKS
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
@@ -44,9 +47,8 @@ def test_other_loaders_give_the_same_ids(kind, only, tmp_path):
     tokenizer, first, second = Tokenizer(settings, LENGTH), texts(0), texts(1)[::-1]
     for other in {"tokenizer.json": ["vocab.txt"], "vocab.txt": ["tokenizer.json"]}.get(only, []):
         (folder / other).unlink()
-    loaders = [AutoTokenizer.from_pretrained(folder), BertTokenizerFast.from_pretrained(folder)]
-    for loaded in loaders:
-        assert loaded.model_max_length == LENGTH and loaded.is_fast
+    for loaded in (AutoTokenizer.from_pretrained(folder), BertTokenizer.from_pretrained(folder)):
+        assert loaded.model_max_length == LENGTH
         for pairs in (None, second):
             ids, types = tokenizer.encode(*filter(None, (first, pairs)))
             found = loaded(first, pairs, truncation=True)
@@ -57,8 +59,6 @@ def test_other_loaders_give_the_same_ids(kind, only, tmp_path):
         assert [each.ids for each in alone.encode_batch(first)] == tokenizer.encode(first)[0].to_list()
         pairs = list(zip(first, second, strict=True))
         assert [each.ids for each in alone.encode_batch(pairs)] == tokenizer.encode(first, second)[0].to_list()
-    if only != "tokenizer.json":
-        assert BertTokenizer.from_pretrained(folder).model_max_length == LENGTH
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path):
@@ -98,15 +98,48 @@ def test_a_trained_classifier_has_the_length_of_its_texts(tiny_run, tmp_path):
         assert len(ids) == length
 
 
-def test_transformers_answers_texts_that_it_cuts_as_the_saved_model_does(tiny_run):
-    """The folder of `train`, opened by transformers' own classes, and the SavedModel of the run, by raw text."""
+ANSWERS = """
+import json, sys
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+folder, rows = sys.argv[1], json.load(open(sys.argv[2]))
+model, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+assert not any(report.values()), report
+tokenizer = AutoTokenizer.from_pretrained(folder)
+with torch.no_grad():
+    inputs = [tokenizer(*row, truncation=True, return_tensors="pt") for row in rows]
+    logits = [model(**each).logits[0].tolist() for each in inputs]
+classify = pipeline("text-classification", folder, truncation=True)
+said = [classify({"text": row[0], "text_pair": row[1]} if len(row) == 2 else row[0]) for row in rows]
+said = [each[0] if isinstance(each, list) else each for each in said]
+print(json.dumps([logits, said]))
+"""
+
+
+@pytest.mark.slow
+def test_transformers_answers_texts_and_pairs_as_tfpipe_does(tiny_run, pytorch, tmp_path):
+    """The folder of `train`, opened by transformers on PyTorch: texts that it cuts, pairs, odd Unicode."""
     _, run = tiny_run
-    tokenizer = AutoTokenizer.from_pretrained(run / "train")
-    model = TFBertForSequenceClassification.from_pretrained(run / "train", use_safetensors=True)
-    rows = [text for text in (*texts(0), *(f"a poor film {text} good" * 60 for text in EDGE_TEXTS)) if text.strip()]
-    batch = tokenizer(rows, truncation=True, padding=True, return_tensors="tf")
-    served = load_saved_model(run / "export" / "dense" / "saved_model")
-    expected = served.signatures["serving_default"](text=tf.constant(rows))
-    assert np.abs(model(batch).logits - expected["logits"]).max() <= 1e-4
-    labels = [model.config.id2label[index] for index in np.argmax(model(batch).logits, axis=1)]
-    assert labels == [label.decode() for label in expected["label"].numpy()]
+    long = [f"a poor film {text} good" * (2 if len(text) > 1000 else 60) for text in EDGE_TEXTS]
+    alone = [[text] for text in (*texts(0), *long)]
+    # transformers takes an empty second text for none, where it is given one pair at a time.
+    pairs = [[first, second] for (first,), (second,) in zip(alone, alone[::-1], strict=True) if second]
+    (tmp_path / "rows.json").write_text(json.dumps([*alone, *pairs]))
+    logits, said = answered([pytorch, "-c", ANSWERS, run / "train", tmp_path / "rows.json"])
+
+    classifier = load_classifier(run / "train")
+    model, tokenizer = float_model(classifier), Tokenizer(TokenizerSettings.read(run / "train"), 32)
+    columns = [zip(*rows, strict=True) for rows in (alone, pairs)]
+    batches = [tokenizer.dense(*(tf.constant(column) for column in rows)) for rows in columns]
+    expected = np.concatenate([model(batch, training=False).numpy() for batch in batches])
+    assert np.abs(np.array(logits) - expected).max() <= 1e-5
+    labels = [classifier.labels[index] for index in expected.argmax(axis=1)]
+    assert [each["label"] for each in said] == labels and len(set(labels)) == 2
+    probability = TASKS[classifier.task].probabilities(expected).max(axis=1)
+    assert np.abs([each["score"] for each in said] - probability).max() <= 1e-5
+
+    served = load_saved_model(run / "export" / "dense" / "saved_model").signatures["serving_default"]
+    answer = served(text=tf.constant([text for (text,) in alone]))
+    assert np.abs(logits[: len(alone)] - answer["logits"]).max() <= 1e-5
+    assert [label.decode() for label in answer["label"].numpy()] == labels[: len(alone)]

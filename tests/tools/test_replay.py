@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfpipe.devices import processor
 from tfpipe.errors import GateError, InputError
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 from tfpipe.tools import replay as tool
 
 
@@ -40,7 +41,62 @@ def test_another_model_fails_and_says_by_how_much(tiny_run, tmp_path, variant):
         tool.run(copy)
     message = str(error.value)
     assert "answers otherwise than on" in message and "\n" not in message
-    assert ("mean_abs_probability_diff is" if variant == "int8" else "max_abs_logit_diff is") in message
+    assert ("mean_abs_probability_diff is" if variant == "int8" else "max_scaled_logit_diff is") in message
+
+
+def test_answers_are_compared_without_tf32(tiny_run, monkeypatch):
+    seen, differences = [], tool.metrics.differences
+
+    def noted(*given):
+        seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        return differences(*given)
+
+    monkeypatch.setattr(tool.metrics, "differences", noted)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tool.run(tiny_run[1] / "export" / "dense" / "onnx")
+    assert seen and not any(seen) and tf.config.experimental.tensor_float_32_execution_enabled() == before
+
+
+OLDER, NEWER = {"avx2", "fma"}, {"avx2", "avx512_vnni"}
+DOUBT = processor.CLIPS
+
+
+@pytest.mark.parametrize(
+    ("place", "flags", "warned"),
+    [
+        ("export/int8/onnx", OLDER, True),
+        ("export/int8/onnx", NEWER, False),
+        ("serving/int8/1", OLDER, False),  # multiplies in float32
+        ("export/dense/onnx", OLDER, False),
+    ],
+)
+def test_answers_that_an_older_processor_may_give_wrongly_pass_with_a_warning(
+    tiny_run, capsys, monkeypatch, place, flags, warned
+):
+    monkeypatch.setattr(tool, "cpu_flags", lambda: flags)
+    tool.run(tiny_run[1] / place)
+    said = capsys.readouterr()
+    assert (DOUBT in said.err and "quantize.reduce_range: true" in said.err) == warned
+    assert "answers as recorded" in said.out
+
+
+def with_clipped_sums(copy):
+    """What an older processor answers, in the recorded logits: they move by more than the limits of int8."""
+    head, *lines = (copy / "golden.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    moved = [json.loads(line) for line in lines]
+    for line in moved:
+        line["logits"] = np.add(line["logits"], [0.2, -0.2]).tolist()
+    (copy / "golden.jsonl").write_text("\n".join([head, *map(json.dumps, moved)]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("flags", "named"), [(OLDER, True), (NEWER, False)])
+def test_answers_of_an_older_processor_fail_with_the_cause(tiny_run, tmp_path, monkeypatch, flags, named):
+    copy = shutil.copytree(tiny_run[1] / "export" / "int8" / "onnx", tmp_path / "copy")
+    with_clipped_sums(copy)
+    monkeypatch.setattr(tool, "cpu_flags", lambda: flags)
+    with pytest.raises(GateError, match="mean_abs_probability_diff is") as error:
+        tool.run(copy)
+    assert (DOUBT in str(error.value)) == named and "\n" not in str(error.value)
 
 
 def test_what_is_no_artifact_is_refused(tiny_run, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.compress.grid import nudged, on_grid
+from tfpipe.compress.grid import LARGEST_CODE, nudged, on_grid
 from tfpipe.console import progress_bar
 from tfpipe.encoders.parameters import is_embedding, kernels_by_point
 from tfpipe.errors import InputError
@@ -82,7 +82,7 @@ def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: 
     }
     # A constant, such as the zeros of a ReLU that is off, has no histogram.
     counts = {name: np.zeros(BINS, np.int64) for name, (low, high) in bounds.items() if high - low > SMALLEST_WIDTH}
-    for values in _observed(model, rows) if counts else ():
+    for values in observed(model, rows) if counts else ():
         for name in counts:
             counts[name] += tf.histogram_fixed_width(values[name], bounds[name], BINS).numpy()
     ranges = {name: _with_zero(*constant) for name, constant in bounds.items() if name not in counts}
@@ -121,7 +121,9 @@ class Probe:
             switch.set(nudged(*ranges[name]) if name in ranges else None)
 
 
-def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges, task: str) -> dict[str, float]:
+def damage_by_layer(
+    model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges, task: str, largest_code: int = LARGEST_CODE
+) -> dict[str, float]:
     """How far the answers move when one layer alone is quantized, the worst first.
 
     Args:
@@ -129,6 +131,7 @@ def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges
       rows: what to run through it, once for each layer and once as it is.
       ranges: quantization point -> range; empty: weights alone.
       task: `single_label` or `multi_label`.
+      largest_code: of a kernel.
 
     Returns:
       Layer -> Kullback-Leibler divergence from the float model's probabilities, mean over the rows. A layer is a
@@ -151,7 +154,8 @@ def damage_by_layer(model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges
         expected = probabilities()
         bar.advance()
         for layer, kernels in layers.items():
-            set_weights(model, before | {name: on_grid(before[name])[0] for name in kernels})
+            largest = LARGEST_CODE if layer == "embeddings" else largest_code
+            set_weights(model, before | {name: on_grid(before[name], largest)[0] for name in kernels})
             probe.switch_on({layer: ranges[layer]} if layer in ranges else {})
             damage[layer] = task_of(task).divergence(probabilities(), expected)
             bar.advance()
@@ -185,8 +189,8 @@ class _Switched(tf_keras.layers.Layer):
         )
 
 
-def _observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str, tf.Tensor]]:
-    """Batch by batch, what passes each quantization point: [values, width], of tokens and examples, not of padding."""
+def observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str, tf.Tensor]]:
+    """Gives, batch by batch, what passes each quantization point: [tokens or examples, width] float32, no padding."""
     outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
     observed = tf_keras.Model(model.input, outputs)
     answer = tf.function(lambda batch: observed(model_inputs(batch), training=False), reduce_retracing=True)
@@ -201,7 +205,7 @@ def _observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str
 def _extremes(model: tf_keras.Model, rows: CalibrationRows) -> list[dict[str, np.ndarray]]:
     """Finds, batch by batch, the smallest and the largest value at each quantization point, `[2] float32`."""
     seen = []
-    for values in _observed(model, rows):
+    for values in observed(model, rows):
         seen.append({name: np.array([tf.reduce_min(x), tf.reduce_max(x)]) for name, x in values.items()})
         for name, bounds in seen[-1].items():
             if not np.isfinite(bounds).all():

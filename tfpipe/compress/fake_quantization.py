@@ -1,8 +1,8 @@
 """Quantization-aware training by TF-MOT: a model with fake quantization in it.
 
 TF-MOT's default 8-bit scheme would quantize the integer inputs; the scheme here quantizes what is annotated and leaves
-the graph as it is: kernels per output channel, symmetric; what enters a projection per tensor, asymmetric, its range a
-moving average. FakeQuant knows float32 only, so training is in it.
+the graph as it is: kernels per output channel, symmetric; what enters a projection per tensor, its range a moving
+average. FakeQuant knows float32 only, so training is in it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,27 @@ from tfpipe.model import layers
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 
 
-def quantization_aware(model: tf_keras.Model, ranges: dict[str, tuple[float, float]]) -> tf_keras.Model:
+def quantization_aware(
+    model: tf_keras.Model,
+    ranges: dict[str, tuple[float, float]],
+    kernel_bits: int = 8,
+    *,
+    symmetric: bool = False,
+) -> tf_keras.Model:
     """The same model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
 
     Args:
       model: a training model, float.
       ranges: quantization point -> first range; the others, and the projections behind them, stay float.
+      kernel_bits: 8, or 7 where sums of two products must fit into 16 bits.
+      symmetric: whether ranges of activations stay balanced around 0.
     """
 
     def annotate(layer):
         if isinstance(layer, tf_keras.layers.Dense) and point_of(layer.name) in ranges:
-            return quantize_annotate_layer(layer, _KernelConfig())
+            return quantize_annotate_layer(layer, _KernelConfig(kernel_bits))
         if layer.name in ranges:
-            return quantize_annotate_layer(layer, _OutputConfig())
+            return quantize_annotate_layer(layer, _OutputConfig(symmetric))
         return layer
 
     annotated = tf_keras.models.clone_model(model, clone_function=annotate)
@@ -89,8 +97,11 @@ def _range_variables(model: tf_keras.Model) -> dict[str, tuple[tf.Variable, tf.V
 class _KernelConfig(QuantizeConfig):
     """Per-channel symmetric kernel; the output is left to the layer that ends it."""
 
+    def __init__(self, bits: int = 8):
+        self._bits = bits
+
     def get_weights_and_quantizers(self, layer):
-        quantizer = quantizers.LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+        quantizer = quantizers.LastValueQuantizer(num_bits=self._bits, per_axis=True, symmetric=True, narrow_range=True)
         return [(layer.kernel, quantizer)]
 
     def get_activations_and_quantizers(self, layer):
@@ -106,11 +117,18 @@ class _KernelConfig(QuantizeConfig):
         return []
 
     def get_config(self):
-        return {}
+        return {"bits": self._bits}
 
 
 class _OutputConfig(_KernelConfig):
-    """Per-tensor asymmetric activation, its range a moving average."""
+    """Per-tensor activation, its range a moving average."""
+
+    def __init__(self, symmetric: bool = False):
+        super().__init__()
+        self._symmetric = symmetric
+
+    def get_config(self):
+        return {"symmetric": self._symmetric}
 
     def get_weights_and_quantizers(self, layer):
         return []
@@ -119,7 +137,10 @@ class _OutputConfig(_KernelConfig):
         pass
 
     def get_output_quantizers(self, layer):
-        return [quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)]
+        quantizer = quantizers.MovingAverageQuantizer(
+            num_bits=8, per_axis=False, symmetric=self._symmetric, narrow_range=False
+        )
+        return [quantizer]
 
 
 class _NoTransform(quantize_layout_transform.QuantizeLayoutTransform):

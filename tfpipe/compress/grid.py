@@ -16,10 +16,16 @@ if TYPE_CHECKING:  # the names of what is quantized are asked for before TensorF
     from tfpipe.model.classifier import Classifier
 
 LARGEST_CODE = 127  # of a weight: the grid is symmetric, -128 is not used
+REDUCED_CODE = 63
+"""the same of 7 bits: two products with activations, which are at most 255, add up to 32,130 and fit into 16 bits"""
 
 
 def quantized(
-    base: Classifier, weights: dict[str, np.ndarray], ranges: dict[str, tuple[float, float]], kernels: list[str]
+    base: Classifier,
+    weights: dict[str, np.ndarray],
+    ranges: dict[str, tuple[float, float]],
+    kernels: list[str],
+    largest_code: int = LARGEST_CODE,
 ) -> Classifier:
     """A classifier whose weights lie on their grids.
 
@@ -28,10 +34,12 @@ def quantized(
       weights: transformers' names, float32.
       ranges: quantization point -> range of what passes it, where that is 8 bits wide.
       kernels: projections that are quantized.
+      largest_code: of a kernel. Embeddings are gathered, not multiplied, and always have 8 bits.
     """
     weights, quantization = dict(weights), {}
     for name in (*filter(is_embedding, sorted(weights)), *kernels):
-        weights[name], quantization[f"{name}.scale"] = on_grid(weights[name])
+        largest = largest_code if name in kernels else LARGEST_CODE
+        weights[name], quantization[f"{name}.scale"] = on_grid(weights[name], largest)
     ranges = {name: nudged(low, high) for name, (low, high) in ranges.items()}
     for name, (low, high) in ranges.items():
         quantization |= {f"{name}.minimum": np.float32(low), f"{name}.maximum": np.float32(high)}
@@ -43,19 +51,20 @@ def quantized(
     return base.with_weights(weights, quantization)
 
 
-def on_grid(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds a weight to its symmetric 8-bit grid, one scale per row.
+def on_grid(weight: np.ndarray, largest_code: int = LARGEST_CODE) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a weight to its symmetric grid, one scale per row.
 
     Args:
       weight: [rows, columns] float32; a row is an output channel or an embedding.
+      largest_code: 127 for 8 bits, 63 for 7.
 
     Returns:
-      The weight on the grid, float32, and the scales, [rows] float32: `weight / scale` is whole, within ±127. Zeros
-      stay zeros.
+      The weight on the grid, float32, and the scales, [rows] float32: `weight / scale` is whole, at most `largest_code`
+      in size. Zeros stay zeros.
     """
-    scale = np.abs(weight).max(axis=1) / np.float32(LARGEST_CODE)
+    scale = np.abs(weight).max(axis=1) / np.float32(largest_code)
     scale = np.where(scale > 0, scale, np.float32(1.0)).astype(np.float32)
-    codes = np.clip(np.round(weight / scale[:, None]), -LARGEST_CODE, LARGEST_CODE)
+    codes = np.clip(np.round(weight / scale[:, None]), -largest_code, largest_code)
     return (codes * scale[:, None]).astype(np.float32), scale
 
 
@@ -71,6 +80,12 @@ def bias_on_grid(bias: np.ndarray, kernel: np.ndarray, scale: np.ndarray) -> np.
       scale: [channels] float32, the kernel's scale times the input's.
     """
     return np.where(kernel.any(axis=1), np.round(bias / scale) * scale, bias).astype(np.float32)
+
+
+def balanced(low: float, high: float) -> tuple[float, float]:
+    """Widens a range to that of an int8 with a zero point of 0: 128 steps below 0, 127 above, as TF-MOT has it."""
+    high = max(high, -low * 127 / 128, 1e-6)
+    return -high * 128 / 127, high
 
 
 def nudged(low: float, high: float) -> tuple[float, float]:

@@ -144,6 +144,17 @@ class Quantize(Section):
         description="how many of the most sensitive projections stay float, as long as budget.max_size_bytes is kept; "
         "those of one input (query, key and value) count as one; 0: none, and none is ranked",
     )
+    scheme: Literal["asymmetric", "symmetric"] = Field(
+        "asymmetric",
+        description="range of an activation: asymmetric: from its smallest to its largest value, uint8; symmetric: as "
+        "far below 0 as above, int8 with a zero point of 0, for TensorRT and NPUs that take no others; slower in ONNX "
+        "Runtime on a CPU",
+    )
+    reduce_range: bool = Field(
+        False,
+        description="kernels take 7 bits (codes within ±63), so that no sum of two products overflows 16 bits; for "
+        "processors with AVX2 or AVX-512 but neither VNNI nor AMX: the model card says what share overflows there",
+    )
 
     @property
     def without_effect(self) -> list[str]:
@@ -152,7 +163,7 @@ class Quantize(Section):
         if self.mode != "qat":
             idle += ["epochs", "learning_rate"]
         if self.mode == "weight_only":
-            idle += ["calibration"]
+            idle += ["calibration", "scheme", "reduce_range"]
         if self.mode == "weight_only" or self.calibration != "percentile":
             idle += ["percentile"]
         if self.mode == "weight_only" and not self.float_layers:

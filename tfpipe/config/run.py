@@ -164,6 +164,34 @@ class Train(Section):
         return self
 
 
+class OpenVINO(Section):
+    """The OpenVINO artifact: in which shapes and in which precision it is verified and run."""
+
+    lengths: tuple[PositiveInt, ...] = Field(
+        (32, 64, 128, 256, 512),
+        description="tokens to which a text is padded, each a program of fixed length; those past the encoder's "
+        "positions are left out",
+    )
+    batch_sizes: tuple[PositiveInt, ...] = Field(
+        (1, 32), description="sizes of batches that get programs of their own; the others share one of open size"
+    )
+    precision: Literal["f32", "bf16"] = Field(
+        "f32",
+        description="between the products; bf16 is faster where the processor multiplies it, and `verify` then holds "
+        "float variants too to the limits of int8",
+    )
+
+
+class LiteRT(Section):
+    """The LiteRT artifact."""
+
+    length: PositiveInt | None = Field(
+        None,
+        description="tokens to which each text is padded, a text a call, for delegates that need fixed shapes; null: "
+        "any length and batch",
+    )
+
+
 class Export(Section):
     """The artifacts of each variant."""
 
@@ -176,6 +204,19 @@ class Export(Section):
     serving_version: Literal["2.19.1", "2.20.0"] = Field(
         "2.20.0", description="TF Serving release whose operators the SavedModel may use"
     )
+
+    openvino: OpenVINO = Field(default_factory=OpenVINO)
+    litert: LiteRT = Field(default_factory=LiteRT)
+
+    @model_validator(mode="after")
+    def _sections_have_an_effect(self) -> Export:
+        for name in ("openvino", "litert"):
+            section = getattr(self, name)
+            if name not in self.formats and section != type(section)():
+                raise ValueError(
+                    f"export.{name} has no effect without {name} in export.formats; add it, or leave it out"
+                )
+        return self
 
     @field_validator("formats")
     @classmethod
@@ -195,7 +236,8 @@ class Verify(Section):
     small_batch_rows: PositiveInt = Field(500, description="rows that answer one at a time")
     max_logit_diff: dict[FormatName, PositiveFloat] = Field(
         default_factory=dict,
-        description="format -> largest logit difference from the float32 Keras model; of formats that are left out: "
+        description="format -> largest logit difference from the float32 Keras model, divided by the largest logit of "
+        "the row where that is more than 1, as float32 rounds larger logits by more; of formats that are left out: "
         + ", ".join(f"{each.name} {each.max_logit_diff:g}" for each in artifacts.FORMATS),
     )
     min_label_agreement_int8: Fraction = Field(0.99, description="int8 artifacts: share of equal labels, at least")
@@ -245,6 +287,29 @@ class Config(Section):
                 f"verify.max_logit_diff.{unwritten[0]} has no effect without {unwritten[0]} in export.formats; "
                 "leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_fit(self) -> Config:
+        length = self.export.litert.length
+        if length is not None and length < self.data.max_length:
+            raise ValueError(
+                f"export.litert.length {length}: texts have up to {self.data.max_length} tokens (data.max_length); "
+                "set it to that, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _formats_take_the_texts(self) -> Config:
+        cleaning = self.data.cleaning
+        steps = {name: getattr(cleaning, name) for name in ("html", "unicode", "stop_words")}
+        cleaned = next((name for name, value in steps.items() if value), None)
+        for each in artifacts.formats_named(self.export.formats):
+            if cleaned and not each.cleans:
+                raise ValueError(
+                    f"export.formats: {each.name} takes texts as they are, and data.cleaning.{cleaned} changes them; "
+                    f"leave {each.name} out ({BASIS} takes texts too, and cleans them), or the cleaning"
+                )
         return self
 
     @model_validator(mode="after")

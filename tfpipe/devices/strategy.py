@@ -164,9 +164,18 @@ def choose_xla(requested: str) -> Choice:
 
 @contextmanager
 def float32_kept() -> Iterator[None]:
-    """For what is computed outside a strategy: not on a TPU, which rounds what it multiplies, but on its host."""
-    with tf.device("/CPU:0") if _on_tpu() else nullcontext():
-        yield
+    """Multiplies float32 in full, for what is computed outside a strategy and compared.
+
+    A TPU rounds what it multiplies, so its host computes. A GPU has TF32, with 10 bits of a mantissa, which TensorFlow
+    uses by default: it is off in the block. Training keeps both.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        with tf.device("/CPU:0") if _on_tpu() else nullcontext():
+            yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _on_tpu() -> bool:

@@ -119,14 +119,17 @@ def _hub_snapshot(source: str, weights: bool) -> Path:
     is resumed gets the files that it began with.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError, LocalEntryNotFoundError
 
     repository, revision = parse_repository(source)
+    patterns = [*TOKEN_PATTERNS, *(WEIGHT_PATTERNS if weights else ())]
     try:
-        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=patterns))
         if _is_complete(cached, weights):
             return cached
         revision = cached.name
+    except IncompleteSnapshotError as error:  # a download that was cut off, or did not ask for the weights
+        revision = Path(error.snapshot_path).name
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -134,10 +137,9 @@ def _hub_snapshot(source: str, weights: bool) -> Path:
     try:
         # Asked first, because snapshot_download hides a failed look-up behind whatever part of the cache it finds.
         HfApi().model_info(repository, revision=revision)
-        patterns = [*TOKEN_PATTERNS, *(WEIGHT_PATTERNS if weights else ())]
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:
-        # Broad, because the hub's client hands through the errors of requests, urllib3 and the system; each of them
+        # Broad, because the hub's client hands through the errors of httpx and of the system; each of them
         # means that the repository that the user named can't be had.
         raise InputError(f"{source}: {_explain_hub_error(error, repository)}") from error
 

@@ -32,10 +32,10 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 
 FORMAT = 1
-LIMITS = {"max_abs_logit_diff", "label_agreement", "mean_abs_probability_diff"}
+LIMITS = {"max_abs_logit_diff", "max_scaled_logit_diff", "label_agreement", "mean_abs_probability_diff"}
 REAL_ROWS = 24
 MAX_LOGIT_DIFF = 1e-4
-"""of a float artifact, from machine to machine"""
+"""of a float artifact, from machine to machine, in units of a row's largest logit where that is more than 1"""
 
 HARD_TEXTS = {
     "empty": b"",
@@ -79,7 +79,14 @@ def golden_requests(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool) -> 
 
 
 @float32_kept()
-def record(format: Format, artifact: Path, requests: Requests, classifier: Classifier, variant: str) -> None:
+def record(
+    format: Format,
+    artifact: Path,
+    requests: Requests,
+    classifier: Classifier,
+    variant: str,
+    saturation: dict[str, Any] | None = None,
+) -> None:
     """Asks an artifact, one request at a time, and writes what it answered.
 
     An artifact that takes texts is asked by text, which asks its tokenizer as well. The limits are the defaults of the
@@ -91,8 +98,9 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
       requests: what to ask.
       classifier: gives labels and task.
       variant: `dense`, `distilled`, `pruned` or `int8`.
+      saturation: what `saturation.saturation` found, for formats that it is about.
     """
-    answer = max(format.code.load(artifact), key=lambda each: each.takes_text).ask
+    asked = max(format.code.load(artifact), key=lambda each: each.takes_text)
     golden = artifact / format.extras / FILE
     golden.parent.mkdir(exist_ok=True)
     limits = Verify()
@@ -105,17 +113,19 @@ def record(format: Format, artifact: Path, requests: Requests, classifier: Class
         "tfpipe": tfpipe.__version__,
         "recorded_on": machine(),
     }
-    if variant == "int8":  # the order of additions moves a value across a rounding border now and then
+    if saturation is not None and format.adds_in_16_bits:
+        head["saturating_sums"] = saturation["sums"]
+    if variant == "int8" or asked.rounded:  # the order of additions moves a value across a rounding border now and then
         head["limits"] = {
             "label_agreement": min(limits.min_label_agreement_int8, 1.0 - 2.0 / len(requests)),
             "mean_abs_probability_diff": limits.max_probability_diff_int8,
         }
     else:
-        head["limits"] = {"max_abs_logit_diff": MAX_LOGIT_DIFF}
+        head["limits"] = {"max_scaled_logit_diff": MAX_LOGIT_DIFF}
     lines = [head]
     for number in range(len(requests)):
         one = requests.part(number, number + 1)
-        logits = answer(one)
+        logits = asked.ask(one)
         lines.append(
             {
                 "text": _text(one.texts[0]),
@@ -144,6 +154,9 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
             raise ValueError(f"limits {limits}, any of {', '.join(sorted(LIMITS))} expected")
         if not all(type(limit) in (int, float) and math.isfinite(limit) for limit in limits.values()):
             raise ValueError(f"limits {limits}, finite numbers expected")
+        share = head.get("saturating_sums", 0.0)  # a newer key than the others
+        if type(share) not in (int, float) or not 0.0 <= share <= 1.0:
+            raise ValueError(f"saturating_sums {share}, a share expected")
         missing = {"task", "recorded_on", "tfpipe"} - head.keys()
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} in its first line")

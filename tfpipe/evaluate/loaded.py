@@ -37,6 +37,8 @@ class Artifact:
     """most tokens that it takes; raw text is cut there"""
     answer: Callable[[Requests], np.ndarray]
     """requests -> logits [requests, labels] float32"""
+    rounded: bool = False
+    """whether it computes in fewer bits than float32"""
 
 
 def load_artifacts(
@@ -60,8 +62,19 @@ def load_artifacts(
         size_bytes, sparsity = format.code.size_bytes(path), sparsity_of(kernels)
         longest = {True: classifier.max_length, False: classifier.architecture.max_position_embeddings}
         return [
-            Artifact(variant, format.name, kind, path, size_bytes, sparsity, parameters, longest[takes_text], ask)
-            for kind, takes_text, ask in answers
+            Artifact(
+                variant,
+                format.name,
+                each.name,
+                path,
+                size_bytes,
+                sparsity,
+                parameters,
+                each.longest or longest[each.takes_text],
+                each.ask,
+                each.rounded or variant == "int8",
+            )
+            for each in answers
         ]
 
     found = ways(REFERENCE, source / REFERENCE.path, classifier.weights, [keras.answer(classifier)])

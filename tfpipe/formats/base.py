@@ -48,6 +48,10 @@ class Answer(NamedTuple):
     """whether it takes texts, which it cuts at the classifier's `max_length`, or token ids"""
     ask: Callable[[Requests], np.ndarray]
     """requests -> logits [requests, labels] float32"""
+    longest: int | None = None
+    """most tokens of a text, where the artifact is built for fewer than the encoder has positions"""
+    rounded: bool = False
+    """whether its runtime computes in fewer bits than the artifact has"""
 
 
 @dataclass(frozen=True)

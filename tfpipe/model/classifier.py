@@ -65,6 +65,12 @@ class Classifier:
         }
 
     @property
+    def signed(self) -> bool:
+        """Whether activations are int8 with a zero point of 0: it is level 128 of the 256 of every range."""
+        levels = [round(-low / (high - low) * 255) for low, high in self.ranges.values()]
+        return bool(levels) and set(levels) == {128}
+
+    @property
     def codes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Quantized weight -> its 8-bit codes, [rows, columns] int8, and their scales, [rows] float32."""
         suffix, found = ".scale", {}

@@ -34,6 +34,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         origin, directory = stage.inputs[STAGE_OF_VARIANT[variant]], stage.path / variant
         directory.mkdir()
         classifier = load_classifier(origin)
+        saturation = parse_record((origin / RECORD).read_bytes(), origin).notes.get("saturation")
         tokenizer = Tokenizer(TokenizerSettings.read(origin), classifier.max_length)
         source = Source(classifier, tokenizer, test, pairs, fingerprint)
         requests, operators = golden.golden_requests(test, tokenizer, pairs=pairs), {}
@@ -42,5 +43,5 @@ def run(config: Config, stage: StageDirectory) -> None:
             written = each.code.write(source, artifact, config.export)
             say(f"  {variant}: {written.said}")
             operators[f"{each.name}_operators"] = written.operators
-            golden.record(each, artifact, requests, classifier, variant)
+            golden.record(each, artifact, requests, classifier, variant, saturation)
         stage.notes[variant] = operators

@@ -6,8 +6,10 @@ Imports no TensorFlow and reads no weights.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from tfpipe.artifacts import Format, formats_named
 from tfpipe.compress.limits import FEWEST_COLUMNS, FEWEST_HEADS, largest_share, layer_pairs, least_bytes
 from tfpipe.config.compress import LATENCY_SHAPES, Student
 from tfpipe.config.run import Config
@@ -27,9 +29,12 @@ def check_feasible(config: Config) -> None:
     student = distill and distill.student
     structured = config.prune is not None and config.prune.method == "structured"
     compares = distill is not None and distill.hidden_weight > 0.0
-    if not (student or structured or compares or budget.max_size_bytes or budget.max_latency_ms):
+    limited = [each for each in formats_named(config.export.formats) if each.most_bytes is not None]
+    if not (student or structured or compares or limited or budget.max_size_bytes or budget.max_latency_ms):
         return
     dense, tokenizer = encoder_source.shape_of(config.encoder.source)
+    for format in limited:
+        _check_file_size(format, dense)
     smaller = dense
     if student and student.layers is not None:
         if max(student.layers) >= dense.num_hidden_layers:
@@ -61,6 +66,28 @@ def check_feasible(config: Config) -> None:
         )
     if budget.max_size_bytes:
         _check_size(smaller, config)
+
+
+def check_runtimes(config: Config) -> None:
+    """Checks that the runtimes of all formats that the run writes are installed.
+
+    Raises:
+      InputError: one is missing.
+    """
+    for format in formats_named(config.export.formats):
+        try:
+            format.check_runtime()
+        except InputError as error:
+            raise InputError(f"export.formats: {error}, or leave {format.name} out") from None
+
+
+def _check_file_size(format: Format, dense: Architecture) -> None:
+    size = 4 * sum(math.prod(shape) for shape in dense.tensor_shapes().values())
+    if size + format.overhead_bytes > format.most_bytes:
+        raise InputError(
+            f"export.formats: the weights of dense take {size:,} bytes, and a {format.name} file holds at most "
+            f"{format.most_bytes:,}; leave {format.name} out, or choose a smaller encoder"
+        )
 
 
 def _checked_student(asked: Student, dense: Architecture, tokenizer: Path, config: Config) -> Architecture:

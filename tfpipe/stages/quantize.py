@@ -5,9 +5,10 @@ dense one. Leaves: the classifier in the transformers layout, a float file whose
 `quantization.safetensors` beside it; `history.json` and, where layers were ranked, `sensitivity.json`.
 
 What is quantized (Jacob et al., 2018): the kernels of all projections but the head's, per output channel, symmetric,
-[-127, 127]; what enters them, per tensor, asymmetric, [0, 255]; their biases in steps of the products, 32 bits; the
-embedding tables per row, symmetric, without training. Residuals, layer norms, softmax and the head stay float, and so
-do the layers that `quantize.float_layers` leaves out. With `mode: weight_only`, activations and biases stay float.
+[-127, 127], or [-63, 63] with `quantize.reduce_range`; what enters them, per tensor, [0, 255], or [-128, 127] with
+`quantize.scheme: symmetric`; their biases in steps of the products, 32 bits; the embedding tables per row, symmetric,
+without training. Residuals, layer norms, softmax and the head stay float, and so do the layers that
+`quantize.float_layers` leaves out. With `mode: weight_only`, activations and biases stay float.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from tfpipe.compress.calibration import (
     Ranges,
     damage_by_layer,
     min_max_ranges,
+    observed,
     percentile_ranges,
 )
 from tfpipe.compress.fake_quantization import KeptZeros, learned_ranges, quantization_aware
-from tfpipe.compress.grid import on_grid, quantized
+from tfpipe.compress.grid import LARGEST_CODE, REDUCED_CODE, balanced, on_grid, quantized
 from tfpipe.compress.limits import least_bytes
+from tfpipe.compress.saturation import saturation
 from tfpipe.compress.teacher import taught
 from tfpipe.config.compress import Budget, Distill, Quantize
 from tfpipe.config.run import Config
@@ -50,22 +53,25 @@ def run(config: Config, stage: StageDirectory) -> None:
     idle = [f"quantize.{name}" for name in settings.without_effect]
     if settings.mode != "qat" and config.prune is None and config.distill not in (None, Distill()):
         idle += ["distill"] if config.distill.student is None else []  # nobody learns
+    # Behind weights alone no codes are multiplied.
+    reduced = settings.reduce_range and settings.mode != "weight_only"
+    largest_code = REDUCED_CODE if reduced else LARGEST_CODE
     if idle:
         say(f"  no effect with quantize mode {settings.mode}, calibration {settings.calibration}: {', '.join(idle)}")
     float32 = Choice("float32", "fake quantization needs it")
     session = Session(config, stage, settings, keep="last", vocab_size=None, policy=float32)
     rows = CalibrationRows(session.training, session.plan, settings.calibration_rows)
     with precision("float32"), float32_kept():  # some hundred rows
-        model = build_training_model(session.architecture(base.architecture), len(base.labels))
-        set_weights(model, base.weights)
+        plain = build_training_model(session.architecture(base.architecture), len(base.labels))
+        set_weights(plain, base.weights)
         announce_compiler()
-        ranges = _ranges(model, rows, settings)
+        ranges = _ranges(plain, rows, settings)
         if ranges:
             rows_used = min(settings.calibration_rows, session.training.num_rows)
             say(f"  {len(ranges)} activations calibrated on {rows_used} rows")
         kernels = kernels_by_point(base.weights)
         if settings.float_layers:
-            damage = damage_by_layer(model, rows, ranges, base.task)
+            damage = damage_by_layer(plain, rows, ranges, base.task, largest_code)
             kept = _kept_float(damage, base, settings, config.budget)
             write_json(stage.path / "sensitivity.json", {"divergence_by_layer": damage, "float_layers": kept})
             ranges = {name: bounds for name, bounds in ranges.items() if name not in kept}
@@ -77,7 +83,8 @@ def run(config: Config, stage: StageDirectory) -> None:
             model = build_training_model(session.architecture(base.architecture), len(base.labels))
             embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
             set_weights(model, base.weights | embeddings)
-            model = quantization_aware(model, ranges)
+            symmetric = settings.scheme == "symmetric"
+            model = quantization_aware(model, ranges, kernel_bits=7 if reduced else 8, symmetric=symmetric)
             masks = KeptZeros(model)
         with session.strategy.scope():
             policy = choose_precision(config.train.precision).value
@@ -88,15 +95,19 @@ def run(config: Config, stage: StageDirectory) -> None:
         weights |= {name: base.weights[name] for name in embeddings}
         ranges = learned_ranges(model)
     names = sorted(name for each in kernels.values() for name in each)
-    classifier = quantized(base, weights, ranges, names)
-    if settings.mode != "qat":
-        with precision("float32"), float32_kept():
-            set_weights(model, classifier.weights)
-            probe = Probe(model)
+    classifier = quantized(base, weights, ranges, names, largest_code)
+    with precision("float32"), float32_kept():
+        set_weights(plain, classifier.weights)
+        if settings.mode != "qat":
+            probe = Probe(plain)
             probe.switch_on(classifier.ranges)
             result = Evaluation(probe.model, session.validation, session.task, session.plan.batching).metrics()
-        say(f"  validation: {'  '.join(f'{name} {value:.4f}' for name, value in result.items())}")
-        history.append({"step": 0, "epoch": 0.0, **result})
+            say(f"  validation: {'  '.join(f'{name} {value:.4f}' for name, value in result.items())}")
+            history.append({"step": 0, "epoch": 0.0, **result})
+        if classifier.ranges:
+            first_rows = next(observed(plain, CalibrationRows(session.training, session.plan, 1)))
+            entered = {name: value.numpy() for name, value in first_rows.items()}
+            stage.notes["saturation"] = saturation(classifier, entered)
     scales = sum(name.endswith(".scale") for name in classifier.quantization)
     say(f"  {scales} weights on an 8-bit grid, {len(ranges)} activations with a range")
     session.save(classifier, history)
@@ -106,8 +117,12 @@ def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:
     if settings.mode == "weight_only":
         return {}
     if settings.calibration == "percentile":
-        return percentile_ranges(model, rows, settings.percentile)
-    return min_max_ranges(model, rows)
+        ranges = percentile_ranges(model, rows, settings.percentile)
+    else:
+        ranges = min_max_ranges(model, rows)
+    if settings.scheme == "symmetric":
+        return {name: balanced(*bounds) for name, bounds in ranges.items()}
+    return ranges
 
 
 def _kept_float(damage: dict[str, float], base: Classifier, settings: Quantize, budget: Budget) -> list[str]:

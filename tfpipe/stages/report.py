@@ -44,6 +44,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         "seconds": {name: record.seconds for name, record in records.items()},
         "versions": records["verify"].versions,
         "machine": records["verify"].machine,
+        "saturation": records["quantize"].notes.get("saturation") if "int8" in stage.variants else None,
         "int8_instructions": sorted(cpu_flags() & INT8_FLAGS),
     }
     write_json(stage.path / "metrics.json", summary)

@@ -1,7 +1,7 @@
 """BERT WordPiece as a TensorFlow graph: one tokenizer for preparing data and for serving raw text.
 
 Enters: UTF-8 text, `[batch] string`. Leaves: token ids, ragged or padded, equal to those of transformers'
-`BertTokenizerFast`. tensorflow-text's own BERT tokenizers differ from it where Unicode gets hard, so its normalizer
+`BertTokenizer`. tensorflow-text's own BERT tokenizers differ from it where Unicode gets hard, so its normalizer
 and pre-tokenizer are run here on every code point once, and the graph looks the results up:
 
     text -> cleaning -> stretches without a space, each distinct one once -> special tokens become private-use marks ->
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ _NOTHING, _ITSELF = -1, -2  # in the table of replacements: no code point here; 
 # Everywhere else nothing is assigned, which the normalizer keeps as it is, or all is private use, which it drops.
 _ASSIGNABLE = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))
 _PRIVATE_PLANES = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+PRIVATE_USE = (range(0xE000, 0xF900), *_PRIVATE_PLANES)
+"""code points that the normalizer drops"""
 _LETTER = "\u16a0"  # a runic letter, which is kept as it is, and which nothing else becomes
 _TOGETHER = 4096  # code points that are normalized in one call
 
@@ -70,9 +73,8 @@ class Tokenizer(tf.Module):
         self.max_length = max_length
         ids = {piece: index for index, piece in enumerate(settings.vocabulary)}
         self._special_ids = {name: ids[token] for name, token in settings.special_tokens.items()}
-        strip_accents = settings.do_lower_case if settings.strip_accents is None else settings.strip_accents
         starts, entries, replacements = _code_point_table(
-            settings.do_lower_case, strip_accents, settings.tokenize_chinese_chars
+            settings.do_lower_case, settings.strips_accents, settings.tokenize_chinese_chars
         )
         self._page_starts = tf.constant(starts)
         self._entries = tf.constant(entries)
@@ -273,6 +275,24 @@ def _code_point_table(
     starts = {page: index * _PAGE for index, page in enumerate(sorted(set(pages)))}
     distinct = np.frombuffer(b"".join(starts), ">i4").astype(np.int32)
     return np.array([starts[page] for page in pages], np.int32), distinct, replacements
+
+
+def normalized_characters(settings: TokenizerSettings, others: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """Yields each character that transformers' normalizer does not drop as private, with what becomes of it.
+
+    A space there is where a word ends. Characters that nothing is assigned to stay as they are, and are left out.
+
+    Args:
+      settings: the normalization.
+      others: characters that are yielded wherever they are.
+    """
+    starts, entries, replacements = _code_point_table(
+        settings.do_lower_case, settings.strips_accents, settings.tokenize_chinese_chars
+    )
+    points = {point for block in _ASSIGNABLE for point in block} | {ord(character) for character in others}
+    for point in sorted(points.difference(*PRIVATE_USE)):
+        row = replacements[entries[starts[point // _PAGE] + point % _PAGE]]
+        yield chr(point), "".join(chr(point if new == _ITSELF else new) for new in row if new != _NOTHING)
 
 
 def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:

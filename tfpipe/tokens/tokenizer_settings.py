@@ -103,6 +103,11 @@ class TokenizerSettings:
         return {name: getattr(self, name) for name in SPECIAL_TOKENS}
 
     @property
+    def strips_accents(self) -> bool:
+        """Tells whether accents are taken off."""
+        return self.do_lower_case if self.strip_accents is None else self.strip_accents
+
+    @property
     def is_cleaning(self) -> bool:
         """Tells whether texts are cleaned (`data.cleaning`), for which transformers has no setting."""
         return bool(self.html or self.unicode or self.stop_words)

@@ -1,6 +1,8 @@
-"""Writes the folders beside this file with transformers 5, which the tests do not need.
+"""Writes the folders beside this file with transformers 5.
 
-    pip install transformers==5.24.0 && python make.py
+    .venv/bin/python tests/tokens/transformers_5/make.py
+
+The tests read them as they were written by one release, whichever is installed.
 
 Each folder holds a tokenizer of a vocabulary made here, as `save_pretrained` writes it, and its answers (`ids.json`).
 """

@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.onnx.convert import operator_counts, save_onnx, to_onnx
-from tfpipe.formats.onnx.folder import graph_file, new_graph_file, write_folder
-from tfpipe.formats.onnx.inspection import inspect_onnx
+from tfpipe.formats.folder import write_folder
+from tfpipe.formats.onnx.folder import graph_file, new_graph_file
+from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 from tfpipe.model.classifier import float_model
 
 
@@ -30,7 +31,9 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     counts = operator_counts(graph)
     file = new_graph_file(source.classifier, path)
     save_onnx(graph, file)
-    write_folder(source, path, file)
+    # Without a type, transformers.js looks for one file or the other, by the device that it runs on.
+    own = {"transformers.js_config": {"dtype": "q8" if source.classifier.quantization else "fp32"}}
+    write_folder(source, path, Path(__file__).parent / "README.md.jinja", own, file=file.relative_to(path))
     shown = ", ".join(f"{operator} {count}" for operator, count in list(counts.items())[:5])
     return Written(counts, f"{path.name}/{file.relative_to(path)} ({sum(counts.values())} operators: {shown}, …)")
 
@@ -41,14 +44,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     Raises:
       InputError: it would do more than compute.
     """
-    file = graph_file(path)
-    inspect_onnx(file)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # Or its threads would go on spinning after a call, and slow down whatever is called next: another artifact here.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = open_session(graph_file(path), threads)
 
     def ask(requests: Requests) -> np.ndarray:
         inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
@@ -57,11 +53,33 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     return (Answer("onnx", False, ask),)
 
 
+def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """Inspects and loads an ONNX file.
+
+    Args:
+      file: of any origin.
+      threads: of ONNX Runtime; None: all processors.
+
+    Raises:
+      InputError: it would do more than compute.
+    """
+    inspect_onnx(file)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Or its threads would go on spinning after a call, and slow down whatever is called next: another artifact here.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
 def kernels(path: Path) -> dict[str, np.ndarray]:
     """Reads the encoder's kernels, float or as codes: [in, out] each."""
-    tensors = {
-        tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(graph_file(path))).graph.initializer
-    }
+    return kernels_of(graph_file(path))
+
+
+def kernels_of(file: Path) -> dict[str, np.ndarray]:
+    """Reads the kernels of an ONNX file."""
+    tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(file)).graph.initializer}
     return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if is_prunable(name)}
 
 

@@ -26,7 +26,7 @@ from tfpipe.errors import InputError
 from tfpipe.model.layers import MASKED, Activation, AttentionContext, FirstToken, LayerNormalization
 
 
-def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
+def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool, gather_codes: bool = True) -> None:
     """Rewrites every layer that has a form of its own, and drops what that leaves unused.
 
     Args:
@@ -34,6 +34,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
         `attention_mask:0`, `token_type_ids:0`, int64.
       model: the inference model that it was converted from.
       flat: whether hidden states are matrices.
+      gather_codes: whether 8-bit codes may be gathered, or floats must be, and then rounded.
 
     Raises:
       InputError: a layer's nodes are not what the locked tf2onnx makes.
@@ -47,7 +48,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool) -> None:
         elif isinstance(layer, AttentionContext):
             biases.add(_attention(graph, model, layer, flat=flat))
         elif isinstance(layer, FirstToken):
-            _first_token(graph, model, layer, flat=flat)
+            _first_token(graph, model, layer, flat=flat, gather_codes=gather_codes)
     for bias in biases:
         reconnect(graph, bias, "attention_bias")
     _attention_bias(graph)
@@ -95,7 +96,7 @@ def _layer_normalization(graph, model, layer: LayerNormalization) -> None:
     nodes, (source,), result = _take(graph, model, layer, 1)
     gamma, beta = (
         next(name for node in nodes for name in node.input if name.endswith(suffix))
-        for suffix in ("/mul_1/ReadVariableOp:0", "/add_1/ReadVariableOp:0")
+        for suffix in ("/mul/ReadVariableOp:0", "/add_1/ReadVariableOp:0")
     )
     inputs = [source, gamma, beta]
     _add(graph, layer.name, ("LayerNormalization", inputs, result, {"axis": -1, "epsilon": layer.epsilon}))
@@ -192,17 +193,23 @@ def _positions(graph, model) -> None:
     gather.input[1] = "positions"
 
 
-def _first_token(graph, model, layer: FirstToken, *, flat: bool) -> None:
+def _first_token(graph, model, layer: FirstToken, *, flat: bool, gather_codes: bool) -> None:
     """[batch, length, hidden] -> [batch, 1, hidden], of 8-bit codes where what it takes from is quantized."""
     _, (states,), result = _take(graph, model, layer, 1)
-    dequantize = next((n for n in graph.node if states in n.output and n.op_type == "DequantizeLinear"), None)
+    makers = {name: node for node in graph.node for name in node.output}
+    dequantize = makers[states] if makers[states].op_type == "DequantizeLinear" else None
     source, taken = (states, result) if dequantize is None else (dequantize.input[0], f"{layer.name}.codes")
+    if dequantize is not None and not gather_codes:
+        source, rounded, taken = makers[source].input[0], taken, f"{layer.name}.float"
     if flat:
         _add(graph, f"{layer.name}/rows", ("Reshape", [source, "states.shape"], f"{layer.name}.rows", {}))
         source = f"{layer.name}.rows"
     first = np.int64(0) if flat else np.zeros(1, np.int64)  # a scalar takes the axis away
     index = add_initializer(graph, "position.zero" if flat else "axis_0", first)
     _add(graph, layer.name, ("Gather", [source, index], taken, {"axis": 1}))
+    if dequantize is not None and not gather_codes:
+        _add(graph, layer.name, ("QuantizeLinear", [taken, *dequantize.input[1:]], rounded, {}))
+        taken = rounded
     if dequantize is not None:
         _add(graph, layer.name, ("DequantizeLinear", [taken, *dequantize.input[1:]], result, {}))
 

@@ -6,7 +6,11 @@ token_type_ids` ([batch, length] int64, as the field's tokenizers give them) and
 
 tf2onnx converts the graph with the weights as inputs, not as constants: its optimizers copy constants at every pass
 (half a minute for 90 MB), and this way each weight keeps its name. The weights are put in afterwards: float, or 8-bit
-codes behind DequantizeLinear. FakeQuant on activations becomes QuantizeLinear/DequantizeLinear in tf2onnx itself.
+codes behind DequantizeLinear. FakeQuant on activations becomes QuantizeLinear/DequantizeLinear in tf2onnx itself, of
+uint8.
+
+Where all ranges are balanced around 0, activations are int8 with a zero point of 0. Such files are for TensorRT: codes
+come from a constant or QuantizeLinear and go to DequantizeLinear alone. So floats are gathered, and biases are float.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from onnx import TensorProto, helper, numpy_helper
 import tfpipe
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx.layers import add_initializer, drop_unused, reconnect, rewrite_layers
+from tfpipe.formats.onnx_graph.layers import add_initializer, drop_unused, reconnect, rewrite_layers
 from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
@@ -55,9 +59,14 @@ def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fing
     """
     converted, weight_inputs = _convert(model, classifier.task, opset)
     graph = converted.graph
-    rewrite_layers(graph, model, flat=bool(classifier.ranges))
+    # Of matrices, ONNX Runtime makes a Gemm with a float bias first of all, and multiplies that in float.
+    flat = bool(classifier.ranges) and not classifier.signed
+    rewrite_layers(graph, model, flat=flat, gather_codes=not classifier.signed)
     _put_weights(graph, weight_inputs, variables_by_name(model), classifier)
-    _integer_products(graph)
+    if classifier.signed:
+        _signed_activations(graph)
+    else:
+        _integer_products(graph)
     _name_boundary(graph)
     drop_unused(graph)
     _sort(graph)
@@ -162,6 +171,10 @@ def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Cl
             reconnect(graph, tensor, name)
         elif kernel:
             _add_quantized_kernel(graph, name, tensor, *codes[name])
+        elif classifier.signed:
+            add_initializer(graph, f"{name}.codes", codes[name][0])
+            _dequantize(graph, f"{name}.codes", codes[name][1], name, axis=0)
+            reconnect(graph, tensor, name)
         else:
             _gather_codes(graph, name, tensor, *codes[name])
 
@@ -172,6 +185,14 @@ def _add_quantized_kernel(graph, name: str, tensor: str, codes: np.ndarray, scal
     add_initializer(graph, f"{name}.codes", codes.T)
     _dequantize(graph, f"{name}.codes", scale, name, axis=1)
     reconnect(graph, tensor, name)
+
+
+def _signed_activations(graph) -> None:
+    """Makes uint8 codes with a zero point of 128 int8 codes with one of 0: TensorRT and many NPUs take no others."""
+    zero_points = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}
+    for initializer in graph.initializer:
+        if initializer.name in zero_points:
+            initializer.CopyFrom(numpy_helper.from_array(np.int8(0), initializer.name))
 
 
 def _integer_products(graph) -> None:

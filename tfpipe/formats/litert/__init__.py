@@ -1,0 +1,1 @@
+"""LiteRT (TensorFlow Lite) files, in folders with the tokenizer beside them."""

@@ -1,0 +1,122 @@
+"""LiteRT files in folders with the tokenizer beside them. They answer by token ids.
+
+A variant of 8 bits keeps its weights as they are: kernels of 8 bits per channel, embeddings of 8 bits per row. Its
+activations are another matter. The other formats round them within the ranges that the variant was trained with. LiteRT
+has no product of such an input and a float result: it rounds each row within the row's own range, when it runs. So its
+answers are farther from those of the Keras model, and `Format.int8_slack` says how far they may be. Kernels of 7 bits
+(`quantize.reduce_range`) are rounded once more, to LiteRT's 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from tfpipe.config.run import Export
+from tfpipe.console import native_output_hidden
+from tfpipe.encoders.parameters import is_embedding
+from tfpipe.errors import InputError
+from tfpipe.formats.base import Answer, Requests, Source, Written
+from tfpipe.formats.folder import write_folder
+from tfpipe.formats.litert.flatbuffer import kernels_of, operators_of
+from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model
+from tfpipe.model.classifier import Classifier
+from tfpipe.model.weights import set_weights
+from tfpipe.tasks import task_of
+
+FILE = "model.tflite"
+
+
+def write(source: Source, path: Path, settings: Export) -> Written:
+    """Writes a file of LiteRT's built-in operators alone, and the files that its users need beside it.
+
+    Raises:
+      InputError: the converter refuses the model.
+    """
+    classifier, length = source.classifier, settings.litert.length
+    model = build_inference_model(
+        classifier.architecture,
+        len(classifier.labels),
+        codes={name: coded for name, coded in classifier.codes.items() if is_embedding(name)},
+    )
+    set_weights(model, classifier.weights)
+    path.mkdir()
+    (path / FILE).write_bytes(_converted(model, classifier, length))
+    operators = operators_of(path / FILE)
+    write_folder(source, path, Path(__file__).parent / "README.md.jinja", {}, file=FILE, length=length)
+    return Written(operators, f"{path.name}/{FILE} ({sum(operators.values())} operators, all of LiteRT's own)")
+
+
+def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) -> tuple[Answer, ...]:
+    """Inspects and loads a file; an operator that is not LiteRT's own can't be allowed.
+
+    Raises:
+      InputError: it is damaged, or would do more than compute.
+    """
+    file = path / FILE
+    operators_of(file)
+    try:
+        with native_output_hidden():  # it tells of the delegate that it has made
+            interpreter = Interpreter(str(file), num_threads=threads)
+        signature = interpreter.get_signature_runner("serving_default")
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{file}: can't be loaded ({' '.join(str(error).split())[:300]}); export it again") from error
+    details = signature.get_input_details()
+    places = {name: details[name]["index"] for name in INFERENCE_INPUTS}
+    fixed = int(details["input_ids"]["shape_signature"][1])
+    logits = signature.get_output_details()["logits"]["index"]
+
+    def run(tokens: dict[str, np.ndarray]) -> np.ndarray:
+        for name, place in places.items():
+            interpreter.resize_tensor_input(place, tokens[name].shape)
+        interpreter.allocate_tensors()
+        for name, place in places.items():
+            interpreter.set_tensor(place, tokens[name])
+        interpreter.invoke()
+        return interpreter.get_tensor(logits)
+
+    def ask(requests: Requests) -> np.ndarray:
+        if fixed < 0:
+            return run(requests.tokens)
+        padding = ((0, 0), (0, fixed - requests.tokens["input_ids"].shape[1]))
+        padded = {name: np.pad(requests.tokens[name], padding) for name in INFERENCE_INPUTS}
+        rows = [run({name: value[row : row + 1] for name, value in padded.items()}) for row in range(len(requests))]
+        return np.concatenate(rows)
+
+    return (Answer("litert", False, ask, None if fixed < 0 else fixed),)
+
+
+def kernels(path: Path) -> dict[str, np.ndarray]:
+    """Reads the encoder's kernels, float or as codes: [out, in] each."""
+    return kernels_of(path / FILE)
+
+
+def size_bytes(path: Path) -> int:
+    """Gives the bytes of the file: what a runtime loads."""
+    return (path / FILE).stat().st_size
+
+
+def _converted(model, classifier: Classifier, length: int | None) -> bytes:
+    def answer(input_ids, attention_mask, token_type_ids):
+        logits = model(
+            {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
+            training=False,
+        )
+        return {"logits": logits, "probabilities": task_of(classifier.task).graph_probabilities(logits)}
+
+    shape = [None, None] if length is None else [1, length]
+    signature = [tf.TensorSpec(shape, tf.int32, name) for name in INFERENCE_INPUTS]
+    holder = tf.Module()
+    holder.answer, holder.weights = tf.function(answer, input_signature=signature), model.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([holder.answer.get_concrete_function()], holder)
+    if classifier.quantization:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    try:
+        with native_output_hidden():
+            return converter.convert()
+    except Exception as error:  # the converter has a class of its own, whose text is the whole graph
+        raise InputError(f"export: LiteRT's converter refuses the model: {str(error)[:300]}") from error
