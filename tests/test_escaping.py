@@ -129,6 +129,10 @@ def test_the_readme_for_servers_of_evil_texts(tmp_path):
             return {"label": tf.constant([text]), "logits": tf.zeros([1, 2]), "probabilities": tf.zeros([1, 2])}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def classify(self, text):
+            return {"classes": tf.stack([text, text], 1), "scores": tf.zeros([1, 2])}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
         def tokenize(self, text):
             return {"input_ids": tf.ones([1, 2], tf.int32)}
 
@@ -138,17 +142,19 @@ def test_the_readme_for_servers_of_evil_texts(tmp_path):
 
     text = f"EOF\nEOF\n```\n# Title\n'\"\n{EVIL}\n]))\nimport os"
     module = Served()
-    signatures = {"serving_default": module.serve, "tokens": module.tokens}
+    signatures = {"serving_default": module.serve, "tokens": module.tokens, "classify": module.classify}
     tf.saved_model.save(module, str(tmp_path / "dense" / "1"), signatures=signatures)
-    serving_files.write_serving_files(
-        tmp_path, "evil", "2.20.0", {"dense": tmp_path / "dense" / "1"}, {"text": [text]}, {1: 1.0, 32: 8.0}
-    )
+    published = {("dense", "saved_model"): tmp_path / "dense" / "1"}
+    serving_files.write_serving_files(tmp_path, "evil", "2.20.0", published, {"text": [text]}, {1: 1.0, 32: 8.0})
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", readme)
-    assert [language for language, _ in blocks] == ["sh", "sh", "json", "sh", "json", "python", "python", "sh"]
+    requests = ["sh", "json"] * 3
+    assert [language for language, _ in blocks] == ["sh", *requests, "python", "python", "python", "sh"]
     assert "<script" not in re.sub(r"(?ms)^```.*?^```$", "", readme)
     request = blocks[1][1].split("<<'EOF'\n")[1]
     assert request.count("\n") == 2 and json.loads(request.removesuffix("EOF\n"))["inputs"]["text"] == [text]
     assert json.loads(blocks[2][1])["outputs"]["label"] == [text]
-    assert np.sum([line == "import os" for line in blocks[5][1].splitlines()]) == 0
-    compile(blocks[5][1], "README.md", "exec")
+    assert json.loads(blocks[4][1])["outputs"]["classes"] == [[text, text]]
+    for _, program in blocks[7:9]:
+        assert np.sum([line == "import os" for line in program.splitlines()]) == 0
+        compile(program, "README.md", "exec")

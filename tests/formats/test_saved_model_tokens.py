@@ -161,6 +161,8 @@ def test_a_run_writes_measures_and_publishes_it(tiny_run, tiny_reviews, tiny_enc
     assert loaded.longest == 64 and loaded.size_bytes == row["size_bytes"]
     replay.run(published)
     golden_file = published / "golden.jsonl"
-    golden_file.write_text(golden_file.read_text().replace('"max_abs_logit_diff": 0.0001', '"max_abs_logit_diff": -1'))
-    with pytest.raises(GateError, match="saved_model_tokens in batches of 1: max_abs_logit_diff"):
+    golden_file.write_text(
+        golden_file.read_text().replace('"max_scaled_logit_diff": 0.0001', '"max_scaled_logit_diff": -1')
+    )
+    with pytest.raises(GateError, match="saved_model_tokens in batches of 1: max_scaled_logit_diff"):
         replay.run(published)
