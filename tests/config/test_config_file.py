@@ -167,7 +167,8 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         (
             "budget.artifact",
             "tflite",
-            "budget.artifact: expected saved_model, onnx, saved_model_tokens, onnx_text, openvino or litert (received 'tflite')",
+            "budget.artifact: expected saved_model, onnx, saved_model_tokens, onnx_text, openvino or litert "
+            "(received 'tflite')",
         ),
         ("verify.threads", 0, "verify.threads: "),
         ("prune.method", "movement", "'magnitude', 'two_four' or 'structured'"),

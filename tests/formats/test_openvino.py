@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import openvino
@@ -137,3 +140,13 @@ def test_a_damaged_file_is_refused(every_format_run, tmp_path):
     (folder / "openvino_model.xml").write_text("<net")
     with pytest.raises(InputError, match=r"openvino_model\.xml: can't be loaded .*; export it again"):
         module.load(folder)
+
+
+def test_nothing_reports_itself_or_writes_into_the_home_directory(tmp_path):
+    script = (
+        "import tfpipe.formats.openvino.format, openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
+    )
+    settings = os.environ | {"HOME": str(tmp_path), "CI": "", "https_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub", done.stderr
+    assert list(tmp_path.iterdir()) == []

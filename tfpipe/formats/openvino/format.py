@@ -44,7 +44,6 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     with tempfile.TemporaryDirectory(prefix="tfpipe-") as scratch:
         file = Path(scratch) / "model.onnx"
         save_onnx(graph, file)
-        # Not openvino.convert_model: it sends usage statistics.
         model = openvino.Core().read_model(str(file))
         _number_from_the_start(model)
         model.set_rt_info(chosen.precision, [ABOUT, "precision"])
