@@ -375,6 +375,7 @@ def test_without_what_was_published_it_is_published_again(copied_run, capsys):
     assert find_saved_model(run.path, "int8") == run.path / "serving" / "int8" / "1"
     assert run.record("publish").published.keys() == {
         *(f"serving/{variant}/1" for variant in config.variants),
+        *(f"serving/onnx/{variant}/1" for variant in config.variants),
         *(f"serving/{name}" for name in ("README.md", "batching_parameters.txt", "models.config")),
     }
     (run.path / "serving" / "README.md").unlink()
@@ -513,7 +514,7 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
         for variant in ("dense", "int8")
         for kind in ("keras", "saved_model", "saved_model_text", "onnx")
     }
-    assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8"]
+    assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8", "onnx"]
     readme = (run.path / "serving" / "README.md").read_text(encoding="utf-8")
     assert '"text_pair": ["' in readme and 'request.inputs["text_pair"]' in readme
     assert "`label` joins the chosen names by `|`" in readme

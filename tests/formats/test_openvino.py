@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from tfpipe.files import sha256_of_directory
 from tfpipe.formats.base import Requests, Source
 from tfpipe.formats.openvino import format as module
 from tfpipe.formats.openvino.shapes import KEPT, Shapes
+from tfpipe.formats.openvino.signal_stack import signal_stack, signal_stack_kept
 from tfpipe.model.classifier import float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -82,7 +84,8 @@ def test_weights_of_8_bits_stay_so_and_are_multiplied_as_integers(every_format_r
     for name, codes in found.items():
         assert codes.dtype == np.int8 and np.array_equal(codes.T, classifier.codes[name][0])
     assert len(found) == len([name for name in classifier.codes if "encoder.layer" in name])
-    program = openvino.compile_model(module._read(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with signal_stack_kept():
+        program = openvino.compile_model(module._read(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     products = [
         each.get_rt_info()["runtimePrecision"].astype(str)
         for each in program.get_runtime_model().get_ops()
@@ -130,6 +133,18 @@ def test_its_readme_runs_as_it_stands(every_format_run, monkeypatch):
     logits = float_model(classifier)({k: v.astype(np.int32) for k, v in inputs.items()}).numpy()
     expected = np.exp(logits) / np.exp(logits).sum()
     assert found["program"](found["padded"])["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_signals_keep_their_stack_whatever_program_goes_first(every_format_run):
+    before = signal_stack()
+    shapes = Shapes(module._read(exported(every_format_run, "dense")), 1)
+    for length in (16, 32, 40):
+        shapes.ask(tokens(1, length))
+        assert signal_stack() == before
+    while shapes._programs:
+        shapes._programs.popitem(last=False)
+        gc.collect()
+        assert signal_stack() == before
 
 
 def test_a_damaged_file_is_refused(every_format_run, tmp_path):

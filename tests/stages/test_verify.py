@@ -60,5 +60,5 @@ def test_outside_the_budget_nothing_is_published(copied_run, capsys):
     pipeline.run(fits, run, until="publish")
     assert "pruned is not published: " in capsys.readouterr().err
     assert sorted(os.listdir(run.path / "serving")) == [
-        "README.md", "batching_parameters.txt", "dense", "int8", "models.config",
+        "README.md", "batching_parameters.txt", "dense", "int8", "models.config", "onnx",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 
 from tfpipe.formats.base import Requests
+from tfpipe.formats.openvino.signal_stack import signal_stack_kept
 from tfpipe.model.bert import INFERENCE_INPUTS
 
 KEPT = 16
@@ -57,7 +58,8 @@ class Shapes:
             settings = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "LATENCY"}
             if self._threads is not None:
                 settings["INFERENCE_NUM_THREADS"] = self._threads
-            self._programs[shape] = openvino.compile_model(model, "CPU", settings).create_infer_request()
+            with signal_stack_kept():
+                self._programs[shape] = openvino.compile_model(model, "CPU", settings).create_infer_request()
             if len(self._programs) > KEPT:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(shape)
