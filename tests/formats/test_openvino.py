@@ -135,7 +135,7 @@ def test_its_readme_runs_as_it_stands(every_format_run, monkeypatch):
     assert found["program"](found["padded"])["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_signals_keep_their_stack_whatever_program_goes_first(every_format_run):
+def test_openvino_leaves_the_signal_stack_alone(every_format_run):
     before = signal_stack()
     shapes = Shapes(module._read(exported(every_format_run, "dense")), 1)
     for length in (16, 32, 40):

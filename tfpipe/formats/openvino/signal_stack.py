@@ -1,8 +1,7 @@
 """The stack on which signal handlers run, kept as it is while OpenVINO compiles.
 
-OpenVINO 2026.4 gives a thread that compiles a program a signal stack of that program's own, and puts the one before it
-back when the program goes. With several programs, one that goes can put back the stack of another that has gone already:
-the next signal that Python handles then ends the process, SIGTERM before a checkpoint among them.
+OpenVINO 2026.4 changes the signal stack of the thread that compiles a program, for as long as the program is there.
+Where several came and went, a process could crash at the next signal that Python handles: at SIGTERM, before a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def signal_stack() -> tuple[int | None, int, int]:
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Puts this thread's signal stack back after the block: each program then saves, and restores, the same one."""
+    """Puts this thread's signal stack back after the block."""
     before = _read()
     try:
         yield
