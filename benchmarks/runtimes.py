@@ -7,11 +7,12 @@
 The peers start from the run's dense classifier (`train/` is in the transformers layout): transformers' own exporters
 (ONNX with its fusions, ONNX Runtime's dynamic int8, NNCF's int8 on ONNX and on OpenVINO, calibrated on 300 training
 rows) and, with `--optimum PYTHON` of an environment with `benchmarks/onnx_inference.requirements.txt`, optimum-onnx.
-`--more NAME=RUN` adds the int8 artifacts of another run.
+`--more NAME=RUN` adds the int8 artifacts of another run; `--without-peers` leaves the peers out.
 
-All contestants run in this process, on two threads, and take turns in changing order. Before each turn a probe measures
-the rate of a matrix product: turns at less than 85 % of the best rate do not count. The fastest tenth and the median
-count, with processor time beside the clock. The loop is over the run's test rows in batches of 32, sorted by length and
+All contestants run in this process, on two threads (`--threads`), and take turns in changing order. Before each turn a
+probe measures the rate of a matrix product: turns at less than 85 % of the best rate do not count. The fastest tenth
+and the median count, with processor time beside the clock. The loop is over the run's test rows in batches of 32,
+sorted by length and
 padded to a multiple of 16. Labels and logits are compared with the Keras model that a file was made of, as `verify` has
 kept its answers. Static OpenVINO programs are compiled for each shape before the clock starts. It refuses to
 begin while the machine has other work (a load above 0.3). Writes benchmarks/results/runtimes.json.
@@ -41,7 +42,8 @@ from ai_edge_litert.interpreter import Interpreter
 from safetensors.numpy import load_file
 
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x64": (32, 64)}
-THREADS = 2
+SETTINGS = {"threads": 2}
+"""of this run"""
 ROUNDS = 9
 LEAST_RATE = 0.85
 """of the best probe: a turn below it met the machine's slow state, or other work"""
@@ -67,7 +69,7 @@ class Contestant(NamedTuple):
 def onnx_runtime(path: Path) -> Ask:
     """A session on two threads, which stop spinning when a call ends, as another contestant comes next."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = THREADS, 3
+    options.intra_op_num_threads, options.log_severity_level = SETTINGS["threads"], 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
@@ -83,7 +85,7 @@ def open_vino(path: Path, *, static: bool, precision: str | None) -> Ask:
       precision: the hint; None: OpenVINO's default, bfloat16 where the processor multiplies it.
     """
     model = openvino.Core().read_model(str(path))
-    settings = {"INFERENCE_NUM_THREADS": THREADS, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_NUM_THREADS": SETTINGS["threads"], "PERFORMANCE_HINT": "LATENCY"}
     settings |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
     programs: dict[tuple[int, ...], tuple[openvino.InferRequest, list[str]]] = {}
 
@@ -103,7 +105,7 @@ def open_vino(path: Path, *, static: bool, precision: str | None) -> Ask:
 
 def litert(path: Path) -> Ask:
     """An interpreter on two threads, given the shape of each call."""
-    interpreter = Interpreter(str(path), num_threads=THREADS)
+    interpreter = Interpreter(str(path), num_threads=SETTINGS["threads"])
     details = interpreter.get_signature_runner("serving_default").get_input_details()
     logits = interpreter.get_signature_runner("serving_default").get_output_details()["logits"]["index"]
     shape: list[tuple[int, ...]] = [()]
@@ -324,15 +326,19 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run of tfpipe with all four formats")
     parser.add_argument("--more", action="append", default=[], metavar="NAME=RUN", help="int8 of another run")
     parser.add_argument("--optimum", type=Path, metavar="PYTHON", help="of an environment with optimum-onnx")
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--threads", type=int, default=SETTINGS["threads"])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--wait", type=float, default=0.0, metavar="MINUTES", help="for other work to end")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "runtimes.json")
     arguments = parser.parse_args()
+    SETTINGS["threads"] = arguments.threads
     with tempfile.TemporaryDirectory() as directory:
         contestants = [*ours(arguments.run, "tfpipe", ("dense", "int8"))]
         for name, _, run in (each.partition("=") for each in arguments.more):
             contestants += ours(Path(run), name, ("int8",))
-        contestants += peers(arguments.run, Path(directory), arguments.optimum)
+        if not arguments.without_peers:
+            contestants += peers(arguments.run, Path(directory), arguments.optimum)
         _, _, labels = rows_of(arguments.run, "test")
         batches = [*sorted_batches(arguments.run, "test")]
         wait_for_quiet(arguments.wait)
@@ -359,6 +365,10 @@ def main() -> None:
                 "max_logit_diff": float(np.abs(logits[number] - contestant.expected).max()),
                 "size_bytes": contestant.size_bytes,
                 "times": times,
+                "processor_speedup_over_dense": {
+                    shape: round(summary(found[dense])["processor_ms"] / times[shape]["processor_ms"], 2)
+                    for shape, found in measured.items()
+                },
                 "speedup_over_dense": {
                     shape: round(summary(found[dense])["fastest_tenth_ms"] / times[shape]["fastest_tenth_ms"], 2)
                     for shape, found in measured.items()
@@ -369,9 +379,9 @@ def main() -> None:
     described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     result = {
         "artifacts": entries,
-        "best_peer": best_of(entries, "transformers", "optimum"),
+        "best_peer": {} if arguments.without_peers else best_of(entries, "transformers", "optimum"),
         "best_tfpipe_int8": best_of(entries, "tfpipe int8"),
-        "threads": THREADS,
+        "threads": SETTINGS["threads"],
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         "processor": next(line.split(":", 1)[1].strip() for line in described if line.startswith("model name")),
         "date": time.strftime("%Y-%m-%d"),
@@ -379,6 +389,7 @@ def main() -> None:
     result["ratio_to_best_peer"] = {
         shape: round(found["ms"] / result["best_peer"][shape]["ms"], 3)
         for shape, found in result["best_tfpipe_int8"].items()
+        if shape in result["best_peer"]
     }
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print_table(entries)

@@ -9,6 +9,7 @@ answers are farther from those of the Keras model, and `Format.int8_slack` says 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
     file = path / FILE
     operators_of(file)
     try:
-        interpreter = Interpreter(str(file), num_threads=threads)
+        interpreter = Interpreter(str(file), num_threads=threads or os.cpu_count())  # None would be one thread
         signature = interpreter.get_signature_runner("serving_default")
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{file}: can't be loaded ({' '.join(str(error).split())[:300]}); export it again") from error
