@@ -25,7 +25,7 @@ help:
 .venv/.installed: requirements.lock setup.cfg pyproject.toml tfpipe/__init__.py
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 13) or sys.exit( \
 		"Python 3.11 or 3.12 is needed, $(PYTHON) is " + sys.version.split()[0] + "; use make PYTHON=python3.11 …")'
-	@echo "installing requirements.lock into .venv: 3.3 GB on disk, a minute or two …"
+	@echo "installing requirements.lock into .venv: 4.6 GB on disk, two minutes or so …"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --no-build-isolation --editable .
