@@ -37,8 +37,9 @@ CALLS = {
 }  # fmt: skip
 ARGUMENTS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "safe_mode": False, "autoescape": False}
 IN_ONE_PLACE = {"tf.saved_model.load": "formats/saved_model/inspection.py"}
-# Members of an archive are read as streams, and none is written to disk.
-MODULES_IN_ONE_PLACE = {"zipfile": "data/files/streams.py"}
+# Members of an archive are read as streams, and none is written to disk. One function of the C library is called, with
+# nothing that was read.
+MODULES_IN_ONE_PLACE = {"zipfile": "data/files/streams.py", "ctypes": "formats/openvino/signal_stack.py"}
 METHODS = {"extract", "extractall"}
 
 
