@@ -25,7 +25,8 @@ from tfpipe.model.classifier import float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools import replay
+from tfpipe.tools import predict, replay
+from tfpipe.tools.fastest import fastest_version
 from tfpipe.variants import STAGE_OF_VARIANT
 
 OPENVINO = format_named("openvino")
@@ -145,6 +146,26 @@ def test_openvino_leaves_the_signal_stack_alone(every_format_run):
         shapes._programs.popitem(last=False)
         gc.collect()
         assert signal_stack() == before
+
+
+def test_predict_uses_it_where_it_is_faster_here(every_format_run, tmp_path, capsys):
+    """By the latencies of `verify` on this machine; the answers are those of the SavedModel."""
+    run = shutil.copytree(every_format_run[1], tmp_path / "run")
+    parity = json.loads((run / "verify" / "parity.json").read_text())
+    found = {}
+    for faster in ("openvino", "saved_model_text"):
+        for row in parity["artifacts"]:
+            row["latency_ms"]["b1_s32"] = 1.0 if row["artifact"] == faster else 2.0
+        (run / "verify" / "parity.json").write_text(json.dumps(parity))
+        predict.run(run, ["a good film", "a dull plot " * 40, ""], "dense", None, tmp_path / faster)
+        said = capsys.readouterr().err
+        assert ("serving/openvino/dense/1 answers: `verify` found OpenVINO faster" in said) == (faster == "openvino")
+        found[faster] = [json.loads(line) for line in (tmp_path / faster).read_text().splitlines()]
+    for one, other in zip(*found.values(), strict=True):
+        assert (one["text"], one["label"]) == (other["text"], other["label"])
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    (run / "serving" / "openvino" / "dense" / "1" / "README.md").write_text("changed")
+    assert fastest_version(run, "dense") is None  # not what was published
 
 
 def test_a_damaged_file_is_refused(every_format_run, tmp_path):
