@@ -59,10 +59,10 @@ def answer(session: Session, tokens: dict[str, np.ndarray]) -> np.ndarray:
     return session.run(["logits"], tokens)[0]
 
 
-def test_rows(run: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Ids, token types and labels of the run's test rows."""
+def rows_of(run: Path, split: str) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Reads ids, token types and labels of a split."""
     ids, types, labels = [], [], []
-    for path in sorted((run / "prepare" / "test").glob("part-*.arrow")):
+    for path in sorted((run / "prepare" / split).glob("part-*.arrow")):
         with pa.ipc.open_file(path) as reader:
             shard = reader.get_batch(0).to_pydict()
         ids += [np.array(row) for row in shard["input_ids"]]
@@ -73,7 +73,7 @@ def test_rows(run: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray
 
 def accuracy(session: Session, run: Path) -> float:
     """Share of the test rows whose label is right."""
-    ids, types, labels = test_rows(run)
+    ids, types, labels = rows_of(run, "test")
     order = np.argsort([len(row) for row in ids], kind="stable")
     right = 0
     for start in range(0, len(order), 32):

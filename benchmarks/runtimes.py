@@ -37,11 +37,10 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 import openvino
-import pyarrow as pa
 from ai_edge_litert.interpreter import Interpreter
+from onnx_inference import INPUTS, SHAPES, rows_of
 from safetensors.numpy import load_file
 
-SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x64": (32, 64)}
 SETTINGS = {"threads": 2}
 """of this run"""
 ROUNDS = 9
@@ -50,7 +49,6 @@ LEAST_RATE = 0.85
 MOST_LOAD = 0.3
 STEP = 16
 """tokens: lengths of the loop are multiples of it"""
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Tokens = dict[str, np.ndarray]
 Ask = Callable[[Tokens], np.ndarray]
 
@@ -124,18 +122,6 @@ def litert(path: Path) -> Ask:
     return ask
 
 
-def rows_of(run: Path, split: str) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Ids, token types and labels of a split."""
-    ids, types, labels = [], [], []
-    for path in sorted((run / "prepare" / split).glob("part-*.arrow")):
-        with pa.ipc.open_file(path) as reader:
-            shard = reader.get_batch(0).to_pydict()
-        ids += [np.array(row) for row in shard["input_ids"]]
-        types += [np.array(row) for row in shard["token_type_ids"]]
-        labels += shard["labels"]
-    return ids, types, np.array(labels).argmax(axis=1)
-
-
 def sorted_batches(run: Path, split: str, size: int = 32) -> Iterator[tuple[np.ndarray, Tokens]]:
     """Numbers of rows, and their tokens, padded to a multiple of `STEP`."""
     ids, types, _ = rows_of(run, split)
@@ -152,7 +138,7 @@ def sorted_batches(run: Path, split: str, size: int = 32) -> Iterator[tuple[np.n
 
 
 def answers_of_keras(run: Path, variant: str) -> np.ndarray:
-    """What `verify` has kept of the Keras model of a variant.
+    """Reads what `verify` has kept of the Keras model of a variant.
 
     Raises:
       SystemExit: `verify` has asked a sample of the rows alone.

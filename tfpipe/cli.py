@@ -141,7 +141,7 @@ for _name, _summary in SUMMARIES.items():
 @app.command()
 def replay(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="directory of a SavedModel or an ONNX file with its golden requests")
+        Path, typer.Argument(metavar="DIR", help="directory of an artifact, with its golden requests")
     ],
     allow_operator: AllowOperator = None,
 ) -> None:

@@ -26,7 +26,7 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import predict, replay
-from tfpipe.tools.fastest import fastest_version
+from tfpipe.tools.fastest import fastest_version, open_version
 from tfpipe.variants import STAGE_OF_VARIANT
 
 OPENVINO = format_named("openvino")
@@ -122,10 +122,11 @@ def test_the_precision_is_in_the_file_and_loosens_the_gates_of_float(every_forma
     assert json.loads((tmp_path / "ir" / "config.json").read_text())["openvino_config"]["precision"] == "bf16"
 
 
-def test_its_readme_runs_as_it_stands(every_format_run, monkeypatch):
+@pytest.mark.parametrize("text", ["a text", "a text " * 100], ids=["short", "cut"])
+def test_its_readme_runs_as_it_stands(every_format_run, monkeypatch, text):
     folder = exported(every_format_run, "dense")
     monkeypatch.chdir(folder)
-    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0].replace('"a text"', repr(text))
     found: dict = {}
     exec(compile(code, "README.md", "exec"), found)
     classifier = load_classifier(every_format_run[1] / "train")
@@ -166,6 +167,15 @@ def test_predict_uses_it_where_it_is_faster_here(every_format_run, tmp_path, cap
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
     (run / "serving" / "openvino" / "dense" / "1" / "README.md").write_text("changed")
     assert fastest_version(run, "dense") is None  # not what was published
+
+
+def test_predict_refuses_pairs_there_as_well(every_format_run, tmp_path):
+    folder = shutil.copytree(exported(every_format_run, "dense"), tmp_path / "copy")
+    head, *lines = (folder / "golden.jsonl").read_text().rstrip("\n").split("\n")
+    pairs = [json.dumps(json.loads(line) | {"text_pair": "its pair"}) for line in lines]
+    (folder / "golden.jsonl").write_text("\n".join([head, *pairs]) + "\n")
+    with pytest.raises(InputError, match="a model of text pairs; predict takes single texts"):
+        open_version(folder)
 
 
 def test_a_damaged_file_is_refused(every_format_run, tmp_path):

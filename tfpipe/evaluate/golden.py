@@ -181,7 +181,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: not a golden file of tfpipe ({' '.join(str(reason).split())}); "
-            "give the directory of an exported SavedModel or ONNX file"
+            "give the directory of an exported artifact"
         ) from error
 
 

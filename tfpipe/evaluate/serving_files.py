@@ -1,4 +1,4 @@
-"""What stands beside the published artifacts: TF Serving's configuration, and a README with requests and answers.
+"""Files beside the published artifacts: TF Serving's configuration, and a README with requests and answers.
 
 Enters: the published versions, a measured latency curve, real rows. Leaves, in `<run>/serving/`: `models.config` (every
 variant under a name of its own), `batching_parameters.txt`, `README.md`.

@@ -107,7 +107,7 @@ class Tokenizer(tf.Module):
         return self._rows(self._tokenize(text), text_pair)
 
     def _rows(self, first: tf.RaggedTensor, text_pair: tf.Tensor | None) -> tuple[Any, Any, tf.Tensor]:
-        """What `encode_counted` gives, of the word pieces of the first texts, ragged `[batch, (pieces)] int32`."""
+        """Gives what `encode_counted` does, of the word pieces of the first texts, ragged `[batch, (pieces)] int32`."""
         rows = first.nrows()
         cls = tf.fill([rows, 1], self._special_ids["cls_token"])
         sep = tf.fill([rows, 1], self._special_ids["sep_token"])

@@ -39,6 +39,8 @@ def fastest_version(model: str | Path, variant: str) -> Path | None:
 
 
 def _fastest(model: str | Path, variant: str) -> Path | None:
+    from tfpipe.formats.saved_model.format import BY_TEXT
+
     run = Path(model)
     if "://" in str(model) or not (run / "publish" / "published.json").is_file():
         return None
@@ -49,7 +51,7 @@ def _fastest(model: str | Path, variant: str) -> Path | None:
     version = next(name for name in published if name.startswith(f"{SERVING}/openvino/{variant}/"))
     rows = json.loads((run / "verify" / "parity.json").read_text(encoding="utf-8"))["artifacts"]
     latency = {row["artifact"]: row["latency_ms"][SHAPE] for row in rows if row["variant"] == variant}
-    if not (latency["openvino"] or np.inf) < (latency["saved_model_text"] or 0.0):
+    if not (latency["openvino"] or np.inf) < (latency[BY_TEXT] or 0.0):
         return None
     format_named("openvino").check_runtime()
     return run / version if sha256_of_directory(run / version) == published[version] else None
@@ -58,17 +60,23 @@ def _fastest(model: str | Path, variant: str) -> Path | None:
 def open_version(folder: Path) -> tuple[Texts, tuple[str, ...], bool]:
     """Loads an OpenVINO folder.
 
+    Raises:
+      InputError: a model of text pairs.
+
     Returns:
       A function texts -> labels and probabilities [texts, labels] float64; the names in the order of the outputs; and
       whether a text has one label.
     """
     import tensorflow as tf
 
+    from tfpipe.evaluate import golden
     from tfpipe.formats.base import Requests
     from tfpipe.tasks import task_of
     from tfpipe.tokens.tokenizer import Tokenizer
     from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
+    if golden.read(folder / golden.FILE)[1].text_pairs is not None:
+        raise InputError(f"{folder}: a model of text pairs; predict takes single texts")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
     task = task_of(config["problem_type"].removesuffix("_classification"))

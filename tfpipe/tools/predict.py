@@ -143,7 +143,7 @@ def predict_by_openvino(folder: Path, texts: Iterable[str]) -> Iterator[dict]:
 
 
 def _told(loaded: Any) -> tuple[bool, list[str] | None]:
-    """Whether a row has one label, and the names in the order of the outputs; None of a model that does not tell.
+    """Tells whether a row has one label, and the names in the order of the outputs; None where a model does not say.
 
     Raises:
       ValueError: a name is not UTF-8, or there is a name that two labels have.

@@ -1,4 +1,4 @@
-"""Where the ONNX file lies in its folder, as transformers, optimum and transformers.js look for it."""
+"""The place of the ONNX file in its folder, where transformers, optimum and transformers.js look for it."""
 
 from __future__ import annotations
 

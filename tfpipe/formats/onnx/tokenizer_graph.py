@@ -107,7 +107,7 @@ class _Nodes:
         return self("Reshape", name, [-1])
 
     def places(self, chosen: str) -> str:
-        """Where a [length] bool is true."""
+        """Finds where a [length] bool is true."""
         return self.flat(self("NonZero", chosen))
 
     def count(self, chosen: str) -> str:
@@ -152,7 +152,7 @@ def _symbols(nodes: _Nodes, tables: Tables, texts: str) -> tuple[str, str, str]:
 
 
 def _pieces(nodes: _Nodes, tables: Tables, symbols: str, unknown_id: int) -> tuple[str, str]:
-    """Where a token starts, [symbols] bool, and its id [symbols]."""
+    """Tells where a token starts, [symbols] bool, and its id, [symbols]."""
     ends_word = nodes("Equal", symbols, WORD_END)
     letters = nodes("Not", ends_word)
     starts = nodes("And", letters, nodes("Concat", [True], nodes.part(ends_word, [0], [-1]), axis=0))

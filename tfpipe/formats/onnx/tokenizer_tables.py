@@ -97,7 +97,7 @@ def _trie(settings: TokenizerSettings, numbers: dict[str, int], alphabet: int) -
 
 
 def _between(ranges: tuple[range, ...]) -> list[tuple[int, int]]:
-    """What lies outside sorted ranges of code points: start and end of each part."""
+    """Gives what lies outside sorted ranges of code points: start and end of each part."""
     stops = [0, *(each.stop for each in ranges)]
     return list(zip(stops, [*(each.start for each in ranges), 0x110000], strict=True))
 

@@ -52,9 +52,8 @@ def write(source: Source, path: Path, settings: Export) -> Written:
         openvino.save_model(model, str(path / GRAPH), compress_to_fp16=False)
     readme = Path(__file__).parent / "README.md.jinja"
     own = {"openvino_config": {"precision": chosen.precision, "lengths": lengths, "batch_sizes": chosen.batch_sizes}}
-    write_folder(
-        source, path, readme, own, file=GRAPH, precision=chosen.precision, length=lengths[0] if lengths else 64
-    )
+    length = next((each for each in sorted(lengths) if each >= classifier.max_length), classifier.max_length)
+    write_folder(source, path, readme, own, file=GRAPH, precision=chosen.precision, length=length)
     operators = len(model.get_ops())
     return Written(operators, f"{path.name}/{GRAPH} ({operators} operators, {chosen.precision} between the products)")
 

@@ -1,4 +1,4 @@
-"""What is read of a SavedModel's files: kernels and bytes, of either form."""
+"""Kernels and bytes of a SavedModel, of either form, read from its files."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from tfpipe.tokens.tokenizer import Tokenizer
 
 
 class ServedTokens(tf.Module):
-    """What is saved: weights by name or as constants, one signature, which takes token ids; nothing of Keras."""
+    """Weights by name or as constants, and one signature, which takes token ids; nothing of Keras."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier):
         """Wraps an inference model.
