@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,9 @@ import tfpipe
 from tfpipe import pipeline
 from tfpipe.config.file import dump_config
 from tfpipe.config.run import Config
+from tfpipe.devices import workers
+from tfpipe.devices.cluster import Cluster
+from tfpipe.errors import WorkerLost
 from tfpipe.rundir.directory import RunDirectory
 
 SECONDS_TO_NOTICE = 60  # stated in the README; a few, as a rule
@@ -142,6 +146,16 @@ def test_a_worker_is_killed_and_all_go_on(config, undisturbed, forks, tmp_path, 
         assert (workers.run / "train" / name).read_bytes() == (undisturbed / "train" / name).read_bytes()
     lost = "the chief" if victim == 0 else "a worker"
     fault(f"{lost} lost in training on two", "the other ends within a minute; given again, the same bytes", 3)
+
+
+def test_a_worker_that_is_ending_still_answers_for_a_moment():
+    """Its connections are closed before its address is: what it was is said all the same."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    addresses = (f"127.0.0.1:{listening.getsockname()[1]}", free_addresses(1)[0])
+    threading.Timer(0.5, listening.close).start()
+    said = pytest.raises(WorkerLost, match=rf"^worker 0 \({addresses[0]}\) is gone")
+    with said, workers.loss_of_a_worker_said(Cluster(addresses, 1)):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
 
 
 def test_a_worker_that_is_asked_to_stop_stops_all_and_new_machines_go_on(config, undisturbed, forks, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -30,6 +31,7 @@ WORDS_AT_ONCE = 2**24
 _TRAINED_BY = ("tfpipe", "python", "tensorflow", "tf-keras", "tensorflow-model-optimization", "numpy")
 # What TensorFlow says of a collective operation that another worker has left.
 _SIGNS = ("collective ops is aborted", "stopped sending heartbeats", "coordination service")
+_SECONDS_TO_END = 3.0  # of a process, from the first of its connections that is closed to the last
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -185,11 +187,19 @@ def loss_of_a_worker_said(cluster: Cluster) -> Iterator[None]:
         tf.errors.InternalError,
         tf.errors.UnknownError,
     ) as error:
-        gone = ", ".join(cluster.silent())
+        gone = ", ".join(_gone(cluster))
         if not gone and not any(sign in str(error).lower() for sign in _SIGNS):
             raise  # an error of this worker's own
         gone = gone or "another worker"
         raise WorkerLost(f"{gone} is gone; start all workers again with the same command") from error
+
+
+def _gone(cluster: Cluster) -> list[str]:
+    """The workers that are gone, in words; asked again for a while, as a process that is ending may still answer."""
+    until = time.monotonic() + _SECONDS_TO_END
+    while not (gone := cluster.silent()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return gone
 
 
 def _several(strategy: tf.distribute.Strategy) -> bool:
