@@ -186,7 +186,7 @@ def predict(
     allow_operator: AllowOperator = None,
 ) -> None:
     """Label texts with a published SavedModel."""
-    from tfpipe.tools import predict as tool
+    from tfpipe.tools.predict import command as tool
 
     tool.run(model, texts or [], variant, input_file, output_file, allow_operator or [])
 

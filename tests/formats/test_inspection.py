@@ -17,7 +17,7 @@ from tfpipe import cli
 from tfpipe.errors import InputError
 from tfpipe.formats.saved_model import inspection
 from tfpipe.formats.saved_model.inspection import inspect_saved_model, load_saved_model
-from tfpipe.tools import predict
+from tfpipe.tools.predict import command as predict
 
 SECRET = "the content of a file of this machine"
 

@@ -17,7 +17,7 @@ from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools.predict import predict
+from tfpipe.tools.predict.command import predict
 
 LABELS = ("zebra | a", 'ape\\ "b"')
 """in no order, and with what formats escape"""

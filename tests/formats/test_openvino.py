@@ -25,8 +25,9 @@ from tfpipe.model.classifier import float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools import predict, replay
+from tfpipe.tools import replay
 from tfpipe.tools.fastest import fastest_version, open_version
+from tfpipe.tools.predict import command as predict
 from tfpipe.variants import STAGE_OF_VARIANT
 
 OPENVINO = format_named("openvino")

@@ -29,7 +29,8 @@ from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools import predict, replay
+from tfpipe.tools import replay
+from tfpipe.tools.predict import command as predict
 
 FORMAT = artifacts.format_named("saved_model_tokens")
 IDS = {"input_ids": [[2, 120, 119, 3]], "attention_mask": [[1, 1, 1, 1]], "token_type_ids": [[0, 0, 0, 0]]}

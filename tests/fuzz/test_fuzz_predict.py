@@ -24,7 +24,7 @@ from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools import predict as tool
+from tfpipe.tools.predict import command as tool
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tfpipe.rundir.fingerprint import sealed
 from tfpipe.tasks import joined_labels, split_labels
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools import predict as tool
+from tfpipe.tools.predict import command as tool
 
 TEXTS = ["this film is very good and lovely", "this film is very bad and awful", "", "ünknown Wörds 汉字"]
 

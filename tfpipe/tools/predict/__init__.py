@@ -1,0 +1,1 @@
+"""`tfpipe predict`: labels texts and files with any artifact of a run, or by a server."""
