@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tfpipe.compress.limits import FEWEST_COLUMNS
 from tfpipe.compress.masks import UnitMasks
 from tfpipe.compress.structure import Units, remove_units
-from tfpipe.encoders.architecture import Architecture
-from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model, build_training_model
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
+from tfpipe.model.bert import build_inference_model, build_training_model
 from tfpipe.model.weights import set_weights
 
 ARCHITECTURE = Architecture.from_dict(TINY | {"vocab_size": len(tiny_vocabulary())})

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.evaluate.loaded import batches_of, load_artifacts
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.tokens.table import TokenTable
 
 STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}

@@ -15,12 +15,11 @@ from tfpipe.artifacts import Format
 from tfpipe.config.compress import Budget
 from tfpipe.config.file import dump_config
 from tfpipe.config.run import Verify
-from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.errors import GateError, InputError
 from tfpipe.evaluate.parity import failed_gates
 from tfpipe.formats.base import Answer, Written
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier, float_model
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tools import replay

@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, tiny_vocabulary
 
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.saved_model.inspection import load_saved_model
-from tfpipe.model.bert import INFERENCE_INPUTS
 
 C_API = Path(__file__).parents[1] / "evaluate" / "c_api.py"
 PIECES, POSITIONS = len(tiny_vocabulary()), TINY["max_position_embeddings"]

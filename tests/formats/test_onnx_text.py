@@ -26,6 +26,7 @@ from transformers import BertTokenizerFast
 from tfpipe import pipeline
 from tfpipe.artifacts import format_named
 from tfpipe.config.file import parse_config
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.errors import GateError, InputError
 from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
 from tfpipe.files import sha256_of_directory
@@ -34,7 +35,6 @@ from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx.text import load, write
 from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
 from tfpipe.formats.saved_model.inspection import load_saved_model
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable

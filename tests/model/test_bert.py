@@ -16,9 +16,9 @@ from transformers import AutoConfig
 
 from tfpipe.devices.strategy import precision
 from tfpipe.encoders import source as encoder_source
-from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import is_kernel
-from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model, build_training_model
+from tfpipe.model.bert import build_inference_model, build_training_model
 from tfpipe.model.classifier import Classifier, load_classifier, save_classifier
 from tfpipe.model.weights import import_encoder, set_weights, variables_by_name
 from tfpipe.tasks import TASKS

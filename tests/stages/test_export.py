@@ -9,11 +9,11 @@ import tensorflow as tf
 from variants import NAMES, compressed
 
 from tfpipe.artifacts import formats_named
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.formats.onnx.folder import graph_file, new_graph_file
 from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import float_model, load_classifier, served_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer

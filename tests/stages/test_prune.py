@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from tfpipe.config.file import parse_config
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_file
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import WEIGHTS_FILE, float_model, load_classifier
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prune

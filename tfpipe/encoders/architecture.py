@@ -12,6 +12,8 @@ from typing import Any
 
 from tfpipe.errors import InputError
 
+INFERENCE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""of the inference model and of every artifact that takes token ids, each [batch, length]"""
 PER_LAYER = {"attention_heads_per_layer": "num_attention_heads", "intermediate_size_per_layer": "intermediate_size"}
 """keys of a classifier that tfpipe pruned by structure -> the key of a BERT whose layers are all the same"""
 # transformers' names on the left. What it calls "gelu" is exact (erf), the other two are the tanh approximation.

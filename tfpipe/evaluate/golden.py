@@ -20,10 +20,10 @@ import tfpipe
 from tfpipe.artifacts import Format
 from tfpipe.config.run import Verify
 from tfpipe.devices.strategy import float32_kept
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.errors import InputError
 from tfpipe.files import write_text
 from tfpipe.formats.base import Requests
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
 from tfpipe.rundir.record import GOLDEN as FILE

@@ -1,18 +1,22 @@
-"""The parts that all formats share: requests, the source of an artifact, the functions of a format's module."""
+"""The parts that all formats share: requests, the source of an artifact, the functions of a format's module.
+
+Nothing here imports TensorFlow, and of a format that runs without it, nothing that `load` needs does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tfpipe.config.run import Export
-from tfpipe.model.classifier import Classifier
-from tfpipe.tokens.table import TokenTable
-from tfpipe.tokens.tokenizer import Tokenizer
+if TYPE_CHECKING:
+    from tfpipe.config.run import Export
+    from tfpipe.model.classifier import Classifier
+    from tfpipe.tokens.table import TokenTable
+    from tfpipe.tokens.tokenizer import Tokenizer
 
 Texts = list[str] | list[bytes]
 
@@ -50,8 +54,12 @@ class Answer(NamedTuple):
     """requests -> logits [requests, labels] float32"""
     longest: int | None = None
     """most tokens of a text, where the artifact is built for fewer than the encoder has positions"""
+    batch: int | None = None
+    """rows of a call that the artifact is built for; None: any number"""
     rounded: bool = False
     """whether its runtime computes in fewer bits than the artifact has"""
+    shared: bool = False
+    """whether several threads may ask at the same time"""
 
 
 @dataclass(frozen=True)

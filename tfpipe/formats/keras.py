@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.formats.base import Answer, Requests
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, float_model
 
 

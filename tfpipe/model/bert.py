@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import stored_layer
 from tfpipe.model.layers import (
     Activation,
@@ -39,9 +39,6 @@ from tfpipe.model.layers import (
     QuantizationPoint,
     ResidualNormalization,
 )
-
-INFERENCE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""of the inference model and of every artifact that takes token ids, each [batch, length]"""
 
 
 def build_training_model(architecture: Architecture, num_labels: int) -> tf_keras.Model:

@@ -12,22 +12,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from tfpipe.config.run import Export
 from tfpipe.console import native_output_hidden
-from tfpipe.encoders.parameters import is_embedding
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.errors import InputError
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.folder import write_folder
 from tfpipe.formats.litert.flatbuffer import kernels_of, operators_of
-from tfpipe.model.bert import INFERENCE_INPUTS, build_inference_model
-from tfpipe.model.classifier import Classifier
-from tfpipe.model.weights import set_weights
-from tfpipe.tasks import task_of
+
+if TYPE_CHECKING:
+    from tfpipe.config.run import Export
 
 FILE = "model.tflite"
 
@@ -38,15 +35,13 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     Raises:
       InputError: the converter refuses the model.
     """
+    # These need TensorFlow, and a file is answered without it.
+    from tfpipe.formats.folder import write_folder
+    from tfpipe.formats.litert.convert import converted
+
     classifier, length = source.classifier, settings.litert.length
-    model = build_inference_model(
-        classifier.architecture,
-        len(classifier.labels),
-        codes={name: coded for name, coded in classifier.codes.items() if is_embedding(name)},
-    )
-    set_weights(model, classifier.weights)
     path.mkdir()
-    (path / FILE).write_bytes(_converted(model, classifier, length))
+    (path / FILE).write_bytes(converted(classifier, length))
     operators = operators_of(path / FILE)
     write_folder(source, path, Path(__file__).parent / "README.md.jinja", {}, file=FILE, length=length)
     return Written(operators, f"{path.name}/{FILE} ({sum(operators.values())} operators, all of LiteRT's own)")
@@ -103,25 +98,3 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
 def size_bytes(path: Path) -> int:
     """Gives the bytes of the file: what a runtime loads."""
     return (path / FILE).stat().st_size
-
-
-def _converted(model, classifier: Classifier, length: int | None) -> bytes:
-    def answer(input_ids, attention_mask, token_type_ids):
-        logits = model(
-            {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids},
-            training=False,
-        )
-        return {"logits": logits, "probabilities": task_of(classifier.task).graph_probabilities(logits)}
-
-    shape = [None, None] if length is None else [1, length]
-    signature = [tf.TensorSpec(shape, tf.int32, name) for name in INFERENCE_INPUTS]
-    holder = tf.Module()
-    holder.answer, holder.weights = tf.function(answer, input_signature=signature), model.variables
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([holder.answer.get_concrete_function()], holder)
-    if classifier.quantization:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    try:
-        with native_output_hidden():
-            return converter.convert()
-    except Exception as error:  # the converter has a class of its own, whose text is the whole graph
-        raise InputError(f"export: LiteRT's converter refuses the model: {str(error)[:300]}") from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfpipe.errors import InputError
-from tfpipe.model.classifier import Classifier
+
+if TYPE_CHECKING:
+    from tfpipe.model.classifier import Classifier
 
 # The names by which optimum and transformers.js know a float file and one of 8 bits.
 FLOAT_FILE, QUANTIZED_FILE = "onnx/model.onnx", "onnx/model_quantized.onnx"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import numpy_helper
 
-from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.folder import write_folder
 from tfpipe.formats.onnx.folder import graph_file, new_graph_file
-from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx_graph.inspection import inspect_onnx
-from tfpipe.model.classifier import float_model
+
+if TYPE_CHECKING:
+    from tfpipe.config.run import Export
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:
@@ -26,6 +24,11 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     Raises:
       InputError: an operator has no counterpart in ONNX.
     """
+    # These need TensorFlow, and a file is answered without it.
+    from tfpipe.formats.folder import write_folder
+    from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
+    from tfpipe.model.classifier import float_model
+
     model = float_model(source.classifier)
     graph = to_onnx(model, source.classifier, settings.onnx_opset, source.data_fingerprint)
     counts = operator_counts(graph)
@@ -50,7 +53,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
         inputs = {name: value.astype(np.int64) for name, value in requests.tokens.items()}
         return session.run(["logits"], inputs)[0]
 
-    return (Answer("onnx", False, ask),)
+    return (Answer("onnx", False, ask, shared=True),)
 
 
 def open_session(file: Path, threads: int | None) -> onnxruntime.InferenceSession:
@@ -79,6 +82,9 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
 
 def kernels_of(file: Path) -> dict[str, np.ndarray]:
     """Reads the kernels of an ONNX file."""
+    import onnx
+    from onnx import numpy_helper
+
     tensors = {tensor.name.removesuffix(".codes"): tensor for tensor in onnx.load(str(file)).graph.initializer}
     return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items() if is_prunable(name)}
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfpipe import templates
-from tfpipe.config.run import Export
 from tfpipe.errors import InputError
 from tfpipe.files import write_text
 from tfpipe.formats.base import Answer, Requests, Source, Texts, Written
 from tfpipe.formats.onnx.format import kernels_of, open_session
-from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
-from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
-from tfpipe.model.classifier import float_model
 from tfpipe.tasks import task_of
+
+if TYPE_CHECKING:
+    from tfpipe.config.run import Export
 
 FILE = "model.onnx"
 
@@ -27,6 +26,12 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     Raises:
       InputError: an operator has no counterpart in ONNX, or the tokenizer cleans texts.
     """
+    # These need TensorFlow, and a file is answered without it.
+    from tfpipe import templates
+    from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
+    from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
+    from tfpipe.model.classifier import float_model
+
     classifier, tokenizer = source.classifier, source.tokenizer
     if tokenizer.settings.is_cleaning:
         raise InputError(

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.encoders.vocabulary import MAX_WORD_CHARS
 from tfpipe.formats.onnx.tokenizer_tables import NOTHING, NOWHERE, WORD_END, WORD_REST, WORD_START, Tables, tables_of
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.tokens.tokenizer import Tokenizer
 
 _ML, _RUNTIME = "ai.onnx.ml", "com.microsoft"

@@ -31,10 +31,10 @@ import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
 import tfpipe
+from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx_graph.layers import add_initializer, drop_unused, reconnect, rewrite_layers
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of

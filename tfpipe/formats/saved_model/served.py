@@ -22,9 +22,8 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.encoders.architecture import Architecture
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.formats.saved_model.reproducible import make_reproducible
-from tfpipe.model.bert import INFERENCE_INPUTS
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of
