@@ -20,7 +20,27 @@ def tokenizer_json(
     tokenize_chinese_chars: bool,
     max_length: int | None,
 ) -> str:
-    """Returns the file's content, the same bytes for the same arguments.
+    """Returns the file's content, the same bytes for the same arguments; they are those of `wordpiece`."""
+    return wordpiece(
+        vocabulary,
+        tokens,
+        do_lower_case=do_lower_case,
+        strip_accents=strip_accents,
+        tokenize_chinese_chars=tokenize_chinese_chars,
+        max_length=max_length,
+    ).to_str()
+
+
+def wordpiece(
+    vocabulary: tuple[str, ...],
+    tokens: dict[str, str],
+    *,
+    do_lower_case: bool,
+    strip_accents: bool | None,
+    tokenize_chinese_chars: bool,
+    max_length: int | None,
+) -> Tokenizer:
+    """Builds BERT's tokenizer.
 
     Args:
       vocabulary: one piece per id.
@@ -49,4 +69,4 @@ def tokenizer_json(
     tokenizer.add_special_tokens(sorted(tokens.values(), key=ids.__getitem__))
     if max_length is not None:
         tokenizer.enable_truncation(max_length)
-    return tokenizer.to_str()
+    return tokenizer

@@ -13,15 +13,17 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfpipe.config.rows import Cleaning
 from tfpipe.encoders.transformers import TOKENIZER, TOKENIZER_CONFIG, VOCABULARY, read_json
 from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
 from tfpipe.tokens.tokenizer_json import tokenizer_json
+
+if TYPE_CHECKING:
+    from tfpipe.config.rows import Cleaning
 
 CLEANING = "cleaning.json"
 _MAX_PIECE_BYTES = 256  # of tensorflow-text's FastWordpieceTokenizer; a longer piece that a word can match is refused
