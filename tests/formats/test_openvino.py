@@ -26,8 +26,8 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
-from tfpipe.tools.fastest import fastest_version, open_version
-from tfpipe.tools.predict import command as predict
+from tfpipe.tools.predict import command
+from tfpipe.tools.predict.options import Options
 from tfpipe.variants import STAGE_OF_VARIANT
 
 OPENVINO = format_named("openvino")
@@ -76,6 +76,16 @@ def test_of_many_shapes_the_last_are_kept(every_format_run):
         shapes.ask(tokens(rows, 16))
     assert len(shapes._programs) == KEPT and (1, 16) not in shapes._programs
     assert np.array_equal(shapes.ask(tokens(1, 16)), first)
+
+
+def test_a_batch_of_any_size_is_answered_as_one_of_a_program(every_format_run):
+    """A program of an open batch rounds otherwise, and `verify` has not asked it."""
+    (answer,) = module.load(exported(every_format_run, "int8"), 1)
+    assert answer.batch == 32
+    whole = tokens(70, 24)
+    expected = np.concatenate([answer.ask(whole.part(start, start + 32)) for start in (0, 32)])
+    for rows in (2, 31, 32, 33, 64):
+        assert np.array_equal(answer.ask(whole.part(0, rows)), expected[:rows]), rows
 
 
 def test_weights_of_8_bits_stay_so_and_are_multiplied_as_integers(every_format_run):
@@ -154,29 +164,24 @@ def test_predict_uses_it_where_it_is_faster_here(every_format_run, tmp_path, cap
     """By the latencies of `verify` on this machine; the answers are those of the SavedModel."""
     run = shutil.copytree(every_format_run[1], tmp_path / "run")
     parity = json.loads((run / "verify" / "parity.json").read_text())
+    (tmp_path / "texts.txt").write_text("a good film\n" + "a dull plot " * 40 + "\n\n")
     found = {}
-    for faster in ("openvino", "saved_model_text"):
+    for faster in ("openvino", "saved_model", "litert"):
         for row in parity["artifacts"]:
-            row["latency_ms"]["b1_s32"] = 1.0 if row["artifact"] == faster else 2.0
+            row["latency_ms"]["b32_s64"] = 1.0 if row["artifact"] == faster else 2.0
         (run / "verify" / "parity.json").write_text(json.dumps(parity))
-        predict.run(run, ["a good film", "a dull plot " * 40, ""], "dense", None, tmp_path / faster)
+        options = Options(input=(str(tmp_path / "texts.txt"),), output=tmp_path / f"{faster}.jsonl", variant="dense")
+        command.run(str(run), [], options)
         said = capsys.readouterr().err
-        assert ("serving/openvino/dense/1 answers: `verify` found OpenVINO faster" in said) == (faster == "openvino")
-        found[faster] = [json.loads(line) for line in (tmp_path / faster).read_text().splitlines()]
-    for one, other in zip(*found.values(), strict=True):
-        assert (one["text"], one["label"]) == (other["text"], other["label"])
-        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+        assert f"  dense as {faster}: of 4 artifacts the fastest that verify measured here (1.00 ms)" in said
+        found[faster] = [json.loads(line) for line in options.output.read_text().splitlines()]
+    for one, *others in zip(*found.values(), strict=True):
+        for other in others:
+            assert (one["text"], one["label"]) == (other["text"], other["label"])
+            assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
     (run / "serving" / "openvino" / "dense" / "1" / "README.md").write_text("changed")
-    assert fastest_version(run, "dense") is None  # not what was published
-
-
-def test_predict_refuses_pairs_there_as_well(every_format_run, tmp_path):
-    folder = shutil.copytree(exported(every_format_run, "dense"), tmp_path / "copy")
-    head, *lines = (folder / "golden.jsonl").read_text().rstrip("\n").split("\n")
-    pairs = [json.dumps(json.loads(line) | {"text_pair": "its pair"}) for line in lines]
-    (folder / "golden.jsonl").write_text("\n".join([head, *pairs]) + "\n")
-    with pytest.raises(InputError, match="a model of text pairs; predict takes single texts"):
-        open_version(folder)
+    with pytest.raises(InputError, match="its content is not what was published"):
+        command.run(str(run), ["good"], Options(artifact="openvino", variant="dense"))
 
 
 def test_a_damaged_file_is_refused(every_format_run, tmp_path):

@@ -173,7 +173,7 @@ class OpenVINO(Section):
         "positions are left out",
     )
     batch_sizes: tuple[PositiveInt, ...] = Field(
-        (1, 32), description="sizes of batches that get programs of their own; the others share one of open size"
+        (1, 32), description="sizes of batches that get programs; a batch of another size is padded to the next, or cut"
     )
     precision: Literal["f32", "bf16"] = Field(
         "f32",

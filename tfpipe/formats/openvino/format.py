@@ -10,18 +10,18 @@ import re
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino
 
-from tfpipe.config.run import Export
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.errors import InputError
 from tfpipe.formats.base import Answer, Source, Written
-from tfpipe.formats.folder import write_folder
-from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
 from tfpipe.formats.openvino.shapes import Shapes
-from tfpipe.model.classifier import float_model
+
+if TYPE_CHECKING:
+    from tfpipe.config.run import Export
 
 GRAPH = "openvino_model.xml"
 """as optimum-intel names it; its weights are in a file of the same name that ends in .bin"""
@@ -37,6 +37,11 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     Raises:
       InputError: an operator has no counterpart in ONNX.
     """
+    # These need TensorFlow, and a file is answered without it.
+    from tfpipe.formats.folder import write_folder
+    from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
+    from tfpipe.model.classifier import float_model
+
     classifier, chosen = source.classifier, settings.openvino
     lengths = [length for length in chosen.lengths if length <= classifier.architecture.max_position_embeddings]
     graph = to_onnx(float_model(classifier), classifier, settings.onnx_opset, source.data_fingerprint)
@@ -65,7 +70,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
       InputError: it is damaged, or would do more than compute.
     """
     shapes = Shapes(_read(path), threads)
-    return (Answer("openvino", False, shapes.ask, rounded=shapes.precision != "f32"),)
+    return (Answer("openvino", False, shapes.ask, rounded=shapes.precision != "f32", batch=shapes.batch),)
 
 
 def kernels(path: Path) -> dict[str, np.ndarray]:
