@@ -330,7 +330,7 @@ def test_beam_says_what_is_wrong_with_the_input(prepared):
         InputError, match=r"^\S*rows\.csv: no column 'label' \(data.label_column\); columns .* one of them$"
     ):
         prepared(film_rows(), columns=("text", "tag"), **BEAM)
-    with pytest.raises(InputError, match=r"DataflowRunner needs scratch space .*\[--temp_location=gs://"):
+    with pytest.raises(InputError, match=r"DataflowRunner needs scratch space .*--temp_location=gs://"):
         prepared(film_rows(), name="dataflow", runner="DataflowRunner", duplicates={"near": False})
     with pytest.raises(InputError, match=r"set data\.duplicates\.near: false"):
         prepared(film_rows(), name="near", runner="DataflowRunner")

@@ -131,7 +131,9 @@ class MissingColumn(InputError):
     def __init__(self, message: str, there: list[str]):
         super().__init__(message)
         self.there = there
-        """names of the columns that it has"""
+        """names of the columns that it has, dotted names of what is nested in them"""
+        self.whole: list[str] | None = None
+        """names of the columns of a file with types, nested ones as a whole"""
 
 
 def check_columns(

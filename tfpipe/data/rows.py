@@ -190,7 +190,7 @@ def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[s
     of_label = {values: _reason_to_reject_label(values, labels) for values in {values for values, _ in records.labels}}
     columns = (records.texts, records.pairs, records.labels, records.given, records.groups)
     return [
-        no_label or _reason_to_reject(text, pair, paired) or of_label[values] or no_split or no_group
+        no_label or reason_to_reject_text(text, pair, paired) or of_label[values] or no_split or no_group
         for text, pair, (values, no_label), (_, no_split), (_, no_group) in zip(*columns, strict=True)
     ]
 
@@ -241,7 +241,8 @@ def _group(value: str) -> tuple[str, str | None]:
     return value, None if value else "empty group"
 
 
-def _reason_to_reject(text: Any, pair: Any, paired: bool) -> str | None:
+def reason_to_reject_text(text: Any, pair: Any, paired: bool) -> str | None:
+    """Tells why a row's texts, as `texts.as_texts` gives them, can't be used; None where they can."""
     for part, value in (("text", text), ("second text", pair)) if paired else (("text", text),):
         if type(value) is NoText:
             return value.reason

@@ -3,7 +3,8 @@
 A reader has two functions. `blocks(file, data)` cuts a file into blocks, in order, with as little work as that takes.
 `cells(block, data)` turns one block into the cells of its records: a pure function, so it runs in any process, on any
 machine, in any order. A block holds whole records of about `BLOCK_BYTES`, so how a source is cut depends on its bytes
-alone. A third one, `classes(file, data)`, is for formats whose files can declare the classes of a column.
+alone. A third one, `classes(file, data)`, is for formats whose files can declare the classes of a column, and a fourth,
+`whole_records(block, data)`, for those whose records have fields of their own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from tfpipe.config.data import Data
 from tfpipe.console import say_once
-from tfpipe.data.block import Block, Cells, MissingColumn, NoRows, wanted_columns
+from tfpipe.data.block import Block, Cells, MissingColumn, NoRows, Rejection, wanted_columns
 from tfpipe.data.files.hubs import HUBS
 from tfpipe.data.files.sniff import check_content
 from tfpipe.data.files.source_file import SourceFile
@@ -48,6 +50,12 @@ def cells(block: Block, data: Data) -> Cells:
     return with_folder_columns(found, block.file, data) if block.file.columns else found
 
 
+def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, Any]] | None:
+    """Yields the number of each record of a block and all its fields; None for a format whose files have columns."""
+    reader = _reader(block.file.format)
+    return reader.whole_records(block, data) if hasattr(reader, "whole_records") else None
+
+
 def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     """Returns the classes of the label column that a file declares, in their order; None where it declares none.
 
@@ -58,8 +66,13 @@ def classes(file: SourceFile, data: Data) -> tuple[str, ...] | None:
     return reader.classes(file, data) if hasattr(reader, "classes") else None
 
 
-def columns(file: SourceFile, data: Data) -> list[str]:
+def columns(file: SourceFile, data: Data, *, whole: bool = False) -> list[str]:
     """Lists the columns of a file; for records with fields of their own, the fields of the first records.
+
+    Args:
+      file: the file.
+      data: how it is read.
+      whole: whether a column of a file with types is listed as it is, instead of the dotted names of what is in it.
 
     Raises:
       InputError: the file can't be read.
@@ -72,7 +85,8 @@ def columns(file: SourceFile, data: Data) -> list[str]:
                 if hasattr(reader, "names"):
                     return [*reader.names(block, settings), *of_folders]
         except MissingColumn as error:
-            return [*filter(None, error.there), *(name for name in of_folders if name not in error.there)]
+            there = error.whole if whole and error.whole is not None else error.there
+            return [*filter(None, there), *(name for name in of_folders if name not in there)]
         except InputError as error:
             refused = refused or error
     raise refused or NoRows(f"{file.name}: no row; expected at least one row of each label")

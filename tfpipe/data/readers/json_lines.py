@@ -39,27 +39,33 @@ def _line_blocks(file: SourceFile) -> Iterator[Block]:
 
 def cells(block: Block, data: Data) -> Cells:
     """The records of a block; blank lines are no records."""
+    cells = cells_of_records(block.file, data, whole_records(block, data))
     if isinstance(block.payload, bytes):
-        return cells_of_records(block.file, data, _answered(_records(block), block, data))
-    cells = cells_of_records(block.file, data, _answered(records(block), block, data))
+        return cells
     cells.unit = "record"
     cells.rejections = [replace(rejection, unit="record") for rejection in cells.rejections]
     return cells
 
 
+def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]:
+    """Yields the number, the fields, or why there are none, and the content of each record."""
+    found = _records(block)
+    return found if block.file.tool is None else answered(found, block.file, data)
+
+
 def names(block: Block, data: Data) -> list[str]:
     """Lists the fields of a block's first records, by dotted names where they are nested."""
-    found = _records(block) if isinstance(block.payload, bytes) else records(block)
+    found = _records(block)
     fields = [each for _, each, _ in itertools.islice(found, _RECORDS_NAMED) if isinstance(each, dict)]
     tool = block.file.tool
     return list(dict.fromkeys(name for each in fields for name in (answers(each, tool) if tool else names_in(each))))
 
 
-def _answered(found: Iterator[Any], block: Block, data: Data) -> Iterator[Any]:
-    return found if block.file.tool is None else answered(found, block.file, data)
+def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]:
+    return _of_lines(block) if isinstance(block.payload, bytes) else records(block)
 
 
-def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str]]:
+def _of_lines(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str]]:
     # Not splitlines(): U+2028 and its like may stand in a string.
     lines = block.payload.split(b"\n")
     if block.first == 1:

@@ -35,8 +35,7 @@ def document_blocks(file: SourceFile, data: Data) -> Iterator[Block] | None:
     Raises:
       InputError: a document of which no rows can be read; says what it holds and what to write.
     """
-    head = next(chunks_from(file, 0), b"")
-    start = len(head) - len(head.removeprefix(_MARK).lstrip())
+    head, start = _start(file)
     opening = head[start : start + 1]
     if opening not in (b"[", b"{") or _is_lines(head[start:], len(head)):
         return _lines(file, data)
@@ -49,6 +48,20 @@ def document_blocks(file: SourceFile, data: Data) -> Iterator[Block] | None:
     if found is not None and suffix in (".jsonl", ".ndjson"):
         say_once(f"  {file.name}: a JSON document, not JSON Lines")
     return _lines(file, data) if found is None else found
+
+
+def document_columns(file: SourceFile, like: str) -> tuple[str, ...]:
+    """Lists the columns of a document of columns: the members whose values begin as that of one of them does."""
+    _, start = _start(file)
+    outline = outline_of(file, start)
+    kind = outline.named(like).begins[:1]
+    return tuple(member.name for member in outline.members if member.begins[:1] == kind)
+
+
+def _start(file: SourceFile) -> tuple[bytes, int]:
+    """Returns the beginning of a file, and where in it the document begins."""
+    head = next(chunks_from(file, 0), b"")
+    return head, len(head) - len(head.removeprefix(_MARK).lstrip())
 
 
 def _lines(file: SourceFile, data: Data) -> None:

@@ -13,6 +13,7 @@ from tfpipe.data import block as blocks_module
 from tfpipe.data.block import (
     Block,
     Cells,
+    MissingColumn,
     NoRows,
     Rejection,
     batches_as_blocks,
@@ -115,7 +116,11 @@ def wanted_batch(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
 
 def check_schema(schema: pa.Schema, data: Data, name: str) -> None:
     """Checks whether a table has each wanted column: see `check_columns`."""
-    check_columns(names_of(schema), data, name, nested=lambda column: steps_to(schema, column) is not None)
+    try:
+        check_columns(names_of(schema), data, name, nested=lambda column: steps_to(schema, column) is not None)
+    except MissingColumn as error:
+        error.whole = schema.names
+        raise
 
 
 def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:

@@ -42,7 +42,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 def cells(block: Block, data: Data) -> Cells:
     """Returns the lines of a block; blank ones are no records."""
-    return cells_of_records(block.file, data, _records(block, data))
+    return cells_of_records(block.file, data, whole_records(block, data))
 
 
 def names(block: Block, data: Data) -> list[str]:
@@ -53,7 +53,8 @@ def names(block: Block, data: Data) -> list[str]:
     return list(dict.fromkeys((*line_columns(data), *named)))
 
 
-def _records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+    """Yields the number, the columns, or why there are none, and the content of each line."""
     named, content = block.payload
     expression, columns = line_expression(data), line_columns(data)
     # Not splitlines(): U+2028 and its like may stand in a text.

@@ -24,12 +24,12 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 def cells(block: Block, data: Data) -> Cells:
     """The examples of a block."""
-    return cells_of_records(block.file, data, _records(block))
+    return cells_of_records(block.file, data, whole_records(block, data))
 
 
 def names(block: Block, data: Data) -> list[str]:
     """Returns the names of the features of a block's examples."""
-    fields = (each for _, each, _ in _records(block) if isinstance(each, dict))
+    fields = (each for _, each, _ in whole_records(block, data) if isinstance(each, dict))
     return list(dict.fromkeys(name for each in fields for name in each))
 
 
@@ -53,7 +53,8 @@ def _batches(file: SourceFile) -> Iterator[tuple[list[bytes], int, int]]:
         yield part, len(part), size
 
 
-def _records(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
+    """Yields the number, the features, or why there are none, and the content of each example."""
     for number, record in enumerate(block.payload, start=block.first):
         try:
             features = tf.train.Example.FromString(record).features.feature

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ try:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 except ModuleNotFoundError:
-    raise InputError("data.runner: needs Apache Beam; install it with: pip install 'tfpipe[beam]'") from None
+    raise InputError("Beam's runners need Apache Beam; install it with: pip install 'tfpipe[beam]'") from None
 
 
 class BeamRunner(LocalRunner):
@@ -44,8 +44,9 @@ class BeamRunner(LocalRunner):
         Raises:
           InputError: a function raised it, or the pipeline has no scratch space.
         """
-        options, scratch = _options(self._data, self._scratch)
-        with _Run(options) as pipeline:
+        data = self._data
+        options, scratch = pipeline_options(data.runner, data.runner_options, self._scratch)
+        with Pipeline(options) as pipeline:
             _ = (
                 pipeline
                 | beam.Create(files)
@@ -54,7 +55,7 @@ class BeamRunner(LocalRunner):
                 | beam.Reshuffle()
                 | beam.ParDo(_Call(replace(work, store=None), scratch))
             )
-        for name, result in _results(scratch):
+        for name, result in results(scratch):
             yield result if work.store is None else work.store(name, result)
 
 
@@ -68,10 +69,10 @@ class _Call(beam.DoFn):
         self._function = self._work.function()
 
     def process(self, block: Block) -> None:
-        _write(self._scratch, block.name, self._function(block.name, block))
+        write_result(self._scratch, block.name, self._function(block.name, block))
 
 
-class _Run:
+class Pipeline:
     """A pipeline; what a function of ours says is wrong with the input is said again without Beam's trace."""
 
     def __init__(self, options: PipelineOptions):
@@ -90,19 +91,29 @@ class _Run:
             raise InputError(found[1]) from None
 
 
-def _options(data: Data, scratch: Path) -> tuple[PipelineOptions, str]:
-    """The pipeline's options, and a directory of its own for its results."""
-    options = PipelineOptions([f"--runner={data.runner}", *data.runner_options])
+def pipeline_options(runner: str, given: Sequence[str], scratch: Path) -> tuple[PipelineOptions, str]:
+    """Returns a pipeline's options, and a directory of its own for its results.
+
+    Args:
+      runner: as Beam names it.
+      given: Beam's own options.
+      scratch: directory for results on this machine.
+
+    Raises:
+      InputError: the pipeline's machines have no place for results.
+    """
+    options = PipelineOptions([f"--runner={runner}", *given])
     location = options.view_as(GoogleCloudOptions).temp_location
-    if location is None and data.runner != "DirectRunner":
+    if location is None and runner != "DirectRunner":
         raise InputError(
-            f"data.runner: {data.runner} needs scratch space that its machines can write, such as "
-            "data.runner_options: [--temp_location=gs://BUCKET/PATH]"
+            f"{runner} needs scratch space that its machines can write; give it the option "
+            "--temp_location=gs://BUCKET/PATH (data.runner_options, or --runner-option of predict)"
         )
     return options, f"{location or scratch / 'beam'}/tfpipe-{uuid.uuid4().hex}"
 
 
-def _write(scratch: str, name: str, result: Any) -> None:
+def write_result(scratch: str, name: str, result: Any) -> None:
+    """Writes what was made of a block to a pipeline's scratch space; see `transport.py`."""
     if "://" not in scratch:
         os.makedirs(scratch, exist_ok=True)
     # A block may be done twice, by two machines: each writes a file of its own, and one takes the name.
@@ -115,8 +126,8 @@ def _write(scratch: str, name: str, result: Any) -> None:
         FileSystems.rename([temporary], [f"{scratch}/{name}.result"])
 
 
-def _results(scratch: str) -> Iterator[tuple[str, Any]]:
-    """The results, in the order of their names; each is removed when it was read."""
+def results(scratch: str) -> Iterator[tuple[str, Any]]:
+    """Yields the results, in the order of their names; each is removed when it was read."""
     (match,) = FileSystems.match([f"{scratch}/*.result"])
     for path in sorted(entry.path for entry in match.metadata_list):
         with FileSystems.open(path) as file:
