@@ -166,7 +166,7 @@ def test_a_tree_without_its_run_gives_its_newest_version(machine):
         remove(lies(where, name))
     opened("b")
     assert find_saved_model(where, "dense").name == "2"
-    with pytest.raises(InputError, match="neither a run nor a SavedModel"):
+    with pytest.raises(InputError, match="no published variant pruned; published are dense, int8"):
         find_saved_model(where, "pruned")
 
 

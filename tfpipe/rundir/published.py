@@ -1,43 +1,94 @@
 """The published versions of a run: which of them answers for it.
 
-Enters: the directory of a run, of a tree `serving/<variant>/<integer>/` alone, or of a SavedModel. Leaves: the local
-directory of one SavedModel, or the reason why the run has none. A run answers with what `publish` has published for the
-stages that are committed now: older versions stay in `serving/`, and only their own directory leads to them.
+Enters: the directory of a run, of a tree `serving/` alone, or of an artifact. Leaves: the local directory of one
+artifact, or the reason why the run has none. A run answers with what `publish` has published for the stages that are
+committed now: older versions stay in `serving/`, and only their own directory leads to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from tfpipe.artifacts import format_in
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory, versions
 from tfpipe.rundir.directory import RunDirectory
-from tfpipe.rundir.record import RECORD, SAVED_MODEL, SERVING, WORK_RECORD, last_file
+from tfpipe.rundir.record import GOLDEN, RECORD, SAVED_MODEL, SERVING, WORK_RECORD, last_file
 
 PUBLISHES = "publish"
+SAVED_MODELS = "saved_model"
+"""the format whose versions lie in `serving/<variant>/`; those of others in `serving/<format>/<variant>/`"""
+
+
+class Version(NamedTuple):
+    """A published version of an artifact."""
+
+    format: str
+    variant: str
+    path: str
+    """below the run"""
+    sha256: str | None = None
+    """of its directory; None: no record says"""
+
+
+def find_artifact(
+    model: str | Path,
+    variant: str | None = None,
+    format: str | None = None,
+    choose: Callable[[list[Version]], Version] = lambda found: found[0],
+) -> Path:
+    """Finds the artifact that a path or an address stands for; one on a store is brought here.
+
+    Args:
+      model: directory of an artifact, of a run, or of a tree of published versions without its run.
+      variant: of a run or a tree: `dense`, `distilled`, `pruned` or `int8`; None: any.
+      format: as `artifacts.FORMATS` names it; None: any.
+      choose: chooses among the versions that are wanted.
+
+    Raises:
+      InputError: there is none, or the run has not published it for its present stages.
+    """
+    run = RunDirectory(model)
+    if is_artifact(run):
+        return run.take()
+    newest = _newest(run)
+    found = _of_run(run, newest) if _is_run(run) else newest
+    if not found and not _is_run(run):
+        raise InputError(
+            f"{run.location}: neither a run nor a SavedModel, nor another artifact; give the directory of one"
+        )
+    wanted = [each for each in found if variant in (None, each.variant) and format in (None, each.format)]
+    if not wanted:
+        raise _not_published(run, found, newest, variant, format)
+    return _taken(run, choose(wanted))
 
 
 def find_saved_model(model: str | Path, variant: str) -> Path:
-    """Finds the SavedModel that a path or an address stands for; one on a store is brought here.
+    """Finds a SavedModel: see `find_artifact`."""
+    return find_artifact(model, variant, SAVED_MODELS)
 
-    Args:
-      model: directory of a SavedModel, of a run, or of a tree of published versions without its run.
-      variant: of a run or a tree: `dense`, `distilled`, `pruned` or `int8`.
 
-    Raises:
-      InputError: there is none, or the run has not published this variant for its present stages.
-    """
-    run = RunDirectory(model)
-    if run.has_file(SAVED_MODEL):
-        return run.take()
-    numbers = {name: versions(run.names(SERVING, name)) for name in run.names(SERVING)}
-    newest = {name: each[-1] for name, each in numbers.items() if each}
-    if _is_run(run):
-        return _of_run(run, variant, newest)
-    if variant in newest:
-        return run.take(f"{SERVING}/{variant}/{newest[variant]}")
-    raise InputError(f"{run.location}: neither a run nor a SavedModel ({SAVED_MODEL}); give the directory of one")
+def is_artifact(run: RunDirectory) -> bool:
+    """Tells whether a directory, here or on a store, is that of an artifact."""
+    if run.has_file(SAVED_MODEL) or run.has_file(GOLDEN):
+        return True
+    return os.path.isdir(run.path) and format_in(run.path) is not None
+
+
+def _newest(run: RunDirectory) -> list[Version]:
+    """Lists the newest version of each artifact in `serving/`."""
+    found = []
+    for name in run.names(SERVING):
+        if numbers := versions(below := run.names(SERVING, name)):
+            found.append(Version(SAVED_MODELS, name, f"{SERVING}/{name}/{numbers[-1]}"))
+            continue
+        for variant in below:
+            if numbers := versions(run.names(SERVING, name, variant)):
+                found.append(Version(name, variant, f"{SERVING}/{name}/{variant}/{numbers[-1]}"))
+    return found
 
 
 def _is_run(run: RunDirectory) -> bool:
@@ -46,8 +97,14 @@ def _is_run(run: RunDirectory) -> bool:
     )
 
 
-def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
-    older = f"{SERVING}/ holds older versions ({', '.join(f'{name}/{number}' for name, number in newest.items())})"
+def _of_run(run: RunDirectory, newest: list[Version]) -> list[Version]:
+    """Lists what a run has published for its present stages.
+
+    Raises:
+      InputError: nothing.
+    """
+    held = ", ".join(each.path.removeprefix(f"{SERVING}/") for each in newest if each.format == SAVED_MODELS)
+    older = f"{SERVING}/ holds older versions ({held})"
     fix = "finish `tfpipe run`, or give the directory of a version"
     record = run.committed(PUBLISHES)
     if record is None and run.has_file(f"{PUBLISHES}/{RECORD}"):
@@ -56,9 +113,7 @@ def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
             f"published; publish again with --redo {PUBLISHES}, or give the directory of a version"
         )
     if record is None and not newest:
-        raise InputError(
-            f"{run.location}: no published variant {variant}; nothing is published yet: finish `tfpipe run`"
-        )
+        return []
     if record is None:
         raise InputError(f"{run.location}: the last run published nothing; {older}; {fix}")
     now = {name: run.committed(name) for name in record.inputs}
@@ -67,20 +122,50 @@ def _of_run(run: RunDirectory, variant: str, newest: Mapping[str, int]) -> Path:
     ):
         raise InputError(f"{run.location}: {changed} changed since the last run published; {older}; {fix}")
     published = {name: entry.sha256 for name, entry in record.published.items() if entry.sha256 is not None}
-    version = next((each for each in published if each.startswith(f"{SERVING}/{variant}/")), None)
-    if version is None:
-        others = ", ".join(sorted(each.split("/")[1] for each in published if last_file(each) == SAVED_MODEL))
-        if variant not in newest:
-            raise InputError(f"{run.location}: no published variant {variant}; published are {others or 'none'}")
-        raise InputError(
-            f"{run.location}: the last run did not publish {variant}, what is in {SERVING}/{variant}/ is older; it "
-            f"published {others or 'nothing'}; give the directory of a version to use it all the same"
+    return [_version(path, sha256) for path, sha256 in published.items()]
+
+
+def _version(path: str, sha256: str) -> Version:
+    parts = path.split("/")
+    return Version(SAVED_MODELS if last_file(path) == SAVED_MODEL else parts[1], parts[-2], path, sha256)
+
+
+def _not_published(
+    run: RunDirectory, found: list[Version], newest: list[Version], variant: str | None, format: str | None
+) -> InputError:
+    shown = " ".join(filter(None, (variant, None if format in (None, SAVED_MODELS) else format)))
+    if not newest:
+        return InputError(
+            f"{run.location}: no published variant {shown}; nothing is published yet: finish `tfpipe run`"
         )
-    if not run.has_file(f"{version}/{SAVED_MODEL}"):
-        raise InputError(f"{run.location}/{version}: published, but no longer there; `tfpipe run` publishes it again")
-    directory = run.take(version)
-    if sha256_of_directory(directory) != published[version]:
+    same = [each for each in found if format in (None, each.format)]
+    others = ", ".join(sorted({each.variant for each in same}))
+    if format not in (None, SAVED_MODELS) and not same:
+        formats = ", ".join(sorted({each.format for each in found}))
+        return InputError(
+            f"{run.location}: no artifact {format} is published, but {formats or 'none'}; add it to export.formats and "
+            "run again, or give --artifact one of these"
+        )
+    is_older = any(variant == each.variant and format in (None, each.format) for each in newest)
+    if not is_older or not _is_run(run):
+        return InputError(f"{run.location}: no published variant {shown}; published are {others or 'none'}")
+    return InputError(
+        f"{run.location}: the last run did not publish {shown}, what is in {SERVING}/{shown}/ is older; it "
+        f"published {others or 'nothing'}; give the directory of a version to use it all the same"
+    )
+
+
+def _taken(run: RunDirectory, version: Version) -> Path:
+    """Gives the local directory of a version, whose content is what was published."""
+    last = SAVED_MODEL if version.format == SAVED_MODELS else GOLDEN
+    if version.sha256 is not None and not run.has_file(f"{version.path}/{last}"):
         raise InputError(
-            f"{run.location}/{version}: its content is not what was published; publish it again with --redo {PUBLISHES}"
+            f"{run.location}/{version.path}: published, but no longer there; `tfpipe run` publishes it again"
+        )
+    directory = run.take(version.path)
+    if version.sha256 is not None and sha256_of_directory(directory) != version.sha256:
+        raise InputError(
+            f"{run.location}/{version.path}: its content is not what was published; publish it again with --redo "
+            f"{PUBLISHES}"
         )
     return directory
