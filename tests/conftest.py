@@ -11,9 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from tfpipe.rundir.directory import RunDirectory
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.stages import prepare as prepare_stage
 from tfpipe.tokens.table import TokenRows, record_batch, write_manifest, write_shard
+from tfpipe.tools.predict import by_text, command
 
 import tensorflow as tf  # isort: skip
 from tensorflow.python.data.ops import multi_device_iterator_ops  # isort: skip
@@ -372,3 +373,8 @@ def prepared(tmp_path, tiny_encoder, capsys):
         return stage.path, capsys.readouterr().err
 
     return run
+
+
+def predict(model: Path, texts: Iterable[str], allowed: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Answers of a SavedModel, as `tfpipe predict` writes them."""
+    return command.answers(by_text.open_saved_model(Path(model), allowed), ((text, None) for text in texts))

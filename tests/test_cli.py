@@ -123,10 +123,14 @@ def test_predict_answers_from_a_run_a_variant_and_a_saved_model(tfpipe_command, 
     saved_model = directory / "export" / "int8" / "saved_model"
     for where in ([directory], [directory, "--variant", "int8"], [saved_model]):
         code, out, error = tfpipe_command("predict", *where, *texts)
-        assert (code, error) == (0, "") and [line.split()[0] for line in out.splitlines()] == labels
-    (tmp_path / "texts").write_text("\n".join(texts))
-    answer = tfpipe_command("predict", directory, "--input", "texts", "--output", "answers.jsonl")
-    assert answer == (0, "", "")
+        assert (
+            code == 0
+            and error.splitlines()[-1].endswith(" answers")
+            and [line.split()[0] for line in out.splitlines()] == labels
+        )
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    code, out, error = tfpipe_command("predict", directory, "--input", "texts.txt", "--output", "answers.jsonl")
+    assert (code, out) == (0, "") and error.endswith("answers.jsonl: 2 rows answered\n")
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
     assert [json.loads(line)["label"] for line in lines] == labels
 
@@ -178,7 +182,7 @@ def test_predict_reads_standard_input(tfpipe_command, tiny_run, tmp_path, monkey
     [
         ([], "no texts; give them as arguments"),
         (["good", "--variant", "tiny"], "no published variant tiny; published are dense, int8, pruned"),
-        (["--input", "absent.txt"], "--input absent.txt: can't read it (No such file or directory)"),
+        (["--input", "absent.txt"], "absent.txt: no such file in "),
         (["good", "--output", "absent/answers"], "--output absent/answers: can't be written"),
         (["good \udcff"], "is not UTF-8"),
     ],

@@ -223,11 +223,20 @@ def test_a_flipped_byte_in_the_weights_of_the_encoder(tfpipe_command, tiny_file,
     fault("a flipped byte in the encoder's weights (encoder.sha256 given)", "one line", 2)
 
 
-@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
-def test_a_flipped_byte_in_a_published_model(tfpipe_command, copied_run, fault, file):
+@pytest.mark.parametrize(
+    ("artifact", "file"),
+    [
+        ("saved_model", "dense/1/saved_model.pb"),
+        ("saved_model", "dense/1/variables/variables.data-00000-of-00001"),
+        ("onnx", "onnx/dense/1/onnx/model.onnx"),
+        ("onnx", "onnx/dense/1/vocab.txt"),
+    ],
+)
+def test_a_flipped_byte_in_a_published_model(tfpipe_command, copied_run, fault, artifact, file):
     _, run = copied_run
-    flip(run.path / "serving" / "dense" / "1" / file)
-    message = last_line(tfpipe_command("predict", run.path, "so good"))
+    flip(run.path / "serving" / file)
+    answer = tfpipe_command("predict", run.path, "so good", "--variant", "dense", "--artifact", artifact)
+    message = last_line(answer)
     assert "its content is not what was published; publish it again with --redo publish" in message
     fault(f"a flipped byte in a published model: {file}", "one line", 2)
 

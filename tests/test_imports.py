@@ -29,8 +29,12 @@ LAYERS = (
     {"tools"},
     {"cli"},
 )
-WITHOUT_TENSORFLOW = ("artifacts", "tasks", "stages.table", "stages.feasible", "encoders", "config", "rundir")
-"""modules and folders that must be imported without it: the command line tells what is up to date by these"""
+WITHOUT_TENSORFLOW = (
+    "artifacts", "tasks", "stages.table", "stages.feasible", "encoders", "config", "rundir", "formats.base",
+    "formats.onnx.format", "formats.onnx.text", "formats.openvino.format", "formats.litert.format",
+    "formats.litert.flatbuffer", "tokens.fast_tokenizer", "tools.predict.answers", "tools.predict.by_tokens",
+)  # fmt: skip
+"""modules and folders that must be imported without it: the command line tells what holds, and answers, by these"""
 
 
 def modules():
@@ -117,6 +121,23 @@ def test_it_is_imported_without_tensorflow(name):
     named = [f"tfpipe.{each}" if each else "tfpipe" for each in modules() if (each + ".").startswith(name + ".")]
     script = f"import sys, {', '.join(named)}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx_text", "openvino", "litert"])
+def test_an_artifact_is_loaded_and_asked_without_tensorflow(every_format_run, format):
+    path = every_format_run[1] / "export" / "int8" / artifacts.format_named(format).path
+    script = (
+        "import sys, pathlib, numpy as np\n"
+        "from tfpipe.artifacts import format_named\n"
+        "from tfpipe.formats.base import Requests\n"
+        f"format = format_named({format!r})\n"
+        f"(answer,) = format.code.load(pathlib.Path({str(path)!r}), 1)\n"
+        "names = ('input_ids', 'attention_mask', 'token_type_ids')\n"
+        "print(answer.ask(Requests({name: np.ones((1, 4), np.int32) for name in names}, ['a film'], None)).shape)\n"
+        "print(sorted({'tensorflow', 'pydantic', 'pyarrow', 'transformers', 'sklearn'} & sys.modules.keys()))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.splitlines() == ["(1, 2)", "[]"]
 
 
 def test_no_cycles():

@@ -29,6 +29,8 @@ from tfpipe.rundir.remote import Remote
 from tfpipe.stages import table
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tools import replay
+from tfpipe.tools.predict import command
+from tfpipe.tools.predict.options import Options
 
 NAMES = ["prepare", "train", "prune", "quantize", "export", "verify", "publish", "report"]
 CHANGED_BY_EVERY_RUN = {"config.yaml", ".lock"}
@@ -457,8 +459,16 @@ def test_a_run_on_a_store_is_read_on_any_machine(copied_run, machine, copied, ca
     assert run.verified("export") and (there / "report" / "metrics.json").exists()
 
     machine("fourth", url)
-    cli.predict(url, ["this film is great and lovely"], variant="int8")
-    assert capsys.readouterr().out.startswith(("positive", "negative"))
+    answers = []
+    for place, options in (
+        (url, {"variant": "int8", "artifact": "saved_model"}),
+        (url, {"variant": "int8", "artifact": "onnx"}),
+        (f"{url}/serving/int8/1", {}),
+        (f"{url}/serving/onnx/int8/1", {}),
+    ):
+        cli.predict(place, ["this film is great and lovely"], **options)
+        answers.append(capsys.readouterr().out.split()[0])
+    assert len(answers) == 4 and len(set(answers)) == 1 and answers[0] in ("positive", "negative")
     assert {name.removeprefix(f"{url}/").split("/")[0] for name in copied} == {"serving"}
 
 
@@ -485,7 +495,14 @@ def test_three_stages_under_one_mirrored_strategy(tmp_path):
     assert all(low < high for low, high in classifier.ranges.values())
 
 
-def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_reviews):
+PAIR_COLUMNS = {"text": "question", "text_pair": "answer"}
+
+
+def answers_of(answers):
+    return answers["label"].numpy(), answers["probabilities"].numpy()
+
+
+def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_reviews, capsys):
     with open(tiny_reviews, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:240]
     with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
@@ -533,3 +550,24 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
     from_ids = served["tokens"](**tokens)["logits"].numpy()
     from_text = served["serving_default"](**raw)["logits"].numpy()
     np.testing.assert_allclose(from_text, from_ids, atol=1e-6)
+    # `predict` answers the file by the run's columns, with the SavedModel: only its graph leaves out stop words.
+    parity = json.loads((run.path / "verify" / "parity.json").read_text())
+    for row in parity["artifacts"]:
+        row["latency_ms"]["b32_s64"] = 1.0 if row["artifact"] == "onnx" else 2.0
+    (run.path / "verify" / "parity.json").write_text(json.dumps(parity))
+    scored, given = tmp_path / "scored.jsonl", Options(input=(str(tmp_path / "pairs.csv"),), variant="dense")
+    for artifact, said in ((None, "so the SavedModel answers"), ("onnx", "so TensorFlow makes its token ids")):
+        capsys.readouterr()
+        command.run(str(run.path), [], replace(given, output=scored, overwrite=True, artifact=artifact))
+        assert re.search(rf"onnx/dense/1: .*data\.cleaning\.stop_words.*, {said}", capsys.readouterr().err)
+    found = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
+    given = {name: tf.constant([row[column] for row in found]) for name, column in PAIR_COLUMNS.items()}
+    for row, label, values in zip(found, *answers_of(served["serving_default"](**given)), strict=True):
+        assert list(row) == ["question", "answer", "topics", "label", "labels", "probability", "probabilities"]
+        assert row["label"] == label.decode() == "|".join(row["labels"])
+        assert [*row["probabilities"].values()] == pytest.approx(values.tolist(), abs=1e-6)
+        assert row["labels"] == [name for name, value in row["probabilities"].items() if value > 0.5]
+    with pytest.raises(InputError, match="a model of text pairs; give --text-pair TEXT once for each text"):
+        command.run(str(run.path), ["a film"], Options(variant="dense"))
+    command.run(str(run.path), ["a film"], Options(variant="dense", text_pairs=("a plot",), output=tmp_path / "one"))
+    assert json.loads((tmp_path / "one").read_text())["text_pair"] == "a plot"

@@ -173,22 +173,72 @@ def sweep(
 @app.command()
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="RUN_OR_SAVED_MODEL", help="directory of a run, or its gs://…, or of a SavedModel")
-    ],
+        str | None,
+        typer.Argument(metavar="MODEL", help="directory of a run or an artifact, or its gs://…; with --server, none"),
+    ] = None,
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
-    variant: Annotated[str, typer.Option(help="published variant of a run: dense, distilled, pruned, int8")] = "dense",
-    input_file: Annotated[
-        Path | None, typer.Option("--input", help="file with one text a line; - is standard input")
+    text_pairs: Annotated[
+        list[str] | None, typer.Option("--text-pair", metavar="TEXT", help="second text of a pair; once for each TEXT")
+    ] = None,
+    input_files: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="FILE", help="rows to answer, as data.source names them; - is standard input"),
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="JSON Lines file; - is standard output; default: a table")
+        Path | None,
+        typer.Option("--output", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet; - is standard output"),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="column of the texts; default: as in the run")] = None,
+    text_pair_column: Annotated[str | None, typer.Option(help="column of the second texts of pairs")] = None,
+    probabilities: Annotated[
+        bool | None, typer.Option("--probabilities/--no-probabilities", help="one of each label, by its name")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="dense, distilled, pruned or int8; default: the fastest here")
+    ] = None,
+    artifact: Annotated[
+        str | None, typer.Option(help="saved_model, onnx, openvino, …; default: the fastest here")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="TF Serving: http://HOST:8501/v1/models/NAME, grpc://HOST:8500/NAME"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="data.a=VALUE", help="how the files are read; repeatable")
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="DirectRunner, DataflowRunner, FlinkRunner or SparkRunner of Apache Beam")
+    ] = None,
+    runner_options: Annotated[
+        list[str] | None, typer.Option("--runner-option", metavar="--a=B", help="an option of Beam; repeatable")
     ] = None,
     allow_operator: AllowOperator = None,
 ) -> None:
-    """Label texts with a published SavedModel."""
+    """Label texts, or every row of a file, with an artifact of a run or by a server."""
     from tfpipe.tools.predict import command as tool
+    from tfpipe.tools.predict.options import Options
 
-    tool.run(model, texts or [], variant, input_file, output_file, allow_operator or [])
+    given = [*filter(None, [model]), *(texts or [])]
+    if server is None and not given:
+        raise typer.BadParameter("give the directory of a run or an artifact, or --server URL", param_hint="MODEL")
+    options = Options(
+        text_pairs=tuple(text_pairs or ()),
+        variant=variant,
+        artifact=artifact,
+        server=server,
+        input=tuple(input_files or ()),
+        output=output_file,
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+        overrides=tuple(overrides or ()),
+        probabilities=probabilities,
+        overwrite=overwrite,
+        runner=runner,
+        runner_options=tuple(runner_options or ()),
+        allowed=tuple(allow_operator or ()),
+    )
+    tool.run(None if server else given[0], given if server else given[1:], options)
 
 
 @app.command()

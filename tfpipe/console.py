@@ -82,6 +82,11 @@ class Bar:
             left = (now - self._started_at) / done * (self._total - self._completed) if done > 0 else 0.0
             say(f"  {self._description}: {self._completed}/{self._total}, {left:.0f} s left  {note}")
 
+    def skip(self, count: int) -> None:
+        """Moves the bar by what was done before: it took no time."""
+        self._first += count
+        self.advance(count)
+
     def back_to(self, completed: int) -> None:
         """Moves the bar back to where that much is done."""
         self.advance(completed - self._completed)

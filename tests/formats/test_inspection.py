@@ -9,6 +9,7 @@ import shutil
 import pytest
 import tensorflow as tf
 import tf_keras
+from conftest import predict
 from tensorflow.core.framework import node_def_pb2, op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
@@ -17,7 +18,6 @@ from tfpipe import cli
 from tfpipe.errors import InputError
 from tfpipe.formats.saved_model import inspection
 from tfpipe.formats.saved_model.inspection import inspect_saved_model, load_saved_model
-from tfpipe.tools.predict import command as predict
 
 SECRET = "the content of a file of this machine"
 
@@ -119,14 +119,14 @@ def test_what_would_write_is_refused_and_does_not(tmp_path, kind):
     model, operator = save(Served(WRITES[kind](marker)), tmp_path / "evil"), kind.split()[0]
     assert not list(tmp_path.glob("marker*"))
     with pytest.raises(InputError) as error:
-        list(predict.predict(model, ["a"]))
+        list(predict(model, ["a"]))
     message = str(error.value)
     assert re.search(rf"evil: operator {operator} \(node \S+ of function \S+\) (writes files|calls Python); ", message)
     assert message.endswith(f"--allow-operator {operator}, if you trust where it comes from") and "\n" not in message
     assert not list(tmp_path.glob("marker*"))
     (tmp_path / "evil" / "variables").stat()
     if kind == "WriteFile":
-        assert len(list(predict.predict(model, ["a"], [operator]))) == 1  # allowed by name, it is done
+        assert len(list(predict(model, ["a"], [operator]))) == 1  # allowed by name, it is done
     else:
         answer(model)
     assert list(tmp_path.glob("marker*"))
@@ -169,7 +169,7 @@ def test_what_would_read_is_refused(tmp_path, operator, work):
     (tmp_path / "secret").write_text(SECRET)
     model = save(Served(work(tmp_path / "secret")), tmp_path / "evil")
     with pytest.raises(InputError, match=rf"operator {operator} .* reads files; .* --allow-operator {operator}"):
-        list(predict.predict(model, ["a"]))
+        list(predict(model, ["a"]))
     assert answer(model)["label"].numpy() == [SECRET.encode()]
 
 
@@ -226,7 +226,7 @@ def with_vocabulary(tmp_path_factory):
 
 
 def test_an_ordinary_model_is_taken(with_vocabulary):
-    (found,) = predict.predict(with_vocabulary, ["a"])
+    (found,) = predict(with_vocabulary, ["a"])
     assert found["label"] == "good" and found["probability"] == 0.75
     assert 20 < inspect_saved_model(with_vocabulary) < 200
 
@@ -341,7 +341,7 @@ def test_what_takes_the_place_of_a_function_by_its_device_is_found(tmp_path):
 
     model = rewritten(save(Served(work), tmp_path / "model"), tmp_path / "evil", hide_in_the_saver)
     with pytest.raises(InputError, match=r"evil: operator SaveV2 \(node \S+ of function \S+\) writes files"):
-        list(predict.predict(model, ["a"]))
+        list(predict(model, ["a"]))
     assert not list(tmp_path.glob("marker*"))
     answer(model)
     assert list(tmp_path.glob("marker*"))

@@ -9,6 +9,7 @@ import onnx
 import openvino
 import pytest
 import tensorflow as tf
+from conftest import predict
 
 from tfpipe import artifacts
 from tfpipe.formats.base import Source
@@ -17,7 +18,6 @@ from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
-from tfpipe.tools.predict.command import predict
 
 LABELS = ("zebra | a", 'ape\\ "b"')
 """in no order, and with what formats escape"""
@@ -76,4 +76,4 @@ def test_names_are_in_the_order_of_the_outputs(every_format_run, source, tmp_pat
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
         named = load_saved_model(path).signatures["classify"](text=tf.constant(["a good film"]))
         assert tuple(name.decode() for name in named["classes"].numpy()[0]) == LABELS
-        assert named["scores"].numpy()[0].tolist() == [*answer["probabilities"].values()]
+        assert named["scores"].numpy()[0] == pytest.approx([*answer["probabilities"].values()], abs=1e-7)

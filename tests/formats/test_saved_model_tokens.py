@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_config
+from conftest import predict, tiny_config
 from tensorflow_serving.apis import prediction_log_pb2
 from transformers import AutoTokenizer
 
@@ -30,7 +30,6 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
-from tfpipe.tools.predict import command as predict
 
 FORMAT = artifacts.format_named("saved_model_tokens")
 IDS = {"input_ids": [[2, 120, 119, 3]], "attention_mask": [[1, 1, 1, 1]], "token_type_ids": [[0, 0, 0, 0]]}
@@ -128,7 +127,7 @@ def test_replay_asks_each_of_the_two_by_its_own_requests(tiny_run, int8, capsys)
 
 def test_predict_says_that_it_takes_no_text(int8):
     with pytest.raises(InputError, match="no signature serving_default that takes text"):
-        list(predict.predict(int8, ["a film"]))
+        list(predict(int8, ["a film"]))
 
 
 def test_a_run_writes_measures_and_publishes_it(tiny_run, tiny_reviews, tiny_encoder, tmp_path):

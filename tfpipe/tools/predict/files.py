@@ -1,0 +1,144 @@
+"""`tfpipe predict MODEL --input FILE`: which columns hold the texts, and where the answered rows go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfpipe.config.file import parse_config, read_yaml
+from tfpipe.console import say
+from tfpipe.data.block import Rejection
+from tfpipe.errors import InputError
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.tools.predict import scoring, written
+from tfpipe.tools.predict.answers import Answerer
+from tfpipe.tools.predict.model import opened
+from tfpipe.tools.predict.options import Options
+from tfpipe.tools.predict.parts import Parts
+from tfpipe.tools.predict.rows import Columns, Input, open_input
+from tfpipe.tools.predict.shown import answer_of, print_answers
+
+_UP_TO_THE_RUN = 5  # serving/<format>/<variant>/<n> lies so deep in its run
+
+
+def run(model: str | None, options: Options) -> None:
+    """Answers files.
+
+    Args:
+      model: as `command.run` has it.
+      options: of the command.
+
+    Raises:
+      InputError: see `scoring.score`.
+    """
+    output = options.output
+    to_file = output is not None and str(output) != "-" and (not output.exists() or output.is_file())
+    if to_file:
+        written.format_of(output)
+        Parts(output).check(overwrite=options.overwrite)
+    columns, said_by = columns_of(model, options)
+    try:
+        _answer(model, options, columns, to_file=to_file)
+    except InputError as error:
+        raise InputError(_in_options(str(error), said_by)) from error
+
+
+def _answer(model: str | None, options: Options, columns: Columns, *, to_file: bool) -> None:
+    source, output = open_input(list(options.input), columns, list(options.overrides)), options.output
+    found = opened(model, options, many=True)
+    _check_pairs(found.answerer, columns)
+    if not to_file:
+        _stream(source, found.answerer, output, options)
+        return
+    work = None
+    if options.runner is not None:
+        from tfpipe.tools.predict.by_beam import work_of
+
+        # Every worker answers with what was chosen here, whatever is faster there.
+        work = work_of(model, replace(options, variant=found.variant, artifact=found.artifact), Parts(output).directory)
+    scoring.score(
+        source,
+        found.answerer,
+        found.identity(),
+        output,
+        probabilities=options.probabilities,
+        overwrite=options.overwrite,
+        run=work,
+    )
+
+
+def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
+    """Tells which columns hold the texts, and who says so: the options, or the run that the model is of."""
+    if options.text_column is not None or model is None:
+        return Columns(options.text_column or "text", None, options.text_pair_column), "--text-column"
+    data = _data_of_run(model)
+    if data is None:
+        return Columns("text", None, options.text_pair_column), "by default"
+    pair = options.text_pair_column or data.text_pair_column
+    return Columns(data.text_column, data.text, pair), f"as in the run of {model}"
+
+
+def _data_of_run(model: str) -> Any:
+    """Reads the settings of the run that a model lies in; None where it lies in none."""
+    if "://" in model:
+        places = [RunDirectory(model)]
+    else:
+        path = Path(model).absolute()
+        places = [RunDirectory(each) for each in (path, *list(path.parents)[: _UP_TO_THE_RUN - 1])]
+    for place in places:
+        if place.has_file("config.yaml") and place.has_file("prepare/stage.json"):
+            where = str(place.location / "config.yaml")
+            tree = read_yaml((place.location / "config.yaml").read_bytes().decode("utf-8"), where=f"{where}: ")
+            return parse_config(tree, where).data
+    return None
+
+
+def _in_options(message: str, said_by: str) -> str:
+    """Says an error of the readers in the words of this command."""
+    for setting, option in (
+        ("set data.text_column to one of them", "name one of them with --text-column"),
+        ("(data.text_column)", f"({said_by})"),
+        ("(data.text_pair_column)", "(--text-pair-column)"),
+        ("(data.label_column)", "(carried through)"),
+        ("data.text_column", "--text-column"),
+        ("data.source", "--input"),
+    ):
+        message = message.replace(setting, option)
+    return message
+
+
+def _check_pairs(answerer: Answerer, columns: Columns) -> None:
+    if answerer.pairs and columns.text_pair_column is None:
+        raise InputError(f"{answerer.name}: a model of text pairs; name the second column with --text-pair-column")
+    if not answerer.pairs and columns.text_pair_column is not None:
+        raise InputError(
+            f"--text-pair-column {columns.text_pair_column}: {answerer.name} takes single texts; leave it out"
+        )
+
+
+def _stream(source: Input, answerer: Answerer, output: Path | None, options: Options) -> None:
+    """Writes the answered rows of files to standard output: as JSON Lines, or a table of labels and texts."""
+    if output is None:
+        print_answers(_shown(source, answerer), None)
+        return
+    layout = scoring.layout_of(source, answerer, Path("rows.jsonl"), options.probabilities)
+    with open(sys.stdout.fileno() if str(output) == "-" else output, "wb", closefd=str(output) != "-") as file:
+        for _, part in scoring.parts_of(source, answerer, layout):
+            _say(part.rejections)
+            file.write(part.content)
+            file.flush()
+
+
+def _shown(source: Input, answerer: Answerer) -> Iterator[dict[str, Any]]:
+    for _, rows, answers in scoring.answered(source, answerer):
+        _say(rows.rejections)
+        for text, label, row in zip(rows.texts, answers.labels, answers.probabilities, strict=True):
+            yield {"text": text} | answer_of(answerer, label, row)
+
+
+def _say(rejections: list[Rejection]) -> None:
+    for each in rejections:
+        say(f"warning: {each.name}, {each.unit} {each.line}: not answered: {each.reason}")

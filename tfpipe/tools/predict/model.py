@@ -1,0 +1,205 @@
+"""Which artifact answers: the one that is named, or the fastest that `verify` has measured on this machine.
+
+Enters: a run, a published version, the folder of an artifact, here or on a store. Leaves: what answers texts.
+TensorFlow is imported only where a SavedModel answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tfpipe.artifacts import FORMATS, Format, format_in, format_named
+from tfpipe.console import say
+from tfpipe.devices.processor import cpu_flags, sums_overflow
+from tfpipe.errors import InputError
+from tfpipe.files import sha256_of_directory
+from tfpipe.provenance import machine
+from tfpipe.rundir.directory import RunDirectory
+from tfpipe.rundir.published import SAVED_MODELS, Version, find_artifact, is_artifact
+from tfpipe.rundir.record import GOLDEN
+from tfpipe.tools.predict.answers import Answerer
+from tfpipe.tools.predict.options import Options
+from tfpipe.variants import VARIANTS
+
+ONE, MANY = "b1_s32", "b32_s64"
+"""the shapes at which latencies are compared: for a few texts, for a file"""
+_BY_ITSELF = ("onnx", SAVED_MODELS, "openvino", "litert")
+"""formats that are chosen where none is named; of those without a measurement, the first that there is"""
+_TAKE_TEXTS = (SAVED_MODELS, "saved_model_tokens", "onnx_text")
+"""formats that texts are given to; `saved_model_tokens` is refused there, with the reason"""
+_AS_FAST = 1.1
+"""who takes so many times as long as the fastest counts as fast: of these, the variant answers that was made first"""
+
+
+class Model(NamedTuple):
+    """What answers, and which artifact it is."""
+
+    answerer: Answerer
+    directory: Path | None = None
+    """of the artifact, here; None: a server answers"""
+    variant: str | None = None
+    artifact: str | None = None
+    """these two name the artifact of a run that was chosen; None: the model is one artifact"""
+
+    def identity(self) -> dict[str, Any]:
+        """Gives what decides its answers, as JSON: the content of its files, and its runtime."""
+        from tfpipe.provenance import package_versions
+
+        if self.directory is None:
+            return {"server": self.answerer.name}
+        versions = package_versions()
+        packages = ("tfpipe", "tokenizers", *format_in(self.directory).run_with)
+        return {"content": sha256_of_directory(self.directory)} | {each: versions.get(each) for each in packages}
+
+
+def opened(model: str | None, options: Options, *, many: bool) -> Model:
+    """Opens what answers.
+
+    Args:
+      model: as `open_model` has it; None: the server answers.
+      options: of the command.
+      many: see `open_model`.
+
+    Raises:
+      InputError: see `open_model`; options have no effect.
+    """
+    if options.server is not None:
+        from tfpipe.tools.predict.server import open_server
+
+        for name, value in (("--variant", options.variant), ("--artifact", options.artifact)):
+            if value is not None:
+                raise InputError(f"{name}: has no effect with --server, whose address names the model; leave it out")
+        found = Model(open_server(options.server))
+    else:
+        found = open_model(model, options.variant, options.artifact, options.allowed, many=many)
+    say(f"{found.answerer.name} answers")
+    return found
+
+
+def open_model(
+    model: str, variant: str | None, artifact: str | None, allowed: Collection[str] = (), *, many: bool
+) -> Model:
+    """Opens the artifact that a path or an address stands for.
+
+    Args:
+      model: directory of a run, of a tree of published versions, or of an artifact; or its `gs://` address.
+      variant: of a run; None: the fastest.
+      artifact: a format; None: the fastest.
+      allowed: operators that a SavedModel may have although they reach beyond the model; only SavedModels answer then.
+      many: whether many texts follow, or a few, for which starting takes longer than answering.
+
+    Raises:
+      InputError: there is none, or it can't answer here.
+    """
+    run = RunDirectory(model)
+    chosen = partial(_fastest, run, many=many)
+    if allowed and artifact is None and not is_artifact(run):
+        artifact = SAVED_MODELS
+    if artifact is not None and artifact not in {each.name for each in FORMATS}:
+        raise InputError(f"--artifact {artifact}: expected one of {', '.join(each.name for each in FORMATS)}")
+    directory = find_artifact(model, variant, artifact, chosen)
+    found = format_in(directory)
+    if is_artifact(run):
+        given = {"--artifact": artifact not in (None, found.name) and artifact, "--variant": variant}
+        for option, value in given.items():
+            if value:
+                raise InputError(
+                    f"{option} {value}: {run.location} is the directory of one artifact ({found.name}), so the option "
+                    "has no effect; leave it out, or give the directory of the run"
+                )
+    if found.name != SAVED_MODELS and not is_artifact(run) and (reason := _cannot_tokenize(found, directory)):
+        if artifact is None:
+            say(f"  {directory}: {reason}, so the SavedModel answers")
+            directory = find_artifact(model, _variant_of(directory), SAVED_MODELS)
+            found = format_named(SAVED_MODELS)
+        else:
+            say(f"  {directory}: {reason}, so TensorFlow makes its token ids")
+    answerer = _opened(found, directory, allowed)
+    if is_artifact(run):
+        return Model(answerer, directory)
+    return Model(answerer, directory, _variant_of(directory), found.name)
+
+
+def _opened(format: Format, directory: Path, allowed: Collection[str]) -> Answerer:
+    if format.name in _TAKE_TEXTS:
+        from tfpipe.tools.predict import by_text
+
+        return (
+            by_text.open_onnx_text(directory)
+            if format.name == "onnx_text"
+            else by_text.open_saved_model(directory, allowed)
+        )
+    from tfpipe.tools.predict import by_tokens
+
+    return by_tokens.open_folder(directory)
+
+
+def _cannot_tokenize(format: Format, directory: Path) -> str | None:
+    """Tells why an artifact's texts can't be tokenized outside a SavedModel; None: they can, or need not be."""
+    from tfpipe.tools.predict import by_tokens
+
+    return None if format.name in _TAKE_TEXTS else by_tokens.cannot_tokenize(directory)
+
+
+def _variant_of(version: Path) -> str:
+    return version.parent.name  # serving/<format>/<variant>/<n>
+
+
+def _fastest(run: RunDirectory, found: list[Version], *, many: bool) -> Version:
+    """Chooses among published versions: see the module's docstring.
+
+    Of artifacts that answer in about the same time, the variant that was made first; for a few texts, an ONNX file
+    before a SavedModel, as TensorFlow alone takes seconds to start.
+    """
+    usable = [each for each in found if each.format in _BY_ITSELF and _runs_here(run, each)]
+    if not usable:
+        return found[0]
+    if not many and (quick := [each for each in usable if each.format != SAVED_MODELS]):
+        usable = [each for each in quick if each.format == "onnx"] or quick
+    order = [variant.name for variant in VARIANTS]
+    measured = _latencies(run, MANY if many else ONE)
+    times = {each: measured[each.variant, each.format] for each in usable if (each.variant, each.format) in measured}
+    if times:
+        least = min(times.values())
+        chosen = min(
+            (each for each in times if times[each] <= _AS_FAST * least), key=lambda each: order.index(each.variant)
+        )
+        if len(times) > 1:
+            shown = f"{chosen.variant} as {chosen.format}"
+            say(f"  {shown}: of {len(times)} artifacts the fastest that verify measured here ({times[chosen]:.2f} ms)")
+        return chosen
+    # What was made last is what the run was for.
+    return min(usable, key=lambda each: (_BY_ITSELF.index(each.format), -order.index(each.variant)))
+
+
+def _runs_here(run: RunDirectory, version: Version) -> bool:
+    """Tells whether a version's runtime is installed, and its 8-bit products are exact on this processor."""
+    format = format_named(version.format)
+    try:
+        format.check_runtime()
+    except InputError:
+        return False
+    if version.variant != "int8" or not format.adds_in_16_bits or not sums_overflow(cpu_flags()):
+        return True
+    try:
+        head = json.loads((run.location / version.path / GOLDEN).read_bytes().split(b"\n", 1)[0])
+        return not head.get("saturating_sums")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _latencies(run: RunDirectory, shape: str) -> dict[tuple[str, str], float]:
+    """(variant, format) -> milliseconds, as `verify` measured them on this machine; empty where it has not."""
+    record = run.committed("verify")
+    if record is None or record.machine != machine():
+        return {}
+    try:
+        rows = json.loads((run.location / "verify" / "parity.json").read_bytes())["artifacts"]
+        found = {(row["variant"], row["artifact"]): row["latency_ms"][shape] for row in rows}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return {key: float(value) for key, value in found.items() if isinstance(value, int | float)}

@@ -1,0 +1,272 @@
+"""Answered rows as bytes of CSV, TSV, JSON Lines or Parquet: each row as it was read, and its answer.
+
+An answer is `label` and `probability`, and for each label a column `probability_NAME`, or in JSON Lines the object
+`probabilities`. Of several labels, `label` joins the chosen ones by `|`, and `labels` lists them, where the format has
+lists. A file that has a column `label` or the like gets all of these as `predicted_label` and so on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from tfpipe.data.block import as_json, excerpt
+from tfpipe.errors import InputError
+from tfpipe.escaping import SURROGATES
+from tfpipe.tasks import split_labels
+from tfpipe.tools.predict.answers import Answers
+from tfpipe.tools.predict.rows import Rows
+from tfpipe.tools.predict.shown import in_few_digits
+
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json_lines", ".ndjson": "json_lines", ".parquet": "parquet"}
+_PREDICTED = "predicted_"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is written of a row."""
+
+    format: str
+    """one of `FORMATS`"""
+    names: tuple[str, ...] | None
+    """of the labels, in the order of the probabilities; None: the model does not tell"""
+    one_label: bool
+    probabilities: bool
+    """whether each label's probability is written"""
+    columns: tuple[str, ...]
+    """the columns of the first rows, which are those of CSV; rows of JSON Lines have fields of their own"""
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """What is written of an answer -> the name of its column.
+
+        Raises:
+          InputError: the rows have such a column too.
+        """
+        found = ["label", "probability"] if self.one_label else ["label", "labels", "probability"]
+        if self.format in ("csv", "tsv"):
+            found = [name for name in found if name != "labels"]
+        if self.probabilities and self.names is not None:
+            if self.format == "json_lines":
+                found.append("probabilities")
+            else:
+                found += [f"probability_{name}" for name in self.names]
+        for prefix in ("", _PREDICTED):
+            if not {prefix + name for name in found} & set(self.columns):
+                return {name: prefix + name for name in found}
+        both = next(name for name in found if _PREDICTED + name in self.columns)
+        raise InputError(
+            f"--input: the rows have columns {both if both in self.columns else 'such as label'!r} and "
+            f"{_PREDICTED + both!r}, as answers are named; rename {_PREDICTED + both!r}"
+        )
+
+
+def layout_of(
+    path: Path, rows: Rows, names: tuple[str, ...] | None, one_label: bool, probabilities: bool | None
+) -> Layout:
+    """Decides what is written.
+
+    Args:
+      path: of the output; its suffix tells the format.
+      rows: the first ones.
+      names: of the labels, or None.
+      one_label: whether a row has exactly one.
+      probabilities: whether each label's probability is written; None: in JSON Lines, and of several labels.
+    """
+    format = format_of(path)
+    wanted = format == "json_lines" or not one_label if probabilities is None else probabilities
+    if wanted and names is None and probabilities:
+        raise InputError("--probabilities: the model does not tell the names of its labels; leave it out")
+    layout = Layout(format, names, one_label, wanted, tuple(rows.names()))
+    _ = layout.answers  # said before anything is answered
+    return layout
+
+
+def format_of(path: Path) -> str:
+    """Tells the format of an output by its name.
+
+    Raises:
+      InputError: it has none.
+    """
+    format = FORMATS.get(path.suffix.lower())
+    if format is None:
+        raise InputError(
+            f"--output {path}: answered rows are written as {', '.join(FORMATS)}; give a name that ends so"
+        )
+    return format
+
+
+def header(layout: Layout) -> bytes:
+    """Returns what stands before the first row."""
+    if layout.format not in ("csv", "tsv"):
+        return b""
+    return _delimited([[*layout.columns, *layout.answers.values()]], layout)
+
+
+def part(rows: Rows, answers: Answers, layout: Layout, where: str) -> bytes:
+    """Writes answered rows.
+
+    Args:
+      rows: as they were read.
+      answers: to them.
+      layout: what is written.
+      where: names the rows, for errors.
+
+    Raises:
+      InputError: a row can't be written in this format.
+    """
+    found = _answer_columns(answers, layout)
+    if layout.format == "parquet":
+        return _parquet(rows, found)
+    if layout.format == "json_lines":
+        return _json_lines(rows, found, layout, where)
+    return _delimited(_cells(rows, found, layout, where), layout)
+
+
+def _answer_columns(answers: Answers, layout: Layout) -> dict[str, Any]:
+    """Name -> labels, lists of labels, or probabilities [rows] float32; JSON's `probabilities` is [rows, labels]."""
+    probabilities = np.asarray(answers.probabilities, np.float32)
+    largest = probabilities.max(axis=1) if len(probabilities) else np.zeros(0, np.float32)
+    found: dict[str, Any] = {"label": answers.labels}
+    if not layout.one_label:
+        found["labels"] = [split_labels(label) for label in answers.labels]
+        places = {name: at for at, name in enumerate(layout.names or ())}
+        largest = np.array(
+            [
+                min((row[places[name]] for name in chosen), default=1 - row.max())
+                for row, chosen in zip(probabilities, found["labels"], strict=True)
+            ],
+            np.float32,
+        )
+    found["probability"] = largest
+    for at, name in enumerate(layout.names or ()):
+        found[f"probability_{name}"] = probabilities[:, at]
+    found["probabilities"] = probabilities
+    return {column: found[name] for name, column in layout.answers.items()}
+
+
+def _delimited(rows: list[list[str]], layout: Layout) -> bytes:
+    content = io.StringIO(newline="")
+    separator = "\t" if layout.format == "tsv" else ","
+    csv.writer(content, delimiter=separator, lineterminator="\n").writerows(rows)
+    return content.getvalue().encode()
+
+
+def _cells(rows: Rows, found: dict[str, Any], layout: Layout, where: str) -> list[list[str]]:
+    if other := next((name for name in rows.names() if name not in layout.columns), None):
+        raise InputError(
+            f"{where}: a row has {other!r}, which the first rows have not, so the header lacks it; write --output as "
+            ".jsonl or .parquet"
+        )
+    columns = [_texts(_column(rows, name), name, where) for name in layout.columns]
+    columns += [_shortest(values) if isinstance(values, np.ndarray) else values for values in found.values()]
+    return list(map(list, zip(*columns, strict=True)))
+
+
+def _column(rows: Rows, name: str) -> list[Any]:
+    if rows.columns is not None:
+        return rows.columns.get(name, [None] * len(rows))
+    return [record.get(name) for record in rows.records]
+
+
+def _texts(values: list[Any], name: str, where: str) -> list[str]:
+    texts = values if set(map(type, values)) == {str} else [_text(value) for value in values]
+    _check_is_text(texts, name, where)
+    return texts
+
+
+def _check_is_text(texts: list[Any], name: str, where: str) -> None:
+    for text in texts:
+        if isinstance(text, str) and not text.isascii() and SURROGATES.search(text):
+            raise InputError(f"{where}: column {name!r} holds bytes that are no text; write --output as .parquet")
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return as_json(value) if isinstance(value, dict | list | tuple) else str(value)
+
+
+def _shortest(values: np.ndarray) -> list[str]:
+    """Writes float32 in as few digits as give them back."""
+    return values.astype(str).tolist()
+
+
+def _json_lines(rows: Rows, found: dict[str, Any], layout: Layout, where: str) -> bytes:
+    answers: dict[str, list[Any]] = {}
+    for name, values in found.items():
+        if isinstance(values, np.ndarray):
+            values = in_few_digits(values).tolist()
+            if name == layout.answers.get("probabilities"):
+                values = [dict(zip(layout.names, row, strict=True)) for row in values]
+        answers[name] = values
+    records = rows.records
+    if records is None:
+        for name, values in rows.columns.items():
+            _check_is_text(values, name, where)
+        records = [dict(zip(rows.columns, values, strict=True)) for values in zip(*rows.columns.values(), strict=True)]
+    names = list(answers)
+    lines = []
+    for record, values in zip(records, zip(*answers.values(), strict=True), strict=True):
+        if both := record.keys() & names:
+            raise InputError(
+                f"{where}: a row has {excerpt(both.pop())!r}, as its answer is named, which the first rows have not; "
+                "rename it"
+            )
+        lines.append(_json(record | dict(zip(names, values, strict=True))))
+    return b"".join(lines)
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    try:
+        return f"{json.dumps(record, ensure_ascii=False, default=str, allow_nan=False)}\n".encode()
+    except UnicodeEncodeError:  # half a character, which JSON can name and UTF-8 has not
+        return f"{json.dumps(record, default=str)}\n".encode()
+    except ValueError:  # NaN, which JSON has not
+        return f"{json.dumps(_without_nan(record), ensure_ascii=False, default=str)}\n".encode()
+
+
+def _without_nan(value: Any) -> Any:
+    """Puts null in the place of NaN, the missing value of tables."""
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _parquet(rows: Rows, found: dict[str, Any]) -> bytes:
+    if rows.arrow is not None:
+        columns = {name: rows.arrow.column(name) for name in rows.columns}
+    else:
+        columns = {name: as_arrow(_column(rows, name)) for name in rows.names()}
+    for name, values in found.items():
+        lists = isinstance(values, list) and name in (f"{prefix}labels" for prefix in ("", _PREDICTED))
+        columns[name] = pa.array(values, pa.list_(pa.string()) if lists else None)
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table(columns), content, compression="zstd")
+    return content.getvalue()
+
+
+def as_arrow(values: list[Any]) -> pa.Array:
+    """Values of any kind as an array: of their type, or as texts where they have several."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError):
+        return as_text(values)
+
+
+def as_text(values: list[Any]) -> pa.Array:
+    """Values of any kind as an array of texts."""
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
