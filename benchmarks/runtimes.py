@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -38,15 +37,13 @@ import numpy as np
 import onnxruntime
 import openvino
 from ai_edge_litert.interpreter import Interpreter
+from machine_state import LEAST_RATE, probe, wait_for_quiet
 from onnx_inference import INPUTS, SHAPES, rows_of
 from safetensors.numpy import load_file
 
 SETTINGS = {"threads": 2}
 """of this run"""
 ROUNDS = 9
-LEAST_RATE = 0.85
-"""of the best probe: a turn below it met the machine's slow state, or other work"""
-MOST_LOAD = 0.3
 STEP = 16
 """tokens: lengths of the loop are multiples of it"""
 Tokens = dict[str, np.ndarray]
@@ -234,17 +231,6 @@ def peers(run: Path, directory: Path, optimum: Path | None) -> Iterator[Contesta
 DENSE = "tfpipe dense"
 
 
-def probe() -> float:
-    """Rate of a float32 matrix product, in GFLOP/s: the machine has states of different speed."""
-    values = np.ones((768, 768), np.float32)
-    best = np.inf
-    for _ in range(3):
-        started = time.perf_counter()
-        values @ values
-        best = min(best, time.perf_counter() - started)
-    return 2 * 768**3 / best / 1e9
-
-
 class Timed(NamedTuple):
     """One timed call."""
 
@@ -291,19 +277,6 @@ def random_tokens(batch: int, length: int) -> Tokens:
     """A full batch."""
     ids = np.random.default_rng(0).integers(1000, 20000, (batch, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-
-
-def wait_for_quiet(minutes: float) -> None:
-    """Waits until the machine has no other work.
-
-    Raises:
-      SystemExit: it has, still.
-    """
-    end = time.monotonic() + 60 * minutes
-    while (load := os.getloadavg()[0]) > MOST_LOAD:
-        if time.monotonic() > end:
-            sys.exit(f"the machine has other work (load {load:.2f}, at most {MOST_LOAD}); try later, or --wait MINUTES")
-        time.sleep(5)
 
 
 def main() -> None:
