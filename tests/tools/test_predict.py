@@ -227,7 +227,7 @@ def test_input_files_that_cannot_be_read(served, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"good\nbad \xff\n")
     run(served, [], tmp_path / "latin.txt", output)
     assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == ["good"]
-    (rejected,) = map(json.loads, (tmp_path / "answers.rejected.jsonl").read_text().splitlines())
+    (rejected,) = map(json.loads, (tmp_path / "answers.jsonl.rejected.jsonl").read_text().splitlines())
     assert rejected["line"] == 2 and rejected["reason"] == "undecodable bytes in the text (not UTF-8)"
 
 

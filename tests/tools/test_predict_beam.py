@@ -43,7 +43,7 @@ def test_beam_gives_the_same_bytes(tiny_run, tmp_path, monkeypatch, suffix, proc
         output = tmp_path / f"{name}{suffix}"
         command.run(str(tiny_run[1]), [], Options(input=(str(source),), output=output, variant="int8", **options))
         found.append(output.read_bytes())
-        assert len((tmp_path / f"{name}.rejected.jsonl").read_text().splitlines()) == 60
+        assert len((tmp_path / f"{name}{suffix}.rejected.jsonl").read_text().splitlines()) == 60
     assert found[0] == found[1]
     assert len(list(tmp_path.iterdir())) == 5  # the input, two outputs, what was rejected
 

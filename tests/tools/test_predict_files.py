@@ -158,6 +158,81 @@ def test_what_json_has_no_word_for(tiny_run, tmp_path):
     assert row["note"] == {"half": "\ud83d"}
 
 
+def test_nested_texts_and_templates(tiny_run, tmp_path):
+    rows = [{"meta": {"text": "a good film", "by": "x"}, "n": 1}, {"meta": {"text": "a bad film", "by": "y"}, "n": 2}]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    write_json_lines(tmp_path / "in.jsonl", rows)
+    for name in ("in.parquet", "in.jsonl"):
+        nested = read(run(tiny_run[1], tmp_path / name, tmp_path / f"{name}.out.jsonl", text_column="meta.text"))
+        assert [{column: row[column] for column in ("meta", "n")} for row in nested] == rows
+        template = ("data.text='{meta.text} {n}'",)
+        assert len(read(run(tiny_run[1], tmp_path / name, tmp_path / f"{name}.two.csv", overrides=template))) == 2
+
+
+def test_more_forms_of_files(tiny_run, tmp_path):
+    (tmp_path / "fast.txt").write_text("__label__pos a good film\n__label__neg a bad film\n")
+    found = read(run(tiny_run[1], tmp_path / "fast.txt", tmp_path / "fast.jsonl", overrides=("data.format=fasttext",)))
+    assert [row["text"] for row in found] == ["a good film", "a bad film"]
+    for kind in ("a", "b"):
+        (tmp_path / "parts" / f"kind={kind}").mkdir(parents=True)
+        table = pa.table({"text": [f"a good film {kind}"], "pic": [b"\xff\xfe"], "n": pa.array([1], pa.int16())})
+        pa.parquet.write_table(table, tmp_path / "parts" / f"kind={kind}" / "x.parquet")
+    out = pa.parquet.read_table(run(tiny_run[1], tmp_path / "parts", tmp_path / "parts.parquet"))
+    assert out.column("kind").to_pylist() == ["a", "b"] and out.column("pic").to_pylist() == [b"\xff\xfe"] * 2
+    assert out.schema.field("n").type == pa.int16()
+    for label in ("pos", "neg"):
+        (tmp_path / "classes" / label).mkdir(parents=True)
+        (tmp_path / "classes" / label / "1.txt").write_text("a good film")
+    found = read(run(tiny_run[1], tmp_path / "classes", tmp_path / "classes.csv"))
+    assert [row["label"] for row in found] == ["neg", "pos"] and "predicted_label" in found[0]
+    pandas.DataFrame({"text": ["a good film", "a bad film"]}).to_csv(tmp_path / "index.csv")
+    found = list(csv.reader(open(run(tiny_run[1], tmp_path / "index.csv", tmp_path / "index.out.csv"))))  # noqa: SIM115
+    assert found[0] == ["", "text", "label", "probability"] and found[2][:2] == ["1", "a bad film"]
+    with closing(sqlite3.connect(write_sqlite(tmp_path / "two.sqlite"))) as connection, connection:
+        connection.execute("CREATE TABLE other (n INTEGER)")
+    with pytest.raises(InputError, match=r"of several tables; name one with --set 'data\.query=SELECT"):
+        run(tiny_run[1], tmp_path / "two.sqlite", tmp_path / "two.csv")
+    query = ("data.query=SELECT id, text FROM rows ORDER BY id",)
+    assert len(read(run(tiny_run[1], tmp_path / "two.sqlite", tmp_path / "two.csv", overrides=query))) == 4
+    for name in ("one.txt", "other.txt"):
+        (tmp_path / name).write_text("text\tlabel\na good film\n")
+    assert len(read(run(tiny_run[1], [tmp_path / "one.txt", tmp_path / "other.txt"], tmp_path / "texts.csv"))) == 4
+
+
+def test_columns_of_all_files_are_known_from_the_start(tiny_run, tmp_path):
+    write_csv(tmp_path / "a.csv", [{"id": 1, "text": "a good\rfilm"}])
+    write_csv(tmp_path / "b.csv", [{"id": 2, "text": "a bad film", "label": "MINE"}])
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        found = read(run(tiny_run[1], tmp_path / "?.csv", tmp_path / f"out{suffix}", overwrite=True))
+        assert [row["text"] for row in found] == ["a good\rfilm", "a bad film"]
+        assert found[1]["label"] == "MINE" and found[0]["predicted_label"] in ("negative", "positive")
+        (tmp_path / f"out{suffix}").unlink()
+    write_csv(tmp_path / "c.csv", [{"id": 2, "texts": "a bad film"}])
+    with pytest.raises(InputError, match=r"c\.csv: no column 'text'"):
+        run(tiny_run[1], tmp_path / "?.csv", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl.parts").exists()
+
+
+def test_large_integers_beside_fractions_keep_their_digits(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 20)
+    rows = [{"text": "a good film", "n": 2**60 + 1}, {"text": "a bad film", "n": 1.5}]
+    found = read(run(tiny_run[1], write_json_lines(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet"))
+    assert [row["n"] for row in found] == [str(2**60 + 1), "1.5"]
+
+
+def test_an_output_that_is_made_meanwhile_is_kept(tiny_run, tmp_path, monkeypatch):
+    source, output, part_of = many(tmp_path / "in.csv", 3), tmp_path / "out.csv", scoring.part_of
+
+    def making(*arguments):
+        output.write_text("another's")
+        return part_of(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="was made by another meanwhile"):
+        patch.setattr(scoring, "part_of", making)
+        run(tiny_run[1], source, output)
+    assert output.read_text() == "another's"
+
+
 def test_records_keep_their_own_fields(tiny_run, tmp_path):
     rows = [{"text": "a good film", "a": {"b": [1, None]}}, {"c": 1e300, "text": "a bad film"}, {"text": "x", "a": "y"}]
     source = write_json_lines(tmp_path / "in.jsonl", rows)
@@ -192,7 +267,7 @@ def test_rows_that_cannot_be_answered_are_listed(tiny_run, tmp_path, capsys):
     (tmp_path / "in.csv").write_bytes(b"id,text\n1,a good film\n2,\n3,a bad \xff film\n4,a,b\n5,a bad film\n")
     found = read(run(tiny_run[1], tmp_path / "in.csv", tmp_path / "out.csv"))
     assert [row["id"] for row in found] == [1, 5]
-    rejected = [json.loads(line) for line in (tmp_path / "out.rejected.jsonl").read_text().splitlines()]
+    rejected = [json.loads(line) for line in (tmp_path / "out.csv.rejected.jsonl").read_text().splitlines()]
     assert [each["line"] for each in rejected] == [3, 4, 5]
     assert [each["reason"].split(" (")[0] for each in rejected] == [
         "empty text",
@@ -202,7 +277,7 @@ def test_rows_that_cannot_be_answered_are_listed(tiny_run, tmp_path, capsys):
     assert "warning: 3 rows could not be answered: see" in capsys.readouterr().err
     (tmp_path / "in.csv").write_text("id,text\n1,good\n")
     run(tiny_run[1], tmp_path / "in.csv", tmp_path / "out.csv", overwrite=True)
-    assert not (tmp_path / "out.rejected.jsonl").exists()
+    assert not (tmp_path / "out.csv.rejected.jsonl").exists()
     (tmp_path / "in.csv").write_text("id,text\n1,\n2,\n")
     with pytest.raises(InputError, match=r"none of its rows can be answered: 2 × empty text"):
         run(tiny_run[1], tmp_path / "in.csv", tmp_path / "none.csv")
@@ -398,7 +473,7 @@ def test_answers_to_standard_output(tiny_run, tmp_path, capfd):
         ({"output": Path("x.csv"), "text_pair_column": "b"}, r"takes single texts; leave it out"),
         (
             {"output": Path("x.csv"), "overrides": ("train.epochs=1",)},
-            r"--set train\.epochs=1: expected a setting of data",
+            r"--set train\.epochs=1: expected a setting of how files are read",
         ),
         ({"output": Path("x.csv"), "artifact": "tensorrt"}, r"--artifact tensorrt: expected one of saved_model, onnx"),
         ({"output": Path("x.csv"), "artifact": "litert"}, r"no artifact litert is published, but onnx, saved_model"),
@@ -406,6 +481,14 @@ def test_answers_to_standard_output(tiny_run, tmp_path, capfd):
             {"output": Path("gs://bucket/x.csv")},
             r"--output gs:/.*: outputs are written on this machine; give",
         ),
+        (
+            {"output": Path("x.csv"), "overrides": ("data.filter={b: x}",)},
+            r"--set data\.filter=.*: expected a setting of how",
+        ),
+        ({"output": Path("in.csv"), "overwrite": True}, r"--output in\.csv: the same file as --input"),
+        ({"output": Path("-"), "runner": "DirectRunner"}, r"--runner: has no effect without --output FILE"),
+        ({"output": Path(".")}, r"--output \.: a directory; give the name of a file"),
+        ({"output": Path("x" * 5000)}, r"can't be written \(File name too long\)"),
         ({"output": Path("absent/x.csv")}, None),
     ],
 )
@@ -418,7 +501,8 @@ def test_wrong_options_are_said(tiny_run, tmp_path, monkeypatch, options, said):
         return
     with pytest.raises(InputError, match=said):
         run(tiny_run[1], source, **options)
-    assert not options["output"].exists()
+    if options["output"].name == "x.csv":
+        assert not options["output"].exists()
 
 
 def test_answers_do_not_depend_on_the_other_rows(tiny_run, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tfpipe.artifacts import format_in
+from tfpipe.artifacts import FORMATS, format_in
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory, versions
 from tfpipe.rundir.directory import RunDirectory
@@ -86,7 +86,7 @@ def _newest(run: RunDirectory) -> list[Version]:
             found.append(Version(SAVED_MODELS, name, f"{SERVING}/{name}/{numbers[-1]}"))
             continue
         for variant in below:
-            if numbers := versions(run.names(SERVING, name, variant)):
+            if name in {each.name for each in FORMATS} and (numbers := versions(run.names(SERVING, name, variant))):
                 found.append(Version(name, variant, f"{SERVING}/{name}/{variant}/{numbers[-1]}"))
     return found
 

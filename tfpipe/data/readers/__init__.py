@@ -86,7 +86,10 @@ def columns(file: SourceFile, data: Data, *, whole: bool = False) -> list[str]:
                     return [*reader.names(block, settings), *of_folders]
         except MissingColumn as error:
             there = error.whole if whole and error.whole is not None else error.there
-            return [*filter(None, there), *(name for name in of_folders if name not in there)]
+            named = (
+                there if whole and file.format in ("csv", "tsv") else filter(None, there)
+            )  # pandas' index has no name
+            return [*named, *(name for name in of_folders if name not in there)]
         except InputError as error:
             refused = refused or error
     raise refused or NoRows(f"{file.name}: no row; expected at least one row of each label")

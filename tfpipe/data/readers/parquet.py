@@ -28,7 +28,7 @@ from tfpipe.data.readers.class_labels import declared, with_names
 from tfpipe.errors import InputError
 
 # Text that is not UTF-8; dates and times that Python has not.
-_UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
+_UNREADABLE = (ValueError, OverflowError, KeyError, pa.ArrowException)  # a KeyError for an unknown time zone
 _KINDS_OF_BYTES = (
     pa.types.is_binary,
     pa.types.is_large_binary,

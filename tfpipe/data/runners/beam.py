@@ -85,7 +85,7 @@ class Pipeline:
         try:
             self._pipeline.__exit__(*raised)
         except Exception as error:
-            found = re.search(r"InputError: (.+?)(?: \[while running|\n|$)", str(error))
+            found = re.search(r"(?:InputError|MissingColumn|NoRows): (.+?)(?: \[while running|\n|$)", str(error))
             if found is None:
                 raise
             raise InputError(found[1]) from None

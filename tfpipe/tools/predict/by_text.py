@@ -42,8 +42,13 @@ class TextAnswerer:
         labels, probabilities = [""] * count, np.zeros((count, len(self.names or ())), np.float32)
         for places, texts, pairs in prepared:
             found, rows = self._ask(texts, pairs)
-            if probabilities.shape[1] != rows.shape[1]:
+            if not probabilities.shape[1]:
                 probabilities = np.zeros((count, rows.shape[1]), np.float32)
+            if probabilities.shape[1] != rows.shape[1]:
+                raise InputError(
+                    f"{self.name}: {probabilities.shape[1]} probabilities of one text, {rows.shape[1]} of another; "
+                    "export it again"
+                )
             probabilities[places] = rows
             for at, label in zip(places, found, strict=True):
                 labels[at] = label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +36,16 @@ def run(model: str | None, options: Options) -> None:
       InputError: see `scoring.score`.
     """
     output = options.output
-    to_file = output is not None and str(output) != "-" and (not output.exists() or output.is_file())
+    try:
+        to_file = output is not None and str(output) != "-" and (not output.exists() or output.is_file())
+    except OSError as error:
+        raise InputError(f"--output {output}: can't be written ({error.strerror}); give another path") from None
+    if output is not None and not to_file and output.is_dir():
+        raise InputError(f"--output {output}: a directory; give the name of a file")
+    if not to_file and (option := "--runner" if options.runner else "--overwrite" if options.overwrite else None):
+        raise InputError(f"{option}: has no effect without --output FILE; leave it out, or name a file")
+    if to_file and any(os.path.realpath(each) == os.path.realpath(output) for each in options.input):
+        raise InputError(f"--output {output}: the same file as --input; give another name")
     if to_file:
         written.format_of(output)
         Parts(output).check(overwrite=options.overwrite)

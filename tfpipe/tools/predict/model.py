@@ -103,6 +103,8 @@ def open_model(
         raise InputError(f"--artifact {artifact}: expected one of {', '.join(each.name for each in FORMATS)}")
     directory = find_artifact(model, variant, artifact, chosen)
     found = format_in(directory)
+    if found is None:
+        raise InputError(f"{directory}: no artifact that tfpipe knows is there; export it again")
     if is_artifact(run):
         given = {"--artifact": artifact not in (None, found.name) and artifact, "--variant": variant}
         for option, value in given.items():
@@ -160,20 +162,19 @@ def _fastest(run: RunDirectory, found: list[Version], *, many: bool) -> Version:
         return found[0]
     if not many and (quick := [each for each in usable if each.format != SAVED_MODELS]):
         usable = [each for each in quick if each.format == "onnx"] or quick
-    order = [variant.name for variant in VARIANTS]
+    place = dict.fromkeys((each.variant for each in usable), 0) | {each.name: at for at, each in enumerate(VARIANTS)}
     measured = _latencies(run, MANY if many else ONE)
     times = {each: measured[each.variant, each.format] for each in usable if (each.variant, each.format) in measured}
     if times:
         least = min(times.values())
-        chosen = min(
-            (each for each in times if times[each] <= _AS_FAST * least), key=lambda each: order.index(each.variant)
-        )
+        fast = [each for each in times if times[each] <= _AS_FAST * least]
+        chosen = min(fast, key=lambda each: place[each.variant])
         if len(times) > 1:
             shown = f"{chosen.variant} as {chosen.format}"
             say(f"  {shown}: of {len(times)} artifacts the fastest that verify measured here ({times[chosen]:.2f} ms)")
         return chosen
     # What was made last is what the run was for.
-    return min(usable, key=lambda each: (_BY_ITSELF.index(each.format), -order.index(each.variant)))
+    return min(usable, key=lambda each: (_BY_ITSELF.index(each.format), -place[each.variant]))
 
 
 def _runs_here(run: RunDirectory, version: Version) -> bool:

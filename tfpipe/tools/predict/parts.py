@@ -5,8 +5,8 @@
         00000-00000.part        the rows of a block, answered; written whole
         00000-00000.rejected    the rows of the block that can't be answered
 
-At the end the parts become `OUTPUT`, which is put in its place whole, and beside it `STEM.rejected.jsonl` if rows were
-rejected. The same input and the same model give the same bytes, wherever a scoring was killed.
+At the end the parts become `OUTPUT`, which is put in its place whole, and beside it `OUTPUT.rejected.jsonl`, if rows
+were rejected. The same input and the same model give the same bytes, wherever a scoring was killed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Parts:
     def __init__(self, output: Path):
         self.output = output
         self.directory = output.with_name(f"{output.name}.parts")
-        self.rejected = output.with_name(f"{output.stem}.rejected.jsonl")
+        self.rejected = output.with_name(f"{output.name}.rejected.jsonl")
+        self._overwrite = False
 
     @contextmanager
     def held(self, *, overwrite: bool) -> Iterator[None]:
@@ -70,7 +71,13 @@ class Parts:
                 raise InputError(
                     f"--output {self.output}: another process is writing it; wait for it, or give another name"
                 ) from None
-            yield
+            self._overwrite = overwrite
+            try:
+                yield
+            except BaseException:
+                if not any(self.directory.glob(f"*{_PART}")):  # nothing to go on after
+                    shutil.rmtree(self.directory, ignore_errors=True)
+                raise
 
     def check(self, *, overwrite: bool) -> None:
         """Checks whether the output may be written; removes the parts of one that is whole.
@@ -139,7 +146,7 @@ class Parts:
         Returns:
           How many rows were rejected.
         """
-        parts = sorted(self.directory.glob(f"*{_PART}"))
+        parts = sorted(self.directory.glob(f"*{_PART}"), key=_place)
         temporary = self.directory / f"joined{self.output.suffix}"
         if layout.format == "parquet":
             _join_parquet(parts, temporary)
@@ -150,6 +157,10 @@ class Parts:
                     _append(each, file)
                 _flush(file)
         count = self._join_rejected()
+        if not self._overwrite and self.output.exists():
+            raise InputError(
+                f"--output {self.output}: was made by another meanwhile; move it, and give the same command again"
+            )
         write_json(self.directory / _JOINED, {"bytes": temporary.stat().st_size})
         os.replace(temporary, self.output)
         shutil.rmtree(self.directory)
@@ -157,7 +168,7 @@ class Parts:
 
     def _join_rejected(self) -> int:
         """Writes the list of the rejected rows; removes an older one where there are none."""
-        found, count = sorted(self.directory.glob(f"*{_REJECTED}")), 0
+        found, count = sorted(self.directory.glob(f"*{_REJECTED}"), key=_place), 0
         if not found:
             self.rejected.unlink(missing_ok=True)
             return 0
@@ -169,6 +180,11 @@ class Parts:
             _flush(file)
         os.replace(temporary, self.rejected)
         return count
+
+
+def _place(part: Path) -> tuple[int, ...]:
+    """Number of the file, and of the block in it."""
+    return tuple(map(int, part.stem.split("-")))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -192,15 +208,24 @@ def _append(path: Path, file: BinaryIO) -> None:
 def _join_parquet(parts: list[Path], target: Path) -> None:
     """Writes parts as one file, a row group for each. A column that has several types is written as text."""
     parts = [each for each in parts if each.stat().st_size]  # of a block without a row
-    schema = _one_schema([pyarrow.parquet.read_schema(each) for each in parts])
-    with pyarrow.parquet.ParquetWriter(target, schema, compression="zstd") as writer:
-        for each in parts:
-            table = pyarrow.parquet.read_table(each)
-            columns = [_as(table, field) for field in schema]
-            writer.write_table(pa.table(columns, schema=schema))
+    schemas, as_text = [pyarrow.parquet.read_schema(each) for each in parts], set()
+    while True:
+        schema = _one_schema(schemas, as_text)
+        try:
+            with pyarrow.parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+                for each in parts:
+                    table = pyarrow.parquet.ParquetFile(each).read()
+                    writer.write_table(pa.table([_as(table, field) for field in schema], schema=schema))
+            return
+        except _OtherType as error:
+            as_text.add(str(error))
 
 
-def _one_schema(schemas: list[pa.Schema]) -> pa.Schema:
+class _OtherType(Exception):
+    """A column whose values do not fit the type that all parts were to have; its name."""
+
+
+def _one_schema(schemas: list[pa.Schema], as_text: set[str]) -> pa.Schema:
     types: dict[str, list[pa.Schema]] = {}
     for schema in dict.fromkeys(schemas):
         for field in schema:
@@ -210,6 +235,8 @@ def _one_schema(schemas: list[pa.Schema]) -> pa.Schema:
         try:
             field = pa.unify_schemas(list(dict.fromkeys(several)), promote_options="permissive").field(0)
         except pa.ArrowException:
+            as_text = as_text | {name}
+        if name in as_text:
             field = pa.field(name, pa.string())
         fields.append(field.with_nullable(True) if not pa.types.is_null(field.type) else pa.field(name, pa.string()))
     return pa.schema(fields)
@@ -222,4 +249,6 @@ def _as(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
     try:
         return column.cast(field.type)
     except pa.ArrowException:
+        if not pa.types.is_string(field.type):
+            raise _OtherType(field.name) from None
         return written.as_text(column.to_pylist())

@@ -32,6 +32,13 @@ from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 
 LINES = "lines"
+_READING = tuple(
+    f"data.{name}"
+    for name in (
+        *("format", "encoding", "separator", "columns", "quoting", "escape"),
+        *("line", "file_name", "sheet", "query", "records", "text"),
+    )
+)
 _MISSING = object()
 
 
@@ -94,24 +101,34 @@ class Input:
 
     def _data(self, file: SourceFile) -> Data:
         """Settings by which a file is read with all its columns."""
-        return self.data.model_copy(
-            update={"label_column": self.every_column.get(file.number) or self.data.label_column}
-        )
+        label = self.every_column.get(file.number) or self.data.label_column
+        if file.format == "fasttext":  # whose labels are a column of their own
+            label = "labels" if self.data.text_column == "label" else "label"
+        return self.data.model_copy(update={"label_column": label})
+
+    def columns(self) -> list[str]:
+        """Lists the columns of all files that have columns."""
+        return list(dict.fromkeys(itertools.chain.from_iterable(self.every_column.values())))
 
     def read(self, block: Block) -> Rows:
         """Reads a block, and sorts out the rows that can't be answered."""
         data, file = self.data, block.file
         found = (
-            _lines(block, data) if file.format == LINES and data.line is None else readers.whole_records(block, data)
+            _lines(block, data)
+            if file.format == LINES and data.line is None
+            else readers.whole_records(block, self._data(file))
         )
         if found is not None:
             return _rows_of_records(found, block, data, self.every_column[file.number])
         cells = readers.cells(block, self._data(file))
         arrow = block.payload if isinstance(block.payload, pa.RecordBatch) else None
-        if arrow is not None and (file.columns or len(cells.numbers) != arrow.num_rows):
-            arrow = None  # what its values are is found anew
-        cells.columns = {name: cells.columns[name] for name in self.every_column[file.number]}
-        return _rows_of_columns(cells, arrow, block, data)
+        if arrow is not None:
+            if len(cells.numbers) < arrow.num_rows:  # a row could not be read
+                arrow = arrow.take(pa.array([number - block.first for number in cells.numbers], pa.int64()))
+            for name, value in file.columns:
+                if name not in arrow.schema.names:
+                    arrow = arrow.append_column(name, pa.array([value] * arrow.num_rows, pa.string()))
+        return _rows_of_columns(cells, arrow, block, data, self.every_column[file.number])
 
 
 def open_input(source: list[str], columns: Columns, overrides: list[str]) -> Input:
@@ -125,19 +142,21 @@ def open_input(source: list[str], columns: Columns, overrides: list[str]) -> Inp
     Raises:
       InputError: nothing is there, its format can't be told, or a column is missing.
     """
-    if wrong := next((each for each in overrides if not each.startswith("data.")), None):
-        raise InputError(f"--set {wrong}: expected a setting of data, such as data.separator=';'")
+    if wrong := next((each for each in overrides if each.partition("=")[0] not in _READING), None):
+        raise InputError(f"--set {wrong}: expected a setting of how files are read: {', '.join(_READING)}")
     given = {"source": source[0] if len(source) == 1 else source, "label_column": "\0"}
     given |= {name: value for name, value in vars(columns).items() if value is not None}
     if columns.text is not None:
         del given["text_column"]
-    if len(source) == 1 and _is_text_file(source[0]) and not any(each.startswith("data.format=") for each in overrides):
+    if all(map(_is_text_file, source)) and not any(each.startswith("data.format=") for each in overrides):
         given["format"] = LINES
     data = config_of({"name": "predict", "data": given, "encoder": {"source": "none"}}, overrides, "--input").data
     files, data = _files(data)
     texts = (data.text_column,) if data.text is None else parse_template(data.text).columns
     data = data.model_copy(update={"label_column": texts[0]})
-    next(iter(readers.blocks(files[0], data)), None)  # whether it has the columns is said before a model is loaded
+    found = Input(tuple(files), data, {})
+    for file in files:  # whether it has the columns is said before a model is loaded
+        next(iter(found.blocks_of(file)), None)
     return Input(tuple(files), data, {file.number: _columns(file, data) for file in files})
 
 
@@ -160,7 +179,7 @@ def _files(data: Data) -> tuple[list[SourceFile], Data]:
             files = source_files(lines)
         except InputError:
             files = []
-        if len(files) != 1 or files[0].format != LINES or b"," in _first_line(files[0]):
+        if len(files) != 1 or files[0].format != LINES or set(b",;|\t") & set(_first_line(files[0])):
             raise  # the first reason
         say(f"  {files[0].name}: read as a text a line")
         return files, lines
@@ -182,7 +201,14 @@ def _columns(file: SourceFile, data: Data) -> tuple[str, ...]:
         block = next(iter(readers.blocks(file, data)), None)
         of_columns = block is not None and isinstance(block.payload, json_documents.Columns)
         return json_shapes.document_columns(file, next(iter(block.payload.columns))) if of_columns else ()
-    return tuple(readers.columns(file, data, whole=True))
+    try:
+        return tuple(readers.columns(file, data, whole=True))
+    except InputError:
+        if file.format not in ("sqlite", "duckdb") or data.query is not None:
+            raise
+        raise InputError(
+            f"{file.name}: of several tables; name one with --set 'data.query=SELECT * FROM NAME ORDER BY COLUMN'"
+        ) from None
 
 
 def _lines(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any], str]]:
@@ -225,11 +251,14 @@ def _rows_of_records(found: Iterator[tuple[int, Any, Any]], block: Block, data: 
     return Rows(texts, pairs, [records[at] for at in kept], None, None, read.rejections)
 
 
-def _rows_of_columns(cells: Cells, arrow: pa.RecordBatch | None, block: Block, data: Data) -> Rows:
+def _rows_of_columns(
+    cells: Cells, arrow: pa.RecordBatch | None, block: Block, data: Data, names: tuple[str, ...]
+) -> Rows:
+    """Sorts out rows; `names` are the columns that are carried through, of which a text may be a part."""
     # Bytes of a column of bytes need not be text.
-    columns = [values for name, values in cells.columns.items() if arrow is None or _is_text(arrow, name)]
+    columns = [cells.columns[name] for name in names if arrow is None or _is_text(arrow, name)]
     texts, pairs, kept = _usable(cells, block, data, lambda at: _undecodable(column[at] for column in columns))
-    found = cells.columns
+    found = {name: cells.columns[name] for name in names}
     if len(kept) < len(cells.numbers):
         found = {name: [values[at] for at in kept] for name, values in found.items()}
         arrow = None if arrow is None else arrow.take(pa.array(kept, pa.int64()))

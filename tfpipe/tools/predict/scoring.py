@@ -84,6 +84,8 @@ def score(
         layout = layout_of(source, answerer, output, probabilities)
         found = parts_of(source, answerer, layout, done) if run is None else run(source, layout, done)
         rows = _store(found, source, parts, before, done)
+        for file in source.files:
+            _check_unchanged(file, before)
         rejected = parts.join(layout)
     say(f"{output}: {rows:,} rows answered{', besides those of before' if done else ''}")
     if rejected:
@@ -101,7 +103,7 @@ def layout_of(source: Input, answerer: Answerer, output: Path, probabilities: bo
     for block in source.blocks():
         rows = source.read(block)
         if len(rows):
-            return written.layout_of(output, rows, answerer.names, answerer.one_label, probabilities)
+            return written.layout_of(output, rows, answerer.names, answerer.one_label, probabilities, source.columns())
         for each in rows.rejections:
             reasons[each.reason] = reasons.get(each.reason, 0) + 1
     listed = "; ".join(f"{count:,} × {reason}" for reason, count in list(reasons.items())[:5])
@@ -117,7 +119,9 @@ def _store(
 ) -> int:
     """Stores the parts as they come; returns how many rows they have."""
     sizes = [size_bytes(file) for file in source.files]
-    kilobytes = None if None in sizes else round(sum(sizes) / 1e3)
+    # Of files with types, blocks are counted in Arrow's bytes.
+    typed = any(file.format in ("parquet", "arrow") for file in source.files)
+    kilobytes = None if typed or None in sizes else round(sum(sizes) / 1e3)
     rows = size = 0
     started = time.monotonic()
     with progress_bar("answering (kB)", kilobytes) as bar:
@@ -127,15 +131,20 @@ def _store(
             if part is None:
                 bar.skip(round(size / 1e3) - shown)
                 continue
-            if identity_of(block.file) != before[block.file.name]:
-                raise InputError(
-                    f"{block.file.name}: changed while it was read; what was answered is not used. Give the command "
-                    "again when the file is whole, with --overwrite"
-                )
+            if block.file.format not in (*hubs.HUBS, "folder"):  # these are many files
+                _check_unchanged(block.file, before)
             parts.store(block.name, part.content, part.rejections)
             rows += part.rows
             bar.advance(round(size / 1e3) - shown, f"{rows / (time.monotonic() - started):,.0f} rows/s")
     return rows
+
+
+def _check_unchanged(file: SourceFile, before: dict[str, str]) -> None:
+    if identity_of(file) != before[file.name]:
+        raise InputError(
+            f"{file.name}: changed while it was read; what was answered is not used. Give the command again when the "
+            "file is whole, with --overwrite"
+        )
 
 
 def parts_of(

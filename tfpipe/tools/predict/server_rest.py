@@ -102,8 +102,10 @@ class Rest:
           OSError, http.client.HTTPException: the server could not be asked.
         """
         while True:
-            fresh = not self._idle
-            connection = self._connection() if fresh else self._idle.pop()
+            try:  # another thread may take the last one
+                fresh, connection = False, self._idle.pop()
+            except IndexError:
+                fresh, connection = True, self._connection()
             try:
                 return self._once(connection, method, path, body)
             except ConnectionError:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,12 @@ class Layout:
 
 
 def layout_of(
-    path: Path, rows: Rows, names: tuple[str, ...] | None, one_label: bool, probabilities: bool | None
+    path: Path,
+    rows: Rows,
+    names: tuple[str, ...] | None,
+    one_label: bool,
+    probabilities: bool | None,
+    columns: Iterable[str] = (),
 ) -> Layout:
     """Decides what is written.
 
@@ -81,12 +88,13 @@ def layout_of(
       names: of the labels, or None.
       one_label: whether a row has exactly one.
       probabilities: whether each label's probability is written; None: in JSON Lines, and of several labels.
+      columns: of all files that have columns.
     """
     format = format_of(path)
     wanted = format == "json_lines" or not one_label if probabilities is None else probabilities
     if wanted and names is None and probabilities:
         raise InputError("--probabilities: the model does not tell the names of its labels; leave it out")
-    layout = Layout(format, names, one_label, wanted, tuple(rows.names()))
+    layout = Layout(format, names, one_label, wanted, tuple(dict.fromkeys((*columns, *rows.names()))))
     _ = layout.answers  # said before anything is answered
     return layout
 
@@ -126,7 +134,7 @@ def part(rows: Rows, answers: Answers, layout: Layout, where: str) -> bytes:
     """
     found = _answer_columns(answers, layout)
     if layout.format == "parquet":
-        return _parquet(rows, found)
+        return _parquet(rows, found, where)
     if layout.format == "json_lines":
         return _json_lines(rows, found, layout, where)
     return _delimited(_cells(rows, found, layout, where), layout)
@@ -155,10 +163,21 @@ def _answer_columns(answers: Answers, layout: Layout) -> dict[str, Any]:
 
 
 def _delimited(rows: list[list[str]], layout: Layout) -> bytes:
-    content = io.StringIO(newline="")
-    separator = "\t" if layout.format == "tsv" else ","
-    csv.writer(content, delimiter=separator, lineterminator="\n").writerows(rows)
-    return content.getvalue().encode()
+    lines = _Lines()
+    # A field with a carriage return is quoted only where the line terminator has one.
+    csv.writer(lines, delimiter="\t" if layout.format == "tsv" else ",", lineterminator="\r\n").writerows(rows)
+    return "".join([f"{line[:-2]}\n" for line in lines.written]).encode()
+
+
+class _Lines:
+    """A file of lines, for csv's writer."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Keeps a line."""
+        self.written.append(line)
 
 
 def _cells(rows: Rows, found: dict[str, Any], layout: Layout, where: str) -> list[list[str]]:
@@ -230,28 +249,34 @@ def _json_lines(rows: Rows, found: dict[str, Any], layout: Layout, where: str) -
 
 def _json(record: dict[str, Any]) -> bytes:
     try:
-        return f"{json.dumps(record, ensure_ascii=False, default=str, allow_nan=False)}\n".encode()
-    except UnicodeEncodeError:  # half a character, which JSON can name and UTF-8 has not
-        return f"{json.dumps(record, default=str)}\n".encode()
-    except ValueError:  # NaN, which JSON has not
-        return f"{json.dumps(_without_nan(record), ensure_ascii=False, default=str)}\n".encode()
+        return f"{json.dumps(record, ensure_ascii=False, default=_plain, allow_nan=False)}\n".encode()
+    except ValueError:  # NaN, which JSON has not; half a character, which it can name and UTF-8 has not
+        return f"{json.dumps(_without_nan(record), default=_plain)}\n".encode()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise InputError("--output: a row holds bytes that are no text within other values; write it as .parquet")
+    return str(value)
 
 
 def _without_nan(value: Any) -> Any:
-    """Puts null in the place of NaN, the missing value of tables."""
+    """Puts null in the place of NaN, the missing value of tables, and of what is infinite."""
     if isinstance(value, dict):
         return {name: _without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parquet(rows: Rows, found: dict[str, Any]) -> bytes:
+def _parquet(rows: Rows, found: dict[str, Any], where: str) -> bytes:
     if rows.arrow is not None:
         columns = {name: rows.arrow.column(name) for name in rows.columns}
     else:
         columns = {name: as_arrow(_column(rows, name)) for name in rows.names()}
     for name, values in found.items():
+        if name in columns:
+            raise InputError(f"{where}: a row has {name!r}, as its answer is named, which the first rows have not")
         lists = isinstance(values, list) and name in (f"{prefix}labels" for prefix in ("", _PREDICTED))
         columns[name] = pa.array(values, pa.list_(pa.string()) if lists else None)
     content = io.BytesIO()
