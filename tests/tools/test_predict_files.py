@@ -156,6 +156,16 @@ def test_what_json_has_no_word_for(tiny_run, tmp_path):
     (tmp_path / "half.jsonl").write_text('{"text": "a good film", "note": {"half": "\\ud83d"}}\n')
     (row,) = read(run(tiny_run[1], tmp_path / "half.jsonl", tmp_path / "out2.jsonl"))
     assert row["note"] == {"half": "\ud83d"}
+    for suffix in (".csv", ".parquet"):
+        (row,) = read(run(tiny_run[1], tmp_path / "half.jsonl", tmp_path / f"half{suffix}"))
+        note = row["note"] if isinstance(row["note"], str) else json.dumps(row["note"])
+        assert json.loads(note) == {"half": "\ud83d"}
+    rows = [{"text": "a good film", "m": {}}, {"text": "a bad film", "m": {}}]
+    for suffix in (".csv", ".parquet", ".jsonl"):
+        found = read(run(tiny_run[1], write_json_lines(tmp_path / "empty.jsonl", rows), tmp_path / f"empties{suffix}"))
+        assert [row["m"] for row in found] in ([{}, {}], ["{}", "{}"])
+    (tmp_path / "name.jsonl").write_text('{"text": "a good film"}\n{"text": "a bad film", "\\ud83d": 1}\n')
+    assert len(read(run(tiny_run[1], tmp_path / "name.jsonl", tmp_path / "name.csv"))) == 1
 
 
 def test_nested_texts_and_templates(tiny_run, tmp_path):

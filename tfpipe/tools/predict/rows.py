@@ -247,7 +247,9 @@ def _rows_of_records(found: Iterator[tuple[int, Any, Any]], block: Block, data: 
     unit = "line" if isinstance(block.payload, bytes | tuple) else "record"
     read = Cells(cells, numbers, rejections, unit=unit)
     every_line = block.file.format == LINES and data.line is None
-    texts, pairs, kept = _usable(read, block, data, lambda at: _undecodable(records[at].values()), every_line)
+    texts, pairs, kept = _usable(
+        read, block, data, lambda at: _undecodable((*records[at], *records[at].values())), every_line
+    )
     return Rows(texts, pairs, [records[at] for at in kept], None, None, read.rejections)
 
 

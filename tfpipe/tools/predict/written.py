@@ -214,7 +214,10 @@ def _text(value: Any) -> str:
         return value or ""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    return as_json(value) if isinstance(value, dict | list | tuple) else str(value)
+    if not isinstance(value, dict | list | tuple):
+        return str(value)
+    text = as_json(value)
+    return json.dumps(value, default=str) if SURROGATES.search(text) else text  # half a character, as JSON names it
 
 
 def _shortest(values: np.ndarray) -> list[str]:
@@ -287,7 +290,8 @@ def _parquet(rows: Rows, found: dict[str, Any], where: str) -> bytes:
 def as_arrow(values: list[Any]) -> pa.Array:
     """Values of any kind as an array: of their type, or as texts where they have several."""
     try:
-        return pa.array(values)
+        found = pa.array(values)
+        return as_text(values) if pa.types.is_struct(found.type) and not found.type.num_fields else found
     except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError):
         return as_text(values)
 
