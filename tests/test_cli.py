@@ -327,4 +327,4 @@ def test_an_interrupted_command_is_exit_code_130():
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error == "tfpipe: interrupted; a run goes on from its last checkpoint when the same command is given again\n"
+    assert error == "tfpipe: interrupted; the same command goes on from what was stored last\n"

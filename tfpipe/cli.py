@@ -382,7 +382,7 @@ def _exit(code: int, message: str) -> None:
 
 def _stop(number: int, frame: object) -> None:
     said = "interrupted" if number == signal.SIGINT else "terminated"
-    _exit(128 + number, f"{said}; a run goes on from its last checkpoint when the same command is given again")
+    _exit(128 + number, f"{said}; the same command goes on from what was stored last")
 
 
 if __name__ == "__main__":

@@ -11,26 +11,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tfpipe.encoders.vocabulary import MAX_WORD_CHARS
 
 
-def tokenizer_json(
-    vocabulary: tuple[str, ...],
-    tokens: dict[str, str],
-    *,
-    do_lower_case: bool,
-    strip_accents: bool | None,
-    tokenize_chinese_chars: bool,
-    max_length: int | None,
-) -> str:
-    """Returns the file's content, the same bytes for the same arguments; they are those of `wordpiece`."""
-    return wordpiece(
-        vocabulary,
-        tokens,
-        do_lower_case=do_lower_case,
-        strip_accents=strip_accents,
-        tokenize_chinese_chars=tokenize_chinese_chars,
-        max_length=max_length,
-    ).to_str()
-
-
 def wordpiece(
     vocabulary: tuple[str, ...],
     tokens: dict[str, str],

@@ -20,7 +20,7 @@ from tfpipe.encoders.vocabulary import MAX_WORD_CHARS, read_vocabulary, shown
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
 from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, TokenizerFiles
-from tfpipe.tokens.tokenizer_json import tokenizer_json
+from tfpipe.tokens.tokenizer_json import wordpiece
 
 if TYPE_CHECKING:
     from tfpipe.config.rows import Cleaning
@@ -190,7 +190,7 @@ class TokenizerSettings:
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         options = {name: config[name] for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")}
-        content = tokenizer_json(self.vocabulary, self.special_tokens, max_length=max_length, **options)
+        content = wordpiece(self.vocabulary, self.special_tokens, max_length=max_length, **options).to_str()
         (directory / TOKENIZER).write_text(content + "\n", encoding="utf-8")
         config["tokenizer_class"] = "BertTokenizer"
         if max_length is not None:  # or transformers cuts nothing, and answers long texts otherwise, or not at all

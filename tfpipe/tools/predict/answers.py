@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tfpipe.tasks import split_labels
+
 
 class Answers(NamedTuple):
     """The answers to some texts, in their order."""
@@ -37,3 +39,26 @@ class Answerer(Protocol):
         Raises:
           InputError: the model fails at a text, or a server can't be asked.
         """
+
+
+def probability_of_answers(
+    answers: Answers, names: tuple[str, ...] | None, *, one_label: bool
+) -> tuple[np.ndarray, list[list[str]]]:
+    """Gives the probability of each answer, and the labels that it names.
+
+    Of one label, it is the label's. Of several, it is the smallest of the chosen. Where none is chosen, it is 1 minus
+    the largest of all: the probability that none applies.
+
+    Returns:
+      [texts] float32, and the labels of each text; of a model of one label, no labels.
+    """
+    probabilities = np.asarray(answers.probabilities, np.float32)
+    if one_label:
+        return probabilities.max(axis=1, initial=0.0), []
+    chosen = [split_labels(label) for label in answers.labels]
+    places = {name: at for at, name in enumerate(names or ())}
+    found = [
+        min((row[places[name]] for name in labels), default=1 - row.max())
+        for row, labels in zip(probabilities, chosen, strict=True)
+    ]
+    return np.array(found, np.float32), chosen

@@ -2,9 +2,9 @@
 
 Enters: the folder of an artifact, with its tokenizer beside it. Leaves: what answers texts. Texts are sorted by their
 length in tokens and cut into batches of so many tokens, so that a long text costs nobody else. Each batch runs on one
-thread, and as many at a time as there are processors: two threads of ONNX Runtime on one batch take 1.7 times the
-processor time of two batches side by side. Which texts meet in a batch does not depend on the number of threads, nor
-does an answer.
+thread, and as many at a time as there are processors: with two threads of ONNX Runtime on one batch the same texts take
+1.2 times the processor time (benchmarks/README.md, Scoring). Which texts meet in a batch does not depend on the number
+of threads, nor does an answer.
 """
 
 from __future__ import annotations

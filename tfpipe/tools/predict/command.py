@@ -18,7 +18,7 @@ from tfpipe.tools.predict import lines
 from tfpipe.tools.predict.answers import Answerer
 from tfpipe.tools.predict.model import opened
 from tfpipe.tools.predict.options import Options
-from tfpipe.tools.predict.shown import answer_of, print_answers
+from tfpipe.tools.predict.shown import answers_of, print_answers
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
 """of Apache Beam"""
@@ -107,15 +107,13 @@ def _check(texts: list[str], options: Options) -> None:
 
 
 def answers(answerer: Answerer, texts: Iterable[tuple[str, str | None]]) -> Iterator[dict[str, Any]]:
-    """Texts -> `{"text", "label", "probability", "probabilities"}`, in order, a batch at a time.
+    """Answers texts, in order, a batch at a time: `{"text", "label", "probability", "probabilities"}` each.
 
-    `probability` is that of the label. For a multi-label model it is the smallest among the chosen labels. Where no
-    label is chosen, it is 1 minus the largest of all: the probability that none applies. The answers of such a model
-    also have `labels`, the list of the names that `label` joins.
+    `answers.probability_of_answers` says which probability. Of several labels there is also the list `labels`.
     """
     for batch in lines.as_they_come(texts):
         first = [text for text, _ in batch]
         second = [pair for _, pair in batch] if answerer.pairs else None
         found = answerer.answer(answerer.prepare(first, second))
-        for (text, pair), label, row in zip(batch, found.labels, found.probabilities, strict=True):
-            yield {"text": text} | ({"text_pair": pair} if answerer.pairs else {}) | answer_of(answerer, label, row)
+        for (text, pair), answer in zip(batch, answers_of(answerer, found), strict=True):
+            yield {"text": text} | ({"text_pair": pair} if answerer.pairs else {}) | answer

@@ -20,7 +20,7 @@ from tfpipe.tools.predict.model import opened
 from tfpipe.tools.predict.options import Options
 from tfpipe.tools.predict.parts import Parts
 from tfpipe.tools.predict.rows import Columns, Input, open_input
-from tfpipe.tools.predict.shown import answer_of, print_answers
+from tfpipe.tools.predict.shown import answers_of, print_answers
 
 _UP_TO_THE_RUN = 5  # serving/<format>/<variant>/<n> lies so deep in its run
 
@@ -145,8 +145,8 @@ def _stream(source: Input, answerer: Answerer, output: Path | None, options: Opt
 def _shown(source: Input, answerer: Answerer) -> Iterator[dict[str, Any]]:
     for _, rows, answers in scoring.answered(source, answerer):
         _say(rows.rejections)
-        for text, label, row in zip(rows.texts, answers.labels, answers.probabilities, strict=True):
-            yield {"text": text} | answer_of(answerer, label, row)
+        for text, answer in zip(rows.texts, answers_of(answerer, answers), strict=True):
+            yield {"text": text} | answer
 
 
 def _say(rejections: list[Rejection]) -> None:

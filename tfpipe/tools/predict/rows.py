@@ -8,7 +8,7 @@ in which nothing else is found.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -113,11 +113,7 @@ class Input:
     def read(self, block: Block) -> Rows:
         """Reads a block, and sorts out the rows that can't be answered."""
         data, file = self.data, block.file
-        found = (
-            _lines(block, data)
-            if file.format == LINES and data.line is None
-            else readers.whole_records(block, self._data(file))
-        )
+        found = _lines(block, data) if _is_every_line(block, data) else readers.whole_records(block, self._data(file))
         if found is not None:
             return _rows_of_records(found, block, data, self.every_column[file.number])
         cells = readers.cells(block, self._data(file))
@@ -211,6 +207,11 @@ def _columns(file: SourceFile, data: Data) -> tuple[str, ...]:
         ) from None
 
 
+def _is_every_line(block: Block, data: Data) -> bool:
+    """Tells whether each line of a file is a text, an empty one too."""
+    return block.file.format == LINES and data.line is None
+
+
 def _lines(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Yields every line, empty ones too: the answers stand at the same lines."""
     named, content = block.payload
@@ -246,10 +247,7 @@ def _rows_of_records(found: Iterator[tuple[int, Any, Any]], block: Block, data: 
             cells[name].append(value)
     unit = "line" if isinstance(block.payload, bytes | tuple) else "record"
     read = Cells(cells, numbers, rejections, unit=unit)
-    every_line = block.file.format == LINES and data.line is None
-    texts, pairs, kept = _usable(
-        read, block, data, lambda at: _undecodable((*records[at], *records[at].values())), every_line
-    )
+    texts, pairs, kept = _usable(read, block, data, lambda at: _undecodable((*records[at], *records[at].values())))
     return Rows(texts, pairs, [records[at] for at in kept], None, None, read.rejections)
 
 
@@ -287,7 +285,7 @@ def _value(fields: dict[str, Any], name: str) -> Any:
 
 
 def _usable(
-    cells: Cells, block: Block, data: Data, undecodable: Any, every_line: bool = False
+    cells: Cells, block: Block, data: Data, undecodable: Callable[[int], str | None]
 ) -> tuple[list[str], list[str] | None, list[int]]:
     """Returns the texts that can be answered, and the places of their rows; adds to the rejections of the others."""
     texts, _ = texts_of(cells.columns.__getitem__, data)
@@ -300,9 +298,7 @@ def _usable(
     kept: list[int] = []
     for at, (text, pair) in enumerate(zip(texts, pairs, strict=True)):
         reason = reason_to_reject_text(text, pair, paired)
-        if every_line and reason == "empty text":
-            reason = None
-        if reason is None:
+        if reason is None or (reason == "empty text" and _is_every_line(block, data)):
             reason = undecodable(at)
         if reason is None:
             kept.append(at)

@@ -241,11 +241,7 @@ def identity_of(file: SourceFile) -> str:
         found = [_stat((zip_and_member(path) or (path,))[0]) for path in paths]
     except OSError as error:
         raise InputError(f"{file.name}: can't be read any more ({error.strerror}); give it back its place") from error
-    return (
-        found[0]
-        if len(found) == 1
-        else f"{len(found)} files, {hashlib.sha256(chr(10).join(found).encode()).hexdigest()}"
-    )
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _stat(path: str) -> str:

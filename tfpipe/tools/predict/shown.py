@@ -12,28 +12,28 @@ import numpy as np
 
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
-from tfpipe.tasks import split_labels
-from tfpipe.tools.predict.answers import Answerer
+from tfpipe.tools.predict.answers import Answerer, Answers, probability_of_answers
 
 
 def in_few_digits(values: np.ndarray) -> np.ndarray:
-    """Values as float32 shows them in as few digits as give them back, not in float64's many: float -> float64."""
+    """Rounds to the few digits in which float32 is written, not to float64's many: float -> float64."""
     return np.array(np.asarray(values, np.float32).astype(str), np.float64)
 
 
-def answer_of(answerer: Answerer, label: str, probabilities: Any) -> dict[str, Any]:
-    """One answer: [labels] float."""
-    answer: dict[str, Any] = {"label": label}
-    probabilities = in_few_digits(probabilities)
-    probability = float(probabilities.max())
-    if not answerer.one_label:
-        answer["labels"] = split_labels(label)
-        chosen = [float(probabilities[answerer.names.index(name)]) for name in answer["labels"]]
-        probability = min(chosen, default=1.0 - probability)
-    answer["probability"] = probability
-    if answerer.names is not None:
-        answer["probabilities"] = dict(zip(answerer.names, probabilities.tolist(), strict=True))
-    return answer
+def answers_of(answerer: Answerer, answers: Answers) -> Iterator[dict[str, Any]]:
+    """Yields each answer: `label`, `probability`, the probabilities by name, and of several labels the chosen ones."""
+    found, chosen = probability_of_answers(answers, answerer.names, one_label=answerer.one_label)
+    rows = zip(
+        answers.labels, in_few_digits(found).tolist(), in_few_digits(answers.probabilities).tolist(), strict=True
+    )
+    for at, (label, probability, values) in enumerate(rows):
+        answer: dict[str, Any] = {"label": label}
+        if not answerer.one_label:
+            answer["labels"] = chosen[at]
+        answer["probability"] = probability
+        if answerer.names is not None:
+            answer["probabilities"] = dict(zip(answerer.names, values, strict=True))
+        yield answer
 
 
 def print_answers(found: Iterator[dict[str, Any]], output: Path | None) -> None:

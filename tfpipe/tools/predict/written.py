@@ -18,14 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet
 
 from tfpipe.data.block import as_json, excerpt
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.tasks import split_labels
-from tfpipe.tools.predict.answers import Answers
+from tfpipe.tools.predict.answers import Answers, probability_of_answers
 from tfpipe.tools.predict.rows import Rows
 from tfpipe.tools.predict.shown import in_few_digits
 
@@ -143,19 +141,8 @@ def part(rows: Rows, answers: Answers, layout: Layout, where: str) -> bytes:
 def _answer_columns(answers: Answers, layout: Layout) -> dict[str, Any]:
     """Name -> labels, lists of labels, or probabilities [rows] float32; JSON's `probabilities` is [rows, labels]."""
     probabilities = np.asarray(answers.probabilities, np.float32)
-    largest = probabilities.max(axis=1) if len(probabilities) else np.zeros(0, np.float32)
-    found: dict[str, Any] = {"label": answers.labels}
-    if not layout.one_label:
-        found["labels"] = [split_labels(label) for label in answers.labels]
-        places = {name: at for at, name in enumerate(layout.names or ())}
-        largest = np.array(
-            [
-                min((row[places[name]] for name in chosen), default=1 - row.max())
-                for row, chosen in zip(probabilities, found["labels"], strict=True)
-            ],
-            np.float32,
-        )
-    found["probability"] = largest
+    probability, chosen = probability_of_answers(answers, layout.names, one_label=layout.one_label)
+    found: dict[str, Any] = {"label": answers.labels, "labels": chosen, "probability": probability}
     for at, name in enumerate(layout.names or ()):
         found[f"probability_{name}"] = probabilities[:, at]
     found["probabilities"] = probabilities
