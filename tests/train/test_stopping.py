@@ -348,7 +348,8 @@ def test_a_signal_in_the_last_step_still_ends_a_command():
     process.send_signal(SIGTERM)
     process.send_signal(SIGHUP)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 143 and error.splitlines()[-1].startswith("tfpipe: terminated; a run goes on from")
+    assert process.returncode == 143
+    assert error.splitlines()[-1].startswith("tfpipe: terminated; the same command goes on from")
 
 
 def test_a_second_signal_ends_a_command_at_once():
@@ -358,7 +359,8 @@ def test_a_second_signal_ends_a_command_at_once():
     time.sleep(0.15)
     process.send_signal(SIGTERM)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 143 and error.splitlines()[-1].startswith("tfpipe: terminated; a run goes on from")
+    assert process.returncode == 143
+    assert error.splitlines()[-1].startswith("tfpipe: terminated; the same command goes on from")
 
 
 def test_no_tensorflow():
