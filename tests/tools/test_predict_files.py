@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import signal
 import sqlite3
 import time
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import openpyxl
 import pandas
@@ -84,6 +87,57 @@ def write_sqlite(path: Path):
     return path
 
 
+def write_arrow(path: Path):
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, pa.Table.from_pylist(ROWS).schema) as writer:
+        writer.write_table(pa.Table.from_pylist(ROWS))
+    return path
+
+
+def write_duckdb(path: Path):
+    with duckdb.connect(str(path)) as connection:
+        connection.register("given", pa.Table.from_pylist(ROWS))
+        connection.execute("CREATE TABLE rows AS SELECT * FROM given")
+        connection.execute("CREATE TABLE other (n INTEGER)")
+    return path
+
+
+def write_compressed(path: Path):
+    with gzip.open(path, "wb") as file:
+        file.write(write_csv(path.with_suffix("")).read_bytes())
+    path.with_suffix("").unlink()
+    return path
+
+
+def write_zip(path: Path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("in/x.jsonl", "".join(f"{json.dumps(row)}\n" for row in ROWS))
+    return path
+
+
+def write_dataset(path: Path):
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).save_to_disk(path)
+    return path
+
+
+def write_tfrecord(path: Path):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in ROWS:
+            feature = {
+                name: tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+                if isinstance(value, float)
+                else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+                if isinstance(value, int)
+                else tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+                for name, value in row.items()
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return path
+
+
 FORMATS = {
     "x.csv": write_csv,
     "x.tsv": lambda path: write_csv(path, separator="\t"),
@@ -95,6 +149,12 @@ FORMATS = {
     "x.parquet": write_parquet,
     "x.xlsx": write_excel,
     "x.sqlite": write_sqlite,
+    "x.arrow": write_arrow,
+    "x.duckdb": write_duckdb,
+    "x.csv.gz": write_compressed,
+    "x.zip": write_zip,
+    "dataset": write_dataset,
+    "x.tfrecord": write_tfrecord,
 }
 
 
@@ -111,7 +171,8 @@ def test_the_rows_of_any_file_come_out_with_their_answers(tiny_run, expected, tm
     rows = read(run(tiny_run[1], source, tmp_path / f"out{suffix}", variant="dense", probabilities=True))
     assert [str(row["text"]) for row in rows] == [row["text"] for row in ROWS]
     for row, given, answer in zip(rows, ROWS, expected, strict=True):
-        assert list(row)[: len(given)] == list(given)
+        names = sorted(given) if name == "x.tfrecord" else list(given)  # whose features have no order
+        assert list(row)[: len(given)] == names
         assert int(row["id"]) == given["id"] and float(row["score"]) == given["score"]
         assert (row["note"] or "") == given["note"]
         assert str(row["seen"]).lower() in ((str(given["seen"]).lower(), str(int(given["seen"]))))
@@ -200,7 +261,11 @@ def test_more_forms_of_files(tiny_run, tmp_path):
     assert found[0] == ["", "text", "label", "probability"] and found[2][:2] == ["1", "a bad film"]
     with closing(sqlite3.connect(write_sqlite(tmp_path / "two.sqlite"))) as connection, connection:
         connection.execute("CREATE TABLE other (n INTEGER)")
-    with pytest.raises(InputError, match=r"of several tables; name one with --set 'data\.query=SELECT"):
+    assert len(read(run(tiny_run[1], tmp_path / "two.sqlite", tmp_path / "one.csv"))) == 4
+    with closing(sqlite3.connect(tmp_path / "two.sqlite")) as connection, connection:
+        connection.execute("CREATE TABLE third (text TEXT)")
+    said = r"2 tables have the columns 'text'; tables: .*; set data\.query \(--set data\.query=VALUE\), such as: SELECT"
+    with pytest.raises(InputError, match=said):
         run(tiny_run[1], tmp_path / "two.sqlite", tmp_path / "two.csv")
     query = ("data.query=SELECT id, text FROM rows ORDER BY id",)
     assert len(read(run(tiny_run[1], tmp_path / "two.sqlite", tmp_path / "two.csv", overrides=query))) == 4
@@ -496,6 +561,14 @@ def test_answers_to_standard_output(tiny_run, tmp_path, capfd):
             r"--set data\.filter=.*: expected a setting of how",
         ),
         ({"output": Path("in.csv"), "overwrite": True}, r"--output in\.csv: the same file as --input"),
+        (
+            {"output": Path("x.csv"), "text_column": "b", "overrides": ("data.text={b}",)},
+            r"--text-column b: beside --set data\.text=",
+        ),
+        (
+            {"output": Path("x.csv"), "artifact": "onnx", "allowed": ("PyFunc",)},
+            r"--allow-operator: .* is no SavedModel \(onnx\), so it has no effect",
+        ),
         ({"output": Path("-"), "runner": "DirectRunner"}, r"--runner: has no effect without --output FILE"),
         ({"output": Path(".")}, r"--output \.: a directory; give the name of a file"),
         ({"output": Path("x" * 5000)}, r"can't be written \(File name too long\)"),
@@ -513,6 +586,76 @@ def test_wrong_options_are_said(tiny_run, tmp_path, monkeypatch, options, said):
         run(tiny_run[1], source, **options)
     if options["output"].name == "x.csv":
         assert not options["output"].exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "said"),
+    [
+        ("rows", "rows/out.jsonl", r"lies in the folder --input .*rows; give a path elsewhere"),
+        ("rows/", "rows/deep/out.jsonl", "lies in the folder"),
+        ("rows/*.jsonl", "rows/out.jsonl", r"is one of --input .*rows/\*\.jsonl; give a name that the pattern"),
+        ("ro*/**/*.jsonl", "rows/out.jsonl", "is one of --input"),
+        ("**/i*.jsonl", "rows/deep/inner/io.jsonl", "is one of --input"),
+        ("rows/i*.jsonl", "rows/out.jsonl", None),
+        ("rows/*.jsonl", "rows/deep/out.jsonl", None),
+        ("rows/*", "rows.jsonl", None),
+    ],
+)
+def test_an_output_is_not_among_what_is_read(tiny_run, tmp_path, source, output, said):
+    (tmp_path / "rows" / "deep").mkdir(parents=True)
+    write_json_lines(tmp_path / "rows" / "in.jsonl", [{"text": "a good film"}])
+    given = f"{tmp_path}/{source}"
+    if said is None:
+        assert len(read(run(tiny_run[1], given, tmp_path / output))) == 1
+        return
+    with pytest.raises(InputError, match=said):
+        run(tiny_run[1], given, tmp_path / output)
+    assert not list(tmp_path.rglob("*.parts"))
+
+
+def test_what_is_not_needed_does_not_cost_a_row(tiny_run, tmp_path):
+    """Errors of Excel in other columns, and the answers of annotators."""
+    book = openpyxl.Workbook()
+    for row in (["text", "price"], ["a good film", "#N/A"], ["#REF!", 2]):
+        book.active.append(row)
+    book.save(tmp_path / "in.xlsx")
+    (found,) = read(run(tiny_run[1], tmp_path / "in.xlsx", tmp_path / "excel.jsonl"))
+    assert found["price"] == "#N/A"
+    rows = [{"text": "a good film", "_task_hash": 1, "label": "x", "answer": "reject"}]
+    for write, name in ((write_csv, "p.csv"), (write_json_lines, "p.jsonl")):
+        (found,) = read(run(tiny_run[1], write(tmp_path / name, rows), tmp_path / f"{name}.out.jsonl"))
+        assert found["answer"] == "reject" and found["predicted_label"] in ("negative", "positive")
+
+
+def test_a_field_that_no_record_has(tiny_run, tmp_path):
+    source = write_json_lines(tmp_path / "in.jsonl", [{"texts": "a good film", "n": 1}])
+    with pytest.raises(InputError, match=r"1 × no field 'text'; fields: 'texts', 'n'; did you mean 'texts'\?"):
+        run(tiny_run[1], source, tmp_path / "out.csv")
+    (tmp_path / "empty.csv").write_text("text,n\n")
+    with pytest.raises(InputError, match=r"a header and no row; expected at least one row$"):
+        run(tiny_run[1], tmp_path / "empty.csv", tmp_path / "out.csv")
+
+
+def test_a_published_version_on_a_store(tiny_run, tmp_path):
+    """It reads the columns that its run did."""
+    from tfpipe.data.files.streams import gfile
+
+    store = "ram://test-predict/run"
+    for path in (tiny_run[1] / "serving" / "onnx" / "dense").rglob("*"):
+        if path.is_file():
+            place = f"{store}/{path.relative_to(tiny_run[1])}"
+            gfile().makedirs(place.rsplit("/", 1)[0])
+            with gfile().GFile(place, "wb") as file:
+                file.write(path.read_bytes())
+    for name in ("config.yaml", "prepare/stage.json"):
+        gfile().makedirs(f"{store}/{name}".rsplit("/", 1)[0])
+        with gfile().GFile(f"{store}/{name}", "wb") as file:
+            file.write((tiny_run[1] / name).read_bytes())
+    source = write_csv(tmp_path / "in.csv", [{"texts": "a good film"}])
+    with pytest.raises(InputError, match=r"no column 'text' \(as in the run of ram://.*did you mean 'texts'"):
+        run(f"{store}/serving/onnx/dense/1", source, tmp_path / "out.csv")
+    (found,) = read(run(f"{store}/serving/onnx/dense/1", source, tmp_path / "out.csv", text_column="texts"))
+    assert found["label"] in ("negative", "positive")
 
 
 def test_answers_do_not_depend_on_the_other_rows(tiny_run, tmp_path, monkeypatch):

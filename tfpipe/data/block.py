@@ -187,8 +187,8 @@ def check_answers(there: Collection[str], name: str, data: Data) -> None:
     Raises:
       InputError: they do not.
     """
-    prodigy = "answer" in there and ("_task_hash" in there or data.format == "prodigy")
-    if prodigy and "answer" not in wanted_columns(data):
+    prodigy, wanted = "answer" in there and ("_task_hash" in there or data.format == "prodigy"), wanted_columns(data)
+    if prodigy and "answer" not in wanted and "data.label_column" in wanted.values():
         raise InputError(
             f"{name}: rows of Prodigy, and those whose answer is reject or ignore bear a label, too; set data.filter: "
             "{answer: [accept]}, or name a JSON file as Prodigy writes it with data.format: prodigy"

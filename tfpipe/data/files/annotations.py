@@ -84,7 +84,7 @@ _LABEL: dict[str, Callable[[Record, str], Any]] = {
 }
 _CLOSED_QUESTIONS = ("choices", "taxonomy", "rating")
 _ABOUT_ANNOTATION = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
-_INSIDE = {"label_studio": "data", "argilla": "fields"}
+INSIDE = {"label_studio": "data", "argilla": "fields"}
 """field of a record that holds the fields which were shown to the annotator"""
 assert set(_LABEL) == set(TOOLS)
 _SIGNS = (
@@ -105,7 +105,7 @@ def wrote(head: str, *, delimited: bool) -> str | None:
 
 def names(record: Record, tool: str) -> list[str]:
     """Names the field with the longest text, and the questions."""
-    inside = record.get(_INSIDE.get(tool, ""))
+    inside = record.get(INSIDE.get(tool, ""))
     shown = inside if isinstance(inside, dict) else record
     texts = {name: len(value) for name, value in shown.items() if isinstance(value, str) and not name.startswith("_")}
     text = max(texts, key=texts.get, default=None)
@@ -140,7 +140,7 @@ def answered(
 
 
 def _with_answer(record: Record, tool: str, data: Data) -> Record:
-    inside = record.get(_INSIDE[tool]) if tool in _INSIDE else None
+    inside = record.get(INSIDE[tool]) if tool in INSIDE else None
     found = record | (inside if isinstance(inside, dict) else {})
     for column in label_columns(data):
         with suppress(KeyError):  # the reader says which fields there are

@@ -61,6 +61,8 @@ def _expression(pattern: str, text: str | None) -> re.Pattern[str]:
 def matching_pattern(lines: list[str], data: Data) -> str | None:
     """Returns a pattern that each of some lines fits, so that few labels come out, a word each; None: there is none."""
     text, label = f"{{{data.text_column}}}", f"{{{data.label_column}}}"
+    if text == label:  # of a reader that wants no label
+        return None
     of_label = pattern_columns(label)[0]
     for pattern in (
         *(f"{label}\t{text}", f"{text}\t{label}", f"{text}@{label}", f"{label} ||| {text}", f"{text} ||| {label}"),

@@ -3,8 +3,9 @@
 A reader has two functions. `blocks(file, data)` cuts a file into blocks, in order, with as little work as that takes.
 `cells(block, data)` turns one block into the cells of its records: a pure function, so it runs in any process, on any
 machine, in any order. A block holds whole records of about `BLOCK_BYTES`, so how a source is cut depends on its bytes
-alone. A third one, `classes(file, data)`, is for formats whose files can declare the classes of a column, and a fourth,
-`whole_records(block, data)`, for those whose records have fields of their own.
+alone. Three more are for some formats: `classes(file, data)` where files can declare the classes of a column,
+`whole_records(block, data)` where records have fields of their own, and `table_columns(file, data)` where a file has
+tables.
 """
 
 from __future__ import annotations
@@ -77,10 +78,15 @@ def columns(file: SourceFile, data: Data, *, whole: bool = False) -> list[str]:
     Raises:
       InputError: the file can't be read.
     """
-    reader, nothing = _reader(file.format), data.model_copy(update={"text_column": "\0", "text": None})
+    reader, nothing = (
+        _reader(file.format),
+        data.model_copy(update={"text_column": "\0", "text": None, "label_column": "\0"}),
+    )
     of_folders, refused = [name for name, _ in file.columns], None
     for settings in (data, nothing):  # a document of JSON may be recognized by its columns alone
         try:
+            if whole and data.query is None and hasattr(reader, "table_columns"):
+                return [*reader.table_columns(file, settings), *of_folders]
             for block in itertools.islice(blocks(file, settings), 1):
                 if hasattr(reader, "names"):
                     return [*reader.names(block, settings), *of_folders]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -42,7 +43,33 @@ def cells(block: Block, data: Data) -> Cells:
     return parquet_cells(block, data)
 
 
+def table_columns(file: SourceFile, data: Data) -> list[str]:
+    """Lists all columns of the table that is read.
+
+    Raises:
+      InputError: the file can't be read, or no or several tables have the wanted columns.
+    """
+    with _opened(file) as connection:
+        _, tables = _tables(connection)
+        return tables[chosen_table(tables, file, data, structs=True)]
+
+
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+    found = 0
+    with _opened(file) as connection:
+        query = _query_of_table(connection, file, data) if data.query is None else data.query
+        reader = _reader(connection, query, file, data)
+        check_schema(reader.schema, data, f"{file.name} (data.query)" if data.query else file.name)
+        for batch in reader:
+            yield from slices(wanted_batch(batch, data))
+            found += batch.num_rows
+    if not found:
+        raise InputError(f"{file.name}: no row; expected at least one row of each label")
+
+
+@contextmanager
+def _opened(file: SourceFile) -> Iterator[Any]:
+    """Opens a database; an error of DuckDB meanwhile is said in one line."""
     check_is_local(file)
     try:
         import duckdb
@@ -51,24 +78,16 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             f"{file.name}: DuckDB databases are read by duckdb, which is not installed; install it with: pip install "
             "'tfpipe[duckdb]', or write the rows as Parquet"
         ) from error
-    found = 0
     try:
         with duckdb.connect(file.path, read_only=True, config=_OPTIONS) as connection:
-            query = _query_of_table(connection, file, data) if data.query is None else data.query
-            reader = _reader(connection, query, file, data)
-            check_schema(reader.schema, data, f"{file.name} (data.query)" if data.query else file.name)
-            for batch in reader:
-                yield from slices(wanted_batch(batch, data))
-                found += batch.num_rows
+            yield connection
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
         reason = excerpt(str(error))
         raise InputError(f"{file.name}: not a whole DuckDB database ({reason}); fetch or write it again") from error
-    if not found:
-        raise InputError(f"{file.name}: no row; expected at least one row of each label")
 
 
-def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
-    """Returns a query for the only table that has the wanted columns, in the order of its rows."""
+def _tables(connection: Any) -> tuple[list[tuple[str, str, str]], dict[str, list[str]]]:
+    """Returns schema, table and name of each column, and the columns of each table."""
     columns = connection.sql(
         "SELECT table_schema, table_name, column_name FROM information_schema.columns "
         "ORDER BY table_schema, table_name, ordinal_position"
@@ -76,6 +95,12 @@ def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
     tables: dict[str, list[str]] = {}
     for schema, table, column in columns:
         tables.setdefault(table if schema == "main" else f"{schema}.{table}", []).append(column)
+    return columns, tables
+
+
+def _query_of_table(connection: Any, file: SourceFile, data: Data) -> str:
+    """Returns a query for the only table that has the wanted columns, in the order of its rows."""
+    columns, tables = _tables(connection)
     table = chosen_table(tables, file, data, structs=True)
     schema = next(schema for schema, name, _ in columns if table in (name, f"{schema}.{name}"))
     place = quoted(table) if schema == "main" else f"{quoted(schema)}.{quoted(table.removeprefix(schema + '.'))}"

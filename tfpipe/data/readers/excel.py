@@ -51,9 +51,15 @@ def cells(block: Block, data: Data) -> Cells:
     wanted = wanted_columns(data)
     columns: dict[str, list[Any]] = {column: [] for column in wanted}
     cells = Cells(columns, [], [])
+    # Of several label columns, each says itself what it can't hold; `predict` reads all columns as such.
+    checked = [
+        at
+        for at, setting in enumerate(wanted.values())
+        if isinstance(data.label_column, str) or setting != "data.label_column"
+    ]
     for number, row in block.payload:
         values = [_value(value) for value in row]
-        wrong = next((at for at, value in enumerate(values) if isinstance(value, str) and value in _ERRORS), None)
+        wrong = next((at for at in checked if isinstance(values[at], str) and values[at] in _ERRORS), None)
         if wrong is not None:
             reason = f"an error of Excel in {list(wanted)[wrong]!r} ({values[wrong]})"
             cells.rejections.append(Rejection(block.file.name, number, reason, ""))

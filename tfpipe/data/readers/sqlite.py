@@ -50,7 +50,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[dict[str, list[Any]
             check_columns(names, data, f"{file.name} (data.query)" if data.query else file.name)
             yield from _parts(rows, {column: names.index(column) for column in wanted_columns(data)}, file)
     except (sqlite3.Error, OverflowError) as error:
-        raise InputError(f"{file.name}: not a whole SQLite database ({error}); fetch or write it again") from error
+        raise _damaged(file, error) from error
 
 
 def _parts(rows: sqlite3.Cursor, places: dict[str, int], file: SourceFile) -> Iterator[tuple[dict, int, int]]:
@@ -104,16 +104,42 @@ def _check_is_complete(file: SourceFile) -> None:
             )
 
 
+def table_columns(file: SourceFile, data: Data) -> list[str]:
+    """Lists all columns of the table that is read.
+
+    Raises:
+      InputError: the file can't be read, or no or several tables have the wanted columns.
+    """
+    try:
+        with closing(_connected(file.path)) as connection:
+            tables, _ = _tables(connection)
+            return tables[chosen_table(tables, file, data)]
+    except sqlite3.Error as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: SourceFile, error: Exception) -> InputError:
+    return InputError(f"{file.name}: not a whole SQLite database ({error}); fetch or write it again")
+
+
+def _tables(connection: sqlite3.Connection) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Returns the columns of each table and view, and which of the two it is."""
+    kinds = dict(
+        connection.execute(
+            "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
+        )
+    )
+    columns = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")] for name in kinds}
+    return columns, kinds
+
+
 def _query_of_table(connection: sqlite3.Connection, file: SourceFile, data: Data) -> str:
     """Returns a query for the only table that has the wanted columns, in the order of its rows."""
-    listed = connection.execute(
-        "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"
-    ).fetchall()
-    tables = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")] for name, _ in listed}
+    tables, kinds = _tables(connection)
     table = chosen_table(tables, file, data)
     query = f"SELECT {', '.join(map(quoted, wanted_columns(data)))} FROM {quoted(table)}"
     ordered = f"{query} ORDER BY rowid"
-    if dict(listed)[table] == "table" and sqlite3.complete_statement(ordered + ";"):
+    if kinds[table] == "table" and sqlite3.complete_statement(ordered + ";"):
         try:
             connection.execute(f"EXPLAIN {ordered}")
             return ordered

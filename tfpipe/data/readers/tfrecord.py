@@ -61,7 +61,8 @@ def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any
         except Exception as error:  # protobuf's DecodeError has no stable place to import it from
             yield number, Rejection(block.file.name, number, f"not a tf.train.Example ({error})", ""), ""
             continue
-        yield number, {name: _value(feature) for name, feature in features.items()}, ", ".join(features)
+        names = sorted(features)  # a map of Protocol Buffers has no order of its own
+        yield number, {name: _value(features[name]) for name in names}, ", ".join(names)
 
 
 def _value(feature: tf.train.Feature) -> Any:

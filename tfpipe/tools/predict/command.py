@@ -17,7 +17,7 @@ from tfpipe.errors import InputError
 from tfpipe.tools.predict import lines
 from tfpipe.tools.predict.answers import Answerer
 from tfpipe.tools.predict.model import opened
-from tfpipe.tools.predict.options import Options
+from tfpipe.tools.predict.options import Options, exists_already
 from tfpipe.tools.predict.shown import answers_of, print_answers
 
 RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner")
@@ -73,11 +73,10 @@ def _check(texts: list[str], options: Options) -> None:
         "--text-column": options.text_column,
         "--text-pair-column": options.text_pair_column,
         "--set": options.overrides,
-        "--overwrite": options.overwrite,
         "--runner": options.runner,
-        "--probabilities": options.probabilities,
+        "--no-probabilities" if options.probabilities is False else "--probabilities": options.probabilities,
     }
-    if not files and (option := next((name for name, value in of_files.items() if value), None)):
+    if not files and (option := next((name for name, value in of_files.items() if value not in (None, ())), None)):
         raise InputError(f"{option}: has no effect without --input FILE; leave it out")
     if files and options.text_pairs:
         raise InputError("--text-pair: has no effect with --input FILE; name the column with --text-pair-column")
@@ -104,6 +103,10 @@ def _check(texts: list[str], options: Options) -> None:
             f"--output {output}: answers to single texts are JSON Lines; give a name that ends in .jsonl, or the texts "
             "with --input FILE"
         )
+    if options.overwrite and output is None:
+        raise InputError("--overwrite: has no effect without --output FILE; leave it out, or name a file")
+    if not files and output is not None and output.is_file() and not options.overwrite:
+        raise exists_already(output)
 
 
 def answers(answerer: Answerer, texts: Iterable[tuple[str, str | None]]) -> Iterator[dict[str, Any]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from tfpipe.config.file import parse_config, read_yaml
@@ -44,9 +47,8 @@ def run(model: str | None, options: Options) -> None:
         raise InputError(f"--output {output}: a directory; give the name of a file")
     if not to_file and (option := "--runner" if options.runner else "--overwrite" if options.overwrite else None):
         raise InputError(f"{option}: has no effect without --output FILE; leave it out, or name a file")
-    if to_file and any(os.path.realpath(each) == os.path.realpath(output) for each in options.input):
-        raise InputError(f"--output {output}: the same file as --input; give another name")
     if to_file:
+        _check_apart(output, options.input)
         written.format_of(output)
         Parts(output).check(overwrite=options.overwrite)
     columns, said_by = columns_of(model, options)
@@ -54,6 +56,27 @@ def run(model: str | None, options: Options) -> None:
         _answer(model, options, columns, to_file=to_file)
     except InputError as error:
         raise InputError(_in_options(str(error), said_by)) from error
+
+
+def _check_apart(output: Path, source: tuple[str, ...]) -> None:
+    """Checks that an output is not among what is read, where the next scoring would read it.
+
+    Raises:
+      InputError: it is.
+    """
+    there = os.path.realpath(output)
+    for each in filter(lambda each: "://" not in each, source):
+        given = os.path.realpath(os.path.expanduser(each))
+        if given == there:
+            raise InputError(f"--output {output}: the same file as --input; give another name")
+        if os.path.isdir(given) and there.startswith(given.rstrip("/") + "/"):
+            raise InputError(f"--output {output}: lies in the folder --input {each}; give a path elsewhere")
+        # `**` stands for any number of folders, none too; Python 3.11's `match` knows no `**`.
+        deep = "**/" in given and fnmatch.fnmatchcase(there, given.replace("**/", "*"))
+        if glob.has_magic(each) and (deep or PurePath(there).match(given)):
+            raise InputError(
+                f"--output {output}: is one of --input {each}; give a name that the pattern does not match"
+            )
 
 
 def _answer(model: str | None, options: Options, columns: Columns, *, to_file: bool) -> None:
@@ -82,6 +105,9 @@ def _answer(model: str | None, options: Options, columns: Columns, *, to_file: b
 
 def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
     """Tells which columns hold the texts, and who says so: the options, or the run that the model is of."""
+    template = next((each for each in options.overrides if each.startswith("data.text=")), None)
+    if template is not None and options.text_column is not None:
+        raise InputError(f"--text-column {options.text_column}: beside --set {template}; give one of them")
     if options.text_column is not None or model is None:
         return Columns(options.text_column or "text", None, options.text_pair_column), "--text-column"
     data = _data_of_run(model)
@@ -93,12 +119,10 @@ def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
 
 def _data_of_run(model: str) -> Any:
     """Reads the settings of the run that a model lies in; None where it lies in none."""
-    if "://" in model:
-        places = [RunDirectory(model)]
-    else:
-        path = Path(model).absolute()
-        places = [RunDirectory(each) for each in (path, *list(path.parents)[: _UP_TO_THE_RUN - 1])]
-    for place in places:
+    scheme, _, path = model.rpartition("://")
+    path = PurePosixPath(path) if scheme else Path(path).absolute()
+    above = [path, *list(path.parents)[: _UP_TO_THE_RUN - 1]]
+    for place in (RunDirectory(f"{scheme}://{each}" if scheme else each) for each in above if each.name):
         if place.has_file("config.yaml") and place.has_file("prepare/stage.json"):
             where = str(place.location / "config.yaml")
             tree = read_yaml((place.location / "config.yaml").read_bytes().decode("utf-8"), where=f"{where}: ")
@@ -109,15 +133,18 @@ def _data_of_run(model: str) -> Any:
 def _in_options(message: str, said_by: str) -> str:
     """Says an error of the readers in the words of this command."""
     for setting, option in (
+        ("expected at least one row of each label", "expected at least one row"),
         ("set data.text_column to one of them", "name one of them with --text-column"),
+        ("set data.text_pair_column to one of them", "name one of them with --text-pair-column"),
         ("(data.text_column)", f"({said_by})"),
+        ("(data.text)", f"({said_by})"),
         ("(data.text_pair_column)", "(--text-pair-column)"),
         ("(data.label_column)", "(carried through)"),
         ("data.text_column", "--text-column"),
         ("data.source", "--input"),
     ):
         message = message.replace(setting, option)
-    return message
+    return re.sub(r"\bset (data\.\w+)", r"set \1 (--set \1=VALUE)", message)
 
 
 def _check_pairs(answerer: Answerer, columns: Columns) -> None:

@@ -120,6 +120,10 @@ def open_model(
             found = format_named(SAVED_MODELS)
         else:
             say(f"  {directory}: {reason}, so TensorFlow makes its token ids")
+    if allowed and found.name != SAVED_MODELS:
+        raise InputError(
+            f"--allow-operator: {directory} is no SavedModel ({found.name}), so it has no effect; leave it out"
+        )
     answerer = _opened(found, directory, allowed)
     if is_artifact(run):
         return Model(answerer, directory)

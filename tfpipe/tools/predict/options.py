@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfpipe.errors import InputError
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,3 +31,8 @@ class Options:
     runner_options: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
     """operators that a SavedModel may have although they reach beyond the model"""
+
+
+def exists_already(output: Path) -> InputError:
+    """Returns the error for an output that exists, where nobody asked for it to be replaced."""
+    return InputError(f"--output {output}: exists already; give another name, or --overwrite to replace it")

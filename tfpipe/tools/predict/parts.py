@@ -29,6 +29,7 @@ from tfpipe.errors import InputError
 from tfpipe.files import remove, write_json
 from tfpipe.rundir.fingerprint import is_sealed, sealed
 from tfpipe.tools.predict import written
+from tfpipe.tools.predict.options import exists_already
 from tfpipe.tools.predict.written import Layout
 
 RECORD = "scoring.json"
@@ -94,7 +95,7 @@ class Parts:
         if joined == self.output.stat().st_size:  # killed before they were removed
             shutil.rmtree(self.directory)
         if not overwrite:
-            raise InputError(f"--output {self.output}: exists already; give another name, or --overwrite to replace it")
+            raise exists_already(self.output)
 
     def begin(self, scoring: dict[str, Any], *, overwrite: bool) -> frozenset[str]:
         """Begins a scoring, or goes on with one.

@@ -7,8 +7,10 @@ in which nothing else is found.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -21,6 +23,7 @@ from tfpipe.config.template import parse_template
 from tfpipe.console import say
 from tfpipe.data import readers
 from tfpipe.data.block import Block, Cells, Rejection, excerpt
+from tfpipe.data.files.annotations import INSIDE
 from tfpipe.data.files.formats import has_known_name
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.sources import source_files
@@ -85,6 +88,8 @@ class Input:
     """names the columns of the texts; its label column is one of them, as there may be no label"""
     every_column: dict[int, tuple[str, ...]]
     """number of a file -> its columns; of a file of records, none"""
+    inside: dict[int, str]
+    """number of a file that an annotation tool wrote -> the field of a record that holds what annotators were shown"""
 
     def blocks(self) -> Iterator[Block]:
         """Yields the blocks of the files, in order.
@@ -115,7 +120,9 @@ class Input:
         data, file = self.data, block.file
         found = _lines(block, data) if _is_every_line(block, data) else readers.whole_records(block, self._data(file))
         if found is not None:
-            return _rows_of_records(found, block, data, self.every_column[file.number])
+            return _rows_of_records(
+                found, block, data, self.every_column[file.number], self.inside.get(file.number, "")
+            )
         cells = readers.cells(block, self._data(file))
         arrow = block.payload if isinstance(block.payload, pa.RecordBatch) else None
         if arrow is not None:
@@ -144,16 +151,19 @@ def open_input(source: list[str], columns: Columns, overrides: list[str]) -> Inp
     given |= {name: value for name, value in vars(columns).items() if value is not None}
     if columns.text is not None:
         del given["text_column"]
-    if all(map(_is_text_file, source)) and not any(each.startswith("data.format=") for each in overrides):
+    of_format = any(each.startswith("data.format=") for each in overrides)
+    # Lines that are texts hold no second column.
+    if not of_format and columns.text is None and columns.text_pair_column is None and all(map(_is_text_file, source)):
         given["format"] = LINES
     data = config_of({"name": "predict", "data": given, "encoder": {"source": "none"}}, overrides, "--input").data
-    files, data = _files(data)
     texts = (data.text_column,) if data.text is None else parse_template(data.text).columns
-    data = data.model_copy(update={"label_column": texts[0]})
-    found = Input(tuple(files), data, {})
+    files, data, inside = _files(data.model_copy(update={"label_column": texts[0]}))
+    if given.get("format") == files[0].format:
+        _say_what_lines_look_like(files[0], data)
+    found = Input(tuple(files), data, {}, inside)
     for file in files:  # whether it has the columns is said before a model is loaded
         next(iter(found.blocks_of(file)), None)
-    return Input(tuple(files), data, {file.number: _columns(file, data) for file in files})
+    return replace(found, every_column={file.number: _columns(file, data) for file in files})
 
 
 def _is_text_file(source: str) -> bool:
@@ -161,11 +171,26 @@ def _is_text_file(source: str) -> bool:
     return PurePath(path.stem if path.suffix in COMPRESSIONS else path.name).suffix.lower() == ".txt"
 
 
-def _files(data: Data) -> tuple[list[SourceFile], Data]:
-    """Lists the files; one whose format neither its name nor its content says holds a text a line."""
+def _say_what_lines_look_like(file: SourceFile, data: Data) -> None:
+    """Says how a .txt file is read otherwise, where its first line looks like that of another format."""
+    line = _first_line(file).decode("utf-8-sig", "replace").rstrip("\r")
+    names = next(([name.strip('" ') for name in line.split(each)] for each in "\t,;|" if each in line), [])
+    other = "csv" if data.text_column in names else "fasttext" if line.startswith("__label__") else None
+    if other is not None:
+        what = "a header of columns" if other == "csv" else "a line of fastText"
+        say(f"  {file.name}: each line is read as a text, and the first looks like {what} (--set data.format={other})")
+
+
+def _files(data: Data) -> tuple[list[SourceFile], Data, dict[int, str]]:
+    """Lists the files, and `Input.inside`.
+
+    A file whose format neither its name nor its content says holds a text a line.
+    """
     try:
+        files = source_files(data)
+        inside = {file.number: INSIDE[file.tool] for file in files if file.tool in INSIDE}
         # What an annotation tool wrote is carried through as it stands.
-        return [replace(file, tool=None) for file in source_files(data)], data
+        return [replace(file, tool=None) for file in files], data, inside
     except InputError:
         one = isinstance(data.source, str) and data.format == "auto" and not has_known_name(data.source)
         if not one:
@@ -178,7 +203,7 @@ def _files(data: Data) -> tuple[list[SourceFile], Data]:
         if len(files) != 1 or files[0].format != LINES or set(b",;|\t") & set(_first_line(files[0])):
             raise  # the first reason
         say(f"  {files[0].name}: read as a text a line")
-        return files, lines
+        return files, lines, {}
 
 
 def _first_line(file: SourceFile) -> bytes:
@@ -197,14 +222,11 @@ def _columns(file: SourceFile, data: Data) -> tuple[str, ...]:
         block = next(iter(readers.blocks(file, data)), None)
         of_columns = block is not None and isinstance(block.payload, json_documents.Columns)
         return json_shapes.document_columns(file, next(iter(block.payload.columns))) if of_columns else ()
-    try:
-        return tuple(readers.columns(file, data, whole=True))
-    except InputError:
-        if file.format not in ("sqlite", "duckdb") or data.query is not None:
-            raise
-        raise InputError(
-            f"{file.name}: of several tables; name one with --set 'data.query=SELECT * FROM NAME ORDER BY COLUMN'"
-        ) from None
+    names = readers.columns(file, data, whole=True)
+    if names.count("") > 1:  # of a sheet with empty columns; one alone is the index that pandas writes
+        say(f"  {file.name}: {names.count('')} columns without a name are left out")
+        names = [name for name in names if name]
+    return tuple(names)
 
 
 def _is_every_line(block: Block, data: Data) -> bool:
@@ -221,7 +243,9 @@ def _lines(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any], str]
         yield number, {data.text_column: text, **named}, text
 
 
-def _rows_of_records(found: Iterator[tuple[int, Any, Any]], block: Block, data: Data, columns: tuple[str, ...]) -> Rows:
+def _rows_of_records(
+    found: Iterator[tuple[int, Any, Any]], block: Block, data: Data, columns: tuple[str, ...], inside: str
+) -> Rows:
     """Sorts out records; where a document has columns, they come in its order."""
     rejections, numbers, records = [], [], []
     own = dict(block.file.columns)
@@ -233,12 +257,14 @@ def _rows_of_records(found: Iterator[tuple[int, Any, Any]], block: Block, data: 
             continue
         fields = {name: fields[name] for name in columns} if columns else fields
         fields = own | fields if own else fields
-        values = {name: _value(fields, name) for name in wanted}
+        values = {name: _value(fields, name, inside) for name in wanted}
         missing = next((name for name, value in values.items() if value is _MISSING), None)
         if missing is not None:
             shown = excerpt(raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw or fields))
             there = ", ".join(map(repr, map(excerpt, itertools.islice(fields, 10)))) or "none"
-            reason = f"no field {missing!r}; fields: {there}"
+            nearest = difflib.get_close_matches(missing, map(str, itertools.islice(fields, 100)), n=1, cutoff=0.5)
+            hint = f"; did you mean {excerpt(nearest[0])!r}?" if nearest else ""
+            reason = f"no field {missing!r}; fields: {there}{hint}"
             rejections.append(Rejection(block.file.name, number, reason, shown))
             continue
         numbers.append(number)
@@ -275,13 +301,13 @@ def _text_columns(data: Data) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*texts, *filter(None, (data.text_pair_column,)))))
 
 
-def _value(fields: dict[str, Any], name: str) -> Any:
-    if name in fields:
-        return fields[name]
-    try:
-        return value_at(fields, name)
-    except KeyError:
-        return _MISSING
+def _value(fields: dict[str, Any], name: str, inside: str) -> Any:
+    """Returns what a name means in a record, or in the field of it that holds what annotators were shown."""
+    for place in (fields, fields.get(inside)):
+        if isinstance(place, dict):
+            with suppress(KeyError):
+                return place[name] if name in place else value_at(place, name)
+    return _MISSING
 
 
 def _usable(
