@@ -35,6 +35,9 @@ _KINDS_OF_BYTES = (
     pa.types.is_binary_view,
     pa.types.is_fixed_size_binary,
 )
+_BYTES_AT_ONCE = 64 << 20
+_IN_PIECES = {"buffer_size": 4 << 20, "pre_buffer": False}
+"""of a row group, which may be the whole file; else pyarrow reads all of it at once"""
 _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
@@ -135,9 +138,17 @@ def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
         yield part, part.num_rows, part.nbytes
 
 
+def _rows_at_once(about: pa.parquet.FileMetaData, columns: list[str]) -> int:
+    """Returns how many rows are read at once: fewer where they are large, as those with pictures are."""
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
+    size = sum(max(0, each.total_uncompressed_size) for each in chunks if each.path_in_schema in columns)
+    return max(1, min(blocks_module.BLOCK_RECORDS, _BYTES_AT_ONCE * about.num_rows // max(size, 1)))
+
+
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     try:
-        with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream) as reader:
+        with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream, **_IN_PIECES) as reader:
             schema = reader.schema_arrow
             check_schema(schema, data, file.name)
             expected, read = reader.metadata.num_rows, 0
@@ -147,7 +158,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             wanted = [steps_to(schema, column) for column in wanted_columns(data)]
             columns = list(dict.fromkeys(leaf for steps in wanted for leaf in parquet_columns(leaves, steps)))
             names = declared(schema, wanted_columns(data))
-            for batch in reader.iter_batches(blocks_module.BLOCK_RECORDS, columns=columns):
+            for batch in reader.iter_batches(_rows_at_once(reader.metadata, columns), columns=columns):
                 yield from slices(with_names(wanted_batch(batch, data), names, file.name))
                 read += batch.num_rows
             if read != expected:  # what its row groups say need not add up to what the file says
