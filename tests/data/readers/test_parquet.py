@@ -1,9 +1,16 @@
+import tracemalloc
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from data.row_reading import rows_of
 
+from tfpipe.config.data import Data
 from tfpipe.data import block as block_module
+from tfpipe.data import readers
+from tfpipe.data.files.source_file import SourceFile
+from tfpipe.data.readers import parquet
 from tfpipe.errors import InputError
 
 
@@ -94,3 +101,22 @@ def test_numbers_are_texts_as_they_are_written(tmp_path):
     ):
         path = write(tmp_path / "x.parquet", text=numbers, label=["a", "b"])
         assert [text for _, text, *_ in rows_of(path)[0]] == texts
+
+
+def test_a_large_file_is_read_in_pieces(tmp_path, monkeypatch):
+    """Of one row group, and of rows with pictures: a part of it is held at a time."""
+    rows, generator = 1_000, np.random.default_rng(0)
+    table = pa.table({"text": ["x"] * rows, "label": ["a"] * rows, "picture": [generator.bytes(50_000)] * rows})
+    pa.parquet.write_table(table, tmp_path / "x.parquet", use_dictionary=False, compression="none")
+    size, most, data = (tmp_path / "x.parquet").stat().st_size, 0, Data(source="x", label_column=("label", "picture"))
+    monkeypatch.setattr(parquet, "_BYTES_AT_ONCE", 4 << 20)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        for block in readers.blocks(SourceFile(0, "x", str(tmp_path / "x.parquet"), "parquet", None), data):
+            most = max(most, pa.total_allocated_bytes() - before)
+            del block
+        most += tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 0.5 * size

@@ -37,7 +37,7 @@ _KINDS_OF_BYTES = (
 )
 _BYTES_AT_ONCE = 64 << 20
 _IN_PIECES = {"buffer_size": 4 << 20, "pre_buffer": False}
-"""of a row group, which may be the whole file; else pyarrow reads all of it at once"""
+"""else pyarrow holds the whole file"""
 _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
@@ -138,14 +138,6 @@ def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
         yield part, part.num_rows, part.nbytes
 
 
-def _rows_at_once(about: pa.parquet.FileMetaData, columns: list[str]) -> int:
-    """Returns how many rows are read at once: fewer where they are large, as those with pictures are."""
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
-    size = sum(max(0, each.total_uncompressed_size) for each in chunks if each.path_in_schema in columns)
-    return max(1, min(blocks_module.BLOCK_RECORDS, _BYTES_AT_ONCE * about.num_rows // max(size, 1)))
-
-
 def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     try:
         with open_bytes(file.path) as stream, pa.parquet.ParquetFile(stream, **_IN_PIECES) as reader:
@@ -158,7 +150,10 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
             wanted = [steps_to(schema, column) for column in wanted_columns(data)]
             columns = list(dict.fromkeys(leaf for steps in wanted for leaf in parquet_columns(leaves, steps)))
             names = declared(schema, wanted_columns(data))
-            for batch in reader.iter_batches(_rows_at_once(reader.metadata, columns), columns=columns):
+            every = len(columns) == len(leaves)  # else the large column may be one that is not read
+            size = sum(max(0, reader.metadata.row_group(at).total_byte_size) for at in range(reader.num_row_groups))
+            step = _BYTES_AT_ONCE * expected // max(size, 1) if every else expected
+            for batch in reader.iter_batches(max(1, min(blocks_module.BLOCK_RECORDS, step)), columns=columns):
                 yield from slices(with_names(wanted_batch(batch, data), names, file.name))
                 read += batch.num_rows
             if read != expected:  # what its row groups say need not add up to what the file says
