@@ -88,7 +88,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, separator, raw = override.partition("=")
     if not separator or not dotted:
         raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
-    value = read_yaml(raw, where=f"--set {override}: the value is ")
+    # One character, such as a separator, stands for itself, whatever it means in YAML.
+    value = raw if len(raw) == 1 and not raw.isalnum() else read_yaml(raw, where=f"--set {override}: the value is ")
     *parents, last = dotted.split(".")
     node = tree
     for key in parents:

@@ -57,13 +57,23 @@ def find_artifact(
     newest = _newest(run)
     found = _of_run(run, newest) if _is_run(run) else newest
     if not found and not _is_run(run):
-        raise InputError(
-            f"{run.location}: neither a run nor a SavedModel, nor another artifact; give the directory of one"
-        )
+        if not run.names() and not os.path.exists(run.path):
+            raise InputError(f"{run.location}: no such directory; give that of a run or of an artifact")
+        near = _artifacts_below(run.path)
+        hint = f"did you mean {' or '.join(near)}?" if near else "give the directory of one"
+        raise InputError(f"{run.location}: neither a run nor a SavedModel, nor another artifact; {hint}")
     wanted = [each for each in found if variant in (None, each.variant) and format in (None, each.format)]
     if not wanted:
         raise _not_published(run, found, newest, variant, format)
     return _taken(run, choose(wanted))
+
+
+def _artifacts_below(path: Path) -> list[str]:
+    """Lists the first artifacts that lie up to two levels below a directory, or the one that a file is part of."""
+    if path.is_file():
+        return [str(each) for each in path.parents[:2] if format_in(each) is not None][:1]
+    below = sorted((*path.glob("*"), *path.glob("*/*")))
+    return [str(each) for each in below if each.is_dir() and format_in(each) is not None][:3]
 
 
 def find_saved_model(model: str | Path, variant: str) -> Path:

@@ -8,6 +8,7 @@ comes: a batch is what has arrived while the one before was answered.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -63,6 +64,8 @@ def _streams(options: Options) -> bool:
 def _check(texts: list[str], options: Options) -> None:
     """Checks what can be checked before anything is opened."""
     files = bool(options.input) and not _streams(options)
+    if options.server is not None and texts and os.path.isdir(texts[0]):
+        raise InputError(f"{texts[0]}: a directory, and with --server the server has the model; leave one of them out")
     if not options.input and not texts:
         raise InputError('predict: no texts; give them as arguments ("a small gem") or with --input FILE')
     if files and texts:
@@ -77,6 +80,10 @@ def _check(texts: list[str], options: Options) -> None:
         "--no-probabilities" if options.probabilities is False else "--probabilities": options.probabilities,
     }
     if not files and (option := next((name for name, value in of_files.items() if value not in (None, ())), None)):
+        if options.input:
+            raise InputError(
+                f"{option}: has no effect on a stream, where each line is a text; put rows into a file, and name it"
+            )
         raise InputError(f"{option}: has no effect without --input FILE; leave it out")
     if files and options.text_pairs:
         raise InputError("--text-pair: has no effect with --input FILE; name the column with --text-pair-column")

@@ -140,11 +140,18 @@ def _in_options(message: str, said_by: str) -> str:
         ("(data.text)", f"({said_by})"),
         ("(data.text_pair_column)", "(--text-pair-column)"),
         ("(data.label_column)", "(carried through)"),
-        ("data.text_column", "--text-column"),
         ("data.source", "--input"),
     ):
         message = message.replace(setting, option)
-    return re.sub(r"\bset (data\.\w+)", r"set \1 (--set \1=VALUE)", message)
+    message = re.sub(r"\bwrite data\.text_column: (\S+)", r"give --text-column \1", message)
+    message = re.sub(r"(?<!--set )(?<![\w.])data\.text_column\b", "--text-column", message)
+    message = re.sub(r"(?<!-)\bset (data\.\w+): (\S+(?<![,;.]))", r"give --set '\1=\2'", message)
+    message = re.sub(r"(?<!-)\bset (data\.\w+)\b(?!=)", r"set \1 (--set \1=VALUE)", message)
+    message = re.sub(r"\bdata\.columns: (\[[^\]]*\])", r"--set 'data.columns=\1'", message)
+    message = re.sub(r"such as: SELECT .* FROM (.+) ORDER BY 1", r"such as: SELECT * FROM \1", message)
+    if one := re.search(r"columns in the file: ('[^']*'); ", message):  # which may be a text, and not a header
+        message += f"; or, if {one[1]} is a text, give --set 'data.columns=[text]'"
+    return message
 
 
 def _check_pairs(answerer: Answerer, columns: Columns) -> None:

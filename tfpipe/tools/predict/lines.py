@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from tfpipe.console import say
 from tfpipe.errors import InputError, told_by
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ BATCH = 64
 LONGEST_LINE_BYTES = 1 << 20
 COMPRESSED = re.compile(rb"(?P<gz>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zst>\(\xb5/\xfd)")
 """how compressed data begins, with the end of the file name under which `--input` reads it"""
+_HEADER = re.compile(r'"?(?:\w+"?[,;\t|]"?)*(?:text|label|sentence|review|comment|message)(?:"?[,;\t|]"?\w+)+"?', re.I)
+"""names of columns, one of them of the texts"""
 
 
 def as_they_come(items: Iterable[T]) -> Iterator[list[T]]:
@@ -93,4 +96,7 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(f"{where}: not UTF-8 ({error.reason}); convert it") from None
-            yield text.removesuffix("\n").removesuffix("\r")
+            text = text.removesuffix("\n").removesuffix("\r")
+            if number == 1 and _HEADER.fullmatch(text):
+                say(f"  {where}: each line is read as a text, and this one looks like a header; put rows into a file")
+            yield text

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tfpipe.artifacts import FORMATS, Format, format_in, format_named
 from tfpipe.console import say
 from tfpipe.devices.processor import cpu_flags, sums_overflow
@@ -25,6 +27,8 @@ from tfpipe.tools.predict.answers import Answerer
 from tfpipe.tools.predict.options import Options
 from tfpipe.variants import VARIANTS
 
+_PROBES = ("a small gem", "it never ends, and nothing happens", "7 of 9", "the the the")
+"""texts whose answers tell whether a server's model is the same"""
 ONE, MANY = "b1_s32", "b32_s64"
 """the shapes at which latencies are compared: for a few texts, for a file"""
 _BY_ITSELF = ("onnx", SAVED_MODELS, "openvino", "litert")
@@ -50,7 +54,10 @@ class Model(NamedTuple):
         from tfpipe.provenance import package_versions
 
         if self.directory is None:
-            return {"server": self.answerer.name}
+            # A server tells its address and version; what it answers tells whether the same model is behind them.
+            probe = self.answerer.prepare(list(_PROBES), list(_PROBES) if self.answerer.pairs else None)
+            answers = self.answerer.answer(probe).probabilities
+            return {"server": self.answerer.name, "probes": np.asarray(answers, np.float64).round(6).tolist()}
         versions = package_versions()
         packages = ("tfpipe", "tokenizers", *format_in(self.directory).run_with)
         return {"content": sha256_of_directory(self.directory)} | {each: versions.get(each) for each in packages}
@@ -124,6 +131,11 @@ def open_model(
         raise InputError(
             f"--allow-operator: {directory} is no SavedModel ({found.name}), so it has no effect; leave it out"
         )
+    if clips(found, directory):
+        say(
+            f"warning: {directory}: this processor clips sums of 8-bit products, so answers may be others than "
+            "verify has measured elsewhere (README, Older processors)"
+        )
     answerer = _opened(found, directory, allowed)
     if is_artifact(run):
         return Model(answerer, directory)
@@ -161,7 +173,15 @@ def _fastest(run: RunDirectory, found: list[Version], *, many: bool) -> Version:
     Of artifacts that answer in about the same time, the variant that was made first; for a few texts, an ONNX file
     before a SavedModel, as TensorFlow alone takes seconds to start.
     """
-    usable = [each for each in found if each.format in _BY_ITSELF and _runs_here(run, each)]
+    known = [each for each in found if each.format in _BY_ITSELF]
+    clipped = [each for each in known if _is_clipped(run, each)]
+    if clipped:
+        shown = " and ".join(f"{each.variant} as {each.format}" for each in clipped)
+        say(
+            f"  {shown}: passed over, as this processor clips sums of 8-bit products (README, Older processors); "
+            "--variant and --artifact together take one"
+        )
+    usable = [each for each in known if each not in clipped and _runs_here(each)]
     if not usable:
         return found[0]
     if not many and (quick := [each for each in usable if each.format != SAVED_MODELS]):
@@ -181,20 +201,29 @@ def _fastest(run: RunDirectory, found: list[Version], *, many: bool) -> Version:
     return min(usable, key=lambda each: (_BY_ITSELF.index(each.format), -place[each.variant]))
 
 
-def _runs_here(run: RunDirectory, version: Version) -> bool:
-    """Tells whether a version's runtime is installed, and its 8-bit products are exact on this processor."""
-    format = format_named(version.format)
+def _runs_here(version: Version) -> bool:
+    """Tells whether a version's runtime is installed."""
     try:
-        format.check_runtime()
+        format_named(version.format).check_runtime()
     except InputError:
         return False
-    if version.variant != "int8" or not format.adds_in_16_bits or not sums_overflow(cpu_flags()):
-        return True
-    try:
-        head = json.loads((run.location / version.path / GOLDEN).read_bytes().split(b"\n", 1)[0])
-        return not head.get("saturating_sums")
-    except (OSError, ValueError, AttributeError):
+    return True
+
+
+def _is_clipped(run: RunDirectory, version: Version) -> bool:
+    """Tells whether this processor clips sums of a version's 8-bit products, or may: where nothing is known of them."""
+    return version.variant == "int8" and clips(format_named(version.format), run.location / version.path)
+
+
+def clips(format: Format, artifact: Path) -> bool:
+    """Tells whether this processor clips sums of the 8-bit products of an int8 artifact, or may."""
+    if not format.adds_in_16_bits or not sums_overflow(cpu_flags()):
         return False
+    try:
+        head = json.loads((artifact / GOLDEN).read_bytes().split(b"\n", 1)[0])
+        return head["variant"] == "int8" and bool(head.get("saturating_sums"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True
 
 
 def _latencies(run: RunDirectory, shape: str) -> dict[tuple[str, str], float]:

@@ -15,15 +15,17 @@ import fcntl
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from tfpipe.data.block import Rejection
+from tfpipe.data.block import Rejection, excerpt
 from tfpipe.data.rejected import rejection_line
 from tfpipe.errors import InputError
 from tfpipe.files import remove, write_json
@@ -115,18 +117,16 @@ class Parts:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             before = None
-        if isinstance(before, dict) and is_sealed(before) and before.get("scoring") == scoring:
+        if isinstance(before, dict) and is_sealed(before) and not _differing(before.get("scoring"), scoring):
             return frozenset(each.stem for each in self.directory.glob(f"*{_PART}"))
         begun = any(self.directory.glob(f"*{_PART}"))
         if begun and not overwrite:
             differing = "its record is damaged"
             if isinstance(before, dict) and isinstance(before.get("scoring"), dict):
-                old = before["scoring"]
-                names = [name for name in {**scoring, **old} if old.get(name) != scoring.get(name)]
-                differing = f"of another {' and '.join(names)}" if names else differing
+                differing = "; ".join(_differing(before["scoring"], scoring)) or differing
             raise InputError(
-                f"{self.directory}: parts of a scoring that was stopped, {differing}; give the command that began "
-                "it to go on, or --overwrite to begin anew"
+                f"{self.directory}: parts of a scoring that was stopped: {differing}; give the command that began "
+                "it to resume it, or --overwrite to drop them"
             )
         for each in self.directory.iterdir():
             if each.name != ".lock":
@@ -141,11 +141,11 @@ class Parts:
             _write(self.directory / f"{name}{_REJECTED}", lines.encode())
         _write(self.directory / f"{name}{_PART}", content)
 
-    def join(self, layout: Layout) -> int:
+    def join(self, layout: Layout) -> Counter[str]:
         """Makes the output of the parts, and removes them.
 
         Returns:
-          How many rows were rejected.
+          Why rows were rejected -> how many.
         """
         parts = sorted(self.directory.glob(f"*{_PART}"), key=_place)
         temporary = self.directory / f"joined{self.output.suffix}"
@@ -157,7 +157,7 @@ class Parts:
                 for each in parts:
                     _append(each, file)
                 _flush(file)
-        count = self._join_rejected()
+        reasons = self._join_rejected()
         if not self._overwrite and self.output.exists():
             raise InputError(
                 f"--output {self.output}: was made by another meanwhile; move it, and give the same command again"
@@ -165,22 +165,37 @@ class Parts:
         write_json(self.directory / _JOINED, {"bytes": temporary.stat().st_size})
         os.replace(temporary, self.output)
         shutil.rmtree(self.directory)
-        return count
+        return reasons
 
-    def _join_rejected(self) -> int:
+    def _join_rejected(self) -> Counter[str]:
         """Writes the list of the rejected rows; removes an older one where there are none."""
-        found, count = sorted(self.directory.glob(f"*{_REJECTED}"), key=_place), 0
+        found, reasons = sorted(self.directory.glob(f"*{_REJECTED}"), key=_place), Counter()
         if not found:
             self.rejected.unlink(missing_ok=True)
-            return 0
+            return reasons
         temporary = self.directory / "rejected.jsonl"
         with open(temporary, "wb") as file:
             for each in found:
-                count += each.read_bytes().count(b"\n")
+                with open(each, encoding="utf-8") as lines:
+                    reasons.update(json.loads(line)["reason"] for line in lines)
                 _append(each, file)
             _flush(file)
         os.replace(temporary, self.rejected)
-        return count
+        return reasons
+
+
+def _differing(before: Any, now: Any, name: str = "") -> list[str]:
+    """Lists where two scorings differ, as `settings text_column was a, is b`; answers of a server may by a little."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys((*before, *now))
+        return [each for key in keys for each in _differing(before.get(key), now.get(key), f"{name} {key}".strip())]
+    if name.endswith("probes") and np.shape(before) == np.shape(now):
+        return [] if np.allclose(before, now, atol=1e-3) else ["the server answers otherwise: its model was replaced"]
+    return [] if before == now else [f"{name} was {_shown(before)}, is {_shown(now)}"]
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else excerpt(value if isinstance(value, str) else json.dumps(value))
 
 
 def _place(part: Path) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from tfpipe.data.files.formats import has_known_name
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.sources import source_files
 from tfpipe.data.files.streams import COMPRESSIONS
-from tfpipe.data.nested import value_at
+from tfpipe.data.nested import names_in, value_at
 from tfpipe.data.rows import UNDECODABLE, reason_to_reject_text
 from tfpipe.data.texts import texts_of
 from tfpipe.errors import InputError
@@ -262,7 +262,9 @@ def _rows_of_records(
         if missing is not None:
             shown = excerpt(raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw or fields))
             there = ", ".join(map(repr, map(excerpt, itertools.islice(fields, 10)))) or "none"
-            nearest = difflib.get_close_matches(missing, map(str, itertools.islice(fields, 100)), n=1, cutoff=0.5)
+            known = [str(name) for name in itertools.islice(names_in(fields), 200)]
+            inner = [name for name in known if name.endswith(f".{missing}")]
+            nearest = inner or difflib.get_close_matches(missing, known, n=1, cutoff=0.5)
             hint = f"; did you mean {excerpt(nearest[0])!r}?" if nearest else ""
             reason = f"no field {missing!r}; fields: {there}{hint}"
             rejections.append(Rejection(block.file.name, number, reason, shown))

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,12 @@ import numpy as np
 from tfpipe.console import progress_bar, say
 from tfpipe.data.block import Block, Rejection, excerpt
 from tfpipe.data.files import hubs
+from tfpipe.data.files.encodings import not_utf8
+from tfpipe.data.files.sniff import TEXT_FORMATS
 from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.files.sources import folder_files, size_bytes
 from tfpipe.data.files.streams import gfile, is_remote, zip_and_member
+from tfpipe.data.rows import UNDECODABLE
 from tfpipe.errors import InputError
 from tfpipe.tools.predict import written
 from tfpipe.tools.predict.answers import Answerer, Answers
@@ -86,11 +90,23 @@ def score(
         rows = _store(found, source, parts, before, done)
         for file in source.files:
             _check_unchanged(file, before)
-        rejected = parts.join(layout)
-    say(f"{output}: {rows:,} rows answered{', besides those of before' if done else ''}")
-    if rejected:
-        counted = "1 row" if rejected == 1 else f"{rejected:,} rows"
-        say(f"warning: {counted} could not be answered: see {parts.rejected}")
+        reasons = parts.join(layout)
+    say(f"{output}: {_rows(rows)} answered{' now, the others before' if done else ''}")
+    if reasons:
+        say(f"warning: {_rows(reasons.total())} could not be answered: {_why(reasons, source)}; see {parts.rejected}")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _why(reasons: Counter[str], source: Input) -> str:
+    """Lists the commonest reasons, and what to do where bytes are not UTF-8."""
+    listed = "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common(3))
+    if any(reason.startswith(UNDECODABLE) for reason in reasons):
+        advice = not_utf8([file for file in source.files if file.format in TEXT_FORMATS], source.data)
+        listed += f"; {advice}" if advice else ""
+    return listed + ("; …" if len(reasons) > 3 else "")
 
 
 def layout_of(source: Input, answerer: Answerer, output: Path, probabilities: bool | None) -> Layout:
@@ -99,15 +115,14 @@ def layout_of(source: Input, answerer: Answerer, output: Path, probabilities: bo
     Raises:
       InputError: there are none.
     """
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
     for block in source.blocks():
         rows = source.read(block)
         if len(rows):
             return written.layout_of(output, rows, answerer.names, answerer.one_label, probabilities, source.columns())
-        for each in rows.rejections:
-            reasons[each.reason] = reasons.get(each.reason, 0) + 1
-    listed = "; ".join(f"{count:,} × {reason}" for reason, count in list(reasons.items())[:5])
-    raise InputError(f"--input: none of its rows can be answered: {listed or 'there is none'}")
+        reasons.update(each.reason for each in rows.rejections)
+    names = ", ".join(file.name for file in source.files[:3]) + (", …" if len(source.files) > 3 else "")
+    raise InputError(f"{names}: none of its rows can be answered: {_why(reasons, source) or 'there is none'}")
 
 
 def _store(
@@ -140,7 +155,7 @@ def _store(
 
 
 def _check_unchanged(file: SourceFile, before: dict[str, str]) -> None:
-    if identity_of(file) != before[file.name]:
+    if identity_of(file) != before[place_of(file)]:
         raise InputError(
             f"{file.name}: changed while it was read; what was answered is not used. Give the command again when the "
             "file is whole, with --overwrite"
@@ -224,8 +239,14 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def identity(source: Input) -> dict[str, str]:
-    """Name of each file -> what changes when the file does."""
-    return {file.name: identity_of(file) for file in source.files}
+    """Place of each file -> what changes when the file does."""
+    return {place_of(file): identity_of(file) for file in source.files}
+
+
+def place_of(file: SourceFile) -> str:
+    """Names a file by its place, however it was named: `./rows.csv` is `rows.csv`."""
+    here = file.format not in hubs.HUBS and not is_remote(file.path)
+    return os.path.abspath(file.path) if here else file.name
 
 
 def identity_of(file: SourceFile) -> str:
