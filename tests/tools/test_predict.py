@@ -83,10 +83,14 @@ def test_what_is_no_model_is_refused_with_what_to_do(tiny_run, tmp_path):
     _, directory = tiny_run
     with pytest.raises(InputError, match=r"no published variant tiny; published are dense, int8, pruned"):
         find_saved_model(directory, "tiny")
-    with pytest.raises(InputError, match="neither a run nor a SavedModel"):
-        find_saved_model(tmp_path / "absent", "dense")
-    with pytest.raises(InputError, match="neither a run nor a SavedModel"):
-        find_saved_model(Path("x" * 5000), "dense")
+    for absent in (tmp_path / "absent", Path("x" * 5000)):
+        with pytest.raises(InputError, match=r"(absent|xxx): no such directory; give that of a run or of an artifact"):
+            find_saved_model(absent, "dense")
+    for near in ("serving/int8", "export/int8", "export/int8/onnx/onnx/model_quantized.onnx"):
+        with pytest.raises(InputError, match=r"neither a run nor a SavedModel.*; did you mean .*int8/(1|onnx)"):
+            find_saved_model(directory / near, "dense")
+    with pytest.raises(InputError, match=r"neither a run nor a SavedModel.*; give the directory of one"):
+        find_saved_model(tmp_path, "dense")
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(InputError, match="nothing is published yet: finish `tfpipe run`"):
         find_saved_model(tmp_path, "dense")

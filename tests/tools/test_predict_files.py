@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import signal
+import socket
 import sqlite3
 import time
 import zipfile
@@ -349,12 +350,14 @@ def test_rows_that_cannot_be_answered_are_listed(tiny_run, tmp_path, capsys):
         "undecodable bytes in the text",
         "wrong number of columns",
     ]
-    assert "warning: 3 rows could not be answered: see" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: 3 rows could not be answered: 1 × empty text; 1 × undecodable bytes" in said
+    assert "looks like cp1252 (a guess)" in said or "another encoding" in said
     (tmp_path / "in.csv").write_text("id,text\n1,good\n")
     run(tiny_run[1], tmp_path / "in.csv", tmp_path / "out.csv", overwrite=True)
     assert not (tmp_path / "out.csv.rejected.jsonl").exists()
     (tmp_path / "in.csv").write_text("id,text\n1,\n2,\n")
-    with pytest.raises(InputError, match=r"none of its rows can be answered: 2 × empty text"):
+    with pytest.raises(InputError, match=r"in\.csv: none of its rows can be answered: 2 × empty text"):
         run(tiny_run[1], tmp_path / "in.csv", tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()
 
@@ -436,14 +439,15 @@ def test_parts_of_another_scoring_are_not_used(tiny_run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(scoring, "part_of", stopping)
         run(tiny_run[1], source, output, variant="dense")
-    with pytest.raises(
-        InputError, match="parts of a scoring that was stopped, of another model; give the command that"
-    ):
-        run(tiny_run[1], source, output, variant="int8")
-    with pytest.raises(InputError, match="of another output;"):
+    said = "scoring that was stopped: model was .*/dense/1, is .*/pruned/1, with other content; give the command that"
+    with pytest.raises(InputError, match=said):
+        run(tiny_run[1], source, output, variant="pruned")
+    with pytest.raises(InputError, match="stopped: output probabilities was not given, is true;"):
         run(tiny_run[1], source, output, variant="dense", probabilities=True)
+    with pytest.raises(InputError, match=r"stopped: settings text_column was not given, is id;"):
+        run(tiny_run[1], source, output, variant="dense", text_column="id")
     many(source, 61)
-    with pytest.raises(InputError, match="of another input;"):
+    with pytest.raises(InputError, match=r"stopped: input .*in\.csv was [0-9,]+ bytes of [0-9]+, is "):
         run(tiny_run[1], source, output, variant="dense")
     (tmp_path / "out.csv.parts" / "scoring.json").write_text("{")
     with pytest.raises(InputError, match="its record is damaged"):
@@ -702,3 +706,53 @@ def test_a_server_answers_files_and_a_lost_one_costs_nothing(tiny_run, tmp_path,
     found = read(tmp_path / "out.csv")
     assert [row["label"] for row in found] == [row["label"] for row in expected]
     assert [r["probability"] for r in found] == pytest.approx([r["probability"] for r in expected], abs=1e-6)
+
+
+def test_messages_name_the_options_of_this_command(tiny_run, tmp_path):
+    """Readers speak of settings of a configuration."""
+    (tmp_path / "one.csv").write_text("this is a fine film\nand this one\n")
+    said = r"no column 'text' .*; name one .* --text-column; or, if 'this is a fine film' is a text, .*=\[text\]'"
+    with pytest.raises(InputError, match=said):
+        run(tiny_run[1], tmp_path / "one.csv", tmp_path / "out.csv")
+    columns = ("data.columns=[text]",)
+    assert len(read(run(tiny_run[1], tmp_path / "one.csv", tmp_path / "one.out.csv", overrides=columns))) == 2
+    (tmp_path / "latin.csv").write_bytes("id,text\n1,café à la carte\n2,déjà vu\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"latin\.csv: none .*: 2 × undecodable.*give --set 'data\.encoding=cp1252'"):
+        run(tiny_run[1], tmp_path / "latin.csv", tmp_path / "out.csv")
+    nested = write_json_lines(tmp_path / "nested.jsonl", [{"review": {"text": "a good film"}}] * 2)
+    with pytest.raises(InputError, match=r"did you mean 'review\.text'\?"):
+        run(tiny_run[1], nested, tmp_path / "out.csv")
+    lists = write_json_lines(tmp_path / "lists.jsonl", [{"text": ["a", "good", "film"]}] * 2)
+    with pytest.raises(InputError, match=r"the text is a list; join it in the file, or give --text-column text\.0 for"):
+        run(tiny_run[1], lists, tmp_path / "out.csv")
+    write_csv(tmp_path / "x.csv", separator=",")
+    assert len(read(run(tiny_run[1], tmp_path / "x.csv", tmp_path / "x.out.csv", overrides=("data.separator=,",)))) == 4
+
+
+def test_a_servers_model_that_was_replaced_is_noticed(tiny_run, tmp_path, monkeypatch):
+    """Under the same address and version."""
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 500)
+    source, output, part_of, calls = many(tmp_path / "in.csv", 60), tmp_path / "out.csv", scoring.part_of, []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return part_of(*arguments)
+
+    def ask(variant, port):
+        served = stand_in.Served(tiny_run[1] / "serving" / variant, name="model")
+        with stand_in.rest_server(served, port) as server:
+            command.run(None, [], Options(input=(str(source),), output=output, server=server.url))
+            return server.server_port
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scoring, "part_of", stopping)
+        ask("dense", port)
+    with pytest.raises(InputError, match="was stopped: the server answers otherwise: its model was replaced"):
+        ask("int8", port)
+    ask("dense", port)
+    assert len(read(output)) == 60

@@ -60,7 +60,8 @@ class Model(NamedTuple):
             return {"server": self.answerer.name, "probes": np.asarray(answers, np.float64).round(6).tolist()}
         versions = package_versions()
         packages = ("tfpipe", "tokenizers", *format_in(self.directory).run_with)
-        return {"content": sha256_of_directory(self.directory)} | {each: versions.get(each) for each in packages}
+        about = {"name": str(self.directory), "content": sha256_of_directory(self.directory)}
+        return about | {each: versions.get(each) for each in packages}
 
 
 def opened(model: str | None, options: Options, *, many: bool) -> Model:

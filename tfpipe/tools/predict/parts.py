@@ -187,6 +187,10 @@ class Parts:
 def _differing(before: Any, now: Any, name: str = "") -> list[str]:
     """Lists where two scorings differ, as `settings text_column was a, is b`; answers of a server may by a little."""
     if isinstance(before, dict) and isinstance(now, dict):
+        if "content" in before and "content" in now:  # of models: a place is no difference, and says which they were
+            if before["content"] != now["content"]:
+                return [f"{name} was {before.get('name')}, is {now.get('name')}, with other content"]
+            before = before | {"name": now.get("name")}
         keys = dict.fromkeys((*before, *now))
         return [each for key in keys for each in _differing(before.get(key), now.get(key), f"{name} {key}".strip())]
     if name.endswith("probes") and np.shape(before) == np.shape(now):
