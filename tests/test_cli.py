@@ -193,8 +193,9 @@ def test_predict_says_what_is_wrong_in_one_line(tfpipe_command, tiny_run, argume
 
 
 def test_predict_from_what_is_no_model(tfpipe_command, tiny_encoder):
-    for path in ("absent", tiny_encoder, tiny_encoder / "config.json"):
+    for path in (tiny_encoder, tiny_encoder / "config.json"):
         assert "neither a run nor a SavedModel" in last_line(tfpipe_command("predict", path, "good"))
+    assert "absent: no such directory; give that of a run" in last_line(tfpipe_command("predict", "absent", "good"))
 
 
 def test_replay_answers_as_recorded(tfpipe_command, tiny_run):
