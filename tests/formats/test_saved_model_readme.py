@@ -49,7 +49,7 @@ def test_its_python_runs_and_fails_without_tensorflow_text(saved_model, readme):
     code = code_below(readme, "Python")
     done = ran([sys.executable, "-c", code], saved_model)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\[\[b'negative' b'positive'\]\] \[\[0\.\d+ +0\.\d+\]\]", done.stdout)
+    assert re.search(r"\[\[b'negative' b'positive'\]\] \[\[0\.\d+ +0\.\d+ *\]\]", done.stdout)
     done = ran([sys.executable, "-c", code.replace("import tensorflow_text", "#")], saved_model)
     assert done.returncode != 0 and "Op type not registered 'TFText>WhitespaceTokenizeWithOffsetsV2'" in done.stderr
 

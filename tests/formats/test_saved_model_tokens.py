@@ -86,7 +86,7 @@ print(json.dumps([name, logits, label, probabilities, labels, loaded]))
 def test_its_readme_runs(int8):
     text = (int8 / "assets.extra" / "README.md").read_text(encoding="utf-8")
     python, command = re.findall(r"^```(?:python|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert re.search(r"\[b'negative' b'positive'\] \[\[0\.\d+ +0\.\d+\]\]", ran(python, int8))
+    assert re.search(r"\[b'negative' b'positive'\] \[\[0\.\d+ +0\.\d+ *\]\]", ran(python, int8))
     assert re.search(r"key label:\n\[b'(negative|positive)'\]", ran(command, int8))
     assert "tensorflow_text" not in python + command
 

@@ -464,18 +464,22 @@ def test_an_output_that_exists_is_not_replaced(tiny_run, tmp_path):
     assert len(read(run(tiny_run[1], source, output, overwrite=True))) == 3
 
 
+def interrupted():
+    raise KeyboardInterrupt
+
+
 def test_a_scoring_that_was_killed_at_its_end(tiny_run, tmp_path, monkeypatch):
     """Its output is whole, and its parts are still there."""
     source, output = many(tmp_path / "in.csv", 3), tmp_path / "out.csv"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("tfpipe.tools.predict.parts.shutil.rmtree", lambda path: signal.raise_signal(signal.SIGINT))
+        patch.setattr("tfpipe.tools.predict.parts.shutil.rmtree", lambda path: interrupted())
         run(tiny_run[1], source, output)
     whole = output.read_bytes()
     with pytest.raises(InputError, match="exists already"):
         run(tiny_run[1], source, output)
     assert output.read_bytes() == whole and not (tmp_path / "out.csv.parts").exists()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("tfpipe.tools.predict.parts.Parts.join", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr("tfpipe.tools.predict.parts.Parts.join", lambda *_: interrupted())
         run(tiny_run[1], source, output, overwrite=True)
     output.write_text("another's")
     with pytest.raises(InputError, match="exists already"):

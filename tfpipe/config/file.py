@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import string
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,15 @@ def read_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}not valid YAML: {reason}") from error
 
 
+_SIGNS = frozenset(string.punctuation) - {"~"}  # which is null
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, separator, raw = override.partition("=")
     if not separator or not dotted:
         raise InputError(f"--set {override}: expected a.b=VALUE, for example --set train.epochs=1")
-    # One character, such as a separator, stands for itself, whatever it means in YAML.
-    value = raw if len(raw) == 1 and not raw.isalnum() else read_yaml(raw, where=f"--set {override}: the value is ")
+    # One sign, such as a separator, stands for itself, whatever it means in YAML.
+    value = raw if raw in _SIGNS else read_yaml(raw, where=f"--set {override}: the value is ")
     *parents, last = dotted.split(".")
     node = tree
     for key in parents:
