@@ -171,8 +171,8 @@ def tiny_config(data: Path, encoder: Path, **changes) -> Config:
         "train": {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3, "precision": "float32", "checkpoint_every": 7},
         "prune": {"sparsity": 0.5, "epochs": 1, "learning_rate": 1e-3},
         "quantize": {"epochs": 0.5, "learning_rate": 1e-4, "calibration_rows": 64},
-        "verify": {"small_batch_rows": 16, "min_label_agreement_int8": 0.95, "latency_runs": 2},
-        "budget": {"max_accuracy_drop": 0.1},
+        "verify": {"small_batch_rows": 16, "min_label_agreement_int8": 0.95, "latency_runs": 2, "sanity": "allow"},
+        "budget": {"max_drop": 0.1},
     }
     for path, value in changes.items():
         *parents, last = path.split("__")

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
@@ -61,7 +62,9 @@ def test_labels_that_do_not_occur_change_no_metric(task, labels):
     many[:, :2] = few
     padded = np.zeros((300, labels), np.float32)
     padded[:, :2] = truth
-    assert metrics.evaluate(many, padded, task) == pytest.approx(metrics.evaluate(few, truth, task), abs=1e-9)
+    found, expected = (metrics.evaluate(*each, task, ranks=True) for each in ((many, padded), (few, truth)))
+    found.pop("hamming_loss", None), expected.pop("hamming_loss", None)  # which is over all labels, by its definition
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
@@ -190,3 +193,120 @@ def test_a_row_that_is_not_finite_is_neither_right_nor_the_same(task):
     assert np.isnan(found["mean_abs_probability_diff"])
     labels = task_of(task).decisions(reference).astype(np.float32)
     assert metrics.correct(logits, labels, task).tolist() == [False, True]
+
+
+def drawn(task, rows=300, labels=4, seed=3):
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 2, (rows, labels)).astype(np.float32)
+    if task == "single_label":
+        return logits, one_hot(random.choice(labels, rows, p=[0.6, 0.2, 0.15, 0.05]), labels)
+    return logits, (random.random((rows, labels)) < [0.1, 0.3, 0.5, 0.02]).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_averages_agree_with_scikit_learn(task, average):
+    logits, labels = drawn(task)
+    found, answers = metrics.evaluate(logits, labels, task), task_of(task).decisions(logits)
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, answers, average=average, zero_division=0)
+    for name, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+        assert found[f"{average}_{name}"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_the_other_scores_agree_with_scikit_learn(task):
+    logits, labels = drawn(task)
+    found, probability = metrics.evaluate(logits, labels, task, ranks=True), task_of(task).probabilities(logits)
+    answers = task_of(task).decisions(logits)
+    names = [name for name in metrics.SCORES if task == "multi_label" or name != "hamming_loss"]
+    assert list(found) == names
+    assert found["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, probability, average="macro"))
+    assert found["average_precision"] == pytest.approx(sklearn.metrics.average_precision_score(labels, probability))
+    columns = [(labels[:, at], answers[:, at], probability[:, at]) for at in range(4)]
+    if task == "single_label":
+        classes = labels.argmax(-1), answers.argmax(-1)
+        assert found["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(*classes))
+        assert found["matthews"] == pytest.approx(sklearn.metrics.matthews_corrcoef(*classes))
+        halves = [sklearn.metrics.brier_score_loss(truth, each) for truth, _, each in columns]
+        assert found["brier"] == pytest.approx(sum(halves) / 2)
+        return
+    assert found["hamming_loss"] == pytest.approx(sklearn.metrics.hamming_loss(labels, answers))
+    for name, score, place in (
+        ("balanced_accuracy", sklearn.metrics.balanced_accuracy_score, 1),
+        ("matthews", sklearn.metrics.matthews_corrcoef, 1),
+        ("brier", sklearn.metrics.brier_score_loss, 2),
+    ):
+        assert found[name] == pytest.approx(np.mean([score(each[0], each[place]) for each in columns]))
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_scores_of_each_label_and_the_confusion_agree_with_scikit_learn(task):
+    logits, labels = drawn(task)
+    answers = task_of(task).decisions(logits)
+    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(labels, answers, zero_division=0)
+    for at, found in enumerate(metrics.by_label(logits, labels, task)):
+        assert [found[name] for name in ("precision", "recall", "f1", "support")] == pytest.approx(
+            [precision[at], recall[at], f1[at], support[at]]
+        )
+        assert found["answers"] == answers[:, at].sum()
+        probability = task_of(task).probabilities(logits)[:, at]
+        assert found["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels[:, at], probability))
+    found = metrics.confusion(logits, labels, task)
+    if task == "single_label":
+        assert (found == sklearn.metrics.confusion_matrix(labels.argmax(-1), answers.argmax(-1))).all()
+    else:
+        assert (found == sklearn.metrics.multilabel_confusion_matrix(labels, answers)).all()
+
+
+def test_what_is_not_defined_is_none():
+    logits, labels = np.array([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]]), one_hot([0, 0], 3)
+    found = metrics.evaluate(logits, labels, "single_label", ranks=True)
+    assert found["auroc"] is None and found["average_precision"] is None and found["accuracy"] == 0.5
+    last = metrics.by_label(logits, labels, "single_label")[2]
+    assert last == {"support": 0, "answers": 0, **dict.fromkeys(("precision", "recall", "f1", *metrics.RANKS))}
+    assert not metrics.is_better("auroc", None, 0.5) and not metrics.is_better("auroc", None, None)
+    assert metrics.is_better("auroc", 0.1, None)
+
+
+def test_the_bins_of_the_calibration_error_give_it():
+    logits, labels = drawn("single_label")
+    bins = metrics.reliability(logits, labels, "single_label")
+    gaps = sum(each["rows"] * abs(each["confidence"] - each["accuracy"]) for each in bins)
+    assert gaps / 300 == pytest.approx(metrics.evaluate(logits, labels, "single_label")["calibration_error"])
+    assert all(each["low"] <= each["confidence"] <= each["high"] for each in bins)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_bootstrap_draws_whole_rows(task):
+    """The scores of a draw are those of the drawn rows."""
+    logits, labels = drawn(task)
+    rows = np.random.default_rng(0).integers(0, 300, 300)
+    weights = np.bincount(rows, minlength=300)[None].astype(float)
+    found = metrics.from_counts(metrics.counts_of(logits, labels, task), weights)
+    expected = metrics.evaluate(logits[rows], labels[rows], task)
+    assert {name: value[0] for name, value in found.items()} == pytest.approx(expected)
+
+
+def test_bootstrap_intervals_cover_the_true_score():
+    """In about 95 of 100 samples."""
+    random, covered = np.random.default_rng(0), 0
+    for seed in range(200):
+        truth = random.random(300) < 0.5
+        logits = np.where(random.random(300) < 0.8, truth, ~truth) * 2.0 - 1.0
+        counts = metrics.counts_of(np.stack([-logits, logits], 1), one_hot(truth.astype(int), 2), "single_label")
+        low, high = metrics.bootstrap(counts, seed, resamples=400)["accuracy"]
+        covered += low <= 0.8 <= high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_mcnemar_is_the_exact_test():
+    right, before = np.array([1] * 9 + [0] * 2 + [1] * 5, bool), np.array([0] * 9 + [1] * 2 + [1] * 5, bool)
+    assert metrics.mcnemar(right, before) == pytest.approx(2 * sum(math.comb(11, k) for k in (9, 10, 11)) / 2**11)
+    assert metrics.mcnemar(right, before, "greater") == pytest.approx(metrics.mcnemar(right, before) / 2)
+    assert metrics.mcnemar(right, right) == 1.0
+
+
+def test_holm_corrects_for_many_tests():
+    found = metrics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})  # Holm's step-down, by hand
+    assert metrics.holm({}) == {} and metrics.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}

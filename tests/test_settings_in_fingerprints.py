@@ -44,7 +44,7 @@ def config(tmp_path_factory) -> Config:
             "max_probability_diff_int8": 1.0,
         },
         "export": {"formats": ["saved_model", "onnx", "openvino", "litert"]},
-        "budget": {"max_accuracy_drop": None, "max_size_bytes": 10**8, "max_latency_ms": 1e6},
+        "budget": {"max_drop": None, "max_size_bytes": 10**8, "max_latency_ms": 1e6},
     }
     encoder = write_encoder(directory / "encoder", num_hidden_layers=1)
     return tiny_config(write_reviews(directory / "reviews.csv", 120), encoder, **settings)

@@ -8,8 +8,8 @@ graphs. TensorFlow is imported where it is needed: commands start without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,45 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _SMALLEST = 1e-12  # probability whose logarithm is taken
+
+
+class Decision(NamedTuple):
+    """The rule by which probabilities become an answer."""
+
+    thresholds: tuple[float, ...] | None = None
+    """of each label of a multi-label model, the probability above which it is given; None: one half"""
+    abstain_below: float | None = None
+    """of a model of one label: where the largest probability is lower, no label is given; None: there is always one"""
+
+    def as_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """Writes what differs from the plain rule, thresholds by the names of their labels; `read` takes it back."""
+        thresholds = None if self.thresholds is None else dict(zip(names, self.thresholds, strict=True))
+        found = {"thresholds": thresholds, "abstain_below": self.abstain_below}
+        return {key: value for key, value in found.items() if value is not None}
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any], names: Sequence[str]) -> Decision:
+        """Reads what `as_json` wrote, among other keys.
+
+        Raises:
+          ValueError: it is not as `as_json` writes it.
+        """
+        thresholds, below = value.get("thresholds"), value.get("abstain_below")
+        given = [] if thresholds is None else [thresholds.get(name) for name in names]
+        numbers = [*given, *([] if below is None else [below])]
+        if not all(type(each) in (int, float) and 0.0 < each < 1.0 for each in numbers):
+            raise ValueError(f"thresholds {thresholds}, abstain_below {below}: expected numbers between 0 and 1")
+        return cls(None if thresholds is None else tuple(map(float, given)), None if below is None else float(below))
+
+    def cuts(self) -> np.ndarray | float:
+        """Gives the logits above which labels are given: [labels] float32, or 0 for all."""
+        if self.thresholds is None:
+            return 0.0
+        odds = np.array(self.thresholds, np.float64)
+        return np.log(odds / (1.0 - odds)).astype(np.float32)
+
+
+PLAIN = Decision()
 
 
 class Task(ABC):
@@ -32,12 +71,12 @@ class Task(ABC):
         """Turns logits into probabilities: [rows, labels] float -> the same, in float64."""
 
     @abstractmethod
-    def decisions(self, logits: np.ndarray) -> np.ndarray:
-        """Tells which labels a row is given: [rows, labels] float -> [rows, labels] bool."""
+    def decisions(self, logits: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
+        """Tells which labels a row has, where it must have an answer: [rows, labels] float -> [rows, labels] bool."""
 
     @abstractmethod
-    def label_texts(self, logits: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Writes the answer of each row, [rows, labels] float, as a text of label names."""
+    def label_texts(self, logits: np.ndarray, names: Sequence[str], decision: Decision = PLAIN) -> list[str]:
+        """Writes the answer of each row, [rows, labels] float, as a text of label names; "" where it has none."""
 
     @abstractmethod
     def cross_entropy(self, targets: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -64,7 +103,7 @@ class Task(ABC):
         """Does what `probabilities` does in a graph: [..., labels] float32 -> the same."""
 
     @abstractmethod
-    def graph_label(self, logits: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    def graph_label(self, logits: tf.Tensor, names: Sequence[str], decision: Decision = PLAIN) -> tf.Tensor:
         """Does what `label_texts` does in a graph: [batch, labels] float32 -> [batch] string."""
 
 
@@ -80,13 +119,17 @@ class SingleLabel(Task):
         shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
-    def decisions(self, logits: np.ndarray) -> np.ndarray:
+    def decisions(self, logits: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
         """See `Task`; of equal logits, the first."""
         return np.eye(logits.shape[-1], dtype=bool)[logits.argmax(axis=-1)]
 
-    def label_texts(self, logits: np.ndarray, names: Sequence[str]) -> list[str]:
+    def label_texts(self, logits: np.ndarray, names: Sequence[str], decision: Decision = PLAIN) -> list[str]:
         """See `Task`; the name of the label as it is."""
-        return [names[index] for index in logits.argmax(axis=-1)]
+        found = [names[index] for index in logits.argmax(axis=-1)]
+        if decision.abstain_below is None:
+            return found
+        sure = self.probabilities(logits).max(axis=-1) >= decision.abstain_below
+        return [name if given else "" for name, given in zip(found, sure, strict=True)]
 
     def cross_entropy(self, targets: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """See `Task`."""
@@ -119,11 +162,15 @@ class SingleLabel(Task):
 
         return tf.nn.softmax(logits)
 
-    def graph_label(self, logits: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    def graph_label(self, logits: tf.Tensor, names: Sequence[str], decision: Decision = PLAIN) -> tf.Tensor:
         """See `Task`."""
         import tensorflow as tf
 
-        return tf.gather(tf.constant(names), tf.argmax(logits, axis=-1))
+        found = tf.gather(tf.constant(names), tf.argmax(logits, axis=-1))
+        if decision.abstain_below is None:
+            return found
+        sure = tf.reduce_max(self.graph_probabilities(logits), axis=-1) >= decision.abstain_below
+        return tf.where(sure, found, "")
 
 
 class MultiLabel(Task):
@@ -137,13 +184,13 @@ class MultiLabel(Task):
         with np.errstate(invalid="ignore"):  # NaN stays NaN
             return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
 
-    def decisions(self, logits: np.ndarray) -> np.ndarray:
+    def decisions(self, logits: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
         """See `Task`."""
-        return logits > 0.0
+        return logits > decision.cuts()
 
-    def label_texts(self, logits: np.ndarray, names: Sequence[str]) -> list[str]:
+    def label_texts(self, logits: np.ndarray, names: Sequence[str], decision: Decision = PLAIN) -> list[str]:
         """See `Task`; the chosen names, joined by `joined_labels`."""
-        chosen = self.decisions(logits)
+        chosen = self.decisions(logits, decision)
         return [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
 
     def cross_entropy(self, targets: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -176,12 +223,12 @@ class MultiLabel(Task):
 
         return tf.sigmoid(logits)
 
-    def graph_label(self, logits: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    def graph_label(self, logits: tf.Tensor, names: Sequence[str], decision: Decision = PLAIN) -> tf.Tensor:
         """See `Task`."""
         import tensorflow as tf
 
         escaped = tf.constant([escaped_label(name) for name in names])
-        chosen = logits > 0.0
+        chosen = logits > decision.cuts()
         first = tf.cumsum(tf.cast(chosen, tf.int32), axis=-1) == 1  # up to the second chosen one
         return tf.strings.reduce_join(tf.where(chosen, tf.where(first, escaped, "|" + escaped), ""), -1)
 

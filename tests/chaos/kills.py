@@ -264,7 +264,7 @@ def made_config(scratch: Path) -> Path:
             # What so small a model answers is not the point.
             verify__min_label_agreement_int8=0.5,
             verify__max_probability_diff_int8=0.5,
-            budget__max_accuracy_drop=1.0,
+            budget__max_drop=1.0,
         )
         (scratch / "chaos.yaml").write_text(dump_config(config), encoding="utf-8")
         os._exit(0)

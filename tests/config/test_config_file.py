@@ -186,7 +186,7 @@ def test_an_unknown_key_names_the_nearest_valid_one(path, hint):
         ("distill.student", {"layers": [1, 1]}, "expected rising numbers, such as [1, 3, 5]"),
         ("distill.student", {"layers": []}, "expected rising numbers"),
         ("distill.student", {"layers": [1], "sha256": "0" * 64}, "sha256 has no effect without encoder"),
-        ("budget.max_accuracy_drop", 1.5, "less than or equal to 1"),
+        ("budget.max_drop", 1.5, "less than or equal to 1"),
         ("budget.max_size_bytes", 0, "greater than or equal to 1"),
         ("budget.latency_shape", "b2_s2", "'b1_s32', 'b1_s128' or 'b32_s64'"),
     ],

@@ -15,24 +15,24 @@ PRUNED, INT8 = Cost("pruned", 0.004, 90_000_000, 200.0), Cost("int8", 0.012, 23_
 def test_within_the_budget_all_are_published():
     assert within_budget([PRUNED, INT8], Budget()) == (["pruned", "int8"], None)
     assert within_budget([], Budget(max_size_bytes=1)) == ([], None)
-    exact = Budget(max_accuracy_drop=0.012, max_size_bytes=23_000_000, max_latency_ms=74.0)
+    exact = Budget(max_drop=0.012, max_size_bytes=23_000_000, max_latency_ms=74.0)
     assert within_budget([PRUNED, INT8], exact) == (["int8"], None)  # the step on the way need not keep it
-    none = Budget(max_accuracy_drop=None)
+    none = Budget(max_drop=None)
     assert within_budget([Cost("int8", 0.9, 10**9, None)], none) == (["int8"], None)
 
 
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        (Budget(max_accuracy_drop=0.01), "int8 is outside the budget: accuracy on validation rows falls by 0.0120, "
-         "budget.max_accuracy_drop is 0.01. Closest came pruned, which is within it: "
-         "set quantize: null to publish it. To publish int8, relax budget.max_accuracy_drop to 0.012"),
+        (Budget(max_drop=0.01), "int8 is outside the budget: accuracy on validation rows falls by 0.0120, "
+         "budget.max_drop is 0.01. Closest came pruned, which is within it: "
+         "set quantize: null to publish it. To publish int8, relax budget.max_drop to 0.012"),
         (Budget(max_size_bytes=20_000_000), "int8 is outside the budget: 23,000,000 bytes, budget.max_size_bytes is "
          "20,000,000. To publish int8, relax budget.max_size_bytes to 23000000"),
         (Budget(max_latency_ms=50.0), "int8 is outside the budget: 74 ms at b32_s64, budget.max_latency_ms is 50. "
          "To publish int8, relax budget.max_latency_ms to 74"),
-        (Budget(max_accuracy_drop=0.001, max_size_bytes=90_000_000), "Closest came pruned (accuracy on validation "
-         "rows falls by 0.0040, budget.max_accuracy_drop is 0.001). To publish int8, relax budget.max_accuracy_drop "
+        (Budget(max_drop=0.001, max_size_bytes=90_000_000), "Closest came pruned (accuracy on validation "
+         "rows falls by 0.0040, budget.max_drop is 0.001). To publish int8, relax budget.max_drop "
          "to 0.012"),
     ],
 )  # fmt: skip
@@ -52,13 +52,13 @@ def test_a_drop_that_is_the_limit_is_within_it():
     accuracies = {"dense": 0.90, "int8": 0.87}
     row = {"variant": "int8", "artifact": "onnx", "size_bytes": 1, "latency_ms": {"b32_s64": 1.0}}
     config = Config.model_validate(
-        {"name": "x", "data": {"source": "x"}, "encoder": {"source": "x"}, "budget": {"max_accuracy_drop": 0.03}}
+        {"name": "x", "data": {"source": "x"}, "encoder": {"source": "x"}, "budget": {"max_drop": 0.03}}
     )
     assert within_budget(costs_of([row], accuracies, config), config.budget) == (["int8"], None)
 
 
 def test_a_gain_in_accuracy_is_no_drop():
-    assert within_budget([Cost("int8", -0.02, 1, 1.0)], Budget(max_accuracy_drop=0.0)) == (["int8"], None)
+    assert within_budget([Cost("int8", -0.02, 1, 1.0)], Budget(max_drop=0.0)) == (["int8"], None)
 
 
 def test_what_is_not_known_is_not_the_closest():

@@ -17,6 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfpipe.evaluate import golden
+from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.evaluate.serving_files import batching_parameters
 from tfpipe.formats.saved_model import warmup
 from tfpipe.model.classifier import float_model, load_classifier
@@ -65,7 +66,8 @@ def test_the_c_api_answers_as_keras_does(tiny_run, requests, variant):
     )
     assert done.returncode == 0, done.stderr
     by_text, by_tokens, alone = json.loads(done.stdout)
-    classifier = load_classifier(tiny_run[1] / STAGES[variant])
+    calibration = calibration_of(tiny_run[1] / "export", variant)
+    classifier = load_classifier(tiny_run[1] / STAGES[variant]).calibrated(*calibration)
     expected = float_model(classifier)(requests.tokens, training=False).numpy()
     names = [classifier.labels[index] for index in expected.argmax(axis=1)]
     for answer in (by_text, by_tokens):

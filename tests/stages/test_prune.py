@@ -123,6 +123,8 @@ def test_structured_pruning_repeats_itself(pruned):
     ("method", "said"), [("magnitude", "0.0% zeros after"), ("structured", "0.0% of the layers removed after")]
 )
 def test_a_share_that_was_not_reached_is_refused(pruned, monkeypatch, method, said):
-    monkeypatch.setattr(session.Session, "fit", lambda *given: loop.Fitted([], 1.0))  # a fit of no steps
+    monkeypatch.setattr(
+        session.Session, "fit", lambda *given: loop.Fitted([], 1.0, np.zeros((1, 2)))
+    )  # a fit of no steps
     with pytest.raises(InputError, match=f"prune: {said}.* 50.0% expected"):
         pruned(method=method)

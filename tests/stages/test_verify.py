@@ -39,7 +39,7 @@ def test_costs_are_those_of_the_onnx_files(tiny_run):
         assert cost["size_bytes"] == graph_file(run / "export" / cost["variant"] / "onnx").stat().st_size
         assert cost["latency_ms"] == row["latency_ms"][config.budget.latency_shape] > 0
         accuracies = parity["validation_accuracy"]
-        assert cost["accuracy_drop"] == pytest.approx(accuracies["dense"] - accuracies[cost["variant"]])
+        assert cost["drop"] == pytest.approx(accuracies["dense"] - accuracies[cost["variant"]])
 
 
 def test_outside_the_budget_nothing_is_published(copied_run, capsys):

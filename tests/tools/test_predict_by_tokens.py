@@ -118,7 +118,7 @@ def pair_run(tmp_path_factory, tiny_encoder):
         data__text_pair_column="text_pair",
         data__label_names=None,
         export__formats=["saved_model", "onnx"],
-        budget__max_accuracy_drop=1.0,
+        budget__max_drop=1.0,
     )
     pipeline.run(config, RunDirectory(directory / "run"), until="export")
     return directory / "run"

@@ -67,7 +67,7 @@ def swept(file, tmp_path_factory):
     """A sweep of two by two points; one of them is outside the budget."""
     directory = file.parent / "out"
     grid = ["prune.sparsity=0.5,0.9", "quantize.mode=qat,ptq"]
-    sweep.run(file, grid, directory, ["budget.max_accuracy_drop=0.02"])
+    sweep.run(file, grid, directory, ["budget.max_drop=0.02"])
     return directory, grid
 
 
@@ -110,7 +110,7 @@ def test_what_is_outside_the_budget_is_shown(swept):
 def test_a_sweep_goes_on_where_it_was(swept, file, capsys):
     directory, grid = swept
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("quantize/stage.json")}
-    sweep.run(file, grid, directory, ["budget.max_accuracy_drop=0.02"])
+    sweep.run(file, grid, directory, ["budget.max_drop=0.02"])
     said = capsys.readouterr().err
     assert said.count("quantize: up to date") == 4
     assert before == {path: path.stat().st_mtime_ns for path in directory.rglob("quantize/stage.json")}

@@ -72,6 +72,7 @@ class Fitted:
     history: list[dict[str, float]]
     stage: StageDirectory
     embedding_decay: float
+    logits: np.ndarray
 
     @property
     def sha256(self) -> str:
@@ -150,7 +151,7 @@ def do_fit(training, validation):
         tables = {"training": training, "validation": validation} | tables
         plan = Plan(tables["training"].lengths, batching, recipe.seed)
         fitted = Fit(model, stage=stage, plan=plan, recipe=recipe, strategy=strategy, **tables).run()
-        return Fitted(model, fitted.history, stage, fitted.embedding_decay)
+        return Fitted(model, fitted.history, stage, fitted.embedding_decay, fitted.logits)
 
     return fit_in
 
@@ -166,8 +167,10 @@ def test_a_fit_learns_and_says_so(fitted, validation):
     assert [entry["epoch"] for entry in fitted.history] == [1.0, 2.0, 2.333]
     first, last = fitted.history[0], fitted.history[-1]
     assert last["loss"] < first["loss"] and last["accuracy"] == 1.0
-    assert Evaluation(fitted.model, validation, "single_label", BUCKETED).metrics() == pytest.approx(
-        {name: last[name] for name in ("loss", "accuracy", "macro_f1", "calibration_error")}, abs=1e-6
+    evaluation = Evaluation(fitted.model, validation, "single_label", BUCKETED)
+    assert fitted.logits == pytest.approx(evaluation.logits(), abs=1e-6)
+    assert evaluation.scores(fitted.logits) == pytest.approx(
+        {name: value for name, value in last.items() if name not in ("step", "epoch")}, abs=1e-6
     )
     assert fitted.stage.notes["steps"] == 7
     assert logged(fitted.stage, "validation/loss") == pytest.approx(
@@ -292,9 +295,9 @@ def test_a_packed_fit_resumes_bit_identical_too(do_fit, training, tmp_path, monk
     shapes, saved = [], []
 
     class Recorded(Evaluation):
-        def __init__(self, model, table, task, batching, strategy):
+        def __init__(self, model, table, task, batching, strategy, **options):
             shapes.append((batching.rows, batching.row_lengths))
-            super().__init__(model, table, task, batching, strategy)
+            super().__init__(model, table, task, batching, strategy, **options)
 
     monkeypatch.setattr(loop, "Evaluation", Recorded)
     whole = do_fit(tmp_path / "whole", recipe, batching=small)
@@ -375,12 +378,14 @@ def test_best_keeps_the_best_weights_and_last_the_last(do_fit, tmp_path, tmp_pat
         result = do_fit(tmp_path / keep, replace(RECIPE, keep=keep, epochs=3.0), validation=turned)
         losses = [entry["loss"] for entry in result.history]
         assert losses == sorted(losses) and losses[-1] > losses[0] + 0.1
-        kept = Evaluation(result.model, turned, "single_label", BUCKETED).metrics()["loss"]
+        evaluation = Evaluation(result.model, turned, "single_label", BUCKETED)
+        assert result.logits == pytest.approx(evaluation.logits(), abs=1e-6)
+        kept = evaluation.scores(result.logits)["loss"]
         assert kept == pytest.approx(losses[0] if keep == "best" else losses[-1], abs=1e-6)
 
     # The same, when the fit is asked for again after its last step.
     again = do_fit(tmp_path / "best", replace(RECIPE, keep="best", epochs=3.0), validation=turned)
-    kept = Evaluation(again.model, turned, "single_label", BUCKETED).metrics()["loss"]
+    kept = Evaluation(again.model, turned, "single_label", BUCKETED).scores(again.logits)["loss"]
     assert kept == pytest.approx(again.history[0]["loss"], abs=1e-6)
 
 
@@ -462,9 +467,9 @@ def test_an_evaluation_that_is_asked_to_stop_is_done_when_the_fit_goes_on(fitted
     """Not after it: on a machine that is about to go, the steps since the last checkpoint would be lost."""
 
     class Asked(Evaluation):
-        def metrics(self, asked_to_stop):
+        def logits(self, asked_to_stop):
             signal.raise_signal(signal.SIGTERM)
-            return super().metrics(asked_to_stop)
+            return super().logits(asked_to_stop)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped by SIGTERM after step 3"):
         patch.setattr(loop, "Evaluation", Asked)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tfpipe.config.types import FormatName, Fraction, NotNegative, PositiveFloat, PositiveInt, Section
+from tfpipe.config.types import FormatName, Fraction, NotNegative, PositiveFloat, PositiveInt, Score, Section
 
 LATENCY_SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 """name -> (texts of a call, tokens of each): where latencies are measured"""
@@ -174,8 +174,9 @@ class Quantize(Section):
 class Budget(Section):
     """What the last variant of a run may cost: outside it, nothing is published."""
 
-    max_accuracy_drop: Fraction | None = Field(
-        0.03, description="accuracy, on validation rows, that a compressed variant may lose against dense; null: any"
+    metric: Score = Field("accuracy", description="score on validation rows that max_drop is about")
+    max_drop: Fraction | None = Field(
+        0.03, description="how much of it a compressed variant may lose against dense; null: any"
     )
     max_size_bytes: PositiveInt | None = Field(None, description="size of its file or directory, in bytes; null: any")
     max_latency_ms: PositiveFloat | None = Field(

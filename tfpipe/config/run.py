@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tfpipe import artifacts
+from tfpipe.config.calibrate import Calibrate
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
 from tfpipe.config.types import (
@@ -20,6 +21,7 @@ from tfpipe.config.types import (
     NotNegative,
     PositiveFloat,
     PositiveInt,
+    Score,
     Section,
     Text,
     as_list,
@@ -105,9 +107,7 @@ class Train(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         None, description="dropout of hidden states and attention; null: what the encoder's config.json says"
     )
-    metric: Literal["accuracy", "macro_f1", "loss"] = Field(
-        "accuracy", description="validation metric that chooses the best checkpoint"
-    )
+    metric: Score = Field("accuracy", description="validation score that chooses the best checkpoint")
     evaluations_per_epoch: PositiveInt = Field(1, description="on the validation rows; one more at the end")
     early_stopping: EarlyStopping | None = Field(None, description="null: all epochs are trained")
     reduce_on_plateau: ReduceOnPlateau | None = Field(None, description="null: the schedule alone")
@@ -246,6 +246,11 @@ class Verify(Section):
         description="int8 artifacts: probability of a row that moves from one label to others, on average, at most "
         "(multi_label: at the label where most moves)",
     )
+    sanity: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="a model that gives all test rows the same answer, or is not right more often than the commonest "
+        "answer would be (exact test): refuse: nothing is published; allow: it is said",
+    )
     latency_runs: PositiveInt = Field(10, description="timed calls per artifact and shape; the median counts")
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")
 
@@ -262,6 +267,7 @@ class Config(Section):
     distill: Distill | None = Field(default_factory=Distill, description="null: the dense model teaches no one")
     prune: Prune | None = Field(default_factory=Prune, description="null: no pruned variant")
     quantize: Quantize | None = Field(default_factory=Quantize, description="null: no int8 variant")
+    calibrate: Calibrate = Field(default_factory=Calibrate)
     budget: Budget = Field(default_factory=Budget)
     export: Export = Field(default_factory=Export)
     verify: Verify = Field(default_factory=Verify)
@@ -269,12 +275,25 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Config:
         one_label, separator = task_of(self.task).one_label, self.data.label_separator
+        for name, metric in (("train", self.train.metric), ("budget", self.budget.metric)):
+            if one_label and metric == "hamming_loss":
+                raise ValueError(
+                    f"{name}.metric hamming_loss is of several labels a row; accuracy says the same of one"
+                )
         if one_label and separator is not None:
             raise ValueError(f"data.label_separator {separator!r} has no effect with task: {self.task}; leave it out")
         if self.data.balance == "oversample" and not one_label:
             raise ValueError(
                 "data.balance: oversample needs task: single_label; else set train.class_weights: balanced"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_fits(self) -> Config:
+        if task_of(self.task).one_label and self.calibrate.thresholds != "f1":
+            raise ValueError("calibrate.thresholds has no effect with task: single_label; leave it out")
+        if not task_of(self.task).one_label and self.calibrate.precision is not None:
+            raise ValueError("calibrate.precision has no effect with task: multi_label; set it to null")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from tfpipe.config.compress import Budget
+from tfpipe.metrics import LOWER_IS_BETTER
 from tfpipe.variants import SECTION_OF_VARIANT
 
 
@@ -18,8 +19,8 @@ class Cost:
     """The costs of one variant, by the artifact that the budget is about."""
 
     variant: str
-    accuracy_drop: float
-    """on validation rows, against dense"""
+    drop: float
+    """of `budget.metric`, on validation rows, against dense"""
     size_bytes: int
     latency_ms: float | None
     """at `budget.latency_shape`; None where the model does not take rows that long"""
@@ -27,10 +28,10 @@ class Cost:
     def excesses(self, budget: Budget) -> list[str]:
         """The limits that are not kept, one phrase each; NaN keeps none."""
         found = []
-        if budget.max_accuracy_drop is not None and not self.accuracy_drop <= budget.max_accuracy_drop:
+        if budget.max_drop is not None and not self.drop <= budget.max_drop:
             found.append(
-                f"accuracy on validation rows falls by {self.accuracy_drop:.4f}, budget.max_accuracy_drop is "
-                f"{budget.max_accuracy_drop:g}"
+                f"{budget.metric} on validation rows {'rises' if budget.metric in LOWER_IS_BETTER else 'falls'} by "
+                f"{self.drop:.4f}, budget.max_drop is {budget.max_drop:g}"
             )
         if budget.max_size_bytes is not None and self.size_bytes > budget.max_size_bytes:
             found.append(f"{self.size_bytes:,} bytes, budget.max_size_bytes is {budget.max_size_bytes:,}")
@@ -42,7 +43,7 @@ class Cost:
     def distance(self, budget: Budget) -> float:
         """How far it is from the budget: the sum of the shares by which limits are exceeded; 0 within it."""
         pairs = (
-            (self.accuracy_drop, budget.max_accuracy_drop),
+            (self.drop, budget.max_drop),
             (self.size_bytes, budget.max_size_bytes),
             (math.inf if self.latency_ms is None else self.latency_ms, budget.max_latency_ms),
         )
@@ -79,9 +80,9 @@ def within_budget(costs: list[Cost], budget: Budget) -> tuple[list[str], str | N
 def _relaxed(cost: Cost, budget: Budget) -> str:
     """The settings that this variant needs, each with the value that it would keep."""
     wanted = []
-    if budget.max_accuracy_drop is not None and not cost.accuracy_drop <= budget.max_accuracy_drop:
-        least = math.ceil(cost.accuracy_drop * 1000) / 1000 if math.isfinite(cost.accuracy_drop) else 1.0
-        wanted.append(f"budget.max_accuracy_drop to {least:g} (or compress less, train longer, distill)")
+    if budget.max_drop is not None and not cost.drop <= budget.max_drop:
+        least = math.ceil(cost.drop * 1000) / 1000 if math.isfinite(cost.drop) else 1.0
+        wanted.append(f"budget.max_drop to {least:g} (or compress less, train longer, distill)")
     if budget.max_size_bytes is not None and cost.size_bytes > budget.max_size_bytes:
         wanted.append(f"budget.max_size_bytes to {cost.size_bytes}")
     if budget.max_latency_ms is not None and not (cost.latency_ms or math.inf) <= budget.max_latency_ms:

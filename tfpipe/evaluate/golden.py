@@ -27,7 +27,7 @@ from tfpipe.formats.base import Requests
 from tfpipe.model.classifier import Classifier
 from tfpipe.provenance import machine
 from tfpipe.rundir.record import GOLDEN as FILE
-from tfpipe.tasks import TASKS, task_of
+from tfpipe.tasks import TASKS, Decision, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 
@@ -110,6 +110,7 @@ def record(
         "variant": variant,
         "task": classifier.task,
         "labels": classifier.labels,
+        **classifier.decision.as_json(classifier.labels),
         "tfpipe": tfpipe.__version__,
         "recorded_on": machine(),
     }
@@ -133,7 +134,7 @@ def record(
                 "input_ids": one.tokens["input_ids"][0].tolist(),
                 "token_type_ids": one.tokens["token_type_ids"][0].tolist(),
                 "logits": logits[0].tolist(),
-                "label": task_of(classifier.task).label_texts(logits, classifier.labels)[0],
+                "label": task_of(classifier.task).label_texts(logits, classifier.labels, classifier.decision)[0],
             }
         )
     write_text(golden, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -176,6 +177,7 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
             raise ValueError(f"task {head['task']}")
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError("logits of fewer than two labels")
+        decision_of(head)
         return head, requests, logits
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
@@ -183,6 +185,15 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
             f"{path}: not a golden file of tfpipe ({' '.join(str(reason).split())}); "
             "give the directory of an exported artifact"
         ) from error
+
+
+def decision_of(head: dict[str, Any]) -> Decision:
+    """Reads how answers were made from the head of a golden file; one of an older tfpipe has the plain rule.
+
+    Raises:
+      ValueError: it does not say.
+    """
+    return Decision.read(head, head.get("labels", ()))
 
 
 def exceeded(found: dict[str, float], head: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from tfpipe import artifacts
 from tfpipe.artifacts import REFERENCE, Format
 from tfpipe.encoders.parameters import sparsity_of
+from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.formats import keras
 from tfpipe.formats.base import Answer, Requests
 from tfpipe.model.classifier import load_classifier
@@ -42,18 +43,22 @@ class Artifact:
 
 
 def load_artifacts(
-    variant: str, source: Path, exported: Path, formats: Collection[str], threads: int | None
+    variant: str,
+    source: Path,
+    exported: Path,
+    formats: Collection[str],
+    threads: int | None,
 ) -> list[Artifact]:
     """Loads the reference of a variant, then its artifact of each format, each from its own files.
 
     Args:
       variant: `dense`, `distilled`, `pruned` or `int8`.
       source: directory of the stage that made the variant.
-      exported: directory of its artifacts.
+      exported: directory of its artifacts, in that of the stage `export`.
       formats: names of those that it has.
       threads: of a runtime that can be told; None: all processors.
     """
-    classifier = load_classifier(source)
+    classifier = load_classifier(source).calibrated(*calibration_of(exported.parent, variant))
     parameters = sum(weight.size for weight in classifier.weights.values())
 
     def ways(

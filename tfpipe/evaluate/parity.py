@@ -14,6 +14,7 @@ from tfpipe.console import progress_bar
 from tfpipe.devices.processor import CLIPS, cpu_flags, sums_overflow
 from tfpipe.evaluate.loaded import Artifact, batches_of
 from tfpipe.formats.base import Requests
+from tfpipe.tasks import PLAIN, Decision
 from tfpipe.tokens.table import TokenTable
 
 
@@ -23,7 +24,7 @@ def measured(table: TokenTable, config: Config) -> np.ndarray:
 
 
 def compare(
-    artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config
+    artifacts: list[Artifact], table: TokenTable, hard: Requests, config: Config, decision: Decision = PLAIN
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Compares every artifact of a variant with its Keras model, alone and in batches.
 
@@ -50,9 +51,10 @@ def compare(
         answers = answers or logits
         hard_logits = {artifact.kind: _answers(artifact, hard, batch_size) for artifact in artifacts}
         for artifact in artifacts:
-            result = metrics.evaluate(logits[artifact.kind], table.labels[rows], config.task)
-            found = metrics.differences(logits[artifact.kind], logits[REFERENCE.name], config.task)
-            hard_found = metrics.differences(hard_logits[artifact.kind], hard_logits[REFERENCE.name], config.task)
+            task, reference = config.task, logits[REFERENCE.name]
+            result = metrics.evaluate(logits[artifact.kind], table.labels[rows], task, decision)
+            found = metrics.differences(logits[artifact.kind], reference, task, decision)
+            hard_found = metrics.differences(hard_logits[artifact.kind], hard_logits[REFERENCE.name], task, decision)
             comparisons.append(
                 {
                     "variant": artifact.variant,

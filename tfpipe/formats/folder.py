@@ -12,7 +12,7 @@ from typing import Any
 from tfpipe import templates
 from tfpipe.files import write_json, write_text
 from tfpipe.formats.base import Source
-from tfpipe.model.classifier import config_of
+from tfpipe.model.classifier import Classifier, config_of
 from tfpipe.tasks import task_of
 
 
@@ -39,4 +39,22 @@ def write_folder(source: Source, folder: Path, readme: Path, own: dict[str, Any]
         cleaned=settings.is_cleaning,
         **values,
     )
-    write_text(folder / "README.md", text)
+    write_text(folder / "README.md", f"{text.rstrip()}\n{_calibration(classifier)}")
+
+
+def _calibration(classifier: Classifier) -> str:
+    """Writes what a program must do itself that makes labels of the probabilities; "" where the plain rule holds."""
+    decision, lines = classifier.decision, []
+    if decision.thresholds is not None:
+        lines.append("A label is given where its probability is above its threshold in `config.json` (`thresholds`).")
+    if decision.abstain_below is not None:
+        lines.append(
+            f"Where the largest probability is below {decision.abstain_below:g} (`abstain_below` in `config.json`), "
+            "the answer is no label."
+        )
+    if classifier.temperature != 1.0:
+        lines.append(
+            f"The logits are divided by a temperature, {classifier.temperature:g}, already: their softmax or sigmoid "
+            "is calibrated."
+        )
+    return "\n## Calibration\n\n" + "\n\n".join(lines) + "\n" if lines else ""

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from tfpipe.encoders.architecture import Architecture, check_architecture
+from tfpipe.encoders.parameters import HEAD
 from tfpipe.encoders.transformers import CONFIG as CONFIG_FILE
 from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
@@ -24,7 +25,9 @@ from tfpipe.errors import InputError
 from tfpipe.files import write_json
 from tfpipe.model.bert import build_inference_model
 from tfpipe.model.weights import set_weights
-from tfpipe.tasks import TASKS
+from tfpipe.tasks import PLAIN, TASKS, Decision
+
+HEAD_PARAMETERS = (f"{HEAD}.weight", f"{HEAD}.bias")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Classifier:
     """transformers' name -> float32"""
     quantization: dict[str, np.ndarray]
     """`<layer>.weight.scale` [out] float32, `<point>.minimum` and `.maximum` [] float32; empty: not quantized"""
+    temperature: float = 1.0
+    """by which the logits that training gave are divided in these weights"""
+    decision: Decision = PLAIN
+    """how probabilities become an answer"""
 
     def with_weights(
         self,
@@ -53,6 +60,11 @@ class Classifier:
             quantization=quantization or {},
             architecture=architecture or self.architecture,
         )
+
+    def calibrated(self, temperature: float, decision: Decision) -> Classifier:
+        """The same classifier, its logits divided by a temperature: in the weights of the head, which stay float."""
+        head = {name: self.weights[name] / np.float32(temperature) for name in HEAD_PARAMETERS}
+        return replace(self, weights=self.weights | head, temperature=temperature, decision=decision)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -101,13 +113,19 @@ def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def config_of(classifier: Classifier) -> dict[str, Any]:
-    """Gives the content of `config.json`, as transformers has it; `max_length` is tfpipe's own."""
+    """Gives the content of `config.json`, as transformers has it.
+
+    tfpipe's own are `max_length`, `temperature` (the logits are divided by it already), `thresholds` and
+    `abstain_below`.
+    """
     return {
         **classifier.architecture.to_config(),
         "problem_type": f"{classifier.task}_classification",
         "id2label": dict(enumerate(classifier.labels)),
         "label2id": {label: index for index, label in enumerate(classifier.labels)},
         "max_length": classifier.max_length,
+        **({} if classifier.temperature == 1.0 else {"temperature": classifier.temperature}),
+        **classifier.decision.as_json(classifier.labels),
     }
 
 

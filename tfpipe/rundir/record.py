@@ -21,6 +21,12 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 SERVING = "serving"
 SAVED_MODEL = "saved_model.pb"
+LABELS = "labels.json"
+"""in the directory of `prepare`: the names of the labels, in the order of the logits, and the task"""
+LOGITS = "logits.safetensors"
+"""in the directory of `verify`: what each artifact answers to test rows, and which rows these are"""
+VALIDATION_LOGITS = "validation_logits.safetensors"
+"""in the directory of a stage that trains: what its classifier answers to the validation rows"""
 GOLDEN = "golden.jsonl"
 """golden requests, at the top of every artifact but a SavedModel"""
 
@@ -129,3 +135,8 @@ def content_of(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def label_names(prepared: Path) -> tuple[str, ...]:
+    """Reads the names of the labels, in the order of the logits, from the directory of `prepare`."""
+    return tuple(json.loads((prepared / LABELS).read_text(encoding="utf-8"))["names"])

@@ -47,7 +47,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     )
     fitted = session.fit(model, Hooks(objective=objective))
     weights = session.weights(model, pretrained, fitted)
-    session.save(dense.with_weights(weights, architecture=student), fitted.history)
+    session.save(dense.with_weights(weights, architecture=student), fitted.history, fitted.logits)
 
 
 def made_of_layers(dense: Classifier, layers: tuple[int, ...]) -> tuple[Architecture, dict[str, np.ndarray]]:

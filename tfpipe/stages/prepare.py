@@ -47,6 +47,7 @@ from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
+from tfpipe.rundir.record import LABELS
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import SOURCES, write_sources
 from tfpipe.tokens.tokenizer_notes import notes_on
@@ -72,7 +73,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     counts.add(finish(config, settings, labels, tables, dropped, stage, runner))
     _check_splits(config, survey, tables, counts)
     settings.write(stage.path / "tokenizer", config.data.max_length)
-    write_json(stage.path / "labels.json", {"names": labels.names, "task": config.task})
+    write_json(stage.path / LABELS, {"names": labels.names, "task": config.task})
     write_sources(stage.path, [file.name for file in files])
     statistics = statistics_of(config, files, survey, labels, duplicates.exact, duplicates.near, counts)
     write_json(stage.path / "statistics.json", statistics)

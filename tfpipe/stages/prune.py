@@ -75,7 +75,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         pruned, stage.notes["removed"] = _without_units(pruned, settings, steps)
     else:
         stage.notes["zeros"] = _checked_zeros(weights, settings, steps)
-    session.save(pruned, fitted.history)
+    session.save(pruned, fitted.history, fitted.logits)
 
 
 def _checked_zeros(weights: dict[str, np.ndarray], settings: Prune, steps: int) -> float:

@@ -39,7 +39,7 @@ from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.model.elementwise import announce_compiler
 from tfpipe.model.weights import set_weights
 from tfpipe.rundir.stage import StageDirectory
-from tfpipe.train.evaluation import Evaluation
+from tfpipe.train.evaluation import Evaluation, shown_scores
 from tfpipe.train.session import Session
 from tfpipe.train.step import Hooks
 from tfpipe.variants import made_of
@@ -90,6 +90,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             policy = choose_precision(config.train.precision).value
             objective = taught(model, dense, config, session.recipe.loss, policy)
         fitted = session.fit(model, Hooks(after_update=masks.update, objective=objective))
+        logits = fitted.logits
         # The embeddings of `base`: theirs is a grid of a grid, which is the same but for rounding.
         weights, history = session.weights(model, base.weights, fitted), fitted.history
         weights |= {name: base.weights[name] for name in embeddings}
@@ -101,8 +102,10 @@ def run(config: Config, stage: StageDirectory) -> None:
         if settings.mode != "qat":
             probe = Probe(plain)
             probe.switch_on(classifier.ranges)
-            result = Evaluation(probe.model, session.validation, session.task, session.plan.batching).metrics()
-            say(f"  validation: {'  '.join(f'{name} {value:.4f}' for name, value in result.items())}")
+            evaluation = Evaluation(probe.model, session.validation, session.task, session.plan.batching)
+            logits = evaluation.logits()
+            result = evaluation.scores(logits)
+            say(f"  validation: {shown_scores(result)}")
             history.append({"step": 0, "epoch": 0.0, **result})
         if classifier.ranges:
             first_rows = next(observed(plain, CalibrationRows(session.training, session.plan, 1)))
@@ -110,7 +113,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             stage.notes["saturation"] = saturation(classifier, entered)
     scales = sum(name.endswith(".scale") for name in classifier.quantization)
     say(f"  {scales} weights on an 8-bit grid, {len(ranges)} activations with a range")
-    session.save(classifier, history)
+    session.save(classifier, history, logits)
 
 
 def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:

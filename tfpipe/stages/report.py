@@ -16,16 +16,22 @@ import yaml
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from safetensors.numpy import load_file
 
-from tfpipe import escaping, templates
+from tfpipe import escaping, metrics, templates
+from tfpipe.artifacts import REFERENCE
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.processor import INT8_FLAGS, cpu_flags, int8_outlook
+from tfpipe.evaluate.calibration import FILE as CALIBRATION
+from tfpipe.evaluate.calibration import calibration_of
+from tfpipe.evaluate.measures import compared, measures
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, rows_measured, with_interval
 from tfpipe.files import write_json, write_text
-from tfpipe.rundir.record import RECORD, Record, parse_record
+from tfpipe.rundir.record import LOGITS, RECORD, Record, label_names, parse_record
 from tfpipe.rundir.stage import StageDirectory
+from tfpipe.tokens.table import TokenTable
 
 
 def run(config: Config, stage: StageDirectory) -> None:
@@ -34,12 +40,16 @@ def run(config: Config, stage: StageDirectory) -> None:
     published = json.loads((stage.inputs["publish"] / "published.json").read_text(encoding="utf-8"))
     records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
     rows = parity["artifacts"]
+    measured, changes = _measures(config, stage)
     summary = {
         "name": config.name,
         "measured_on": rows_measured(rows[0]["rows"], rows[0]["of"]),
         "artifacts": rows,
         "validation_accuracy": parity["validation_accuracy"],
         "within_budget": parity["within_budget"],
+        "measures": measured,
+        "compared_with_dense": changes,
+        "calibration": json.loads((stage.inputs["export"] / CALIBRATION).read_text(encoding="utf-8")),
         "training_examples_per_second": records["train"].notes.get("examples_per_second"),
         "seconds": {name: record.seconds for name, record in records.items()},
         "versions": records["verify"].versions,
@@ -53,6 +63,19 @@ def run(config: Config, stage: StageDirectory) -> None:
     _print_paths(stage, rows, published)
     if "int8" in stage.variants:
         say(f"  {'int8 here':<15} {int8_outlook(cpu_flags())}")
+
+
+def _measures(config: Config, stage: StageDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measures the Keras model of each variant on the test rows that `verify` asked, and compares them with dense."""
+    answers, exported = load_file(stage.inputs["verify"] / LOGITS), stage.inputs["export"]
+    labels = TokenTable.open(stage.inputs["prepare"] / "test").labels[answers["rows"]]
+    names = label_names(stage.inputs["prepare"])
+    measured, right = {}, {}
+    for variant in stage.variants:
+        logits, decision = answers[f"{variant}.{REFERENCE.name}"], calibration_of(exported, variant).decision
+        measured[variant] = measures(logits, labels, config.task, names, decision, seed=config.seed)
+        right[variant] = metrics.correct(logits, labels, config.task, decision)
+    return measured, compared(right)
 
 
 def _print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
@@ -141,7 +164,7 @@ def _model_card(
     file = importlib.resources.files("tfpipe.evaluate") / "templates" / "model_card.md.jinja"
     shown_config = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     statistics = json.loads((stage.inputs["prepare"] / "statistics.json").read_text(encoding="utf-8"))
-    labels = json.loads((stage.inputs["prepare"] / "labels.json").read_text(encoding="utf-8"))["names"]
+    labels = label_names(stage.inputs["prepare"])
     return templates.render(
         file,
         {"percent": percent},

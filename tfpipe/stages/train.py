@@ -45,4 +45,4 @@ def run(config: Config, stage: StageDirectory) -> None:
         weights=session.weights(model, pretrained, fitted),
         quantization={},
     )
-    session.save(classifier, fitted.history)
+    session.save(classifier, fitted.history, fitted.logits)

@@ -7,32 +7,50 @@ these are.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save
 
 from tfpipe import metrics
 from tfpipe.artifacts import REFERENCE
-from tfpipe.config.run import Config
+from tfpipe.config.run import Config, Verify
 from tfpipe.console import say
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError
-from tfpipe.evaluate import budget
+from tfpipe.evaluate import budget, sanity
 from tfpipe.evaluate.benchmark import measure_batching, measure_latency
+from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
 from tfpipe.evaluate.golden import hard_requests
 from tfpipe.evaluate.loaded import Artifact, load_artifacts
 from tfpipe.evaluate.parity import answer_rows, compare, failed_gates, measured
 from tfpipe.files import write_json
 from tfpipe.formats.saved_model.format import BY_TEXT
+from tfpipe.rundir.record import LOGITS, label_names
 from tfpipe.rundir.stage import StageDirectory
+from tfpipe.tasks import Decision
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.variants import STAGE_OF_VARIANT
+
+
+class Answered(NamedTuple):
+    """A variant: its artifacts and their answers."""
+
+    artifacts: list[Artifact]
+    comparisons: list[dict[str, Any]]
+    """by `parity.compare`"""
+    logits: dict[str, np.ndarray]
+    """kind of artifact -> [rows, labels] float32, of the test rows that were asked"""
+    validation: dict[str, float | None]
+    """scores on the validation rows of the artifact that the budget is about"""
+    decision: Decision
+    """how its probabilities become an answer"""
 
 
 @float32_kept()
@@ -44,39 +62,44 @@ def run(config: Config, stage: StageDirectory) -> None:
     """
     prepared = stage.inputs["prepare"]
     test, validation = TokenTable.open(prepared / "test"), TokenTable.open(prepared / "validation")
-    pairs = config.data.text_pair_column is not None
-    artifacts, comparisons, logits, accuracies = [], [], {}, {}
-    measured_on = measured(test, config)
-    for variant in stage.variants:
-        source = stage.inputs[STAGE_OF_VARIANT[variant]]
-        exported = stage.inputs["export"] / variant
-        of_variant = load_artifacts(variant, source, exported, config.export.formats, config.verify.threads)
-        max_length = next(each.longest for each in of_variant if each.kind == BY_TEXT)
-        hard = hard_requests(Tokenizer(TokenizerSettings.read(source), max_length), pairs=pairs)
-        found, answers = compare(of_variant, test, hard, config)
-        comparisons += found
-        logits |= {f"{variant}.{kind}": each for kind, each in answers.items()}
-        held = next(each for each in of_variant if each.kind == config.budget.artifact)
-        answers = answer_rows(held, validation, config.verify.batch_size)
-        accuracies[variant] = metrics.evaluate(answers, validation.labels, config.task)["accuracy"]
-        artifacts += of_variant
+    measured_on, names = measured(test, config), label_names(prepared)
+    for split, table in (("validation", validation), ("test", test)):
+        for warning in sanity.warnings(table.labels, names, split):
+            say(f"warning: {warning}")
+    found = {variant: _answered(variant, config, stage, test, validation) for variant in stage.variants}
+    artifacts = [artifact for each in found.values() for artifact in each.artifacts]
+    comparisons = [comparison for each in found.values() for comparison in each.comparisons]
     tokenizer = timing_tokenizer(TokenizerSettings.read(stage.inputs["train"]))
-    shapes = full_batches(test, tokenizer, pairs=pairs, seed=config.seed)
+    shapes = full_batches(test, tokenizer, pairs=config.data.text_pair_column is not None, seed=config.seed)
     latency = measure_latency(artifacts, shapes, config.verify.latency_runs)
     curve = measure_batching(next(each for each in artifacts if each.kind == BY_TEXT), test, config.seed)
-    rows = measured_rows(artifacts, comparisons, logits, latency, test.labels[measured_on], stage.path.parent, config)
-    costs = costs_of(rows, accuracies, config)
+    labels = test.labels[measured_on]
+    right = {
+        f"{variant}.{kind}": metrics.correct(logits, labels, config.task, each.decision)
+        for variant, each in found.items()
+        for kind, logits in each.logits.items()
+    }
+    rows = measured_rows(artifacts, comparisons, right, latency, stage.path.parent, config)
+    costs = costs_of(rows, {variant: each.validation[config.budget.metric] for variant, each in found.items()}, config)
     within, excess = budget.within_budget(costs, config.budget)
+    insane = {
+        variant: sanity.failures(each.logits[REFERENCE.name], labels, config.task, names, each.decision)
+        for variant, each in found.items()
+    }
+    sane = [variant for variant in within if config.verify.sanity == "allow" or not insane[variant]]
     failures = failed_gates(comparisons, config.verify) + ([] if excess is None else [excess])
-    (stage.path / "logits.safetensors").write_bytes(save(logits | {"rows": measured_on}))
+    failures += _failures_of_sanity(insane, stage.variants[-1], config.verify)
+    answers = {f"{variant}.{kind}": each for variant in found for kind, each in found[variant].logits.items()}
+    (stage.path / LOGITS).write_bytes(save(answers | {"rows": measured_on}))
     write_json(
         stage.path / "parity.json",
         {
             "artifacts": rows,
             "comparisons": comparisons,
-            "validation_accuracy": accuracies,
+            "validation_accuracy": {variant: each.validation["accuracy"] for variant, each in found.items()},
             "costs": [vars(cost) for cost in costs],
-            "within_budget": within,
+            "within_budget": sane,
+            "sanity": insane,
             "failures": failures,
             "latency_ms_by_batch_size": curve,
         },
@@ -85,16 +108,46 @@ def run(config: Config, stage: StageDirectory) -> None:
         raise GateError(f"nothing is published; {'; '.join(failures)} (see {stage.path / 'parity.json'})")
     say(f"  {len(comparisons)} comparisons passed")
     for cost in costs:
-        if cost.variant not in within:
-            say(f"  {cost.variant} is not published: {'; '.join(cost.excesses(config.budget))}")
+        if cost.variant not in sane:
+            reasons = cost.excesses(config.budget) + insane[cost.variant]
+            say(f"  {cost.variant} is not published: {'; '.join(reasons)}")
+
+
+def _answered(
+    variant: str, config: Config, stage: StageDirectory, test: TokenTable, validation: TokenTable
+) -> Answered:
+    """Loads the artifacts of a variant and asks them."""
+    source, exported = stage.inputs[STAGE_OF_VARIANT[variant]], stage.inputs["export"]
+    decision = calibration_of(exported, variant).decision
+    artifacts = load_artifacts(variant, source, exported / variant, config.export.formats, config.verify.threads)
+    max_length = next(each.longest for each in artifacts if each.kind == BY_TEXT)
+    tokenizer = Tokenizer(TokenizerSettings.read(source), max_length)
+    hard = hard_requests(tokenizer, pairs=config.data.text_pair_column is not None)
+    comparisons, logits = compare(artifacts, test, hard, config, decision)
+    held = next(each for each in artifacts if each.kind == config.budget.artifact)
+    answers, ranks = answer_rows(held, validation, config.verify.batch_size), config.budget.metric in metrics.RANKS
+    scores = metrics.evaluate(answers, validation.labels, config.task, decision, ranks=ranks)
+    return Answered(artifacts, comparisons, logits, scores, decision)
+
+
+def _failures_of_sanity(insane: dict[str, list[str]], last: str, gates: Verify) -> list[str]:
+    """Lists what a model that has learned nothing fails by; says what the configuration allows."""
+    failures = []
+    for variant, found in insane.items():
+        for each in found:
+            if gates.sanity == "allow":
+                say(f"warning: {variant}: {each} (verify.sanity: allow)")
+            elif variant in ("dense", last):
+                advice = "check the labels and the learning rate, or set verify.sanity: allow"
+                failures.append(f"{variant}: {each}; {advice}")
+    return failures
 
 
 def measured_rows(
     artifacts: list[Artifact],
     comparisons: list[dict[str, Any]],
-    logits: dict[str, np.ndarray],
+    right: dict[str, np.ndarray],
     latency: dict[tuple[str, str], dict[str, float | None]],
-    labels: np.ndarray,
     run_path: Path,
     config: Config,
 ) -> list[dict[str, Any]]:
@@ -103,14 +156,12 @@ def measured_rows(
     Args:
       artifacts: what was measured.
       comparisons: by `parity.compare`.
-      logits: `<variant>.<kind>` -> [rows, labels] float32.
+      right: `<variant>.<kind>` -> [rows] bool, which rows are answered right.
       latency: by `measure_latency`.
-      labels: [rows, labels] float32, of the rows that answered.
       run_path: directory that the paths of artifacts are relative to.
       config: the configuration.
     """
     large = {name_of(each): each for each in reversed(comparisons)}
-    right = {name: metrics.correct(each, labels, config.task) for name, each in logits.items()}
     rows = []
     for artifact in artifacts:
         name = f"{artifact.variant}.{artifact.kind}"
@@ -149,15 +200,27 @@ def name_of(comparison: dict[str, Any]) -> str:
     return f"{comparison['variant']}.{comparison['artifact']}"
 
 
-def costs_of(rows: list[dict[str, Any]], accuracies: dict[str, float], config: Config) -> list[budget.Cost]:
-    """Lists the costs of each compressed variant, or of dense alone, by the artifact that the budget is about."""
+def costs_of(rows: list[dict[str, Any]], scores: dict[str, float | None], config: Config) -> list[budget.Cost]:
+    """Lists the costs of each compressed variant, or of dense alone, by the artifact that the budget is about.
+
+    Args:
+      rows: of `measured_rows`.
+      scores: variant -> `budget.metric` on validation rows; None where it is not defined, and then nothing is lost.
+      config: the configuration.
+    """
+    sign = -1.0 if config.budget.metric in metrics.LOWER_IS_BETTER else 1.0
+
+    def drop(variant: str) -> float:
+        before, after = scores["dense"], scores[variant]
+        if before is None:
+            return 0.0
+        # 0.90 - 0.87 is 0.03, and within 0.03
+        return math.nan if after is None else round(sign * (before - after), 9)
+
     return [
         budget.Cost(
-            row["variant"],
-            round(accuracies["dense"] - accuracies[row["variant"]], 9),  # 0.90 - 0.87 is 0.03, and within 0.03
-            row["size_bytes"],
-            row["latency_ms"][config.budget.latency_shape],
+            row["variant"], drop(row["variant"]), row["size_bytes"], row["latency_ms"][config.budget.latency_shape]
         )
         for row in rows
-        if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(accuracies) == 1)
+        if row["artifact"] == config.budget.artifact and (row["variant"] != "dense" or len(scores) == 1)
     ]

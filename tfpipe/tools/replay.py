@@ -53,7 +53,7 @@ def run(directory: Path, allowed: Collection[str] = ()) -> None:
                     f"{file}: answers of {expected.shape[1]} labels, {artifact} has {logits.shape[1]}; "
                     "take the golden file of this artifact"
                 )
-            found = metrics.differences(logits, expected, head["task"])
+            found = metrics.differences(logits, expected, head["task"], golden.decision_of(head))
             table.add_row(
                 kind,
                 str(size),

@@ -18,6 +18,12 @@ from tfpipe.train.feed import Feed, batch_of
 from tfpipe.train.step import MODEL_INPUTS, model_inputs
 
 
+def shown_scores(scores: dict[str, float | None], metric: str | None = None) -> str:
+    """Writes the scores that a line has room for, and the one that something is chosen by."""
+    names = dict.fromkeys((*metrics.SHOWN, *([metric] if metric else ())))
+    return "  ".join(f"{name} {'-' if (value := scores[name]) is None else f'{value:.4f}'}" for name in names)
+
+
 class Evaluation:
     """Logits of a model over a table."""
 
@@ -29,6 +35,7 @@ class Evaluation:
         batching: Batching,
         strategy: tf.distribute.Strategy | None = None,
         rows: np.ndarray | None = None,
+        metric: str | None = None,
     ):
         """Traces nothing yet.
 
@@ -39,8 +46,9 @@ class Evaluation:
           batching: shape of a replica's batches, as in training: one shape less to compile.
           strategy: the strategy under which the model was made; None: one device.
           rows: [n] int64, those of the table that are evaluated; None: all.
+          metric: the score that something is chosen by, if any.
         """
-        self._table, self._task = table, task
+        self._table, self._task, self._ranks = table, task, metric in metrics.RANKS
         self._strategy = strategy = strategy or tf.distribute.get_strategy()
         steps = evaluation_steps(table, batching, strategy.num_replicas_in_sync, rows=rows)
 
@@ -79,10 +87,7 @@ class Evaluation:
         self._feed = feed
         return logits
 
-    def metrics(self, asked_to_stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """See `metrics.evaluate`, and `logits`."""
-        logits = self.logits(asked_to_stop)
-        if logits is None:
-            return None
+    def scores(self, logits: np.ndarray) -> dict[str, float | None]:
+        """See `metrics.evaluate`; of what `logits` gave."""
         with np.errstate(invalid="ignore"):  # weights that are spoilt: whoever asked looks at the loss
-            return metrics.evaluate(logits, self._table.labels, self._task)
+            return metrics.evaluate(logits, self._table.labels, self._task, ranks=self._ranks)

@@ -29,7 +29,7 @@ from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Plan
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.checkpoints import Checkpoints, Progress
-from tfpipe.train.evaluation import Evaluation
+from tfpipe.train.evaluation import Evaluation, shown_scores
 from tfpipe.train.feed import Feed
 from tfpipe.train.nonfinite import NonFinite
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
@@ -49,6 +49,8 @@ class Fitted:
     """one entry per evaluation"""
     embedding_decay: float
     """what weight decay left of an embedding that had no gradient"""
+    logits: np.ndarray
+    """[validation rows, labels] float32, the answers of the weights that are kept"""
 
 
 class Fit:
@@ -124,10 +126,11 @@ class Fit:
         announce_compiler()
         # As many rows as a micro-batch has: what memory holds in training, it holds in evaluation.
         micro_batch = replace(plan.batching, rows=-(-plan.batching.rows // (self._micro_batches * replicas)))
-        self._evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy)
+        self._evaluation = Evaluation(model, validation, recipe.loss.task, micro_batch, strategy, metric=recipe.metric)
         self._nonfinite = NonFinite(
             model, training, plan, recipe, strategy, micro_batch, self._checkpoints, self._restored
         )
+        self._kept_logits: np.ndarray | None = None
         self._rate, self._logged_every = _Rate(), -(-self._total_steps // LOGGED_STEPS)
 
     def run(self) -> Fitted:
@@ -184,6 +187,7 @@ class Fit:
     def _go_back(self, stored: Progress) -> None:
         self._bar.back_to(stored.step)
         self._progress, self._feed = stored, self._feed_from(stored.step)
+        self._kept_logits = None  # of weights that may be no longer the best
 
     def _is_due(self) -> bool:
         """Tells whether an evaluation comes after the steps so far, and has not been done."""
@@ -192,30 +196,34 @@ class Fit:
 
     def _evaluate(self) -> bool:
         """Evaluates and takes note; False where it was asked to stop meanwhile, or went back."""
-        result = self._evaluation.metrics(self._asked_to_stop)
-        if result is None:
+        logits = self._evaluation.logits(self._asked_to_stop)
+        if logits is None:
             return False
+        result = self._evaluation.scores(logits)
         if not np.isfinite(result["loss"]):
             self._go_back(self._nonfinite.evaluation_failed(result["loss"], self._progress))
             return False
-        self._take_note(result)
+        if self._take_note(result):
+            self._kept_logits = logits
         self._checkpoints.save(self._progress)
         return True
 
-    def _take_note(self, result: dict[str, float]) -> None:
-        """Says, logs and remembers an evaluation, and keeps the weights if they are the best so far."""
+    def _take_note(self, result: dict[str, float]) -> bool:
+        """Says, logs and remembers an evaluation; keeps the weights if they are the best so far, and tells whether."""
         progress = self._progress
         epoch = round(progress.step / self._plan.steps_per_epoch, 3)
         progress.history.append({"step": progress.step, "epoch": epoch, **result})
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-        say(f"  validation after epoch {epoch:g}: {shown}")
+        say(f"  validation after epoch {epoch:g}: {shown_scores(result, self._recipe.metric)}")
         for name, value in result.items():
-            tf.summary.scalar(f"validation/{name}", value, progress.step)
-        if self._recipe.keep == "best":
-            metric = self._recipe.settings.metric
-            if metrics.is_better(metric, result[metric], progress.best):
-                progress.best, progress.best_step = result[metric], progress.step
-                self._checkpoints.save_best(progress.step)
+            if value is not None:
+                tf.summary.scalar(f"validation/{name}", value, progress.step)
+        if (metric := self._recipe.metric) is not None:
+            first = progress.best_step is None  # which is kept, whatever its score, even where that is not defined
+            if not first and not metrics.is_better(metric, result[metric], progress.best):
+                return False
+            progress.best, progress.best_step = result[metric], progress.step
+            self._checkpoints.save_best(progress.step)
+        return True
 
     def _advance(self) -> None:
         """Makes one step, or `steps_per_execution` of them."""
@@ -254,8 +262,7 @@ class Fit:
         if self._rate.overall:
             notes["examples_per_second"] = round(self._rate.overall, 1)
         if progress.step < self._total_steps:
-            metric = recipe.settings.metric
-            say(f"  stopped after step {progress.step} of {self._total_steps}: {metric} no longer improved")
+            say(f"  stopped after step {progress.step} of {self._total_steps}: {recipe.metric} no longer improved")
         step = progress.step
         if recipe.keep == "best":
             self._checkpoints.load_best(progress)
@@ -264,7 +271,10 @@ class Fit:
         updates = [n for n in range(step) if n not in progress.left_out]
         rates = [recipe.rate(self._plan, n, progress.history, progress.slowed) for n in updates]
         decay = decay_without_gradient(self._optimizer, self._variables.get(WORD_EMBEDDINGS), rates)
-        return Fitted(progress.history, decay)
+        logits = self._kept_logits
+        if logits is None:  # the fit went on after its last evaluation
+            logits = self._evaluation.logits()
+        return Fitted(progress.history, decay, logits)
 
 
 def _check_tpu(strategy: tf.distribute.Strategy, plan: Plan, recipe: Recipe) -> None:

@@ -36,6 +36,11 @@ class Recipe:
     """policy under which the model was made"""
     seed: int
 
+    @property
+    def metric(self) -> str | None:
+        """Names the score that chooses the weights; None where the last ones are kept."""
+        return self.settings.metric if self.keep == "best" else None
+
     def total_steps(self, plan: Plan) -> int:
         """Steps of all epochs."""
         return plan.steps(self.epochs)
@@ -54,17 +59,17 @@ class Recipe:
             total=plan.examples_before(self.total_steps(plan)),
             warmup_fraction=settings.warmup_fraction,
         ) * 0.5 ** sum(step >= first for first in slowed)
-        if self.keep != "best" or (plateau := settings.reduce_on_plateau) is None:
+        if self.metric is None or (plateau := settings.reduce_on_plateau) is None:
             return rate
-        values = [entry[settings.metric] for entry in history if entry["step"] <= step]
-        return rate * plateau_factor(values, settings.metric, plateau.factor, plateau.patience, plateau.min_delta)
+        values = [entry[self.metric] for entry in history if entry["step"] <= step]
+        return rate * plateau_factor(values, self.metric, plateau.factor, plateau.patience, plateau.min_delta)
 
     def stops_early(self, history: Sequence[dict[str, float]]) -> bool:
         """Whether the evaluations so far are enough."""
-        if self.keep != "best" or (stopping := self.settings.early_stopping) is None:
+        if self.metric is None or (stopping := self.settings.early_stopping) is None:
             return False
-        metric = self.settings.metric
-        return stale_evaluations([entry[metric] for entry in history], metric, stopping.min_delta) >= stopping.patience
+        values = [entry[self.metric] for entry in history]
+        return stale_evaluations(values, self.metric, stopping.min_delta) >= stopping.patience
 
     def is_evaluated(self, plan: Plan, done: int) -> bool:
         """Whether an evaluation comes after so many steps."""

@@ -4,20 +4,20 @@
     with session.scope():
         model = build_training_model(session.architecture(…), …)                         builds
     fitted = session.fit(model, hooks)                                                  trains
-    session.save(classifier.with_weights(session.weights(model, …)), fitted.history)    stores
+    session.save(classifier.with_weights(…), fitted.history, fitted.logits)             stores
 
 Where a `vocab_size` is given, the model trains on the word pieces that occur: see `vocabulary`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import tf_keras
+from safetensors.numpy import save
 from tensorflow.python.framework.ops import gradient_registry
 
 from tfpipe.config.run import Config
@@ -26,6 +26,7 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.files import write_json
 from tfpipe.model.classifier import Classifier, save_classifier
 from tfpipe.model.weights import get_weights
+from tfpipe.rundir.record import VALIDATION_LOGITS, label_names
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import Fit, Fitted
@@ -66,7 +67,7 @@ class Session:
         self.stage, self.task = stage, config.task
         prepared = stage.inputs["prepare"]
         self._tokenizer = prepared / "tokenizer"
-        self.labels = tuple(json.loads((prepared / "labels.json").read_text(encoding="utf-8"))["names"])
+        self.labels = label_names(prepared)
         self.training, self.validation = (TokenTable.open(prepared / split) for split in ("train", "validation"))
         self._seed, self._dropout, self.max_length = config.seed, config.train.dropout, config.data.max_length
         self.strategy, self.chosen_strategy = choose_strategy(config.train.strategy, config.train.worker_timeout)
@@ -137,8 +138,13 @@ class Session:
         weights = get_weights(model)
         return weights if self.active is None else self.active.put_back(weights, before, fitted.embedding_decay)
 
-    def save(self, classifier: Classifier, history: list[dict[str, Any]]) -> None:
-        """Stores the classifier, its tokenizer and `history.json` in the stage's directory; no model trains after it.
+    def save(self, classifier: Classifier, history: list[dict[str, Any]], logits: np.ndarray) -> None:
+        """Stores the classifier, its tokenizer, `history.json` and what it answers; no model trains after it.
+
+        Args:
+          classifier: trained.
+          history: of its evaluations.
+          logits: [validation rows, labels] float32, its answers.
 
         TensorFlow keeps every graph that holds a custom gradient, as it never clears its registry of gradients
         (findings/tensorflow_custom_gradients_keep_graphs.sh). Without the session's entries its graphs are freed; a
@@ -146,6 +152,7 @@ class Session:
         """
         save_classifier(self.stage.path, classifier, self._tokenizer)
         write_json(self.stage.path / "history.json", history)
+        (self.stage.path / VALIDATION_LOGITS).write_bytes(save({"logits": np.ascontiguousarray(logits, np.float32)}))
         for name in _custom_gradients() - self._registered:
             del gradient_registry._registry[name]
 

@@ -1,7 +1,8 @@
 """A classifier as a SavedModel that TF Serving takes as it is.
 
 Signatures that give `logits` and `probabilities` [batch, labels] float32 and `label` [batch] string (multi_label: the
-chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none):
+chosen names joined by `|`, with a backslash before each `|` and each backslash in a name; "" for none, also of a model
+of one label that abstains):
 
 - `serving_default`: `text` [batch] string, and `text_pair` for a model of pairs.
 - `tokens`: `input_ids`, `attention_mask`, `token_type_ids`, [batch, length] int32.
@@ -50,7 +51,7 @@ class ServedTokens(tf.Module):
                 training=False,
             )
             probabilities = task_of(task).graph_probabilities(logits)
-            label = task_of(task).graph_label(logits, labels)
+            label = task_of(task).graph_label(logits, labels, classifier.decision)
             return {"logits": logits, "probabilities": probabilities, "label": label}
 
         def tokens(input_ids, attention_mask, token_type_ids):

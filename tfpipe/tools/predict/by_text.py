@@ -127,12 +127,12 @@ def _told(loaded: Any) -> tuple[bool, tuple[str, ...] | None]:
 
 
 def _check(labels: list[str], names: tuple[str, ...], one_label: bool) -> None:
-    """Checks that a model answers with labels that it has.
+    """Checks that a model answers with labels that it has, or with none.
 
     Raises:
       ValueError: it does not.
     """
-    given = {name for label in set(labels) for name in ((label,) if one_label else split_labels(label))}
+    given = {name for label in set(labels) - {""} for name in ((label,) if one_label else split_labels(label))}
     if other := given.difference(names):
         raise ValueError(f"it answers {other.pop()!r}, and its labels are {', '.join(names)}")
 
@@ -147,11 +147,12 @@ def open_onnx_text(directory: Path) -> TextAnswerer:
 
     from tfpipe.artifacts import format_named
     from tfpipe.rundir.record import GOLDEN
-    from tfpipe.tasks import task_of
+    from tfpipe.tasks import Decision, task_of
 
     try:
         head, first = [json.loads(line) for line in (directory / GOLDEN).read_bytes().split(b"\n")[:2]]
         names, task, pairs = tuple(head["labels"]), task_of(head["task"]), first.get("text_pair") is not None
+        decision = Decision.read(head, names)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{directory / GOLDEN}: tells no labels ({told_by(error)}); export it again") from error
     from tfpipe.formats.base import Requests
@@ -160,6 +161,6 @@ def open_onnx_text(directory: Path) -> TextAnswerer:
 
     def ask(texts: list[str], text_pairs: list[str] | None) -> tuple[list[str], np.ndarray]:
         logits = answer.ask(Requests({}, texts, text_pairs))
-        return task.label_texts(logits, names), task.probabilities(logits)
+        return task.label_texts(logits, names, decision), task.probabilities(logits)
 
     return TextAnswerer(f"{directory} (ONNX Runtime)", ask, names, one_label=task.one_label, pairs=pairs)

@@ -24,7 +24,7 @@ from tfpipe.encoders.transformers import CONFIG, read_json
 from tfpipe.errors import InputError, told_by
 from tfpipe.formats.base import Answer, Requests
 from tfpipe.rundir.record import GOLDEN
-from tfpipe.tasks import TASKS, Task, task_of
+from tfpipe.tasks import TASKS, Decision, Task, task_of
 from tfpipe.tokens.fast_tokenizer import FastTokenizer, TokenIds, can_repeat
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.predict.answers import Answers
@@ -52,7 +52,7 @@ class TokenAnswerer:
         self.name = f"{folder} ({format.name})"
         self._folder, self._format = folder, format
         files = _files(folder)
-        self.names, self._task, max_length = _told(files / CONFIG)
+        self.names, self._task, max_length, self._decision = _told(files / CONFIG)
         golden = folder / format.extras / GOLDEN
         self.one_label, self.pairs = self._task.one_label, _pairs(golden)
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -106,7 +106,8 @@ class TokenAnswerer:
             answers = (self._ask(prepared, rows) for rows in last_first)
         for rows, found in zip(last_first, answers, strict=True):
             logits[rows] = found
-        return Answers(self._task.label_texts(logits, self.names), self._task.probabilities(logits))
+        labels = self._task.label_texts(logits, self.names, self._decision)
+        return Answers(labels, self._task.probabilities(logits))
 
     def _ask(self, prepared: Prepared, rows: np.ndarray) -> np.ndarray:
         """Answers one batch on one thread: logits [rows, labels] float32."""
@@ -191,8 +192,8 @@ def _files(folder: Path) -> Path:
     return extra if (extra / CONFIG).is_file() else folder
 
 
-def _told(path: Path) -> tuple[tuple[str, ...], Task, int]:
-    """Reads `config.json`: the labels in the order of the logits, the task, the tokens at which texts are cut."""
+def _told(path: Path) -> tuple[tuple[str, ...], Task, int, Decision]:
+    """Reads `config.json`: the labels in the order of the logits, the task, where texts are cut, how to answer."""
     config = read_json(path)
     try:
         names = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))
@@ -203,12 +204,13 @@ def _told(path: Path) -> tuple[tuple[str, ...], Task, int]:
             raise ValueError(f"problem_type {config['problem_type']}")
         if type(max_length) is not int or not 4 <= max_length <= config["max_position_embeddings"]:
             raise ValueError(f"max_length {max_length}")
+        decision = Decision.read(config, names)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(
             f"{path}: not as tfpipe wrote it ({reason}); give the folder of an exported artifact"
         ) from None
-    return names, task_of(task), max_length
+    return names, task_of(task), max_length, decision
 
 
 def _pairs(path: Path) -> bool:

@@ -1,0 +1,74 @@
+"""Models that have learned nothing are told from those that have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfpipe.evaluate import sanity
+from tfpipe.tasks import Decision
+
+NAMES = ("negative", "positive", "other")
+
+
+def single(counts: dict[tuple[int, int], int]):
+    """Rows of a label that are given an answer: (label, answer) -> how many."""
+    labels, answers = (np.repeat([pair[at] for pair in counts], list(counts.values())) for at in (0, 1))
+    eye = np.eye(3, dtype=np.float32)
+    return eye[answers] * 2.0, eye[labels], "single_label", NAMES
+
+
+def test_one_answer_to_all_rows():
+    (said,) = sanity.failures(*single({(0, 1): 600, (1, 1): 400}))
+    assert said == (
+        "it answers 'positive' to all 1,000 test rows; 'negative' answered 'positive' 600 times; 'positive' answered "
+        "'positive' 400 times"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "fails"),
+    [
+        ({(0, 0): 450, (0, 1): 50, (1, 1): 300, (1, 0): 200}, False),  # 75 %, the commonest 50 %
+        ({(0, 0): 300, (0, 1): 200, (1, 1): 230, (1, 0): 270}, True),  # 53 %, and as good as 50 %
+        ({(0, 0): 895, (0, 1): 5, (1, 1): 20, (1, 0): 80}, False),  # 91.5 % of rows of which 90 % have one label
+        ({(0, 0): 880, (0, 1): 20, (1, 1): 20, (1, 0): 80}, True),  # 90 %, as the commonest
+        ({(0, 0): 2, (1, 1): 2}, True),  # four rows show nothing
+        ({(0, 0): 10, (1, 1): 10}, False),
+    ],
+)
+def test_no_better_than_the_commonest_label(counts, fails):
+    found = sanity.failures(*single(counts))
+    assert bool(found) == fails
+    if fails:
+        assert "its accuracy on" in found[0] and "of always answering 'negative' (exact test, p = " in found[0]
+
+
+def test_rows_that_all_have_one_label_show_nothing():
+    assert sanity.failures(*single({(0, 0): 100})) == []
+
+
+def test_several_labels():
+    random = np.random.default_rng(0)
+    labels = (random.random((500, 3)) < 0.05).astype(np.float32)  # most rows have none
+    good = np.where(labels > 0.5, 1.0, -1.0) * np.where(random.random((500, 3)) < 0.9, 1.0, -1.0)
+    assert sanity.failures(good, labels, "multi_label", NAMES) == []
+    rare = np.where((labels > 0.5) & (random.random((500, 3)) < 0.3), 1.0, -1.0)  # finds some, as many rows right
+    assert sanity.failures(rare, labels, "multi_label", NAMES) == []
+    (said,) = sanity.failures(-np.ones((500, 3)), labels, "multi_label", NAMES)
+    assert said.startswith("it answers no label to all 500 test rows")
+    chance = np.where(random.random((500, 3)) < 0.05, 1.0, -1.0)
+    (said,) = sanity.failures(chance, labels, "multi_label", NAMES)
+    assert "is not above" in said and "of always answering no label" in said
+    low = Decision(thresholds=(0.1, 0.1, 0.1))
+    (said,) = sanity.failures(np.full((500, 3), -1.0), labels, "multi_label", NAMES, low)
+    assert said.startswith("it answers 'negative|other|positive'") or "negative" in said
+
+
+def test_splits_that_say_little_are_warned_of():
+    labels = np.zeros((150, 3), np.float32)
+    labels[:100, 0], labels[100:109, 1], labels[109:, 2] = 1, 1, 1
+    small, few = sanity.warnings(labels, NAMES, "test")
+    assert small == "150 test rows: an accuracy of 80 % is known within 7 points"
+    assert few == "labels with fewer than 10 test rows: positive 9"
+    assert sanity.warnings(np.tile(labels, (10, 1)), NAMES, "test") == []
