@@ -75,7 +75,9 @@ def test_examples_are_counted_over_epochs(lengths, batching, seed):
     seen = 0
     for n in range(2 * plan.steps_per_epoch + 1):
         assert plan.examples_before(n) == seen
-        seen += int((plan.step(n)[0] >= 0).sum())
+        examples, row_length = plan.step(n)
+        seen += int((examples >= 0).sum())
+        assert plan.tokens(n) == (lengths[examples[examples >= 0]].sum(), batching.rows * row_length)
     assert plan.examples_before(7 * plan.steps_per_epoch) == 7 * len(lengths)
 
 

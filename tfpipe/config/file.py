@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 import string
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def setting(config: Config, dotted: str) -> Any:
             return None
         value = value[key]
     return value
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Takes sections apart: a setting each, by its dotted path. A mapping that is itself a value stays whole.
+
+    Args:
+      settings: of a configuration, as plain JSON types; keys may be dotted.
+    """
+    found: dict[str, Any] = {}
+    for path, value in settings.items():
+        if isinstance(value, dict) and _section_at(path.split(".")) is not None:
+            found |= flattened({f"{path}.{name}": each for name, each in value.items()})
+        else:
+            found[path] = value
+    return found
 
 
 def dump_config(config: Config) -> str:
@@ -132,9 +148,15 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _valid_keys(parents: list[Any]) -> list[str]:
-    section: type[BaseModel] = Config
-    for key in parents:
-        annotation = section.model_fields[key].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    section = _section_at(parents)
     return list(section.model_fields)
+
+
+def _section_at(keys: Sequence[Any]) -> type[BaseModel] | None:
+    """Finds the class of the section at a path; None: a value is there."""
+    section: type[BaseModel] | None = Config
+    for key in keys:
+        annotation = section.model_fields[key].annotation if section and key in section.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    return section

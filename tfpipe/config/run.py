@@ -32,6 +32,8 @@ from tfpipe.variants import VARIANTS
 TaskName = Literal[tuple(TASKS)]
 BASIS = "saved_model"
 """the format that every run writes"""
+MOST_PROFILED = 50
+"""steps of a profile"""
 
 
 class Encoder(Section):
@@ -144,6 +146,11 @@ class Train(Section):
         "evaluation and on at half the learning rate, or left out where examples of the batch are at fault",
     )
     nonfinite_limit: PositiveInt = Field(5, description="how often in a fit, before it stops all the same")
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="first and last step, counted from 1, that TensorFlow profiles in each stage that trains, for "
+        "TensorBoard's profile plugin; null: no profile",
+    )
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Train:
@@ -162,6 +169,16 @@ class Train(Section):
                     f"train.{other}: {wanted[0]}"
                 )
         return self
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _profile_is_short(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not value[0] <= value[1] < value[0] + MOST_PROFILED:
+            raise ValueError(
+                f"steps {value[0]} to {value[1]}: expected the first and the last of at most {MOST_PROFILED} steps, as "
+                f"a profile has every operator of every step; write [{value[0]}, {value[0] + 4}]"
+            )
+        return value
 
 
 class OpenVINO(Section):

@@ -199,7 +199,7 @@ class RunDirectory:
             remove(path)
             path.mkdir(parents=True)
             write_json(path / WORK_RECORD, work)
-        stage = StageDirectory(name, path, inputs, mirror=self._mirror)
+        stage = StageDirectory(name, path, inputs, mirror=self._mirror, settings=fingerprint.settings)
         stage.clear_output()
         started = time.monotonic()
         yield stage

@@ -37,6 +37,8 @@ class StageDirectory:
     """what it put elsewhere in the run, by its path there"""
     mirror: Mirror | NoMirror = field(default_factory=NoMirror)
     """where the run lies"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """those that decide its output, as its record will hold them: dotted path -> value"""
     listings: set[str] = field(default_factory=set)
     """files that name places of this machine, for people: kept and checked as output, but no stage's result depends on
     them, so the digest of the output leaves them out"""

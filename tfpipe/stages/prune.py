@@ -68,7 +68,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     if settings.without_effect:
         say(f"  no effect with prune.method {settings.method}: {', '.join(settings.without_effect)}")
     say(f"  pruning {what}{'' if objective is None else ', taught by the dense model'}")
-    fitted = session.fit(model, Hooks(masks.on_gradients, masks.update, tracked=masks, objective=objective))
+    hooks = Hooks(masks.on_gradients, masks.update, tracked=masks, objective=objective, watched=masks.kernels)
+    fitted = session.fit(model, hooks)
     weights = session.weights(model, base.weights, fitted)
     pruned = base.with_weights(weights)
     if settings.method == "structured":

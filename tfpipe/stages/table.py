@@ -42,6 +42,7 @@ WITHOUT_EFFECT = {
     "train.keep_last": _KEPT,
     "train.nonfinite": "the record says where it did something, and `pipeline` asks for it",
     "train.nonfinite_limit": "it decides whether there is a result, not which",
+    "train.profile_steps": "a profile watches steps and computes none",
 }
 """settings that every stage may read and that are in no fingerprint, with the reason"""
 

@@ -62,6 +62,8 @@ class EpochPlan:
     """`[steps] int32`, tokens of the step's rows"""
     examples_before: np.ndarray
     """`[steps + 1] int64`, examples in the steps before"""
+    tokens: np.ndarray
+    """`[steps] int64`, tokens of the step's examples"""
 
 
 class Plan:
@@ -117,6 +119,12 @@ class Plan:
         epoch, step = divmod(int(n), self.steps_per_epoch)
         within = int(self._epoch_plan(epoch).examples_before[step]) if step else 0
         return epoch * self.num_examples + within
+
+    def tokens(self, n: int) -> tuple[int, int]:
+        """Tokens of global step n: those of its examples, and those of its rows, padding included."""
+        epoch, step = divmod(int(n), self.steps_per_epoch)
+        plan = self._epoch_plan(epoch)
+        return int(plan.tokens[step]), self.batching.rows * int(plan.row_length[step])
 
     def steps(self, epochs: float) -> int:
         """Steps of so many epochs, at least one."""
@@ -277,18 +285,18 @@ def _cut(rows: np.ndarray, lengths: np.ndarray, batching: Batching) -> EpochPlan
     examples[: len(rows)] = rows
     tokens = np.zeros(examples.shape, np.int64)
     tokens[examples >= 0] = lengths[examples[examples >= 0]]
-    longest = tokens.sum(axis=1).reshape(steps, batching.rows).max(axis=1, initial=0)
+    of_rows = tokens.sum(axis=1).reshape(steps, batching.rows)
     buckets = np.asarray(batching.row_lengths, np.int32)
-    row_length = buckets[np.searchsorted(buckets, longest)]
-    return _finished(examples.reshape(steps, batching.rows, rows.shape[1]), row_length)
+    row_length = buckets[np.searchsorted(buckets, of_rows.max(axis=1, initial=0))]
+    return _finished(examples.reshape(steps, batching.rows, rows.shape[1]), row_length, of_rows.sum(axis=1))
 
 
 def _reordered(plan: EpochPlan, order: np.ndarray) -> EpochPlan:
-    return _finished(plan.examples[order], plan.row_length[order])
+    return _finished(plan.examples[order], plan.row_length[order], plan.tokens[order])
 
 
-def _finished(examples: np.ndarray, row_length: np.ndarray) -> EpochPlan:
+def _finished(examples: np.ndarray, row_length: np.ndarray, tokens: np.ndarray) -> EpochPlan:
     before = np.concatenate([[0], np.cumsum((examples >= 0).sum(axis=(1, 2)))])
-    for array in (examples, row_length, before):
+    for array in (examples, row_length, before, tokens):
         array.setflags(write=False)  # plans are cached and shared between threads
-    return EpochPlan(examples, row_length, before)
+    return EpochPlan(examples, row_length, before, tokens)

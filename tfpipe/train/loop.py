@@ -8,8 +8,6 @@ these, so a resumed run ends bit-identical.
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,12 +31,12 @@ from tfpipe.train.evaluation import Evaluation, shown_scores
 from tfpipe.train.feed import Feed
 from tfpipe.train.nonfinite import NonFinite
 from tfpipe.train.optimizer import decay_without_gradient, make_optimizer
+from tfpipe.train.profile import Profile
 from tfpipe.train.recipe import Recipe, check_division
 from tfpipe.train.step import Hooks, make_replica_step, make_train_step, trainable_by_name
 from tfpipe.train.stopping import stop_requests
-
-LOGGED_STEPS = 2000
-"""points of a curve in TensorBoard, at most about: its files do not grow with the training"""
+from tfpipe.train.summaries import Summaries
+from tfpipe.train.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,9 @@ class Fit:
             model, training, plan, recipe, strategy, micro_batch, self._checkpoints, self._restored
         )
         self._kept_logits: np.ndarray | None = None
-        self._rate, self._logged_every = _Rate(), -(-self._total_steps // LOGGED_STEPS)
+        self._throughput = Throughput(plan, micro_batch.rows * self._micro_batches * replicas)
+        self._summaries = Summaries(stage, self._throughput, self._total_steps, hooks.watched, writes=self._chief)
+        self._profile = Profile(settings.profile_steps if self._chief else None, stage.logs, self._total_steps)
 
     def run(self) -> Fitted:
         """Trains the model in place, to the end or until it is asked to stop.
@@ -140,15 +140,15 @@ class Fit:
           InputError: the loss or the gradient became NaN or infinite.
           Stopped: this process, or another worker, was asked to stop; a checkpoint was made.
         """
-        logs = str(self._stage.logs)
-        writer = tf.summary.create_file_writer(logs) if self._chief else tf.summary.create_noop_writer()
         with (
             stop_requests() as self._requests,
             progress_bar(self._recipe.description, self._total_steps, self._progress.step) as self._bar,
-            writer.as_default(),
+            self._summaries,
+            self._profile,
             self._checkpoints,
         ):
-            self._checkpoints.save(self._progress)
+            self._summaries.begin(self._progress.step)
+            self._save()
             while True:
                 if self._asked_to_stop():
                     self._stop()
@@ -157,6 +157,7 @@ class Fit:
                 if self._progress.step == self._total_steps or self._recipe.stops_early(self._progress.history):
                     break
                 self._advance()
+            self._summaries.end(self._progress.step, self._kept())
         return self._result()
 
     def _restored(self) -> Progress:
@@ -180,12 +181,17 @@ class Fit:
 
     def _stop(self) -> None:
         # A machine that is about to go has no time for an evaluation: it comes when the fit goes on.
-        self._checkpoints.save(self._progress)
+        self._save()
         self._checkpoints.wait()
         raise Stopped(self._requests.reason or StopReason(143, "another worker"), self._progress.step)
 
+    def _save(self) -> None:
+        self._summaries.flush()
+        self._checkpoints.save(self._progress)
+
     def _go_back(self, stored: Progress) -> None:
         self._bar.back_to(stored.step)
+        self._summaries.go_back(stored.step)
         self._progress, self._feed = stored, self._feed_from(stored.step)
         self._kept_logits = None  # of weights that may be no longer the best
 
@@ -205,7 +211,7 @@ class Fit:
             return False
         if self._take_note(result):
             self._kept_logits = logits
-        self._checkpoints.save(self._progress)
+        self._save()
         return True
 
     def _take_note(self, result: dict[str, float]) -> bool:
@@ -214,9 +220,7 @@ class Fit:
         epoch = round(progress.step / self._plan.steps_per_epoch, 3)
         progress.history.append({"step": progress.step, "epoch": epoch, **result})
         say(f"  validation after epoch {epoch:g}: {shown_scores(result, self._recipe.metric)}")
-        for name, value in result.items():
-            if value is not None:
-                tf.summary.scalar(f"validation/{name}", value, progress.step)
+        self._summaries.evaluation(progress.step, result)
         if (metric := self._recipe.metric) is not None:
             first = progress.best_step is None  # which is kept, whatever its score, even where that is not defined
             if not first and not metrics.is_better(metric, result[metric], progress.best):
@@ -230,12 +234,13 @@ class Fit:
         progress, plan, recipe = self._progress, self._plan, self._recipe
         first, count = progress.step, recipe.steps_at_once(plan, progress.step)
         rates = [recipe.rate(plan, n, progress.history, progress.slowed) for n in range(first, first + count)]
-        self._rate.begins()
         start = tf.constant(np.int64(first))  # of each of Python's numbers, TensorFlow would keep a tensor for ever
-        losses, norms = self._train_steps(self._feed.next(count), start, tf.constant(rates, tf.float32))
-        losses, norms = losses.numpy(), norms.numpy()
+        with self._profile.around(first, count):
+            self._throughput.begins()
+            losses, norms = self._train_steps(self._feed.next(count), start, tf.constant(rates, tf.float32))
+            losses, norms = losses.numpy(), norms.numpy()
+            self._throughput.ends(first, count)
         progress.step += count
-        self._rate.ends(plan.examples_before(progress.step) - plan.examples_before(first), count)
         for step, loss, norm, rate in zip(range(first, progress.step), losses, norms, rates, strict=True):
             problem = _not_finite(loss, norm, self._optimizer)
             if problem is None:
@@ -243,13 +248,18 @@ class Fit:
             elif (after := self._nonfinite.step_failed(problem, step, progress)) is not progress:
                 self._go_back(after)
                 return
-            if step % self._logged_every == 0 or step + 1 == self._total_steps:
-                tf.summary.scalar("loss", loss, step + 1)
-                tf.summary.scalar("gradient_norm", norm, step + 1)
-                tf.summary.scalar("learning_rate", rate, step + 1)
-        self._bar.advance(count, note=f"loss {losses[-1]:.3f}  {self._rate.recent:.0f} examples/s")
+            self._summaries.step(step, loss, norm, rate)
+        per_second = self._throughput.recent.examples_per_second
+        self._bar.advance(count, note=f"loss {losses[-1]:.3f}  {per_second:.0f} examples/s")
         if self._checkpoints.is_due(first, progress.step) and not recipe.is_evaluated(plan, progress.step):
-            self._checkpoints.save(progress)
+            self._save()
+
+    def _kept(self) -> dict[str, float]:
+        """Gives the validation measures of the weights that are kept."""
+        progress = self._progress
+        step = progress.best_step if self._recipe.keep == "best" else progress.step
+        entry = next(entry for entry in reversed(progress.history) if entry["step"] == step)
+        return {name: value for name, value in entry.items() if name not in ("step", "epoch")}
 
     def _result(self) -> Fitted:
         """Takes the weights that are kept, and notes what was done."""
@@ -259,8 +269,8 @@ class Fit:
             if getattr(progress, name):
                 notes[f"steps_{name}"] = getattr(progress, name)
                 notes["nonfinite"] = recipe.settings.nonfinite  # under another one, there would be another result
-        if self._rate.overall:
-            notes["examples_per_second"] = round(self._rate.overall, 1)
+        if overall := self._throughput.overall.examples_per_second:
+            notes["examples_per_second"] = round(overall, 1)
         if progress.step < self._total_steps:
             say(f"  stopped after step {progress.step} of {self._total_steps}: {recipe.metric} no longer improved")
         step = progress.step
@@ -291,32 +301,3 @@ def _not_finite(loss: float, norm: float, optimizer: tf_keras.optimizers.Optimiz
     if scaled and np.isfinite(loss) and float(optimizer.loss_scale) > 1.0:
         return None  # too large a scale; the optimizer left the step out and halved it
     return f"the norm of the gradient is {norm}" if np.isfinite(loss) else f"the loss is {loss}"
-
-
-class _Rate:
-    """Examples per second of the steps themselves: tracing, evaluation and checkpoints are left out."""
-
-    def __init__(self):
-        self._last: deque[tuple[float, int]] = deque(maxlen=20)
-        self._seconds, self._examples = 0.0, 0
-        self._traced: set[int] = set()
-        self._began = 0.0
-
-    def begins(self) -> None:
-        self._began = time.monotonic()
-
-    def ends(self, examples: int, steps: int) -> None:
-        if steps in self._traced:
-            seconds = time.monotonic() - self._began
-            self._last.append((seconds, examples))
-            self._seconds, self._examples = self._seconds + seconds, self._examples + examples
-        self._traced.add(steps)  # the first of each number traces
-
-    @property
-    def recent(self) -> float:
-        seconds = sum(each for each, _ in self._last)
-        return sum(examples for _, examples in self._last) / seconds if seconds else 0.0
-
-    @property
-    def overall(self) -> float:
-        return self._examples / self._seconds if self._seconds else 0.0

@@ -7,8 +7,8 @@ micro-batches, and dropout goes by a row's place in the whole batch: however a b
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 import tf_keras
@@ -38,6 +38,8 @@ class Hooks:
     """variables that belong into a checkpoint beside the model's"""
     objective: Objective | None = None
     """what is minimized in place of the loss"""
+    watched: Mapping[str, tf.Variable] = field(default_factory=dict)
+    """kernels that are pruned, by their names: TensorBoard shows their zeros"""
 
 
 @dataclass(frozen=True)
