@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -368,7 +369,7 @@ def test_a_real_server(tiny_run, tmp_path, own_mlflow):
         answers = loaded.predict([{"text": "a small gem"}]).to_dict("records")
         assert answers == predicted(run, ["a small gem"], "--variant", "dense", "--artifact", "saved_model")
     finally:
-        os.killpg(server.pid, 15)
+        os.killpg(server.pid, signal.SIGKILL)  # asked nicely, it waits for connections that this process keeps
         server.wait(30)
     assert "no MLflow server answers there" in refused(tfpipe("track", run, "--uri", uri))
 

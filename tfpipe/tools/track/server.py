@@ -32,7 +32,7 @@ _QUIET = {
 }
 """what MLflow reads of the environment; what is set there stays"""
 _FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""of the first question: is there a server?"""
+"""of the first question, which is whether there is a server; what is set in the environment holds here too"""
 
 
 def connect(uri: str | None) -> MlflowClient:
@@ -58,13 +58,14 @@ def connect(uri: str | None) -> MlflowClient:
     for module, extra in (("mlflow", "'tfpipe[mlflow]'"), *([("sqlalchemy", "mlflow")] if scheme == "sqlite" else [])):
         if importlib.util.find_spec(module) is None:
             raise InputError(f"track: {scheme}:… needs the package {module}; install it with: pip install {extra}")
+    first = {name: value for name, value in _FIRST.items() if name not in os.environ}
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    with told(address), _environment(_FIRST):
+    with told(address), _environment(first):
         mlflow.set_tracking_uri(address)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
