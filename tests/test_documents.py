@@ -16,6 +16,7 @@ DOCUMENTS = (
     "benchmarks/README.md",
     "tpu/README.md",
     "docs/data.md",
+    "docs/explaining.md",
     "docs/design/README.md",
 )
 

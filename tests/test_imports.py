@@ -32,7 +32,8 @@ LAYERS = (
 WITHOUT_TENSORFLOW = (
     "artifacts", "tasks", "stages.table", "stages.feasible", "encoders", "config", "rundir", "formats.base",
     "formats.onnx.format", "formats.onnx.text", "formats.openvino.format", "formats.litert.format",
-    "formats.litert.flatbuffer", "tokens.fast_tokenizer", "tools.predict.answers", "tools.predict.by_tokens",
+    "formats.litert.flatbuffer", "tokens.fast_tokenizer", "tokens.words", "tools.predict.answers",
+    "tools.predict.by_tokens", "evaluate.explained", "evaluate.explained_html", "tools.explain",
 )  # fmt: skip
 """modules and folders that must be imported without it: the command line tells what holds, and answers, by these"""
 

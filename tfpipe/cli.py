@@ -264,6 +264,59 @@ def track(
 
 
 @app.command()
+def explain(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN", help="directory of a run, or its gs://…")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="texts to explain")] = None,
+    text_pairs: Annotated[
+        list[str] | None, typer.Option("--text-pair", metavar="TEXT", help="second text of a pair; once for each TEXT")
+    ] = None,
+    input_files: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="FILE", help="rows to explain, as data.source names them; - is standard input"),
+    ] = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help=".html or .jsonl; - is JSON Lines on standard output"),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME", help="label to explain; default: those of each answer")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="integrated_gradients, or gradient_x_input: fast, a local approximation")
+    ] = "integrated_gradients",
+    variant: Annotated[
+        str | None,
+        typer.Option(help="dense, distilled, pruned or int8; default: the last whose activations are floats"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="first rows of the files alone")] = None,
+    text_column: Annotated[str | None, typer.Option(help="column of the texts; default: as in the run")] = None,
+    text_pair_column: Annotated[str | None, typer.Option(help="column of the second texts of pairs")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="data.a=VALUE", help="how the files are read; repeatable")
+    ] = None,
+) -> None:
+    """Show which words of a text speak for a label, and which against it, by integrated gradients."""
+    from tfpipe.tools.explain import command as tool
+    from tfpipe.tools.explain.options import Options
+
+    options = Options(
+        text_pairs=tuple(text_pairs or ()),
+        variant=variant,
+        label=label,
+        method=method,
+        input=tuple(input_files or ()),
+        output=output_file,
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+        overrides=tuple(overrides or ()),
+        limit=limit,
+        overwrite=overwrite,
+    )
+    tool.run(run_dir, texts or [], options)
+
+
+@app.command()
 def inspect(
     source: Annotated[
         list[str], typer.Argument(metavar="DATA...", help="files, folders or datasets, as data.source names them")

@@ -13,6 +13,9 @@ import re
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """what a terminal obeys, or turns the direction of what follows; tabs and line breaks apart"""
 
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""what a page can't show, or what turns the direction of all that follows; marks of direction stay"""
+
 SURROGATES = re.compile("[\ud800-\udfff]")
 """what is no character: bytes that are not UTF-8, as errors="surrogateescape" marks them, and what JSON writes so"""
 
@@ -49,6 +52,11 @@ def printable(value: str) -> str:
 def without_commands(value: str) -> str:
     """Text for a terminal, its lines and spaces as they are: no control characters, none that turn the direction."""
     return _COMMANDS.sub("\ufffd", value)
+
+
+def visible(value: str) -> str:
+    """Text for a page, its lines and spaces as they are: nothing that is not seen, or that turns the direction."""
+    return _UNSEEN.sub("\ufffd", value.replace("\r\n", "\n"))
 
 
 def _longest_ticks(content: str) -> int:

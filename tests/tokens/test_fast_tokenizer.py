@@ -130,7 +130,7 @@ def test_what_is_remembered_is_bounded(english, monkeypatch):
     tokenizer, graph = FastTokenizer(english, 16), Tokenizer(english, 16)
     found = [row.tolist() for start in range(0, 1000, 30) for row in tokenizer.encode(texts[start : start + 30]).ids]
     assert found == graph.encode(texts)[0].to_list()
-    assert len(tokenizer._stretches._known) <= 100
+    assert len(tokenizer.stretches._known) <= 100
 
 
 def test_rows_are_padded(english):

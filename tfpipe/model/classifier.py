@@ -23,7 +23,7 @@ from tfpipe.encoders.transformers import QUANTIZATION as QUANTIZATION_FILE
 from tfpipe.encoders.transformers import WEIGHTS as WEIGHTS_FILE
 from tfpipe.errors import InputError
 from tfpipe.files import write_json
-from tfpipe.model.bert import build_inference_model
+from tfpipe.model.bert import build_differentiable_model, build_inference_model
 from tfpipe.model.weights import set_weights
 from tfpipe.tasks import PLAIN, TASKS, Decision
 
@@ -103,6 +103,13 @@ def float_model(classifier: Classifier):
 def served_model(classifier: Classifier):
     """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
     model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
+    set_weights(model, classifier.weights)
+    return model
+
+
+def differentiable_model(classifier: Classifier):
+    """The same as a function of word embeddings, for gradients by them: see `build_differentiable_model`."""
+    model = build_differentiable_model(classifier.architecture, len(classifier.labels), classifier.ranges)
     set_weights(model, classifier.weights)
     return model
 

@@ -18,7 +18,7 @@ from tfpipe.tokens.tokenizer_settings import HTML, TokenizerSettings
 __all__ = ["FastTokenizer", "TokenIds", "can_repeat"]
 
 # RE2, which the graph has, takes fewer characters for white space than Python does.
-_HTML = tuple((re.compile(pattern.replace(r"\s", r"[\t\n\f\r ]")), new) for pattern, new in HTML)
+HTML_PATTERNS = tuple((re.compile(pattern.replace(r"\s", r"[\t\n\f\r ]")), new) for pattern, new in HTML)
 _ID_BYTES = np.int32().nbytes
 _CHARACTERS_PER_TOKEN = 5  # of what is looked at first; of English reviews, 1 in 1,000 is looked at again
 _LONGER = 8  # times what was looked at before
@@ -71,7 +71,7 @@ class FastTokenizer:
             settings.vocabulary.index(getattr(settings, f"{name}_token")) for name in ("cls", "sep", "pad")
         )
         self._cls, self._sep = np.int32(cls).tobytes(), np.int32(sep).tobytes()
-        self._stretches = Stretches(settings, max_length)
+        self.stretches = Stretches(settings, max_length)
         self._lock = threading.Lock()
 
     def encode(self, texts: list[str], text_pairs: list[str] | None = None) -> TokenIds:
@@ -98,7 +98,7 @@ class FastTokenizer:
             texts, text_pairs, self._starts(texts), self._starts(text_pairs), strict=True
         ):
             if min(len(first), len(second)) > room // 2 * _ID_BYTES:  # what is odd goes to the longer one of the whole
-                first, second = (self._stretches.whole(each.split(" ")) for each in (text, text_pair))
+                first, second = (self.stretches.whole(each.split(" ")) for each in (text, text_pair))
             first_room, second_room = _longest_first(len(first) // _ID_BYTES, len(second) // _ID_BYTES, room)
             head = self._cls + first[: first_room * _ID_BYTES] + self._sep
             ids.append(np.frombuffer(head + second[: second_room * _ID_BYTES] + self._sep, np.int32))
@@ -108,17 +108,17 @@ class FastTokenizer:
     def _starts(self, texts: list[str]) -> list[bytes]:
         """Gives the ids of each text: all of them, or `max_length` and more."""
         size = _CHARACTERS_PER_TOKEN * self.max_length
-        found = self._stretches.rows([_start(text, size).split(" ") for text in texts])
+        found = self.stretches.rows([_start(text, size).split(" ") for text in texts])
         for place, text in enumerate(texts):
             looked_at = size
             while len(found[place]) < self.max_length * _ID_BYTES and len(_start(text, looked_at)) < len(text):
                 looked_at *= _LONGER
-                (found[place],) = self._stretches.rows([_start(text, looked_at).split(" ")])
+                (found[place],) = self.stretches.rows([_start(text, looked_at).split(" ")])
         return found
 
     def _without_html(self, texts: list[str]) -> list[str]:
         if self.settings.html:
-            for pattern, new in _HTML:
+            for pattern, new in HTML_PATTERNS:
                 texts = [pattern.sub(new, text) for text in texts]
         return texts
 

@@ -22,7 +22,7 @@ from tfpipe.tokens.tokenizer_json import wordpiece
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 # A cut within a stretch changes its last word, or a special token there: fewer tokens than these, as in the graph.
-_LAST_TOKENS = 2 * MAX_WORD_CHARS
+LAST_TOKENS = 2 * MAX_WORD_CHARS
 _CHARACTERS_PER_TOKEN = 16  # of the start of a long stretch that is tokenized first
 _LONGER = 8  # times the start before
 _REMEMBERED = 1 << 17  # stretches; of English reviews, they take 25 MB
@@ -56,7 +56,7 @@ class Stretches:
           max_length: of a stretch, so many ids are needed at most.
         """
         self._settings = settings
-        self._enough = max_length + _LAST_TOKENS + max(map(len, settings.special_tokens.values()))
+        self._enough = max_length + LAST_TOKENS + max(map(len, settings.special_tokens.values()))
         self._by_graph = can_repeat(settings) is not None
         self._graph = None
         self._tokenizer = wordpiece(
@@ -88,6 +88,10 @@ class Stretches:
         for start in range(0, len(ordered), _TOGETHER):
             self._learn(ordered[start : start + _TOGETHER])
         return [b"".join(map(self._known.__getitem__, part)) for part in parts]
+
+    def first(self, stretch: str, count: int) -> list[int]:
+        """Gives the first ids of a stretch: of a long one as many as `max_length` needs, at most."""
+        return np.frombuffer(self.rows([[stretch]])[0], np.int32)[:count].tolist()
 
     def whole(self, stretches: list[str]) -> bytes:
         """Gives all ids of a text, however long its stretches are."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from tfpipe.config.data import Data
 from tfpipe.config.file import parse_config, read_yaml
 from tfpipe.console import say
 from tfpipe.data.block import Rejection
@@ -48,17 +49,17 @@ def run(model: str | None, options: Options) -> None:
     if not to_file and (option := "--runner" if options.runner else "--overwrite" if options.overwrite else None):
         raise InputError(f"{option}: has no effect without --output FILE; leave it out, or name a file")
     if to_file:
-        _check_apart(output, options.input)
+        check_apart(output, options.input)
         written.format_of(output)
         Parts(output).check(overwrite=options.overwrite)
     columns, said_by = columns_of(model, options)
     try:
         _answer(model, options, columns, to_file=to_file)
     except InputError as error:
-        raise InputError(_in_options(str(error), said_by)) from error
+        raise InputError(in_options(str(error), said_by)) from error
 
 
-def _check_apart(output: Path, source: tuple[str, ...]) -> None:
+def check_apart(output: Path, source: tuple[str, ...]) -> None:
     """Checks that an output is not among what is read, where the next scoring would read it.
 
     Raises:
@@ -110,14 +111,14 @@ def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
         raise InputError(f"--text-column {options.text_column}: beside --set {template}; give one of them")
     if options.text_column is not None or model is None:
         return Columns(options.text_column or "text", None, options.text_pair_column), "--text-column"
-    data = _data_of_run(model)
+    data = data_of_run(model)
     if data is None:
         return Columns("text", None, options.text_pair_column), "by default"
     pair = options.text_pair_column or data.text_pair_column
     return Columns(data.text_column, data.text, pair), f"as in the run of {model}"
 
 
-def _data_of_run(model: str) -> Any:
+def data_of_run(model: str) -> Data | None:
     """Reads the settings of the run that a model lies in; None where it lies in none."""
     scheme, _, path = model.rpartition("://")
     path = PurePosixPath(path) if scheme else Path(path).absolute()
@@ -130,7 +131,7 @@ def _data_of_run(model: str) -> Any:
     return None
 
 
-def _in_options(message: str, said_by: str) -> str:
+def in_options(message: str, said_by: str) -> str:
     """Says an error of the readers in the words of this command."""
     for setting, option in (
         ("expected at least one row of each label", "expected at least one row"),
