@@ -157,6 +157,14 @@ def write_reviews(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def classifier_of(run: Path, variant: str):
+    """The classifier of a variant of a run as its artifacts hold it: calibrated."""
+    from tfpipe.evaluate.loaded import exported_classifier
+    from tfpipe.variants import STAGE_OF_VARIANT
+
+    return exported_classifier(run / STAGE_OF_VARIANT[variant], run / "export", variant)
+
+
 def tiny_config(data: Path, encoder: Path, **changes) -> Config:
     """A configuration that runs the whole pipeline in a minute; `changes` are dotted paths, with `__` for the dot."""
     tree = {

@@ -44,6 +44,16 @@ def test_no_better_than_the_commonest_label(counts, fails):
         assert "its accuracy on" in found[0] and "of always answering 'negative' (exact test, p = " in found[0]
 
 
+def test_many_models_on_the_same_rows():
+    assert sanity.looked_at(7, 0.8, 1000) is None
+    said = sanity.looked_at(20, 0.8, 1000)
+    # The best of 20 models of 80 %, each measured on rows of its own, lies below that bound, and above no bonus.
+    best = np.random.default_rng(0).binomial(1000, 0.8, (2000, 20)).max(axis=1) / 1000 - 0.8
+    bound = float(said.split("up to ")[1].split(" points")[0]) / 100
+    assert 0.0 < best.mean() < bound < best.max() + 0.02
+    assert said.startswith("20 models answered the same 1,000 test rows: the best accuracy, 80.00%, may be up to 3.1")
+
+
 def test_rows_that_all_have_one_label_show_nothing():
     assert sanity.failures(*single({(0, 0): 100})) == []
 

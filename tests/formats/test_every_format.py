@@ -12,13 +12,15 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tfpipe import artifacts
+from tfpipe.evaluate import golden
 from tfpipe.formats.base import Requests, Source
 from tfpipe.formats.openvino.signal_stack import signal_stack, signal_stack_kept
-from tfpipe.model.classifier import load_classifier
-from tfpipe.tasks import task_of
+from tfpipe.model.classifier import float_model, load_classifier
+from tfpipe.tasks import Decision, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
+from tfpipe.tools.predict.model import open_model
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """which a training turns into a checkpoint"""
@@ -77,3 +79,36 @@ def test_probabilities_are_those_of_the_task(every_format_run, table, tmp_path, 
     inputs = {key: value.astype(np.int64) for key, value in table.padded(np.arange(5)).items()}
     logits, probabilities = ask(path, inputs)
     assert probabilities == pytest.approx(task_of(task).probabilities(logits), abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("format", artifacts.FORMATS, ids=lambda each: each.name)
+def test_a_calibration_is_part_of_each_artifact(every_format_run, table, tmp_path, task, format):
+    """Logits are divided by the temperature in the file itself; `predict` abstains, and has the thresholds."""
+    run, texts = every_format_run[1], table.texts(range(24))
+    plain = replace(load_classifier(run / "train"), task=task)
+    logits = float_model(plain)(table.padded(np.arange(24)), training=False).numpy() / np.float32(0.25)
+    middle = np.median(task_of(task).probabilities(logits), axis=0)
+    decision = Decision(thresholds=tuple(middle.tolist()))
+    if task == "single_label":
+        decision = Decision(abstain_below=float(np.median(task_of(task).probabilities(logits).max(axis=1))) + 1e-6)
+    classifier = plain.calibrated(0.25, decision)
+    tokenizer = Tokenizer(TokenizerSettings.read(run / "train"), classifier.max_length)
+    path = tmp_path / format.name
+    format.code.write(Source(classifier, tokenizer, table, False, "digest"), path, every_format_run[0].export)
+    requests = Requests(table.padded(np.arange(24)), texts, None)
+    for answer in format.code.load(path):
+        assert answer.ask(requests) == pytest.approx(logits, abs=1e-3), answer.name
+    golden.record(format, path, golden.golden_requests(table, tokenizer, pairs=False), classifier, "dense")
+    if format.name == "saved_model_tokens":  # which `predict` does not ask
+        return
+    answerer = open_model(str(path), None, None, many=True).answerer
+    found = answerer.answer(answerer.prepare(texts, None))
+    expected = task_of(task).label_texts(logits, classifier.labels, decision)
+    assert found.probabilities == pytest.approx(task_of(task).probabilities(logits), abs=1e-4)
+    probability = task_of(task).probabilities(logits)
+    sure = np.abs(probability - (middle if decision.thresholds else decision.abstain_below))
+    clear = sure.min(axis=1) > 1e-4  # of what lies on the edge, the last digit decides
+    for label, other, is_clear in zip(found.labels, expected, clear, strict=True):
+        assert label == other or not is_clear
+    assert found.labels != task_of(task).label_texts(logits, classifier.labels) and clear.sum() > 12

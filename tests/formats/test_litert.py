@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from conftest import classifier_of
 
 from tfpipe.artifacts import format_named
 from tfpipe.config.run import LiteRT
@@ -23,7 +24,6 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
-from tfpipe.variants import STAGE_OF_VARIANT
 
 LITERT = format_named("litert")
 
@@ -40,14 +40,14 @@ def requests(run, rows) -> Requests:
 @pytest.mark.parametrize("variant", ["dense", "pruned"])
 def test_float_files_answer_as_keras_does(every_format_run, variant):
     (answer,) = module.load(exported(every_format_run, variant))
-    model = float_model(load_classifier(every_format_run[1] / STAGE_OF_VARIANT[variant]))
+    model = float_model(classifier_of(every_format_run[1], variant))
     for rows in (1, 33, 2):
         asked = requests(every_format_run, rows)
         assert np.abs(answer.ask(asked) - model(asked.tokens, training=False).numpy()).max() <= 1e-5
 
 
 def test_weights_of_8_bits_are_those_of_the_classifier(every_format_run):
-    classifier = load_classifier(every_format_run[1] / "quantize")
+    classifier = classifier_of(every_format_run[1], "int8")
     found = module.kernels(exported(every_format_run, "int8"))
     assert found.keys() == {name for name in classifier.codes if "encoder.layer" in name}
     for name, codes in found.items():
@@ -56,7 +56,7 @@ def test_weights_of_8_bits_are_those_of_the_classifier(every_format_run):
 
 def test_activations_are_all_that_it_rounds_otherwise(every_format_run):
     """Against the same weights with float activations it is near; that is what its limits are for."""
-    classifier = load_classifier(every_format_run[1] / "quantize")
+    classifier = classifier_of(every_format_run[1], "int8")
     model = build_inference_model(classifier.architecture, len(classifier.labels))
     set_weights(model, classifier.weights)
     asked = requests(every_format_run, 64)
@@ -91,7 +91,7 @@ def test_a_file_of_one_shape(every_format_run, tmp_path):
     folder = written(every_format_run, tmp_path, "train", "fixed", length=32)
     (answer,) = module.load(folder)
     asked = requests(every_format_run, 5)
-    model = float_model(load_classifier(every_format_run[1] / "train"))
+    model = float_model(classifier_of(every_format_run[1], "dense"))
     assert answer.longest == 32
     assert np.abs(answer.ask(asked) - model(asked.tokens, training=False).numpy()).max() <= 1e-5
     assert "[1, 32] int32, padded with 0: a text a call" in (folder / "README.md").read_text()
@@ -108,13 +108,13 @@ def test_its_readme_runs_as_it_stands(every_format_run, tmp_path, monkeypatch, s
     length = sum(found["row"].attention_mask)
     ids = np.array([found["row"].ids[:length]], np.int32)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    logits = float_model(load_classifier(every_format_run[1] / "train"))(inputs).numpy()
+    logits = float_model(classifier_of(every_format_run[1], "dense"))(inputs).numpy()
     assert found["answer"]["probabilities"] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-5)
 
 
 def test_embeddings_keep_a_scale_for_each_row(every_format_run):
     """The converter's own have one scale for a table, which costs more agreement than all else."""
-    classifier = load_classifier(every_format_run[1] / "quantize")
+    classifier = classifier_of(every_format_run[1], "int8")
     model = flatbuffer._read(exported(every_format_run, "int8") / module.FILE)
     tables = {name: codes for name, (codes, _) in classifier.codes.items() if is_embedding(name)}
     held = [

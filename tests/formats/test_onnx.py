@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
-from conftest import TINY, tiny_vocabulary, tiny_weights
+from conftest import TINY, classifier_of, tiny_vocabulary, tiny_weights
 from onnx import TensorProto, numpy_helper
 
 import tfpipe
@@ -26,7 +26,7 @@ from tfpipe.errors import InputError
 from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx_graph.layers import _take
-from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model, load_classifier
+from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model
 from tfpipe.stages.quantize import on_grid
 from tfpipe.tasks import task_of
 from tfpipe.tokens.table import TokenTable
@@ -63,7 +63,7 @@ def graphs(tiny_run) -> dict[str, onnx.ModelProto]:
 
 @pytest.fixture(scope="module")
 def keras_models(tiny_run):
-    return {variant: float_model(load_classifier(tiny_run[1] / stage)) for variant, stage in STAGES.items()}
+    return {variant: float_model(classifier_of(tiny_run[1], variant)) for variant in STAGES}
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_operators_per_layer(graphs, three_layers):
 @pytest.mark.parametrize("variant", STAGES)
 def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graphs, variant):
     """Whatever the process has converted before: tf2onnx counts its names on."""
-    classifier = load_classifier(tiny_run[1] / STAGES[variant])
+    classifier = classifier_of(tiny_run[1], variant)
     (fingerprint,) = (prop.value for prop in graphs[variant].metadata_props if prop.key == "data_fingerprint")
     save_onnx(to_onnx(float_model(classifier), classifier, 17, fingerprint), tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
@@ -297,7 +297,7 @@ def test_other_tasks_and_activations(task, activation):
 
 def test_weights_keep_their_names_and_values(tiny_run, graphs):
     for variant in ("dense", "pruned"):
-        classifier = load_classifier(tiny_run[1] / STAGES[variant])
+        classifier = classifier_of(tiny_run[1], variant)
         found = initializers(graphs[variant])
         for name, value in classifier.weights.items():
             stored = value.T if is_kernel(name) else value
@@ -306,7 +306,7 @@ def test_weights_keep_their_names_and_values(tiny_run, graphs):
 
 def test_int8_weights(tiny_run, graphs):
     """Every kernel and embedding as codes, none as floats as well; codes times scales give the weights."""
-    classifier = load_classifier(tiny_run[1] / "quantize")
+    classifier = classifier_of(tiny_run[1], "int8")
     found = initializers(graphs["int8"])
     scaled = {name.removesuffix(".scale") for name in classifier.quantization if name.endswith(".scale")}
     matrices = {name for name, value in classifier.weights.items() if value.ndim == 2}
@@ -330,7 +330,7 @@ def test_int8_weights(tiny_run, graphs):
 @pytest.fixture(scope="module")
 def symmetric(tiny_run) -> Classifier:
     """The pruned model with balanced ranges, as `quantize.scheme: symmetric` makes it."""
-    pruned, int8 = (load_classifier(tiny_run[1] / stage) for stage in ("prune", "quantize"))
+    pruned, int8 = (classifier_of(tiny_run[1], variant) for variant in ("pruned", "int8"))
     ranges = {name: balanced(*bounds) for name, bounds in int8.ranges.items()}
     kernels = [name for names in kernels_by_point(pruned.weights).values() for name in names]
     return quantized(pruned, pruned.weights, ranges, kernels)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import tiny_config
+from conftest import classifier_of, tiny_config
 from formats.test_onnx_folder import run_readme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +35,6 @@ from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx.text import load, write
 from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
 from tfpipe.formats.saved_model.inspection import load_saved_model
-from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -213,7 +212,7 @@ def test_it_answers_as_the_onnx_file_of_ids_does(run, tiny_run, variant):
 
 def test_pairs_answer_as_their_ids_do(tiny_run, tmp_path):
     config, directory = tiny_run
-    classifier, by_ids = load_classifier(directory / "train"), directory / "export" / "dense" / "onnx"
+    classifier, by_ids = classifier_of(directory, "dense"), directory / "export" / "dense" / "onnx"
     tokenizer = Tokenizer(TokenizerSettings.read(directory / "train"), classifier.max_length)
     source = Source(classifier, tokenizer, TokenTable.open(directory / "prepare" / "test"), True, "")
     write(source, tmp_path / "first", config.export)

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import openvino
 import pytest
+from conftest import classifier_of
 
 from tfpipe.artifacts import format_named
 from tfpipe.errors import InputError
@@ -21,14 +22,13 @@ from tfpipe.formats.base import Requests, Source
 from tfpipe.formats.openvino import format as module
 from tfpipe.formats.openvino.shapes import KEPT, Shapes
 from tfpipe.formats.openvino.signal_stack import signal_stack, signal_stack_kept
-from tfpipe.model.classifier import float_model, load_classifier
+from tfpipe.model.classifier import float_model
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
 from tfpipe.tools.predict import command
 from tfpipe.tools.predict.options import Options
-from tfpipe.variants import STAGE_OF_VARIANT
 
 OPENVINO = format_named("openvino")
 
@@ -50,7 +50,7 @@ def tokens(rows: int, length: int, vocabulary: int = 60) -> Requests:
 @pytest.mark.parametrize("variant", ["dense", "pruned", "int8"])
 def test_it_answers_in_every_shape_as_keras_does(every_format_run, variant):
     """Lengths of the steps, between them and past them; batches that have a program of their own and others."""
-    classifier = load_classifier(every_format_run[1] / STAGE_OF_VARIANT[variant])
+    classifier = classifier_of(every_format_run[1], variant)
     model, (answer,) = float_model(classifier), module.load(exported(every_format_run, variant))
     for rows, length in ((1, 16), (1, 9), (32, 20), (7, 32), (3, 40), (1, 64)):
         requests = tokens(rows, length)
@@ -91,7 +91,7 @@ def test_a_batch_of_any_size_is_answered_as_one_of_a_program(every_format_run):
 def test_weights_of_8_bits_stay_so_and_are_multiplied_as_integers(every_format_run):
     run = every_format_run[1]
     path = exported(every_format_run, "int8")
-    classifier = load_classifier(run / "quantize")
+    classifier = classifier_of(run, "int8")
     found = OPENVINO.code.kernels(path)
     for name, codes in found.items():
         assert codes.dtype == np.int8 and np.array_equal(codes.T, classifier.codes[name][0])
@@ -108,7 +108,7 @@ def test_weights_of_8_bits_stay_so_and_are_multiplied_as_integers(every_format_r
 
 def test_the_same_classifier_gives_the_same_bytes(every_format_run, tmp_path):
     config, run = every_format_run
-    classifier = load_classifier(run / "quantize")
+    classifier = classifier_of(run, "int8")
     tokenizer = Tokenizer(TokenizerSettings.read(run / "quantize"), classifier.max_length)
     source = Source(classifier, tokenizer, TokenTable.open(run / "prepare" / "test"), False, "digest")
     for name in ("a", "b"):
@@ -118,7 +118,7 @@ def test_the_same_classifier_gives_the_same_bytes(every_format_run, tmp_path):
 
 def test_the_precision_is_in_the_file_and_loosens_the_gates_of_float(every_format_run, tmp_path):
     config, run = every_format_run
-    classifier = load_classifier(run / "train")
+    classifier = classifier_of(run, "dense")
     tokenizer = Tokenizer(TokenizerSettings.read(run / "train"), classifier.max_length)
     table = TokenTable.open(run / "prepare" / "test")
     chosen = config.export.openvino.model_copy(update={"precision": "bf16"})
@@ -140,7 +140,7 @@ def test_its_readme_runs_as_it_stands(every_format_run, monkeypatch, text):
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0].replace('"a text"', repr(text))
     found: dict = {}
     exec(compile(code, "README.md", "exec"), found)
-    classifier = load_classifier(every_format_run[1] / "train")
+    classifier = classifier_of(every_format_run[1], "dense")
     ids = np.array([found["row"].ids])
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     logits = float_model(classifier)({k: v.astype(np.int32) for k, v in inputs.items()}).numpy()

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY, tiny_vocabulary, tiny_weights
+from conftest import TINY, classifier_of, tiny_vocabulary, tiny_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
-from tfpipe.model.classifier import Classifier, float_model, load_classifier, served_model
+from tfpipe.model.classifier import Classifier, float_model, served_model
 from tfpipe.tasks import split_labels, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def loaded(tiny_run):
 
 @pytest.fixture(scope="module")
 def keras_models(tiny_run):
-    return {variant: float_model(load_classifier(tiny_run[1] / stage)) for variant, stage in STAGES.items()}
+    return {variant: float_model(classifier_of(tiny_run[1], variant)) for variant in STAGES}
 
 
 def by_text(model, *columns: list[str]) -> dict[str, np.ndarray]:
@@ -315,11 +315,11 @@ def test_the_order_of_labels_is_that_of_the_logits(tokenizer, tmp_path):
 
 
 def test_weights_are_stored_once_and_in_float32(tiny_run):
-    for variant, stage in STAGES.items():
+    for variant in STAGES:
         reader = tf.train.load_checkpoint(str(path_of(tiny_run[1], variant) / "variables" / "variables"))
         types = reader.get_variable_to_dtype_map()
         stored = [name for name in types if name.startswith("weights/")]
-        classifier = load_classifier(tiny_run[1] / stage)
+        classifier = classifier_of(tiny_run[1], variant)
         assert len(stored) == len(classifier.weights) - len(classifier.codes)
         assert {types[name] for name in stored} == {tf.float32}
         assert not [name for name in types if "kernel" in name or "optimizer" in name]
@@ -329,7 +329,7 @@ def test_weights_are_stored_once_and_in_float32(tiny_run):
 def test_the_same_model_is_saved_as_the_same_bytes(tiny_run, tmp_path, variant):
     """Whatever the process has traced before: TensorFlow counts functions on, and adds a random number."""
     source = tiny_run[1] / STAGES[variant]
-    classifier = load_classifier(source)
+    classifier = classifier_of(tiny_run[1], variant)
     tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
     again = tmp_path / "again"
     save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), again)

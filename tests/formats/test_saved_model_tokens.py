@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import predict, tiny_config
+from conftest import classifier_of, predict, tiny_config
 from tensorflow_serving.apis import prediction_log_pb2
 from transformers import AutoTokenizer
 
@@ -24,7 +24,6 @@ from tfpipe.evaluate.loaded import load_artifacts
 from tfpipe.formats.base import Source
 from tfpipe.formats.saved_model import format as texts_format
 from tfpipe.formats.saved_model import tokens_format
-from tfpipe.model.classifier import load_classifier
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -39,7 +38,7 @@ IDS = {"input_ids": [[2, 120, 119, 3]], "attention_mask": [[1, 1, 1, 1]], "token
 def int8(tiny_run, tmp_path_factory) -> Path:
     """The 8-bit classifier of the tiny run, with golden requests."""
     run, path = tiny_run[1], tmp_path_factory.mktemp("tokens") / "saved_model_tokens"
-    classifier = load_classifier(run / "quantize")
+    classifier = classifier_of(run, "int8")
     tokenizer, rows = Tokenizer(TokenizerSettings.read(run / "quantize"), 32), TokenTable.open(run / "prepare" / "test")
     written = tokens_format.write(Source(classifier, tokenizer, rows, False, ""), path, Export())
     assert "none of tensorflow-text" in written.said and written.operators < 60

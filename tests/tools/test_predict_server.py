@@ -23,6 +23,7 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.errors import InputError
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model
+from tfpipe.tasks import PLAIN, Decision
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools.predict import server as tool
@@ -56,14 +57,14 @@ def rest(dense):
         yield server
 
 
-def write_model(tiny_run, directory, names, task, pairs, spread=1.0):
+def write_model(tiny_run, directory, names, task, pairs, spread=1.0, decision=PLAIN):
     """Writes a SavedModel of random weights; `spread` is that of the head's weights and biases."""
     config = TINY | {"vocab_size": len(tiny_vocabulary())}
     weights = {f"bert.{name}": value for name, value in tiny_weights(config).items()}
     random = np.random.default_rng(1)
     weights["classifier.weight"] = spread * random.normal(size=(len(names), config["hidden_size"])).astype(np.float32)
     weights["classifier.bias"] = spread * random.normal(size=len(names)).astype(np.float32)
-    classifier = Classifier(Architecture.from_dict(config), names, task, 32, weights, {})
+    classifier = Classifier(Architecture.from_dict(config), names, task, 32, weights, {}).calibrated(1.0, decision)
     tokenizer = Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32)
     save_saved_model(ServedClassifier(float_model(classifier), classifier, tokenizer, pairs=pairs), directory)
     return directory
@@ -77,6 +78,17 @@ def models(tiny_run, tmp_path_factory):
         kind: stand_in.Served(write_model(tiny_run, made / str(at), *given))
         for at, (kind, given) in enumerate(MODELS.items())
     }
+
+
+@pytest.mark.parametrize("decision", [Decision(abstain_below=0.6), Decision(thresholds=(0.2, 0.9, 0.4))])
+def test_a_model_that_abstains_or_has_thresholds(tiny_run, tmp_path, decision):
+    task = "single_label" if decision.thresholds is None else "multi_label"
+    model = stand_in.Served(write_model(tiny_run, tmp_path / "1", ("no", "maybe", "yes"), task, False, 1.0, decision))
+    labels, probabilities = directly(model, texts := many_texts(50))
+    with stand_in.rest_server(model) as server:
+        found = ask(tool.open_server(server.url), texts)
+    assert found.labels == labels and ("" in labels or task == "multi_label")
+    assert found.probabilities == pytest.approx(probabilities, abs=1e-6)
 
 
 def many_texts(count):

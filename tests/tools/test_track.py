@@ -77,6 +77,9 @@ def test_a_run_tells_its_settings_measures_and_origins(tiny_run):
         assert measures[f"{place}/size_bytes", 0] == row["size_bytes"]
         assert measures[f"{place}/latency_ms/b1_s32", 0] == row["latency_ms"]["b1_s32"]
     assert measures["train/examples_per_second", 0] > 0 and measures["seconds/verify", 0] > 0
+    report = json.loads((path / "report" / "metrics.json").read_text())
+    assert measures["int8/test/matthews", 0] == report["measures"]["int8"]["scores"]["matthews"]["value"]
+    assert measures["dense/temperature", 0] == report["calibration"]["dense"]["temperature"]
     tags = run.tags()
     assert tags["tfpipe.output.train"] == RunDirectory(path).record("train").output
     assert "processors" in tags["tfpipe.machine"] and tags["tfpipe.versions.tensorflow"].startswith("2.20")
@@ -182,6 +185,20 @@ def test_the_code_that_goes_along_can_answer(tiny_run, tmp_path):
             (code,) = map(Path, made["code_paths"])
             assert code.name.startswith(stem) and code.stem == made["loader_module"] and code.is_file()
             assert made["pip_requirements"][0].startswith(needed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "decision"),
+    [("single", {"abstain_below": 0.51}), ("multi", {"thresholds": {"negative": 0.49, "positive": 0.505}})],
+)
+def test_the_model_decides_as_predict_does(tiny_run, tmp_path, labels, decision):
+    folder = Path(shutil.copytree(tiny_run[1] / "export" / "dense" / "onnx", tmp_path / "onnx"))
+    plain = json.loads((folder / "config.json").read_text()) | {"problem_type": f"{labels}_label_classification"}
+    write_json(folder / "config.json", plain)
+    before = [answer["label"] for answer in assert_the_same(folder, TEXTS)]
+    write_json(folder / "config.json", plain | decision)
+    after = [answer["label"] for answer in assert_the_same(folder, TEXTS)]
+    assert after != before and (labels == "multi" or "" in after)
 
 
 def test_a_model_of_several_labels_and_of_pairs(tiny_run, tmp_path):

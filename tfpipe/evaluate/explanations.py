@@ -32,7 +32,7 @@ class Explainer:
           method: one of `explained.METHODS`.
         """
         self.labels, self.method = classifier.labels, method
-        self._task = task_of(classifier.task)
+        self._task, self._decision = task_of(classifier.task), classifier.decision
         self._tokenizer = FastTokenizer(settings, classifier.max_length)
         self._words = Words(self._tokenizer)
         self._model = PathGradients.of(classifier, settings.vocabulary.index(settings.mask_token))
@@ -66,7 +66,7 @@ class Explainer:
         """
         rows = self._tokenizer.encode(texts, text_pairs)
         logits = self._model.logits(rows)
-        chosen = self._task.decisions(logits)
+        chosen = self._task.decisions(logits, self._decision)
         if labels is None:
             labels = [
                 np.flatnonzero(row).tolist() or [int(values.argmax())]
@@ -74,7 +74,8 @@ class Explainer:
             ]
         asked = [(row, label) for row, of_row in enumerate(labels) for label in of_row]
         questions = [Question(row, self._weights(label)) for row, label in asked]
-        answers, probabilities = self._task.label_texts(logits, self.labels), self._task.probabilities(logits)
+        answers = self._task.label_texts(logits, self.labels, self._decision)
+        probabilities = self._task.probabilities(logits)
         found: list[list[Explanation]] = [[] for _ in texts]
         for (row, label), question, given in zip(
             asked, questions, self._model.attribute(rows, questions, self.method), strict=True
@@ -83,7 +84,7 @@ class Explainer:
                 texts=self._explained(rows, row, given, texts[row], text_pairs[row] if text_pairs else None),
                 answer=answers[row],
                 label=self.labels[label],
-                is_answer=bool(chosen[row, label]),
+                is_answer=bool(chosen[row, label]) and answers[row] != "",
                 probability=float(probabilities[row, label]),
                 difference=given.difference,
                 remainder=given.remainder,

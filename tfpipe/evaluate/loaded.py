@@ -14,7 +14,7 @@ from tfpipe.encoders.parameters import sparsity_of
 from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.formats import keras
 from tfpipe.formats.base import Answer, Requests
-from tfpipe.model.classifier import load_classifier
+from tfpipe.model.classifier import Classifier, load_classifier
 from tfpipe.tokens.table import TokenTable
 
 
@@ -42,6 +42,17 @@ class Artifact:
     """whether it computes in fewer bits than float32"""
 
 
+def exported_classifier(source: Path, exported: Path, variant: str) -> Classifier:
+    """Loads a classifier as its artifacts hold it: calibrated.
+
+    Args:
+      source: directory of the stage that made the variant.
+      exported: directory of the stage `export`.
+      variant: `dense`, `distilled`, `pruned` or `int8`.
+    """
+    return load_classifier(source).calibrated(*calibration_of(exported, variant))
+
+
 def load_artifacts(
     variant: str,
     source: Path,
@@ -58,7 +69,7 @@ def load_artifacts(
       formats: names of those that it has.
       threads: of a runtime that can be told; None: all processors.
     """
-    classifier = load_classifier(source).calibrated(*calibration_of(exported.parent, variant))
+    classifier = exported_classifier(source, exported.parent, variant)
     parameters = sum(weight.size for weight in classifier.weights.values())
 
     def ways(

@@ -6,6 +6,7 @@ published unless the configuration says so.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -18,6 +19,8 @@ SIGNIFICANCE = 0.05
 LEAST_ROWS = 10
 """held-out rows of a label below which its numbers say little"""
 SMALL_SPLIT = 200
+MANY_LOOKS = 8
+"""models that are compared on the same test rows, from which their best number says too much"""
 _LISTED = 5
 
 
@@ -68,6 +71,26 @@ def warnings(labels: np.ndarray, names: tuple[str, ...], split: str) -> list[str
         more = f" and {len(few) - _LISTED} more" if len(few) > _LISTED else ""
         found.append(f"labels with fewer than {LEAST_ROWS} {split} rows: {', '.join(few[:_LISTED])}{more}")
     return found
+
+
+def looked_at(models: int, accuracy: float, rows: int) -> str | None:
+    """Warns of test rows by which many models are compared; None where there are few.
+
+    The largest of n numbers of equal models lies up to √(2 ln n) standard errors above what they are worth.
+
+    Args:
+      models: that answered the rows.
+      accuracy: the best of theirs.
+      rows: how many there are.
+    """
+    if models < MANY_LOOKS:
+        return None
+    excess = math.sqrt(2.0 * math.log(models)) * math.sqrt(accuracy * (1.0 - accuracy) / rows)
+    return (
+        f"{models} models answered the same {rows:,} test rows: the best accuracy, {accuracy:.2%}, may be up to "
+        f"{100.0 * excess:.1f} points too high by chance; choose by validation rows, and confirm on rows that no model "
+        "has answered"
+    )
 
 
 def _finds_labels(given: np.ndarray, truth: np.ndarray, *, one_label: bool) -> bool:

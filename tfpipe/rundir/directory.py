@@ -19,7 +19,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,17 +119,24 @@ class RunDirectory:
                 return f"{name} is missing or has another size"
         return None
 
-    def verified(self, name: str) -> Path:
+    def verified(self, name: str, only: Collection[str] = ()) -> Path:
         """The directory of a committed stage, every file of it checked against its recorded SHA-256.
 
         Of a remote run, the files that are not here as they were recorded are copied here first.
+
+        Args:
+          name: of the stage.
+          only: paths of the files that are needed; none: all.
 
         Raises:
           InputError: a file was changed after the commit.
         """
         record = self.record(name)
         assert record is not None, f"stage {name} is read before it is committed"
-        changed = self._changed(name, record.files_written)
+        needed = record.files_written
+        if only:
+            needed = {relative: entry for relative, entry in needed.items() if relative in only}
+        changed = self._changed(name, needed)
         if changed:
             self._mirror.take_files(name, {relative: entry.size_bytes for relative, entry in changed.items()})
         for relative, entry in self._changed(name, changed).items():

@@ -28,6 +28,7 @@ from tfpipe.console import say
 from tfpipe.devices.cluster import workers_of
 from tfpipe.errors import GateError, InputError
 from tfpipe.escaping import code, markdown
+from tfpipe.evaluate import sanity
 from tfpipe.evaluate.benchmark import time_in_turn
 from tfpipe.evaluate.full_batch import full_batch, timing_tokenizer
 from tfpipe.evaluate.shown import rows_measured
@@ -125,6 +126,9 @@ def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]
             _write(directory, rows, failures)
             print_table(marked(_once(rows)))
             say(f"  test accuracy: {_measured(rows)}")
+            best = max(_once(rows), key=lambda row: row["accuracy"])
+            if warning := sanity.looked_at(len(_once(rows)), best["accuracy"], best["rows"]):
+                say(f"warning: {warning}")
             for name in ("sweep.md", "sweep.json", "pareto.svg"):
                 say(f"  {directory / name}")
     if wrong:

@@ -109,7 +109,7 @@ def open_explainer(stage: Stage, method: str):
     from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
     path = stage.run.verified(stage.variant.stage)
-    explainer = Explainer(load_classifier(path), TokenizerSettings.read(path), method)
+    explainer = Explainer(_calibrated(load_classifier(path), stage), TokenizerSettings.read(path), method)
     say(f"{stage.name} explains")
     if explainer.rounds:
         say(
@@ -119,6 +119,17 @@ def open_explainer(stage: Stage, method: str):
     if method == GRADIENT_X_INPUT:
         say("  gradient × input is a local approximation: words may differ much from those of integrated gradients")
     return explainer
+
+
+def _calibrated(classifier, stage: Stage):
+    """Gives a classifier the calibration of its artifacts; as it is, where `export` has not been done with it."""
+    from tfpipe.evaluate.calibration import FILE, calibration_of
+
+    run, exported = stage.run, stage.run.committed("export")
+    if exported is None or exported.inputs.get(stage.variant.stage) != run.committed(stage.variant.stage).output:
+        say("  export is not done with these weights: logits are as training left them, without calibration")
+        return classifier
+    return classifier.calibrated(*calibration_of(run.verified("export", only=[FILE]), stage.variant.name))
 
 
 def label_number(name: str, labels: tuple[str, ...]) -> int:

@@ -237,7 +237,7 @@ class ServerAnswerer:
             return
         names = set(self.names)
         for label in set(labels):
-            chosen = [label] if self.one_label else split_labels(label)
+            chosen = [label] if self.one_label and label else split_labels(label)  # "": it abstains, or chooses none
             if not names.issuperset(chosen) or not (self.one_label or joined_labels(chosen) == label):
                 raise self._endpoint.error(f"the label {told(label)!r}, which is none of the model's", _OTHER_MODEL)
 

@@ -14,6 +14,9 @@ from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.tools.predict.answers import Answerer, Answers, probability_of_answers
 
+NO_LABEL = "-"
+"""what a person reads where an answer is no label; files have an empty text"""
+
 
 def in_few_digits(values: np.ndarray) -> np.ndarray:
     """Rounds to the few digits in which float32 is written, not to float64's many: float -> float64."""
@@ -42,7 +45,7 @@ def print_answers(found: Iterator[dict[str, Any]], output: Path | None) -> None:
         for answer in found:
             text = printable(answer["text"])
             shown = text if len(text) <= 80 else text[:79] + "…"
-            print(f"{printable(answer['label']):<12} {answer['probability']:.4f}  {shown}", flush=True)
+            print(f"{printable(answer['label']) or NO_LABEL:<12} {answer['probability']:.4f}  {shown}", flush=True)
         return
     try:
         target = sys.stdout.fileno() if str(output) == "-" else output

@@ -38,6 +38,9 @@ class Classifier:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.names = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
         self.one_label = config["problem_type"] == "single_label_classification"
+        self._abstain_below = config.get("abstain_below", 0.0)
+        odds = np.array([config.get("thresholds", {}).get(name, 0.5) for name in self.names])
+        self._cuts = np.log(odds / (1.0 - odds)).astype(np.float32)  # logits above which labels are given
         with open(folder / "golden.jsonl", encoding="utf-8") as file:
             self.pairs = "text_pair" in json.loads(next(itertools.islice(file, 1, None)))
         self._pad_id = config.get("pad_token_id", 0)
@@ -66,11 +69,13 @@ class Classifier:
         if self.one_label:
             shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
             probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-            found = {"label": [self.names[index] for index in logits.argmax(axis=1)]}
             probability = probabilities.max(axis=1, initial=0.0)
+            sure = probability >= self._abstain_below
+            best = logits.argmax(axis=1)
+            found = {"label": [self.names[at] if given else "" for at, given in zip(best, sure, strict=True)]}
         else:
             probabilities = np.exp(-np.logaddexp(0.0, -logits))
-            chosen = logits > 0.0
+            chosen = logits > self._cuts
             labels = [list(itertools.compress(self.names, row)) for row in chosen]
             found = {"label": ["|".join(map(_escaped, names)) for names in labels], "labels": labels}
             single = probabilities.astype(np.float32)  # the smallest of the chosen; of none, that none applies

@@ -76,6 +76,7 @@ class Finished:
         """Lists what was measured: each evaluation of each training, each artifact, the seconds of each stage."""
         found = [
             *self._of_trainings(),
+            *self._of_report(),
             *(each for row in self.parity["artifacts"] for each in _of_artifact(row)),
             *(
                 Measure(f"{variant}/validation_accuracy", value)
@@ -128,11 +129,22 @@ class Finished:
                 continue
             for entry in json.loads((self.run.verified(name) / HISTORY).read_text(encoding="utf-8")):
                 for measure, value in entry.items():
-                    if measure != "step":
+                    if measure != "step" and value is not None:
                         shown = measure if measure == "epoch" else f"validation/{measure}"
                         yield Measure(f"{name}/{shown}", float(value), entry["step"])
             if "examples_per_second" in record.notes:
                 yield Measure(f"{name}/examples_per_second", record.notes["examples_per_second"])
+
+    def _of_report(self) -> Iterator[Measure]:
+        """Yields the scores of each variant on the test rows, and what calibrates it."""
+        if "report" not in self.records:
+            return
+        report = json.loads((self.run.verified("report") / "metrics.json").read_text(encoding="utf-8"))
+        for variant, measured in report["measures"].items():
+            yield Measure(f"{variant}/temperature", report["calibration"][variant]["temperature"])
+            for name, score in measured["scores"].items():
+                if score["value"] is not None:
+                    yield Measure(f"{variant}/test/{name}", score["value"])
 
 
 def finished(run: RunDirectory) -> Finished:
