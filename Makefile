@@ -7,7 +7,7 @@ CONFIG ?= configs/quickstart.yaml
 CONFIGS ?= configs/*.yaml
 AUDIT := .venv-audit
 
-.PHONY: help install quickstart run batch tpu-train lint format test test-slow chaos fuzz lock audit clean
+.PHONY: help install quickstart run batch tpu-train lint format test test-slow test-browser chaos fuzz lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make batch CONFIGS='FILE ...'     one run after the other; goes on after a failure, ends with a summary"
 	@echo "make tpu-train CONFIG=FILE TPU=NAME ZONE=ZONE BUCKET=gs://…    one run on a Cloud TPU VM: tpu/README.md"
 	@echo "make test | test-slow | lint      what CI runs | the long tests | ruff"
+	@echo "make test-browser                 report.html in a real browser: needs Chromium; part of it is in make test"
 	@echo "make chaos                        50 kills in all stages, then other faults; a quarter of an hour"
 	@echo "make fuzz                         a million damaged inputs, two processes, about twenty minutes; FUZZ_CASES=… for fewer"
 	@echo "make lock                         resolve requirements.lock again"
@@ -76,6 +77,10 @@ chaos: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow --durations=10
+
+# Pages at the widths of a phone and a desk, light and dark; what they load, accessibility (axe), the keyboard.
+test-browser: install
+	$(BIN)/python -m pytest -q -m "slow or not slow" --durations=5 tests/browser
 
 # Other cases each time; the seed is printed: make fuzz FUZZ_SEED=… shows a run again.
 fuzz: install

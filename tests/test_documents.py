@@ -17,6 +17,7 @@ DOCUMENTS = (
     "tpu/README.md",
     "docs/data.md",
     "docs/explaining.md",
+    "docs/report.md",
     "docs/design/README.md",
 )
 

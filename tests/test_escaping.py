@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
 import xml.etree.ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,14 +71,11 @@ def test_a_terminal_gets_no_commands():
     assert printable("👨‍👩‍👧 ünd") == "👨‍👩‍👧 ünd"
 
 
-def test_the_model_card_of_evil_labels(tiny_run, tmp_path):
+def test_the_model_card_and_the_page_of_evil_labels(tiny_run, tmp_path):
     config, directory = tiny_run
     inputs = {}
     for stage in ("prepare", "train", "prune", "quantize", "export", "verify", "publish"):
-        inputs[stage] = tmp_path / stage
-        inputs[stage].mkdir()
-        for file in (directory / stage).glob("*.json"):
-            shutil.copy(file, inputs[stage])
+        inputs[stage] = Path(shutil.copytree(directory / stage, tmp_path / stage))
     labels = json.loads((inputs["prepare"] / "labels.json").read_text())
     (inputs["prepare"] / "labels.json").write_text(json.dumps(labels | {"names": [EVIL, "```\n\n# Title"]}))
     statistics = json.loads((inputs["prepare"] / "statistics.json").read_text())
@@ -98,6 +97,10 @@ def test_the_model_card_of_evil_labels(tiny_run, tmp_path):
     )
     rows = [line for line in outside.splitlines() if line.startswith("| dense")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(report.COLUMNS) + 2}
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and html.escape(EVIL).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["labels"] == [EVIL, "```\n\n# Title"] and metrics["versions"] == {EVIL: EVIL}
 
 
 def row(point):

@@ -310,3 +310,41 @@ def test_holm_corrects_for_many_tests():
     found = metrics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})  # Holm's step-down, by hand
     assert metrics.holm({}) == {} and metrics.holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_precision_over_recall_agrees_with_scikit_learn(task):
+    random = np.random.default_rng(3)
+    logits = np.round(random.normal(0, 2, (150, 3)), 1).astype(np.float32)  # with equal probabilities among them
+    truth = one_hot(random.integers(0, 3, 150), 3) if task == "single_label" else random.random((150, 3)) < 0.3
+    found = metrics.precision_recall(logits, np.asarray(truth, np.float32), task, ("a", "b", "c"))
+    assert found["average"] == "label" and [each["label"] for each in found["curves"]] == ["a", "b", "c"]
+    probability = task_of(task).probabilities(logits)
+    for at, curve in enumerate(found["curves"]):
+        precision, recall, threshold = sklearn.metrics.precision_recall_curve(truth[:, at], probability[:, at])
+        expected = {each: point for *point, each in zip(precision, recall, threshold, strict=False)}
+        assert curve["recall"] == sorted(set(curve["recall"])) and curve["recall"][-1] == 1.0
+        for each, *point in zip(curve["threshold"], curve["precision"], curve["recall"], strict=True):
+            assert point == pytest.approx(expected[each])
+        # No recall is left out, and each has its largest precision.
+        assert sorted(set(recall) - {0.0}) == pytest.approx(curve["recall"])
+        best = {each: precision[recall == each].max() for each in set(recall) - {0.0}}
+        assert curve["precision"] == pytest.approx([best[each] for each in sorted(best)])
+
+
+def test_curves_are_short_and_many_labels_have_one():
+    random = np.random.default_rng(4)
+    logits, truth = random.normal(0, 2, (3000, 21)), one_hot(random.integers(0, 21, 3000), 21)
+    names = tuple(map(str, range(21)))
+    found = metrics.precision_recall(logits, truth, "single_label", names)
+    assert found["average"] == "micro" and [each["label"] for each in found["curves"]] == [None]
+    assert len(found["curves"][0]["recall"]) == 200 and found["curves"][0]["recall"][-1] == 1.0
+    truth[:, 3] = 0.0
+    fewer = metrics.precision_recall(logits[:, :20], truth[:, :20], "single_label", names[:20])
+    assert [each["label"] for each in fewer["curves"]] == [name for name in names[:20] if name != "3"]
+
+
+def test_there_is_no_curve_of_answers_that_are_not_finite_or_of_no_labels():
+    logits, names = np.zeros((3, 2)), ("a", "b")
+    assert metrics.precision_recall(logits, np.zeros((3, 2)), "multi_label", names) is None
+    assert metrics.precision_recall(logits * np.nan, np.ones((3, 2)), "multi_label", names) is None

@@ -305,6 +305,8 @@ def test_variants_that_are_off_are_neither_read_nor_published(copied_run, capsys
     printed = capsys.readouterr()
     assert redone(printed.err) == ["export", "verify", "publish", "report"] and "[6/6] report" in printed.err
     assert {row["variant"] for row in read_json(run.path / "report" / "metrics.json")["artifacts"]} == {"dense"}
+    page = (run.path / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'id="compression"' not in page and 'id="artifacts"' in page and "pruned" not in page
     assert os.listdir(run.path / "serving" / "pruned") == ["1"]  # published before: stays
     assert os.listdir(run.path / "serving" / "dense") == ["1"]  # exported again, with the same bytes
     assert [path.name for path in (run.path / "export").iterdir() if path.is_dir()] == ["dense"]
@@ -533,6 +535,10 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
         for variant in ("dense", "int8")
         for kind in ("keras", "saved_model", "saved_model_text", "onnx")
     }
+    page = (run.path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Thresholds of each label" in page and "has it, not given" in page
+    shown = json.loads((run.path / "report" / "rows.json").read_text(encoding="utf-8"))["mistakes"]["shown"]
+    assert all(len(row["explanation"]["texts"]) == 2 and row["text_pair"] for row in shown)
     assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8", "onnx"]
     readme = (run.path / "serving" / "README.md").read_text(encoding="utf-8")
     assert '"text_pair": ["' in readme and 'request.inputs["text_pair"]' in readme

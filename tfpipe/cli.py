@@ -131,9 +131,34 @@ def verify(
     _run(config, run_dir, overrides, "verify", None)
 
 
+def report(
+    given: Annotated[
+        list[str], typer.Argument(metavar="CONFIG|RUN...", help="YAML file of a run, or directories of finished runs")
+    ],
+    run_dir: RunDir = None,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.html", help="page that compares the RUNs")] = None,
+) -> None:
+    """Bring a run up to date as far as `report`, its page and model card; or compare finished RUNs."""
+    if len(given) == 1 and not _is_run(given[0]):
+        if output is not None:
+            raise InputError("report --output is of directories of runs; the page of CONFIG is in its run, in report/")
+        _run(Path(given[0]), run_dir, overrides, "report", None)
+        return
+    if run_dir is not None or overrides:
+        raise InputError("report: --run-dir and --set are of a CONFIG; give directories of runs without them")
+    from tfpipe.tools.report import command as tool
+
+    tool.run(given, output)
+
+
+def _is_run(given: str) -> bool:
+    return os.path.isdir(given) or ("://" in given and not given.endswith((".yaml", ".yml")))
+
+
 for _name, _summary in SUMMARIES.items():
-    if _name == "verify":
-        app.command()(verify)
+    if _name in ("verify", "report"):
+        app.command()({"verify": verify, "report": report}[_name])
     else:
         _stage_command(_name, _summary)
 

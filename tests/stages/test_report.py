@@ -1,10 +1,17 @@
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tfpipe.config.compress import LATENCY_SHAPES
+from tfpipe.evaluate.artifact_table import COLUMNS, cells, print_table
+from tfpipe.evaluate.explained import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
+from tfpipe.evaluate.page.page import write_page
+from tfpipe.evaluate.page.summary import artifact_of, verdict_of
+from tfpipe.evaluate.page.tables import score, stacked
+from tfpipe.evaluate.page.words import as_json, choose, from_json
 from tfpipe.formats.onnx.folder import graph_file
-from tfpipe.stages.report import _print_table, cells
 
 KEYS = {
     "variant", "artifact", "split", "accuracy", "macro_f1", "size_bytes", "latency_ms", "max_abs_logit_diff",
@@ -105,7 +112,7 @@ def test_the_table_of_the_card_is_markdown(card):
 
 
 def test_the_printed_table_has_one_row_per_artifact(summary, capsys):
-    _print_table(summary["artifacts"], summary["measured_on"])
+    print_table(summary["artifacts"], summary["measured_on"])
     captured = capsys.readouterr()
     lines = [line.split() for line in captured.out.splitlines()]
     assert captured.err == "" and max(map(len, captured.out.splitlines())) <= 132
@@ -131,7 +138,7 @@ def test_no_number_is_cut_off_however_wide_the_table(summary, capsys):
     row = summary["artifacts"][2] | {"variant": "distilled", "accuracy": 1.0, "accuracy_95": [0.97, 1.0]}
     row |= {"accuracy_change": -1.0, "accuracy_change_95": [-1.0, -0.9], "size_bytes": 10**11}
     row |= {"latency_ms": dict.fromkeys(LATENCY_SHAPES, 123456.7), "sparsity": 0.99999, "label_agreement": 0.99999}
-    _print_table([row], "all 3 test rows")
+    print_table([row], "all 3 test rows")
     printed = capsys.readouterr().out
     assert all(cell in printed for cell in cells(row)) and "…" not in printed
 
@@ -147,3 +154,78 @@ def test_the_card_says_what_overflows_on_older_processors(summary, card):
     share = summary["saturation"]["sums"]
     assert share > 0 and f"{share * 100:.2g} % of the sums of two products overflow 16 bits" in " ".join(card.split())
     assert "quantize.reduce_range: true" in card
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run):
+    return (tiny_run[1] / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_numbers_of_metrics_json(page, summary):
+    for row in summary["artifacts"]:
+        shown = [stacked(cell) for cell in cells(row)]
+        assert all(f">{cell.text}<" in page and (not cell.note or cell.note in page) for cell in shown)
+    for measured in summary["measures"].values():
+        assert all(score(name, entry).split(" (")[0] in page for name, entry in measured["scores"].items())
+
+
+def test_the_page_is_made_of_both_files_alone(page, summary, tiny_run, tmp_path):
+    rows = json.loads((tiny_run[1] / "report" / "rows.json").read_text(encoding="utf-8"))
+    headings, shown = [column.heading for column in COLUMNS], [cells(row) for row in summary["artifacts"]]
+    write_page(tmp_path, summary, rows, headings, shown)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
+    plots = sorted(path.name for path in (tiny_run[1] / "report" / "plots").iterdir())
+    assert plots == sorted(path.name for path in (tmp_path / "plots").iterdir()) and len(plots) >= 6
+    assert all((tiny_run[1] / "report" / "plots" / name).read_bytes() == (tmp_path / "plots" / name).read_bytes()
+               for name in plots)  # fmt: skip
+
+
+def test_metrics_and_rows_are_plain_json(tiny_run):
+    def refuse(name):
+        raise AssertionError(name)
+
+    for name in ("metrics.json", "rows.json"):
+        json.loads((tiny_run[1] / "report" / name).read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_flipped_rows_and_mistakes_are_those_that_were_measured(summary, tiny_run):
+    rows = json.loads((tiny_run[1] / "report" / "rows.json").read_text(encoding="utf-8"))
+    for variant, change in summary["compared_with_dense"].items():
+        assert {name: rows["changed"][variant][name]["count"] for name in ("won", "lost")} == {
+            name: change[name] for name in ("won", "lost")
+        }
+    mistakes = rows["mistakes"]
+    accuracy = summary["measures"][mistakes["variant"]]["scores"]["accuracy"]["value"]
+    assert mistakes["variant"] == "int8" and mistakes["count"] == round(
+        (1 - accuracy) * summary["measures"]["int8"]["rows"]
+    )
+    for row in mistakes["shown"]:
+        explanation = from_json(row["explanation"])
+        assert explanation.label == row["label"] and explanation.probability == pytest.approx(
+            row["probability"], abs=0.05
+        )
+        assert (
+            explanation.texts[0].text == row["text"]
+            and json.loads(json.dumps(as_json(explanation))) == row["explanation"]
+        )
+
+
+def test_the_verdict_is_the_fastest_artifact_within_the_budget(summary):
+    chosen = artifact_of(summary, summary["verdict"]["variant"], summary["verdict"]["artifact"])
+    others = [row for row in summary["artifacts"] if row["artifact"] != "keras" and row["variant"] != "dense"]
+    assert chosen in others
+    assert all((row["latency_ms"]["b32_s64"] or 1e9) >= chosen["latency_ms"]["b32_s64"] for row in others)
+
+
+def test_without_a_variant_within_the_budget_dense_is_the_verdict(summary):
+    assert verdict_of(summary["artifacts"], [], "b32_s64")["variant"] == "dense"
+
+
+def test_large_models_are_explained_the_fast_way_and_in_part():
+    def classifier(weights):
+        return SimpleNamespace(weights={"bert.encoder.layer.0": np.zeros(weights), "bert.embeddings": np.zeros(10**6)})
+
+    assert choose(classifier(10**4), [30] * 20) == (INTEGRATED_GRADIENTS, 20)
+    method, rows = choose(classifier(10**8), [30] * 20)
+    assert method == GRADIENT_X_INPUT and rows == 20
+    assert choose(classifier(10**8), [500] * 20) == (GRADIENT_X_INPUT, 2)

@@ -35,8 +35,8 @@ def measures(
 
     Returns:
       `rows`; `scores`, by name `{"value", "low", "high"}` with 95 % bounds, null where they are not defined;
-      `by_label`, in the order of the labels; `confusion`, see `metrics.confusion`; `reliability`, bins; of a model that
-      abstains, `coverage` and `precision`, likewise with bounds.
+      `by_label`, in the order of the labels; `confusion`, see `metrics.confusion`; `reliability`, bins;
+      `precision_recall`, see there; of a model that abstains, `coverage` and `precision`, likewise with bounds.
     """
     counts = metrics.counts_of(logits, labels, task, decision)
     bounds = metrics.bootstrap(counts, seed)
@@ -52,6 +52,7 @@ def measures(
         ],
         "confusion": metrics.confusion(logits, labels, task, decision).tolist(),
         "reliability": metrics.reliability(logits, labels, task),
+        "precision_recall": metrics.precision_recall(logits, labels, task, names),
     }
     if decision.abstain_below is not None:
         answered = task_of(task).probabilities(logits).max(axis=-1) >= decision.abstain_below

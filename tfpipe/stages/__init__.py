@@ -9,6 +9,6 @@ SUMMARIES = {
     "export": "SavedModel and ONNX of every variant",
     "verify": "every artifact against its Keras model, latencies, the budget",
     "publish": "what passed, as versions for TF Serving",
-    "report": "the table, metrics.json, model_card.md",
+    "report": "the table, metrics.json, report.html, model_card.md",
 }
 """name of a stage -> its output, in a phrase"""

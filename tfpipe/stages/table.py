@@ -8,7 +8,7 @@ quantize   pruned (else distilled, else dense) -> int8: weights on the 8-bit gri
 export     every variant -> SavedModel and ONNX
 verify     every artifact against the Keras model it came from, and the budget
 publish    what passed -> versions for TF Serving
-report     the table, metrics.json, model_card.md
+report     the table, metrics.json, report.html, model_card.md
 """
 
 from __future__ import annotations
@@ -247,6 +247,7 @@ STAGES = (
         "report",
         "tfpipe.stages.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
+        version=2,
         inputs=(*_MODELS, "export", "verify", "publish"),
     ),
 )

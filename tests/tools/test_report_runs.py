@@ -1,0 +1,156 @@
+"""`tfpipe report RUN RUN…`: finished runs side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import last_line
+from safetensors.numpy import load_file, save_file
+from scipy.stats import binomtest
+
+from tfpipe.rundir.fingerprint import sealed
+from tfpipe.tools.report.comparison import MANY, compare, differing_settings
+from tfpipe.tools.report.paired import _tested
+from tfpipe.tools.report.runs import looks, open_run
+
+
+@pytest.fixture
+def two(tiny_run, tmp_path):
+    """The finished run, twice, in a directory of their own."""
+    paths = [tmp_path / "runs" / name for name in ("one", "two")]
+    for path in paths:
+        shutil.copytree(tiny_run[1], path)
+    return paths
+
+
+def change(run, stage, **changes):
+    """Changes a stage's record, which is sealed again."""
+    path = run / stage / "stage.json"
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
+
+
+def test_one_run_shows_its_table_and_its_page(tfpipe_command, tiny_run):
+    code, out, error = tfpipe_command("report", tiny_run[1])
+    assert code == 0 and "saved_model_text" in out and "Δlogit" in out
+    assert error.split() == ["report", str(tiny_run[1] / "report" / "report.html")]
+
+
+def test_two_runs_have_a_row_each_and_a_page(tfpipe_command, two, tmp_path):
+    code, out, error = tfpipe_command("report", *two, "--output", tmp_path / "both.html")
+    assert code == 0
+    rows = [line for line in out.splitlines() if str(tmp_path) in line]
+    assert [line.split()[0] for line in rows] == list(map(str, two))
+    assert "+0.00 (" in rows[1] and "+0.00 (" not in rows[0]
+    assert "2 runs have looked at these test rows" in error and "Warning" not in error
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert str(two[1]) in page and "No setting differs" in page and "<script" not in page
+
+
+def test_the_numbers_are_those_of_the_reports(two):
+    comparison = compare([open_run(str(path)) for path in two])
+    first, second = comparison.rows
+    assert first.against is None and second.against.p == 1.0 and second.against.won == second.against.lost == 0
+    summary = json.loads((two[0] / "report" / "metrics.json").read_text())
+    assert first.run.best in summary["artifacts"] and first.run.summary == summary
+
+
+def test_p_values_are_mcnemars_with_holms_correction():
+    before = np.arange(40) < 20
+    better, worse = np.arange(40) < 30, np.arange(40) < 17
+    found = _tested({1: better, 2: worse}, before, 3)
+    assert found[0] is None and (found[1].won, found[1].lost) == (10, 0) and (found[2].won, found[2].lost) == (0, 3)
+    assert found[1].p == pytest.approx(2 * binomtest(10, 10).pvalue)
+    assert found[2].p == pytest.approx(binomtest(0, 3).pvalue)
+
+
+def test_other_rows_and_other_labels_are_compared_without_a_test(two):
+    runs = [open_run(str(path)) for path in two]
+    runs[1].records["prepare"] = runs[1].records["prepare"].model_copy(update={"output": "another"})
+    comparison = compare(runs)
+    assert comparison.rows[1].against is None
+    assert "different test rows" in comparison.notes[0] and "has other test rows, so" in comparison.notes[1]
+    runs[1].summary["labels"] = ["x", "y"]
+    comparison = compare(runs)
+    assert "different labels" in comparison.notes[0] and "has other labels, so" in comparison.notes[1]
+
+
+def test_another_sample_of_the_test_rows_is_not_compared(two):
+
+    stored = load_file(two[1] / "verify" / "logits.safetensors")
+    fewer = {name: each[:-1] for name, each in stored.items()}
+    save_file(fewer, two[1] / "verify" / "logits.safetensors")
+    content = (two[1] / "verify" / "logits.safetensors").read_bytes()
+    record = json.loads((two[1] / "verify" / "stage.json").read_text())
+    record["files_written"]["logits.safetensors"] = {
+        "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content),
+    }  # fmt: skip
+    change(two[1], "verify", files_written=record["files_written"])
+    comparison = compare([open_run(str(path)) for path in two])
+    assert comparison.rows[1].against is None and "another sample" in " ".join(comparison.notes)
+
+
+def test_a_test_that_many_runs_looked_at_is_warned_of(two):
+    for number in range(MANY - 2):
+        shutil.copytree(two[0], two[0].parent / f"more-{number}")
+    (two[0].parent / "no run").mkdir()
+    runs = [open_run(str(path)) for path in two]
+    assert looks(runs) == MANY
+    assert f"Warning: {MANY} runs have looked at these test rows" in compare(runs).notes[-1]
+
+
+def test_other_machines_are_said(two):
+    runs = [open_run(str(path)) for path in two]
+    runs[1].summary["machine"] = "another"
+    assert any("different machines" in note for note in compare(runs).notes)
+
+
+def test_settings_that_differ_are_listed():
+    settings = [{"name": "a", "train": {"epochs": 2.0}, "seed": 1}, {"name": "b", "seed": 1}]
+    runs = [SimpleNamespace(summary={"settings": each}) for each in settings]
+    assert differing_settings(runs) == {"train.epochs": ["2.0", "–"]}
+
+
+def test_a_run_that_is_not_finished_is_one_line(tfpipe_command, two):
+    (two[1] / "publish" / "stage.json").unlink()
+    line = last_line(tfpipe_command("report", two[1]))
+    assert line == f"tfpipe: {two[1]}: stage publish is not done; finish the run with `tfpipe run`"
+    code, out, error = tfpipe_command("report", *two)
+    assert code == 0 and f"warning: left out: {two[1]}: stage publish is not done" in error and "Δlogit" in out
+
+
+def test_a_report_of_an_earlier_result_is_refused(tfpipe_command, two):
+    change(two[0], "verify", output="another")
+    assert "verify was done again after publish" in last_line(tfpipe_command("report", two[0]))
+
+
+def test_a_changed_report_is_refused(tfpipe_command, two):
+    (two[0] / "report" / "metrics.json").write_text("{}")
+    assert "its content is not what stage report wrote" in last_line(tfpipe_command("report", two[0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}", "--set", "seed=1"], "--run-dir and --set are of a CONFIG"),
+        (["{run}", "--output", "x.pdf"], "expected a file that ends in .html"),
+        (["nothing.yaml", "--output", "x.html"], "--output is of directories of runs"),
+        (["nothing.yaml"], "nothing.yaml: can't read the configuration"),
+        (["{run}/train"], "no run is there"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tfpipe_command, tiny_run, arguments, message):
+    given = [each.format(run=tiny_run[1]) for each in arguments]
+    assert re.search(re.escape(message), last_line(tfpipe_command("report", *given)))
+
+
+def test_a_configuration_is_brought_up_to_date(tfpipe_command, monkeypatch, tiny_file):
+    called = []
+    monkeypatch.setattr("tfpipe.pipeline.run", lambda *given, **named: called.append(named))
+    assert tfpipe_command("report", tiny_file)[0] == 0
+    assert called == [{"until": "report", "redo": None}]

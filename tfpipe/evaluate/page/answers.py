@@ -1,0 +1,77 @@
+"""The answers of the Keras models of a run to the test rows: what measures, flipped rows and mistakes are made of.
+
+Enters: what `prepare` and `verify` committed. Leaves: the rows, what is right, and what each variant answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from tfpipe import metrics
+from tfpipe.artifacts import REFERENCE
+from tfpipe.rundir.record import LOGITS, label_names
+from tfpipe.tasks import Decision, task_of
+from tfpipe.tokens.table import TokenTable
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The test rows that `verify` asked, what is right, and what the Keras model of each variant answers."""
+
+    table: TokenTable
+    rows: np.ndarray
+    """[rows] int64, of the table"""
+    labels: np.ndarray
+    """[rows, labels] float32"""
+    names: tuple[str, ...]
+    task: str
+    logits: Mapping[str, np.ndarray]
+    """variant -> [rows, labels] float32, calibrated"""
+    decisions: Mapping[str, Decision]
+    """variant -> how its probabilities become an answer"""
+
+    def right(self, variant: str) -> np.ndarray:
+        """Tells which rows a variant has right: [rows] bool."""
+        return metrics.correct(self.logits[variant], self.labels, self.task, self.decisions[variant])
+
+    def given(self, variant: str) -> np.ndarray:
+        """Tells which labels a variant gives, abstention aside: [rows, labels] bool."""
+        return task_of(self.task).decisions(self.logits[variant], self.decisions[variant])
+
+    def sureness(self, variant: str) -> np.ndarray:
+        """Gives the probability that each label is as the variant says: [rows, labels] float64."""
+        probability = task_of(self.task).probabilities(self.logits[variant])
+        return np.where(self.given(variant), probability, 1.0 - probability)
+
+    def named(self, chosen: np.ndarray) -> list[str]:
+        """Names the labels of a row: [labels] bool."""
+        return [self.names[at] for at in np.flatnonzero(chosen)]
+
+
+def read_answers(
+    prepared: Path, verified: Path, variants: Iterable[str], task: str, decisions: Mapping[str, Decision]
+) -> Answers:
+    """Reads the answers of a run.
+
+    Args:
+      prepared: directory of `prepare`.
+      verified: directory of `verify`.
+      variants: whose answers are read.
+      task: `single_label` or `multi_label`.
+      decisions: variant -> how its probabilities become an answer.
+    """
+    stored, table = load_file(verified / LOGITS), TokenTable.open(prepared / "test")
+    return Answers(
+        table=table,
+        rows=stored["rows"],
+        labels=table.labels[stored["rows"]],
+        names=label_names(prepared),
+        task=task,
+        logits={variant: stored[f"{variant}.{REFERENCE.name}"] for variant in variants},
+        decisions=decisions,
+    )
