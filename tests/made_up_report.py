@@ -156,9 +156,10 @@ def with_slices_and_label_errors(summary: dict[str, Any], text: str = "a text") 
     """The same with the keys of slices and label errors."""
     variant = summary["verdict"]["variant"]
     slices = [
-        {"by": "length", "slice": "1 to 9 tokens", "rows": 12, "value": 0.5, "low": 0.25, "high": 0.75},
-        {"by": text, "slice": text, "rows": 0, "value": None, "low": None, "high": None},
-    ]
+        {"by": "length", "slice": "1 to 9 tokens", "rows": 12, "value": 0.5, "low": 0.25, "high": 0.75, "p": 0.01,
+         "worse": True},
+        {"by": text, "slice": text, "rows": 9, "value": 0.9, "low": 0.5, "high": 1.0, "p": None, "worse": False},
+    ]  # fmt: skip
     shown = {
         "row_id": 3, "source": text, "line": 4, "text": text, "text_pair": None, "given": summary["labels"][0],
         "predicted": summary["labels"][-1], "self_confidence": 0.01,
@@ -167,8 +168,9 @@ def with_slices_and_label_errors(summary: dict[str, Any], text: str = "a text") 
         "slices": {variant: slices, "dense": slices},
         "slices_metric": "accuracy",
         "label_errors": {
-            "test": {"rows": 120, "found": 1, "shown": [shown]},
-            "train": {"rows": 500, "found": 0, "shown": []},
+            "test": {"rows": 120, "seen": False, "found": 1, "reason": None, "shown": [shown]},
+            "validation": {"rows": 0, "seen": False, "found": None, "reason": text, "shown": []},
+            "train": {"rows": 500, "seen": True, "found": 0, "reason": None, "shown": []},
         },
     }
 

@@ -16,7 +16,8 @@ from tfpipe.artifacts import FORMATS
 _RECORDED_PACKAGES = (
     "tensorflow", "tensorflow-tpu", "libtpu", "tf-keras", "tensorflow-text", "tensorflow-model-optimization",
     "keras-nlp", "tokenizers", "numpy", "pyarrow", "safetensors",
-    "rensa", "regex", "scikit-learn", "scipy", "nltk", "datasets", "tensorflow-datasets", "openpyxl", "duckdb",
+    "rensa", "regex", "scikit-learn", "scipy", "cleanlab", "nltk", "datasets", "tensorflow-datasets", "openpyxl",
+    "duckdb",
 )  # fmt: skip
 
 RELEASE = ".".join(__version__.split(".")[:2])

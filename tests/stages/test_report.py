@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tfpipe import pipeline
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.evaluate.artifact_table import COLUMNS, cells, print_table
 from tfpipe.evaluate.explained import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
@@ -12,6 +13,7 @@ from tfpipe.evaluate.page.summary import artifact_of, verdict_of
 from tfpipe.evaluate.page.tables import score, stacked
 from tfpipe.evaluate.page.words import as_json, choose, from_json
 from tfpipe.formats.onnx.folder import graph_file
+from tfpipe.stages.table import stages_of
 
 KEYS = {
     "variant", "artifact", "split", "accuracy", "macro_f1", "size_bytes", "latency_ms", "max_abs_logit_diff",
@@ -229,3 +231,22 @@ def test_large_models_are_explained_the_fast_way_and_in_part():
     method, rows = choose(classifier(10**8), [30] * 20)
     assert method == GRADIENT_X_INPUT and rows == 20
     assert choose(classifier(10**8), [500] * 20) == (GRADIENT_X_INPUT, 2)
+
+
+def test_another_slice_prepares_and_reports_again_and_trains_nothing(copied_run, capsys):
+    config, run = copied_run
+    before = {name: run.record(name) for name in ("prepare", "train", "verify", "report")}
+    sliced = config.model_copy(update={"report": config.report.model_copy(update={"slices": ("source",)})})
+    sliced = type(config).model_validate(sliced.model_dump())
+    pipeline.run(sliced, run)
+    said = capsys.readouterr().err
+    assert "train: up to date" in said and "publish: up to date" in said
+    assert 'prepare: report.slices: absent -> ["source"]' in said and "report: report.slices" in said
+    after = {name: run.record(name) for name in before}
+    assert after["prepare"].fingerprint != before["prepare"].fingerprint
+    assert {name: record.output for name, record in after.items() if name != "report"} == {
+        name: record.output for name, record in before.items() if name != "report"
+    }
+    lines = json.loads((run.path / "report" / "metrics.json").read_text(encoding="utf-8"))["slices"]["dense"]
+    assert [line["slice"] for line in lines if line["by"] == "source"] == ["made up"]
+    assert pipeline._fingerprint(config, run, stages_of(config)[0], []).digest == before["prepare"].fingerprint

@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from tfpipe.config.rows import Augmentation, Cleaning, Duplicates, Split
 from tfpipe.config.template import parse_template
@@ -182,6 +182,20 @@ class Data(Section):
     runner_options: tuple[Text, ...] = Field(
         (), description="Beam's own options, such as --direct_num_workers=2 or --project=NAME"
     )
+
+    # No setting: `report.slices`, here so that every reader finds all columns that it reads in one section.
+    _slice_columns: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """Gives the columns of `report.slices`, which are read beside those that the settings of this section name."""
+        return self._slice_columns
+
+    def sliced_by(self, columns: tuple[str, ...]) -> Data:
+        """Gives the same section, by which these columns of `report.slices` are read too."""
+        found = self.model_copy()
+        found._slice_columns = columns
+        return found
 
     @model_validator(mode="after")
     def _settings_of_formats(self) -> Data:

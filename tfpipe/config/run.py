@@ -14,6 +14,7 @@ from tfpipe import artifacts
 from tfpipe.config.calibrate import Calibrate
 from tfpipe.config.compress import Budget, Distill, Prune, Quantize
 from tfpipe.config.data import Data
+from tfpipe.config.report import Report
 from tfpipe.config.types import (
     FormatName,
     Fraction,
@@ -288,6 +289,13 @@ class Config(Section):
     budget: Budget = Field(default_factory=Budget)
     export: Export = Field(default_factory=Export)
     verify: Verify = Field(default_factory=Verify)
+    report: Report = Field(default_factory=Report)
+
+    @model_validator(mode="after")
+    def _slices_are_read(self) -> Config:
+        if self.data.slice_columns != self.report.slices:
+            self.__dict__["data"] = self.data.sliced_by(self.report.slices)
+        return self
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Config:

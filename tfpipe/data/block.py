@@ -21,6 +21,8 @@ BLOCK_BYTES = 2 << 20
 BLOCK_RECORDS = 8192
 EXCERPT_CHARACTERS = 80
 _LISTED_NAMES, _MOST_NAMES = 10, 200
+OF_SLICES = "report.slices"
+"""the setting whose columns a record may lack: such a row is of the slice without a value"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def wanted_columns(data: Data) -> dict[str, str]:
         ("data.split.column", data.split.column),
         ("data.split.group_column", data.split.group_column),
         *(("data.filter", column) for column in data.filter),
+        *((OF_SLICES, column) for column in data.slice_columns),
     )
     wanted: dict[str, str] = {}
     for setting, column in asked:
@@ -216,7 +219,9 @@ def cells_of_records(
         if not names <= fields.keys():
             whole = fields
             fields = {column: whole[column] if column in whole else _nested(whole, column) for column in wanted}
-            missing = next((column for column, value in fields.items() if value is _MISSING), None)
+            absent = [column for column, value in fields.items() if value is _MISSING]
+            fields |= {column: None for column in absent if wanted[column] == OF_SLICES}
+            missing = next((column for column in absent if wanted[column] != OF_SLICES), None)
             if missing is not None:
                 reason = f"no field {missing!r} ({wanted[missing]}); fields: {_listed(whole, missing)}"
                 raw = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw

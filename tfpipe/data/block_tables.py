@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.data import SPLITS
 from tfpipe.data import block
 from tfpipe.data.counts import Counts
+from tfpipe.data.slices import SLICES
 from tfpipe.files import write_text
-from tfpipe.tokens.table import shard_path, write_shard
+from tfpipe.tokens.table import SCHEMA, shard_path, write_shard
 
 
 class BlockTables:
@@ -27,7 +28,7 @@ class BlockTables:
         """Makes the directory, below one for work in progress."""
         # Blocks of another size, of another version, are not gone on from.
         self.directory = scratch / f"tables-{block.BLOCK_BYTES}-{block.BLOCK_RECORDS}"
-        for name in (*SPLITS, "rows", "counts"):
+        for name in (*SPLITS, SLICES, "rows", "counts"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
 
     @property
@@ -35,11 +36,11 @@ class BlockTables:
         """The blocks that are done, in their order."""
         return sorted(path.stem for path in (self.directory / "counts").glob("*.json"))
 
-    def store(self, name: str, made: tuple[dict[SplitName, pa.RecordBatch], np.ndarray, Counts]) -> int:
-        """Writes a block's shards, `[rows] ROW` and counts, and returns how many rows were read."""
+    def store(self, name: str, made: tuple[dict[str, pa.RecordBatch], np.ndarray, Counts]) -> int:
+        """Writes a block's shards, its slices, `[rows] ROW` and counts, and returns how many rows were read."""
         tables, rows, counts = made
         for split, batch in tables.items():
-            write_shard(self.shard(split, name), batch)
+            write_shard(self.shard(split, name), batch, batch.schema if split == SLICES else SCHEMA)
         with open(self._rows_path(name), "wb") as file:
             np.save(file, rows, allow_pickle=False)
             file.flush()
@@ -47,8 +48,8 @@ class BlockTables:
         write_text(self.directory / "counts" / f"{name}.json", counts.to_json() + "\n")
         return counts.totals["rows_read"]
 
-    def shard(self, split: SplitName, name: str) -> Path:
-        """Names the shard of a block's rows of a split, which is there if there are any."""
+    def shard(self, split: str, name: str) -> Path:
+        """Names the shard of a block's rows of a split, or of its `SLICES`, which is there if there are any."""
         return shard_path(self.directory / split, name)
 
     def rows(self, name: str) -> np.ndarray:

@@ -6,9 +6,10 @@ file, line and reason. A pure function over one block.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,8 +19,10 @@ from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data import readers
 from tfpipe.data.block import EXCERPT_CHARACTERS, Block, Cells, Rejection, as_text, excerpt, label_columns
+from tfpipe.data.files.source_file import SourceFile
 from tfpipe.data.labels.cells import UNLABELED, WITHOUT_LABEL, LabelCell, LabelForm
 from tfpipe.data.labels.names import Labels
+from tfpipe.data.slices import slice_value
 from tfpipe.data.split import split_name
 from tfpipe.data.texts import NoText, as_texts, texts_of
 from tfpipe.errors import InputError
@@ -60,6 +63,8 @@ class Rows:
     """rows that are left out as they have no label"""
     kinds: Counter[str]
     """type of the cells that were read as text, where that is another type -> cells"""
+    slices: dict[str, list[str | None]]
+    """column of `report.slices` -> the value of each row; None: it has none"""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -103,6 +108,10 @@ def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | No
         without_label=np.array(without_label, np.int8),
         unlabeled=reasons.count(UNLABELED),
         kinds=kinds,
+        slices={
+            column: [slice_value(cells.columns[column][passing[index]]) for index in usable]
+            for column in config.data.slice_columns
+        },
     )
 
 
@@ -258,3 +267,27 @@ def _reason_to_reject_label(values: tuple[str, ...], labels: Labels | None) -> s
     if any(map(SURROGATES.search, values)):
         return f"{UNDECODABLE} in the label (not UTF-8)"
     return None if labels is None else labels.reason_to_reject(values)
+
+
+def check_sliced(config: Config, files: list[SourceFile], sliced: Collection[str]) -> None:
+    """Checks that each column of `report.slices` has a value in some row.
+
+    Readers of tables refuse a column that is not there. A record names its own fields, and may lack one.
+
+    Args:
+      config: names the columns.
+      files: the files.
+      sliced: the columns that have a value.
+
+    Raises:
+      InputError: one has none; names the columns that are there and the nearest one.
+    """
+    for column in config.report.slices:
+        if column not in sliced:
+            there = [name for name in readers.columns(files[0], config.data) if name != column]
+            nearest = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+            advice = f"did you mean {nearest[0]!r}?" if nearest else "leave it out"
+            raise InputError(
+                f"{config.data.source}: no row has a value in column {column!r} (report.slices); columns in "
+                f"{files[0].name}: {', '.join(map(repr, there))}; {advice}"
+            )

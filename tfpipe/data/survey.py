@@ -48,6 +48,8 @@ class BlockSurvey:
     size_bytes: int
     kinds: Counter[str] = field(default_factory=Counter)
     """type of the cells that were read as text, where that is another type -> cells"""
+    sliced: set[str] = field(default_factory=set)
+    """columns of `report.slices` that have a value in some row"""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class Survey:
     size_bytes: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     """type of the cells that were read as text, where that is another type -> cells"""
+    sliced: set[str] = field(default_factory=set)
+    """columns of `report.slices` that have a value in some row"""
 
     def add(self, found: BlockSurvey) -> None:
         """Adds another block."""
@@ -89,6 +93,7 @@ class Survey:
             self.filter_values.setdefault(column, {}).update(dict.fromkeys(values))
         self.strata.append(found.strata)
         self.kinds.update(found.kinds)
+        self.sliced |= found.sliced
 
     def rows_of_values(self) -> Counter[str]:
         """Value of a label -> rows that have it."""
@@ -138,6 +143,7 @@ class Surveyor:
             strata=strata,
             size_bytes=block.size_bytes,
             kinds=rows.kinds,
+            sliced={column for column, values in rows.slices.items() if any(value is not None for value in values)},
         )
 
 

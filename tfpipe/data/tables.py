@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfpipe.config.data import SPLITS, SplitName
+from tfpipe.config.data import SPLITS
 from tfpipe.config.run import Config
 from tfpipe.data.block import Block
 from tfpipe.data.counts import Counts
 from tfpipe.data.duplicates import ROW, token_digests
 from tfpipe.data.rows import Rows, read_rows
 from tfpipe.data.scripts import count_scripts
-from tfpipe.data.split import digests
+from tfpipe.data.slices import SLICES, slice_batch
+from tfpipe.data.split import TRAIN, digests
 from tfpipe.data.survey import Decisions, label_hashes, positions_of, splits_of
 from tfpipe.tokens.table import TokenRows, record_batch
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -56,8 +57,13 @@ class TableMaker:
         pairs = config.data.text_pair_column is not None
         self._encode = RowTokenizer(settings, config.data.max_length, pairs=pairs)
 
-    def __call__(self, block: Block) -> tuple[dict[SplitName, pa.RecordBatch], np.ndarray, Counts]:
-        """The rows of one block, split by split, a split without a row left out; all of them, `[rows] ROW`; counts."""
+    def __call__(self, block: Block) -> tuple[dict[str, pa.RecordBatch], np.ndarray, Counts]:
+        """Makes the tables of one block.
+
+        Returns:
+          The rows, split by split, a split without a row left out, and the `SLICES` of held-out rows where there are
+          some; `[rows] ROW` of all rows; counts.
+        """
         rows = read_rows(block, self._config, self._decisions.form, self._decisions.labels)
         counts = Counts()
         counts.totals["rows_read"] = len(rows)
@@ -81,7 +87,11 @@ class TableMaker:
             lines=rows.lines,
         )
         found = self._rows(table, rows, digest, whole)
-        return _by_split(record_batch(table), found["split"]), found, counts
+        tables = _by_split(record_batch(table), found["split"])
+        held_out = np.flatnonzero(found["split"] != TRAIN)
+        if rows.slices and len(held_out):
+            tables[SLICES] = slice_batch(rows.row_ids[held_out], rows.slices, held_out)
+        return tables, found, counts
 
     def _rows(self, table: TokenRows, rows: Rows, digest: np.ndarray, whole: np.ndarray) -> np.ndarray:
         found = np.zeros(len(rows), ROW)
@@ -98,7 +108,7 @@ class TableMaker:
         return vectors[[known[values] for values in labels]]
 
 
-def _by_split(batch: pa.RecordBatch, split: np.ndarray) -> dict[SplitName, pa.RecordBatch]:
+def _by_split(batch: pa.RecordBatch, split: np.ndarray) -> dict[str, pa.RecordBatch]:
     found = {}
     for index, name in enumerate(SPLITS):
         mask = split == index

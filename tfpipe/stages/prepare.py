@@ -9,6 +9,7 @@ Enters: files of labeled text and the encoder's tokenizer. Leaves, in the stage'
     rejected.jsonl             the rows that can't be used: file, line, reason, excerpt
     duplicates.jsonl           the rows that are there twice, what they equal, and whether they were removed
     conflicting_labels.jsonl   the texts that have several labels, and where
+    slices.arrow               of held-out rows, the values of the columns of `report.slices`
 
 `data/survey.py` reads the files once to check every row, which ends a run on bad data within seconds; `data/tables.py`
 reads them again to tokenize. Duplicates are looked for among the tokenized rows, as the model sees them. Then
@@ -40,9 +41,11 @@ from tfpipe.data.labels.cells import LabelForm
 from tfpipe.data.labels.names import Labels, announce_doubts
 from tfpipe.data.near_duplicates import looked_for, near_duplicates
 from tfpipe.data.rejected import SHOWN, check_rejected, rejection_line, shown
-from tfpipe.data.rows import check_filter
+from tfpipe.data.rows import check_filter, check_sliced
 from tfpipe.data.runners import runner_of
 from tfpipe.data.runners.local import LocalRunner
+from tfpipe.data.slices import FILE as SLICES_FILE
+from tfpipe.data.slices import write_slices
 from tfpipe.data.survey import Decisions, Survey, Surveyor, decide
 from tfpipe.encoders import source as encoder_source
 from tfpipe.errors import InputError
@@ -65,7 +68,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     runner = runner_of(config.data, stage.checkpoints)
     form, survey, labels = _survey(config, files, runner, stage)
     _check_given(config, survey)
-    stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES}
+    stage.listings |= {"rejected.jsonl", "duplicates.jsonl", "conflicting_labels.jsonl", SOURCES, SLICES_FILE}
     tables = _tokenize(config, files, settings, decide(config, form, labels, survey), survey, runner, stage)
     duplicates = _duplicates(config, files, settings, tables, survey, runner, stage)
     counts = tables.counts()
@@ -75,6 +78,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     settings.write(stage.path / "tokenizer", config.data.max_length)
     write_json(stage.path / LABELS, {"names": labels.names, "task": config.task})
     write_sources(stage.path, [file.name for file in files])
+    if config.report.slices:
+        write_slices(stage.path, tables, config.report.slices)
     statistics = statistics_of(config, files, survey, labels, duplicates.exact, duplicates.near, counts)
     write_json(stage.path / "statistics.json", statistics)
     stage.notes |= {"rows": statistics["rows"], "labels": len(labels.names)}
@@ -167,6 +172,7 @@ def _survey(
         check_filter(config, {column: list(values) for column, values in survey.filter_values.items()})
     if not survey.accepted:
         raise InputError(f"{_name(config)}: no row can be used; see {rejected_path}")
+    check_sliced(config, files, survey.sliced)
     return form, survey, label_survey.after_reading(config, files, form, labels, survey)
 
 

@@ -19,6 +19,7 @@ from tfpipe.config.types import as_list
 from tfpipe.console import say
 from tfpipe.devices.processor import INT8_FLAGS, cpu_flags, int8_outlook
 from tfpipe.devices.strategy import float32_kept
+from tfpipe.evaluate import label_errors, slices
 from tfpipe.evaluate.artifact_table import COLUMNS, cells, print_table
 from tfpipe.evaluate.calibration import FILE as CALIBRATION
 from tfpipe.evaluate.calibration import calibration_of
@@ -76,6 +77,9 @@ def _outcome(
         "verdict": verdict_of(rows, within, config.budget.latency_shape),
         "measures": measured,
         "compared_with_dense": changes,
+        "slices_metric": slices.METRIC,
+        "slices": slices.of_run(config, stage),
+        "label_errors": label_errors.of_run(config, stage),
         "calibration": json.loads((stage.inputs["export"] / CALIBRATION).read_text(encoding="utf-8")),
     }
 

@@ -117,6 +117,19 @@ _TEACHING = tuple(f"distill.{name}" for name in Distill.model_fields if name != 
 _MODELS = ("prepare", *STAGE_OF_VARIANT.values())
 
 
+def _prepare_also(config: Config) -> tuple[str, ...]:
+    """Lists `report.slices` where it names columns: `prepare` then keeps their values in a file beside its tables.
+
+    That file is no part of the digest of its output (`StageDirectory.listings`), so nothing trains again. `report`
+    alone reads it, and has the data's content in its own fingerprint.
+    """
+    return ("report.slices",) if config.report.slices else ()
+
+
+def _sliced_files(config: Config) -> dict[str, str]:
+    return sources.identity(config.data) if config.report.slices else {}
+
+
 def _quantize_also(config: Config) -> tuple[str, ...]:
     """Lists what a teacher adds, in its precision, and a budget of bytes, which decides what may stay float."""
     trained = config.quantize is not None and config.quantize.mode == "qat"
@@ -173,7 +186,8 @@ STAGES = (
         "tfpipe.stages.prepare",
         ("task", "seed", *_DATA),
         version=3,
-        unrecorded=("encoder.source",),
+        also=_prepare_also,
+        unrecorded=("encoder.source", "report.slices"),
         files=_data_files,
         libraries=("tensorflow", "tensorflow-text", "tokenizers", "pyarrow", "regex", "numpy", *_ASKED_FOR_BY_DATA),
     ),
@@ -247,7 +261,9 @@ STAGES = (
         "report",
         "tfpipe.stages.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
+        files=_sliced_files,
         version=2,
+        libraries=("cleanlab", "scikit-learn", "scipy"),
         inputs=(*_MODELS, "export", "verify", "publish"),
     ),
 )

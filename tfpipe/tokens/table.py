@@ -91,11 +91,11 @@ def read_shard(path: Path) -> pa.RecordBatch:
         return reader.get_batch(0)
 
 
-def write_shard(path: Path, batch: pa.RecordBatch) -> None:
+def write_shard(path: Path, batch: pa.RecordBatch, schema: pa.Schema = SCHEMA) -> None:
     """Writes a shard; it appears under its name only when it is whole."""
     temporary = path.with_name(f".{path.name}.temporary")
     with open(temporary, "wb") as file:
-        with pa.ipc.new_file(file, SCHEMA) as writer:
+        with pa.ipc.new_file(file, schema) as writer:
             writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())
@@ -207,6 +207,10 @@ class TokenTable:
     def locations(self, rows: Iterable[int]) -> list[str]:
         """Each row's id and where it stands in its source, for messages."""
         return [f"{self.row_ids[row]} ({self._file(row)}:{self.lines[row]})" for row in rows]
+
+    def sources(self, rows: Iterable[int]) -> list[str]:
+        """The file of each row, as it is shown."""
+        return [self._file(row) for row in rows]
 
     def batch(self, examples: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """The given rows of the table as one batch: examples side by side in the batch's rows, then padding.

@@ -158,9 +158,10 @@ def slices(variant: str, found: Sequence[Mapping[str, Any]], metric: str) -> mar
     """Shows the score of each slice of the test rows, the worst first, as they come."""
     rows = []
     for each in found:
-        bounds = NOTHING if each["low"] is None else f"{number(each['low'])} to {number(each['high'])}"
-        rows.append([str(each["by"]), str(each["slice"]), f"{each['rows']:,}", number(each["value"]), bounds])
-    headings = ["by", "slice", "rows", metric.replace("_", " "), "95 % interval"]
+        shown = Cell(share(each["value"]), note=f"{share(each['low'])} to {share(each['high'])}")
+        p = NOTHING if each["p"] is None else f"{each['p']:.3g}{' worse' if each['worse'] else ''}"
+        rows.append([str(each["by"]), str(each["slice"]), f"{each['rows']:,}", shown, p])
+    headings = ["by", "slice", "rows", f"{metric.replace('_', ' ')} %", "p (Fisher, Holm)"]
     return table(f"Slices of the test rows, {variant}, the worst first", headings, rows, words=2)
 
 
