@@ -143,12 +143,18 @@ def make_rows(
         "method": "integrated_gradients",
     }  # fmt: skip
     mistake = {"row": 0, "answer": [names[-1]], "label": names[-1], "is_given": True, "probability": 0.9}
+    doubted = {
+        "row_id": 3, "source": text, "line": 4, "text": text, "text_pair": pair, "given": names[0],
+        "predicted": names[-1], "label": names[-1], "self_confidence": 0.01, "row": 2,
+    }  # fmt: skip
     return {
         "changed": {name: {"won": flipped, "lost": {"count": 0, "shown": []}} for name in published if name != "dense"},
         "mistakes": {
             "variant": published[-1], "count": 2, "method": "integrated_gradients", "rounds": True,
             "shown": [row | mistake | {"explanation": explanation}, row | mistake | {"explanation": None}],
         },
+        "label_errors": {"test": [doubted | {"explanation": explanation}], "validation": [], "train": [doubted]},
+        "label_errors_method": "integrated_gradients",
     }  # fmt: skip
 
 
@@ -160,17 +166,13 @@ def with_slices_and_label_errors(summary: dict[str, Any], text: str = "a text") 
          "worse": True},
         {"by": text, "slice": text, "rows": 9, "value": 0.9, "low": 0.5, "high": 1.0, "p": None, "worse": False},
     ]  # fmt: skip
-    shown = {
-        "row_id": 3, "source": text, "line": 4, "text": text, "text_pair": None, "given": summary["labels"][0],
-        "predicted": summary["labels"][-1], "self_confidence": 0.01,
-    }  # fmt: skip
     return summary | {
         "slices": {variant: slices, "dense": slices},
         "slices_metric": "accuracy",
         "label_errors": {
-            "test": {"rows": 120, "seen": False, "found": 1, "reason": None, "shown": [shown]},
-            "validation": {"rows": 0, "seen": False, "found": None, "reason": text, "shown": []},
-            "train": {"rows": 500, "seen": True, "found": 0, "reason": None, "shown": []},
+            "test": {"rows": 120, "seen": False, "found": 1, "reason": None},
+            "validation": {"rows": 0, "seen": False, "found": None, "reason": text},
+            "train": {"rows": 500, "seen": True, "found": 1, "reason": None},
         },
     }
 

@@ -33,7 +33,8 @@ WITHOUT_TENSORFLOW = (
     "artifacts", "tasks", "stages.table", "stages.feasible", "encoders", "config", "rundir", "formats.base",
     "formats.onnx.format", "formats.onnx.text", "formats.openvino.format", "formats.litert.format",
     "formats.litert.flatbuffer", "tokens.fast_tokenizer", "tokens.words", "tools.predict.answers",
-    "tools.predict.by_tokens", "evaluate.explained", "evaluate.explained_html", "tools.explain",
+    "tools.predict.by_tokens", "evaluate.explained", "evaluate.explained_html", "evaluate.page",
+    "evaluate.artifact_table", "tools.explain", "tools.report",
 )  # fmt: skip
 """modules and folders that must be imported without it: the command line tells what holds, and answers, by these"""
 

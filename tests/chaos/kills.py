@@ -43,8 +43,10 @@ GIVE_UP_SECONDS = 600.0
 ROWS = 400
 _STAGE = re.compile(r"^\[\d+/\d+\] (\w+): (.*)\n", re.MULTILINE)
 # What measures, and so differs from run to run: left out of the comparison.
+_SHOWING = (".md", ".html", ".png")
+"""suffixes of what shows measurements: the model card, the page and its plots"""
 _MEASURED = {
-    *("latency_ms", "latency_ms_by_batch_size", "costs", "within_budget"),
+    *("latency_ms", "latency_ms_by_batch_size", "costs", "within_budget", "verdict"),
     *("training_examples_per_second", "examples_per_second"),
     *("seconds", "duplicate_check_seconds"),
 }
@@ -135,7 +137,7 @@ def contents(directory: Path) -> dict[str, str]:
     for path in directory.rglob("*"):
         name = str(path.relative_to(directory))
         if path.is_file() and name.split("/")[0] not in NOT_OUTPUT:
-            found[name] = _measured_apart(path) if path.suffix in (".json", ".md") else sha256_of_file(path)
+            found[name] = _measured_apart(path) if path.suffix in (".json", *_SHOWING) else sha256_of_file(path)
     record = directory / RECORD
     if record.exists():
         found[RECORD] = _measured_apart(record)
@@ -143,8 +145,8 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def _measured_apart(path: Path) -> str:
-    if path.suffix == ".md":
-        return "present"  # the model card prints measurements
+    if path.suffix in _SHOWING:
+        return "present"
     value = json.loads(path.read_text(encoding="utf-8"))
 
     def kept(value):

@@ -86,12 +86,14 @@ def stage_of(tiny_run, path):
 def test_the_lines_of_a_run(tiny_run):
     config, run = tiny_run
     summary = json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["label_errors"]
+    shown = json.loads((run / "report" / "rows.json").read_text(encoding="utf-8"))["label_errors"]
     lines = [json.loads(line) for line in (run / "report" / FILE).read_text(encoding="utf-8").splitlines()]
-    assert list(summary) == ["test", "validation", "train"]
+    assert list(summary) == list(shown) and list(summary) == ["test", "validation", "train"]
     assert [summary[split]["seen"] for split in summary] == [False, False, True]
     for split, found in summary.items():
         own = [line for line in lines if line["split"] == split]
-        assert found["found"] == len(own) and found["reason"] is None and found["shown"] == own[:SHOWN]
+        assert found["found"] == len(own) and found["reason"] is None and len(shown[split]) == min(len(own), SHOWN)
+        assert all(line.items() <= row.items() for line, row in zip(own, shown[split], strict=False))
         assert [line["self_confidence"] for line in own] == sorted(line["self_confidence"] for line in own)
     for line in lines:
         assert line["given"] != line["predicted"] and {line["given"], line["predicted"]} == {"negative", "positive"}
@@ -112,7 +114,7 @@ def test_planted_errors_of_a_run_are_found_and_the_same_each_time(tiny_run, tmp_
 
     monkeypatch.setattr(TokenTable, "open", staticmethod(spoilt))
     config, stage = stage_of(tiny_run, tmp_path / "report")
-    summary = of_run(config, stage)
+    summary, shown = of_run(config, stage)
     said = capsys.readouterr().err
     lines = [json.loads(line) for line in (stage.path / FILE).read_text(encoding="utf-8").splitlines()]
     for split in ("test", "validation", "train"):
@@ -122,7 +124,7 @@ def test_planted_errors_of_a_run_are_found_and_the_same_each_time(tiny_run, tmp_
         f"{summary['test']['found']} of {summary['test']['rows']} test rows are likely mislabeled: {stage.path}" in said
     )
     config, again = stage_of(tiny_run, tmp_path / "again")
-    assert of_run(config, again) == summary
+    assert of_run(config, again) == (summary, shown)
     assert (again.path / FILE).read_bytes() == (stage.path / FILE).read_bytes()
     none = config.model_copy(update={"report": config.report.model_copy(update={"label_errors": 0})})
-    assert list(of_run(none, again)) == ["test", "validation"]
+    assert list(of_run(none, again)[0]) == ["test", "validation"]

@@ -14,8 +14,9 @@ from conftest import last_line
 from safetensors.numpy import load_file, save_file
 from scipy.stats import binomtest
 
+from tfpipe.evaluate.sanity import MANY_LOOKS
 from tfpipe.rundir.fingerprint import sealed
-from tfpipe.tools.report.comparison import MANY, compare, differing_settings
+from tfpipe.tools.report.comparison import compare, differing_settings
 from tfpipe.tools.report.paired import _tested
 from tfpipe.tools.report.runs import looks, open_run
 
@@ -96,12 +97,12 @@ def test_another_sample_of_the_test_rows_is_not_compared(two):
 
 
 def test_a_test_that_many_runs_looked_at_is_warned_of(two):
-    for number in range(MANY - 2):
+    for number in range(MANY_LOOKS - 2):
         shutil.copytree(two[0], two[0].parent / f"more-{number}")
     (two[0].parent / "no run").mkdir()
     runs = [open_run(str(path)) for path in two]
-    assert looks(runs) == MANY
-    assert f"Warning: {MANY} runs have looked at these test rows" in compare(runs).notes[-1]
+    assert looks(runs) == MANY_LOOKS
+    assert f"Warning: {MANY_LOOKS} runs have looked at these test rows" in compare(runs).notes[-1]
 
 
 def test_other_machines_are_said(two):

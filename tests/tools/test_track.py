@@ -84,7 +84,7 @@ def test_a_run_tells_its_settings_measures_and_origins(tiny_run):
     assert tags["tfpipe.output.train"] == RunDirectory(path).record("train").output
     assert "processors" in tags["tfpipe.machine"] and tags["tfpipe.versions.tensorflow"].startswith("2.20")
     assert tags["tfpipe.train.strategy"].startswith("one_device") and run.name == "tiny"
-    named = {"parity.json", "metrics.json", "model_card.md"}
+    named = {"parity.json", "metrics.json", "report.html", "model_card.md"}
     assert {file.name for file in run.files()} == named and run.variant(None) == "int8"
 
 
@@ -313,7 +313,7 @@ def assert_logged(uri: str, run: Path, entry: str, mlflow) -> None:
     curve = [(each.step, each.value) for each in client.get_metric_history(entry, "train/validation/loss")]
     assert curve == [(each.step, each.value) for each in told.measures() if each.name == "train/validation/loss"]
     paths = {file.path for folder in ("report", "verify") for file in client.list_artifacts(entry, folder)}
-    assert paths == {"report/metrics.json", "report/model_card.md", "verify/parity.json"}
+    assert paths == {"report/metrics.json", "report/model_card.md", "report/report.html", "verify/parity.json"}
 
     mlflow.set_tracking_uri(uri)
     (model,) = (

@@ -1,9 +1,10 @@
 """Label errors: rows whose given label is likely wrong, by confident learning (Northcutt et al., 2021; cleanlab).
 
-Enters: the calibrated answers of the dense model. Leaves: `label_errors.jsonl`, a line for each row that is doubted,
-and what `metrics.json` has of them. The model has not seen the test rows. It has seen the training rows with the labels
-that they were given, so it agrees with more of these than it should: fewer errors are found, and not more false ones.
-Models that have not seen them, on the frozen states of the encoder, were measured and are worse: `docs/measures.md`.
+Enters: the calibrated answers of the dense model. Leaves: `label_errors.jsonl`, a line for each row that is doubted;
+their numbers, for `metrics.json`; and the first of them, for `rows.json`. The model has not seen the test rows. It has
+seen the training rows with the labels that they were given, so it agrees with more of these than it should: it finds
+fewer errors, and not more false ones. Models that have not seen them, on the frozen states of the encoder, were
+measured and are worse: `docs/measures.md`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FILE = "label_errors.jsonl"
 LEAST_ROWS = 5
 """rows with a label below which no row is doubted for it"""
 SHOWN = 20
-"""lines of a split that `metrics.json` has"""
+"""lines of a split that `rows.json` has"""
 SHOWN_CHARACTERS = 500
 _DIGITS = 6
 
@@ -52,32 +53,35 @@ class Undecided(Exception):
     """Rows or answers from which nothing can be learned about wrong labels: says why."""
 
 
-def of_run(config: Config, stage: StageDirectory) -> dict[str, dict[str, Any]]:
+def of_run(config: Config, stage: StageDirectory) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Searches the rows of a run, and writes `label_errors.jsonl`.
 
     Returns:
-      Split -> `rows` that were examined; `seen`, whether the model was trained on them; `found` of them, and the first
-      of these, `shown`; `found` is None where nothing can be said, for a `reason`. Training rows are left out where
-      `report.label_errors` is 0.
+      Split -> `rows` that were examined; `seen`, whether the model was trained on them; `found` of them, None where
+      nothing can be said, for a `reason`. Training rows are left out where `report.label_errors` is 0. And split -> the
+      first lines of the file that are about it, long texts cut, with `row`, its index in the table.
     """
-    names, lines, summary = label_names(stage.inputs["prepare"]), [], {}
+    names, summary, shown = label_names(stage.inputs["prepare"]), {}, {}
     decision = calibration_of(stage.inputs["export"], "dense").decision._replace(abstain_below=None)
+    lines: list[dict[str, Any]] = []
     for judged in _splits(config, stage):
-        found, reason, rows = None, None, 0
+        found, reason, rows, doubted = None, None, 0, []
         try:
             labels = judged.table.labels[judged.rows]
             doubted, confidence, rows = likely_errors(judged.logits, labels, config.task)
             found = _lines(judged, doubted, confidence, names, config.task, decision)
         except Undecided as undecided:
             reason = str(undecided)
-        shown = [line | {"text": _cut(line["text"]), "text_pair": _cut(line["text_pair"])} for line in found or ()]
         summary[judged.split] = {
             "rows": rows,
             "seen": judged.split == "train",
             "found": None if found is None else len(found),
             "reason": reason,
-            "shown": shown[:SHOWN],
         }
+        shown[judged.split] = [
+            line | {"row": row, "text": _cut(line["text"]), "text_pair": _cut(line["text_pair"])}
+            for line, row in zip(found or (), judged.rows[doubted].tolist(), strict=True)
+        ][:SHOWN]
         lines += found or []
     write_text(stage.path / FILE, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     for split, each in summary.items():
@@ -86,7 +90,7 @@ def of_run(config: Config, stage: StageDirectory) -> dict[str, dict[str, Any]]:
         else:
             said = f"{each['found']:,} of {each['rows']:,} {_NAMES[split]} rows are likely mislabeled"
             say(f"  {said}{f': {stage.path / FILE}' if each['found'] else ''}")
-    return summary
+    return summary, shown
 
 
 _NAMES = {"test": "test", "validation": "validation", "train": "training"}
@@ -191,7 +195,11 @@ def _lines(
     kind, table, rows = task_of(task), judged.table, judged.rows[doubted]
     given = kind.label_texts(table.labels[rows] - 0.5, names)
     predicted = kind.label_texts(judged.logits[doubted], names, decision)
-    columns = (rows, table.texts(rows), table.text_pairs(rows), table.sources(rows), given, predicted, confidence)
+    probability = kind.probabilities(judged.logits[doubted])
+    # The label that the model is surest of, against the one that is given; of several, the one that is least as given.
+    against = probability if kind.one_label else np.abs(probability - (table.labels[rows] > 0.5))
+    texts = (table.texts(rows), table.text_pairs(rows), table.sources(rows))
+    columns = (rows, *texts, given, predicted, against.argmax(axis=1).tolist(), confidence)
     return [
         {
             "split": judged.split,
@@ -202,9 +210,10 @@ def _lines(
             "text_pair": pair,
             "given": label,
             "predicted": answer,
+            "label": names[doubted_label],
             "self_confidence": round(float(share), _DIGITS),
         }
-        for row, text, pair, source, label, answer, share in zip(*columns, strict=True)
+        for row, text, pair, source, label, answer, doubted_label, share in zip(*columns, strict=True)
     ]
 
 

@@ -19,8 +19,8 @@ SIGNIFICANCE = 0.05
 LEAST_ROWS = 10
 """held-out rows of a label below which its numbers say little"""
 SMALL_SPLIT = 200
-MANY_LOOKS = 8
-"""models that are compared on the same test rows, from which their best number says too much"""
+MANY_LOOKS = 5
+"""models that are compared on the same test rows, from which the best number of theirs says too much"""
 _LISTED = 5
 
 

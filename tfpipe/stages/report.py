@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -46,7 +46,8 @@ def run(config: Config, stage: StageDirectory) -> None:
     records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
     answers = _answers(config, stage)
     summary = finite(_outcome(config, stage, answers, parity, list(published)) | _origin(config, stage, records))
-    examples = finite(_examples(stage, answers, summary["published_variants"]))
+    summary["label_errors"], doubted = label_errors.of_run(config, stage)
+    examples = finite(_examples(stage, answers, summary["published_variants"], doubted))
     rows = summary["artifacts"]
     write_json(stage.path / "metrics.json", summary)
     write_json(stage.path / "rows.json", examples)
@@ -79,7 +80,6 @@ def _outcome(
         "compared_with_dense": changes,
         "slices_metric": slices.METRIC,
         "slices": slices.of_run(config, stage),
-        "label_errors": label_errors.of_run(config, stage),
         "calibration": json.loads((stage.inputs["export"] / CALIBRATION).read_text(encoding="utf-8")),
     }
 
@@ -123,15 +123,54 @@ def _measures(config: Config, answers: Answers) -> tuple[dict[str, Any], dict[st
     return measured, compared({variant: answers.right(variant) for variant in answers.logits})
 
 
-def _examples(stage: StageDirectory, answers: Answers, published: list[str]) -> dict[str, Any]:
-    """Gives the rows that the page shows; words of the mistakes are marked by the variant that made them."""
+def _examples(
+    stage: StageDirectory, answers: Answers, published: list[str], doubted: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Gives the rows that the page shows; words are marked by the variant whose answer it is.
+
+    Args:
+      stage: at work.
+      answers: of the variants to the test rows.
+      published: variants; the mistakes are those of the last.
+      doubted: split -> rows that are likely mislabeled, as the dense variant sees them.
+    """
     found = examples_of(answers, published)
-    mistakes = found["mistakes"]
-    source = stage.inputs[STAGE_OF_VARIANT[mistakes["variant"]]]
-    classifier = exported_classifier(source, stage.inputs["export"], mistakes["variant"])
-    method, explanations = explained(classifier, TokenizerSettings.read(source), answers, mistakes["shown"])
-    shown = [row | {"explanation": each} for row, each in zip(mistakes["shown"], explanations, strict=True)]
-    return found | {"mistakes": mistakes | {"method": method, "rounds": bool(classifier.ranges), "shown": shown}}
+    mistakes, errors = found["mistakes"], doubted.get("test", [])
+    last, asked = mistakes["variant"], {"dense": errors}
+    asked[last] = [*mistakes["shown"], *(errors if last == "dense" else ())]
+    marked = {variant: _explained(stage, answers, variant, rows) for variant, rows in asked.items()}
+    of_last, of_dense = marked[last], marked["dense"]
+    shown = _with_explanations(mistakes["shown"], of_last.explanations)
+    errors = _with_explanations(errors, of_dense.explanations[-len(errors) :] if errors else [])
+    return found | {
+        "mistakes": mistakes | {"method": of_last.method, "rounds": of_last.rounds, "shown": shown},
+        "label_errors": doubted | ({"test": errors} if "test" in doubted else {}),
+        "label_errors_method": of_dense.method,
+    }
+
+
+class _Marked(NamedTuple):
+    """Rows whose words are marked."""
+
+    method: str | None
+    """None: none are"""
+    rounds: bool
+    """whether the variant rounds activations, which explanations leave out"""
+    explanations: list[dict[str, Any] | None]
+
+
+def _explained(stage: StageDirectory, answers: Answers, variant: str, rows: list[dict[str, Any]]) -> _Marked:
+    """Marks the words of rows by a variant."""
+    if not rows:
+        return _Marked(None, False, [])
+    source = stage.inputs[STAGE_OF_VARIANT[variant]]
+    classifier = exported_classifier(source, stage.inputs["export"], variant)
+    method, explanations = explained(classifier, TokenizerSettings.read(source), answers, rows)
+    return _Marked(method, bool(classifier.ranges), explanations)
+
+
+def _with_explanations(rows: list[dict[str, Any]], explanations: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    return [row | {"explanation": each} for row, each in zip(rows, explanations, strict=True)]
 
 
 def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: Iterable[str]) -> None:

@@ -151,7 +151,7 @@ def test_a_section_appears_where_its_key_is(summary, plain, key):
 def test_slices_and_label_errors_are_shown(summary):
     text = "".join(parsed(render(with_slices_and_label_errors(summary), make_rows(summary))).text)
     assert "1 to 9 tokens" in text and "25.00 to 75.00" in text and "0.01 worse" in text
-    assert "1 of 120 rows look wrong" in text and "0 of 500 rows look wrong. The model was trained on them" in text
+    assert "1 of 120 rows look wrong" in text and "1 of 500 rows look wrong. The model was trained on them" in text
 
 
 def test_a_run_of_dense_alone(summary):

@@ -75,7 +75,7 @@ def page(
         "tables": _Tables(),
         "names": _names,
         "percent": percent,
-        "explanation": from_json,
+        "text_of": _text_of,
         "most_labels": MOST_LABELS,
         "shape": of_shape(summary["verdict"]["shape"]),
         "reliability": reliability_series(summary),
@@ -123,6 +123,11 @@ def _times(before: float | None, after: float | None) -> str | None:
 
 def _plot(plots: Mapping[str, Plot], name: str) -> markupsafe.Markup:
     return render_html(TEMPLATES / "plot.html.jinja", plot=plots[name]) if name in plots else markupsafe.Markup()
+
+
+def _text_of(row: Mapping[str, Any]) -> markupsafe.Markup:
+    """Shows the text of a row, words marked where they are explained."""
+    return render_html(TEMPLATES / "words.html.jinja", row=row, explanation=from_json)
 
 
 def _names(labels: str | Sequence[str]) -> str:

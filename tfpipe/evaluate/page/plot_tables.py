@@ -8,7 +8,7 @@ from typing import Any
 
 import markupsafe
 
-from tfpipe.evaluate.page.tables import NOTHING, Cell, number, share, table
+from tfpipe.evaluate.page.tables import NOTHING, Cell, heading, number, score, share, stacked, table
 from tfpipe.metrics import SHOWN
 
 _LEVELS = tuple(level / 10 for level in range(1, 11))
@@ -158,11 +158,10 @@ def slices(variant: str, found: Sequence[Mapping[str, Any]], metric: str) -> mar
     """Shows the score of each slice of the test rows, the worst first, as they come."""
     rows = []
     for each in found:
-        shown = Cell(share(each["value"]), note=f"{share(each['low'])} to {share(each['high'])}")
         p = NOTHING if each["p"] is None else f"{each['p']:.3g}{' worse' if each['worse'] else ''}"
-        rows.append([str(each["by"]), str(each["slice"]), f"{each['rows']:,}", shown, p])
-    headings = ["by", "slice", "rows", f"{metric.replace('_', ' ')} %", "p (Fisher, Holm)"]
-    return table(f"Slices of the test rows, {variant}, the worst first", headings, rows, words=2)
+        rows.append([str(each["by"]), str(each["slice"]), f"{each['rows']:,}", stacked(score(metric, each)), p])
+    headings = ["by", "slice", "rows", heading(metric), "p (Fisher, Holm)"]
+    return table(f"Slices of the test rows, {variant}, the worst first, with 95 % intervals", headings, rows, words=2)
 
 
 def _moved(facts: Mapping[str, Any], name: str) -> str:

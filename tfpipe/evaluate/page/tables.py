@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
@@ -65,6 +66,11 @@ def score(name: str, entry: Mapping[str, float | None]) -> str:
     return shown if entry["low"] is None else f"{shown} ({write(entry['low'])} to {write(entry['high'])})"
 
 
+def heading(name: str) -> str:
+    """Names a score, with its unit."""
+    return name.replace("_", " ") + ("" if name in _PLAIN else ", %")
+
+
 def share(value: float | None) -> str:
     """Writes a share in percent; a dash where it is not defined."""
     return NOTHING if value is None else percent(value)
@@ -80,7 +86,7 @@ def scores(measures: Mapping[str, Any]) -> markupsafe.Markup:
     names = next(iter(measures.values()))["scores"]
     rows = [
         [
-            Cell(name.replace("_", " ") + ("" if name in _PLAIN else ", %"), note=SCORES[name]),
+            Cell(heading(name), note=SCORES[name]),
             *(stacked(score(name, each["scores"][name])) for each in measures.values()),
         ]
         for name in names
@@ -172,7 +178,8 @@ def _most_confused(variant: str, counts: Sequence[Sequence[int]], names: Sequenc
 
 
 def _heat(share: float, *, right: bool) -> str:
-    level = 0 if share < 0.005 else min(5, 1 + int(share * 5.0))
+    # Few rows of a label are wrong in one way: small shares need levels of their own.
+    level = bisect.bisect_right((0.005, 0.2, 0.4, 0.6, 0.8) if right else (0.005, 0.05, 0.1, 0.2, 0.4), share)
     return f"heat {'right' if right else 'wrong'}-{level}"
 
 

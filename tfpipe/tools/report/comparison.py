@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from tfpipe.config.file import flattened
 from tfpipe.evaluate.page.tables import NOTHING, number
+from tfpipe.evaluate.sanity import MANY_LOOKS
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, with_interval
 from tfpipe.tools.report.paired import Paired, paired
 from tfpipe.tools.report.runs import Run, looks
 
-MANY = 5
-"""runs that looked at a test, from which on the comparison warns"""
 _OWN = ("name",)  # settings that differ in any two runs
 
 
@@ -100,6 +99,6 @@ def _looked_at(count: int) -> str:
         return "One run has looked at these test rows."
     told = f"{count} runs have looked at these test rows (those given, and those in directories beside them)."
     advice = "Choose by the validation rows: the best of several on a test is better on it than on new texts."
-    if count < MANY:
+    if count < MANY_LOOKS:
         return f"{told} {advice}"
     return f"Warning: {told} A test that many runs have looked at is no longer a test. {advice}"

@@ -12,7 +12,7 @@ from tfpipe import __version__
 from tfpipe.evaluate.page.figures import compared
 from tfpipe.evaluate.page.html import Content, framed
 from tfpipe.evaluate.page.svg import drawn
-from tfpipe.evaluate.page.tables import TEMPLATES, score, stacked, table
+from tfpipe.evaluate.page.tables import TEMPLATES, heading, score, stacked, table
 from tfpipe.files import write_text
 from tfpipe.templates import render_html
 from tfpipe.tools.report.comparison import COLUMNS, Comparison, cells, differing_settings
@@ -63,10 +63,7 @@ def _scores(comparison: Comparison):
     runs = [row.run for row in comparison.rows]
     names = dict.fromkeys(name for run in runs for name in run.score)
     undefined = {"value": None, "low": None, "high": None}
-    rows = [
-        [name.replace("_", " "), *(stacked(score(name, run.score.get(name, undefined))) for run in runs)]
-        for name in names
-    ]
+    rows = [[heading(name), *(stacked(score(name, run.score.get(name, undefined))) for run in runs)] for name in names]
     return table(
         "Scores on the test rows of each run, with 95 % intervals", ["score", *(run.name for run in runs)], rows
     )

@@ -25,6 +25,8 @@ from tfpipe.variants import STAGE_OF_VARIANT, VARIANTS
 NEEDED = "verify"
 """the last stage that a run must have done: its gates say whether the run is of use"""
 HISTORY = "history.json"
+_READ = ("parity.json", "metrics.json", "report.html", "model_card.md")
+"""files that people read; the page holds its plots and texts"""
 
 
 class Measure(NamedTuple):
@@ -102,7 +104,7 @@ class Finished:
         """Lists the files that people read: the report's, where there is one, and `parity.json`."""
         stages = [name for name in (NEEDED, "report") if name in self.records]
         found = [self.run.verified(name) / file for name in stages for file in sorted(self.records[name].files_written)]
-        return [path for path in found if path.suffix != ".safetensors"]
+        return [path for path in found if path.name in _READ]
 
     def variant(self, asked: str | None) -> str:
         """Chooses the variant that goes along: the last one within the budget, which the run was for.
