@@ -150,11 +150,11 @@ def make_rows(
     return {
         "changed": {name: {"won": flipped, "lost": {"count": 0, "shown": []}} for name in published if name != "dense"},
         "mistakes": {
-            "variant": published[-1], "count": 2, "method": "integrated_gradients", "rounds": True,
+            "variant": published[-1], "count": 2,
             "shown": [row | mistake | {"explanation": explanation}, row | mistake | {"explanation": None}],
         },
         "label_errors": {"test": [doubted | {"explanation": explanation}], "validation": [], "train": [doubted]},
-        "label_errors_method": "integrated_gradients",
+        "variant": published[-1], "method": "integrated_gradients", "rounds": True,
     }  # fmt: skip
 
 

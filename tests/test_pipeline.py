@@ -536,7 +536,7 @@ def test_pairs_with_several_labels_cleaning_and_no_pruning(tmp_path, tiny_review
         for kind in ("keras", "saved_model", "saved_model_text", "onnx")
     }
     page = (run.path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Thresholds of each label" in page and "has it, not given" in page
+    assert "has it, not given" in page
     shown = json.loads((run.path / "report" / "rows.json").read_text(encoding="utf-8"))["mistakes"]["shown"]
     assert all(len(row["explanation"]["texts"]) == 2 and row["text_pair"] for row in shown)
     assert sorted(path.name for path in (run.path / "serving").iterdir() if path.is_dir()) == ["dense", "int8", "onnx"]

@@ -44,6 +44,7 @@ def config(tmp_path_factory) -> Config:
             "small_batch_rows": 5,
             "min_label_agreement_int8": 0.0,
             "max_probability_diff_int8": 1.0,
+            "sanity": "allow",
         },
         "export": {"formats": ["saved_model", "onnx", "openvino", "litert"]},
         "budget": {"max_drop": None, "max_size_bytes": 10**8, "max_latency_ms": 1e6},
@@ -182,7 +183,8 @@ def test_a_stage_reads_what_it_declares(config, tmp_path, monkeypatch):
     pipeline.run(config, RunDirectory(tmp_path / "run"), until="publish")
     under_other_settings = {"data.label_separator", "train.momentum"}  # of several labels, of sgd
     under_other_settings |= {"data.line", "data.file_name"}  # of data.format: lines
-    assert leaves(config).keys() - read - set(table.WITHOUT_EFFECT) - OF_THE_REPORT == under_other_settings
+    unread = leaves(config).keys() - read - set(table.WITHOUT_EFFECT) - OF_THE_REPORT
+    assert unread == under_other_settings, unread ^ under_other_settings
 
 
 def test_a_view_has_what_was_asked_for(config):

@@ -18,12 +18,13 @@ from tfpipe.formats.base import Requests, Source
 from tfpipe.formats.litert import flatbuffer
 from tfpipe.formats.litert import format as module
 from tfpipe.model.bert import build_inference_model
-from tfpipe.model.classifier import float_model, load_classifier
+from tfpipe.model.classifier import float_model
 from tfpipe.model.weights import set_weights
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.tools import replay
+from tfpipe.variants import STAGE_OF_VARIANT
 
 LITERT = format_named("litert")
 
@@ -73,9 +74,9 @@ def test_a_row_is_answered_alike_alone_and_in_a_batch(every_format_run):
     assert np.abs(together - alone).max() <= 0.05
 
 
-def written(run, tmp_path, stage, name, **settings):
-    classifier = load_classifier(run[1] / stage)
-    tokenizer = Tokenizer(TokenizerSettings.read(run[1] / stage), classifier.max_length)
+def written(run, tmp_path, variant, name, **settings):
+    classifier = classifier_of(run[1], variant)
+    tokenizer = Tokenizer(TokenizerSettings.read(run[1] / STAGE_OF_VARIANT[variant]), classifier.max_length)
     source = Source(classifier, tokenizer, TokenTable.open(run[1] / "prepare" / "test"), False, "digest")
     export = run[0].export.model_copy(update={"litert": LiteRT(**settings)})
     module.write(source, tmp_path / name, export)
@@ -83,12 +84,12 @@ def written(run, tmp_path, stage, name, **settings):
 
 
 def test_the_same_classifier_gives_the_same_bytes(every_format_run, tmp_path):
-    first, second = (written(every_format_run, tmp_path, "quantize", name) for name in "ab")
+    first, second = (written(every_format_run, tmp_path, "int8", name) for name in "ab")
     assert sha256_of_directory(first) == sha256_of_directory(second)
 
 
 def test_a_file_of_one_shape(every_format_run, tmp_path):
-    folder = written(every_format_run, tmp_path, "train", "fixed", length=32)
+    folder = written(every_format_run, tmp_path, "dense", "fixed", length=32)
     (answer,) = module.load(folder)
     asked = requests(every_format_run, 5)
     model = float_model(classifier_of(every_format_run[1], "dense"))
@@ -99,7 +100,7 @@ def test_a_file_of_one_shape(every_format_run, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"length": 32}])
 def test_its_readme_runs_as_it_stands(every_format_run, tmp_path, monkeypatch, settings):
-    folder = written(every_format_run, tmp_path, "train", "folder", **settings)
+    folder = written(every_format_run, tmp_path, "dense", "folder", **settings)
     monkeypatch.chdir(folder)
     found: dict = {}
     exec(

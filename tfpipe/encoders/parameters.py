@@ -20,6 +20,11 @@ EMBEDDINGS_OUTPUT = "embeddings.LayerNorm"
 """the Keras layer that gives the first hidden states"""
 
 
+def encoder_size(weights: Mapping[str, np.ndarray]) -> int:
+    """Counts the weights of the encoder's layers: a token takes about two operations for each, forward."""
+    return sum(weight.size for name, weight in weights.items() if name.startswith(ENCODER))
+
+
 def stored_layer(layer: str) -> str:
     """Gives a layer's name in files: `pooler.dense` -> `bert.pooler.dense`."""
     return layer if layer.startswith(HEAD) else f"{PREFIX}{layer}"

@@ -20,6 +20,7 @@ from tfpipe.artifacts import REFERENCE
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
 from tfpipe.devices.strategy import float32_kept
+from tfpipe.encoders.parameters import encoder_size
 from tfpipe.evaluate.calibration import calibration_of, validation_logits
 from tfpipe.evaluate.loaded import batches_of, exported_classifier
 from tfpipe.files import write_text
@@ -36,6 +37,8 @@ SHOWN = 20
 """lines of a split that `rows.json` has"""
 SHOWN_CHARACTERS = 500
 _DIGITS = 6
+_MOST_OPERATIONS = 4e12
+"""of the training rows, where the configuration names no number: about 20 seconds of a processor with two cores"""
 
 
 class Judged(NamedTuple):
@@ -164,17 +167,22 @@ def _splits(config: Config, stage: StageDirectory) -> Iterator[Judged]:
     table, temperature = TokenTable.open(prepared / "validation"), calibration_of(exported, "dense").temperature
     logits = validation_logits(stage.inputs["train"]) / np.float32(temperature)
     yield Judged("validation", table, np.arange(table.num_rows), logits)
-    if config.report.label_errors:
+    if config.report.label_errors != 0:
         yield _training_rows(config, stage, TokenTable.open(prepared / "train"))
 
 
 @float32_kept()
 def _training_rows(config: Config, stage: StageDirectory, table: TokenTable) -> Judged:
     """Answers a sample of the training rows by the dense model; copies that were made of others are left out."""
-    originals = np.flatnonzero(table.copies == 0)
-    chosen = np.random.default_rng(config.seed).permutation(len(originals))[: config.report.label_errors]
-    rows = originals[np.sort(chosen)]
-    answer = keras.answer(exported_classifier(stage.inputs["train"], stage.inputs["export"], "dense"))
+    classifier = exported_classifier(stage.inputs["train"], stage.inputs["export"], "dense")
+    drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(table.copies == 0))
+    most = config.report.label_errors
+    if most is None:
+        operations = 2.0 * encoder_size(classifier.weights) * np.cumsum(table.lengths[drawn], dtype=np.float64)
+        most = max(int((operations <= _MOST_OPERATIONS).sum()), LEAST_ROWS)
+    if most < len(drawn):
+        say(f"  {most:,} of {len(drawn):,} training rows are searched for wrong labels (report.label_errors)")
+    rows, answer = np.sort(drawn[:most]), keras.answer(classifier)
     logits = np.zeros((len(rows), table.num_labels), np.float32)
     with progress_bar("label errors (training rows)", len(rows)) as bar:
         for chunk, batch in batches_of(table, rows, config.verify.batch_size):

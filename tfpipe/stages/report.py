@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -126,51 +126,28 @@ def _measures(config: Config, answers: Answers) -> tuple[dict[str, Any], dict[st
 def _examples(
     stage: StageDirectory, answers: Answers, published: list[str], doubted: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Gives the rows that the page shows; words are marked by the variant whose answer it is.
+    """Gives the rows that the page shows; words of test rows are marked by the last variant that is published.
 
     Args:
       stage: at work.
       answers: of the variants to the test rows.
-      published: variants; the mistakes are those of the last.
-      doubted: split -> rows that are likely mislabeled, as the dense variant sees them.
+      published: variants.
+      doubted: split -> rows that are likely mislabeled.
     """
     found = examples_of(answers, published)
-    mistakes, errors = found["mistakes"], doubted.get("test", [])
-    last, asked = mistakes["variant"], {"dense": errors}
-    asked[last] = [*mistakes["shown"], *(errors if last == "dense" else ())]
-    marked = {variant: _explained(stage, answers, variant, rows) for variant, rows in asked.items()}
-    of_last, of_dense = marked[last], marked["dense"]
-    shown = _with_explanations(mistakes["shown"], of_last.explanations)
-    errors = _with_explanations(errors, of_dense.explanations[-len(errors) :] if errors else [])
-    return found | {
-        "mistakes": mistakes | {"method": of_last.method, "rounds": of_last.rounds, "shown": shown},
-        "label_errors": doubted | ({"test": errors} if "test" in doubted else {}),
-        "label_errors_method": of_dense.method,
-    }
-
-
-class _Marked(NamedTuple):
-    """Rows whose words are marked."""
-
-    method: str | None
-    """None: none are"""
-    rounds: bool
-    """whether the variant rounds activations, which explanations leave out"""
-    explanations: list[dict[str, Any] | None]
-
-
-def _explained(stage: StageDirectory, answers: Answers, variant: str, rows: list[dict[str, Any]]) -> _Marked:
-    """Marks the words of rows by a variant."""
-    if not rows:
-        return _Marked(None, False, [])
+    variant, shown, errors = published[-1], found["mistakes"]["shown"], doubted["test"]
     source = stage.inputs[STAGE_OF_VARIANT[variant]]
     classifier = exported_classifier(source, stage.inputs["export"], variant)
-    method, explanations = explained(classifier, TokenizerSettings.read(source), answers, rows)
-    return _Marked(method, bool(classifier.ranges), explanations)
-
-
-def _with_explanations(rows: list[dict[str, Any]], explanations: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    return [row | {"explanation": each} for row, each in zip(rows, explanations, strict=True)]
+    method, explanations = explained(classifier, TokenizerSettings.read(source), answers, [*shown, *errors])
+    marked = [row | {"explanation": each} for row, each in zip([*shown, *errors], explanations, strict=True)]
+    return {
+        "variant": variant,
+        "method": method,
+        "rounds": bool(classifier.ranges),
+        "changed": found["changed"],
+        "mistakes": found["mistakes"] | {"shown": marked[: len(shown)]},
+        "label_errors": doubted | {"test": marked[len(shown) :]},
+    }
 
 
 def _print_paths(stage: StageDirectory, rows: list[dict[str, Any]], published: Iterable[str]) -> None:

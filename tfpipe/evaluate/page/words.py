@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfpipe.encoders.parameters import encoder_size
 from tfpipe.evaluate.explained import (
     GRADIENT_X_INPUT,
     INTEGRATED_GRADIENTS,
@@ -43,7 +44,7 @@ def choose(classifier: Classifier, tokens: Sequence[int]) -> tuple[str, int]:
     Returns:
       Integrated gradients and all rows, where that is affordable; else gradient × input and as many as are.
     """
-    encoder = sum(weight.size for name, weight in classifier.weights.items() if ".encoder." in name)
+    encoder = encoder_size(classifier.weights)
     # Forward and backward, a token takes six multiplications and additions a weight.
     costs = {method: 6.0 * encoder * points * np.cumsum(tokens) for method, points in _POINTS.items()}
     if costs[INTEGRATED_GRADIENTS][-1] <= _MOST_OPERATIONS:
