@@ -230,7 +230,7 @@ def test_large_models_are_explained_the_fast_way_and_in_part():
     assert choose(classifier(10**4), [30] * 20) == (INTEGRATED_GRADIENTS, 20)
     method, rows = choose(classifier(10**8), [30] * 20)
     assert method == GRADIENT_X_INPUT and rows == 20
-    assert choose(classifier(10**8), [500] * 20) == (GRADIENT_X_INPUT, 2)
+    assert choose(classifier(10**8), [500] * 20) == (GRADIENT_X_INPUT, 3)
 
 
 def test_another_slice_prepares_and_reports_again_and_trains_nothing(copied_run, capsys):

@@ -138,8 +138,10 @@ def _examples(
     variant, shown, errors = published[-1], found["mistakes"]["shown"], doubted["test"]
     source = stage.inputs[STAGE_OF_VARIANT[variant]]
     classifier = exported_classifier(source, stage.inputs["export"], variant)
-    method, explanations = explained(classifier, TokenizerSettings.read(source), answers, [*shown, *errors])
-    marked = [row | {"explanation": each} for row, each in zip([*shown, *errors], explanations, strict=True)]
+    asked = {(row["row"], row["label"]): row for row in (*shown, *errors)}  # many are in both lists
+    method, found_words = explained(classifier, TokenizerSettings.read(source), answers, list(asked.values()))
+    words = dict(zip(asked, found_words, strict=True))
+    marked = [row | {"explanation": words[row["row"], row["label"]]} for row in (*shown, *errors)]
     return {
         "variant": variant,
         "method": method,

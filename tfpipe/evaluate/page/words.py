@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # TensorFlow, which the page of finished runs does without
 
 _POINTS = {INTEGRATED_GRADIENTS: 34, GRADIENT_X_INPUT: 3}
 """passes of a row, forward and backward"""
-_MOST_OPERATIONS = 2e12
-"""of a list: ten seconds of a processor with two cores"""
+_MOST_OPERATIONS = 3e12
+"""of a list: fifteen seconds of a processor with two cores"""
 _LONGEST_TEXT = 20_000
 """characters of a text that is explained"""
 
