@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import tfpipe  # before TensorFlow: the package sets what TensorFlow reads when it is imported
-from tfpipe.config.run import Train
+from tfpipe.config.train import Train
 from tfpipe.encoders.source import shape_of
 from tfpipe.model.bert import build_training_model
 from tfpipe.rundir.stage import StageDirectory

@@ -11,7 +11,7 @@ import tf_keras
 from conftest import TINY, tiny_vocabulary, tiny_weights
 
 from tfpipe.compress.masks import MASK_UPDATES, SMOOTHING, UnitMasks, WeightMasks
-from tfpipe.config.run import Train
+from tfpipe.config.train import Train
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import WORD_EMBEDDINGS, is_prunable, sparsity_of

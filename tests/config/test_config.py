@@ -5,7 +5,8 @@ from conftest import tiny_config
 from pydantic import BaseModel
 
 from tfpipe.config.data import Data
-from tfpipe.config.run import Config, Train
+from tfpipe.config.run import Config
+from tfpipe.config.train import Train
 
 LEAST = {"name": "x", "data": {"source": "rows.csv"}, "encoder": {"source": "encoder"}}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfpipe.config.run import Verify
+from tfpipe.config.export import Verify
 from tfpipe.evaluate import parity
 from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
 from tfpipe.evaluate.loaded import Artifact

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from tfpipe import artifacts, pipeline
 from tfpipe.artifacts import Format
 from tfpipe.config.compress import Budget
+from tfpipe.config.export import Verify
 from tfpipe.config.file import dump_config
-from tfpipe.config.run import Verify
 from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import is_prunable
 from tfpipe.errors import GateError, InputError

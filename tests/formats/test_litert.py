@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from conftest import classifier_of
 
 from tfpipe.artifacts import format_named
-from tfpipe.config.run import LiteRT
+from tfpipe.config.export import LiteRT
 from tfpipe.encoders.parameters import is_embedding
 from tfpipe.errors import InputError
 from tfpipe.files import sha256_of_directory

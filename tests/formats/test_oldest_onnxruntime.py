@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from tfpipe import metrics
-from tfpipe.config.run import Export
+from tfpipe.config.export import Export
 from tfpipe.evaluate import golden
 from tfpipe.formats.base import Source
 from tfpipe.formats.onnx import format as onnx_format

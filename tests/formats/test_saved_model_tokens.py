@@ -17,7 +17,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from transformers import AutoTokenizer
 
 from tfpipe import artifacts, pipeline
-from tfpipe.config.run import Export
+from tfpipe.config.export import Export
 from tfpipe.errors import GateError, InputError
 from tfpipe.evaluate import golden
 from tfpipe.evaluate.loaded import load_artifacts

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, tiny_vocabulary
 
-from tfpipe.config.run import Train
+from tfpipe.config.train import Train
 from tfpipe.devices.strategy import choose_strategy
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import depth_of

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_config
 from test_loop import Killed, do_fit, fitted, killed_before, training, validation, with_settings  # noqa: F401
 
-from tfpipe.config.run import MOST_PROFILED
+from tfpipe.config.train import MOST_PROFILED
 from tfpipe.errors import InputError
 from tfpipe.stages import table
 from tfpipe.train import loop

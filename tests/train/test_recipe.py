@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import TokenRow, write_token_table
 
-from tfpipe.config.run import EarlyStopping, ReduceOnPlateau, Train
+from tfpipe.config.train import EarlyStopping, ReduceOnPlateau, Train
 from tfpipe.errors import InputError
 from tfpipe.tokens.batches import Share, batches
 from tfpipe.tokens.plan import Batching, Plan, bucket_lengths_for, plan_evaluation

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 from conftest import TINY, TokenRow, tiny_vocabulary, tiny_weights, write_token_table
 
-from tfpipe.config.run import Train
+from tfpipe.config.train import Train
 from tfpipe.devices.strategy import choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.model.bert import build_training_model

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import tfpipe
 from tfpipe.artifacts import Format
-from tfpipe.config.run import Verify
+from tfpipe.config.export import Verify
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.errors import InputError

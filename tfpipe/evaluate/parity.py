@@ -9,7 +9,8 @@ import numpy as np
 
 from tfpipe import metrics
 from tfpipe.artifacts import REFERENCE, format_named
-from tfpipe.config.run import Config, Verify
+from tfpipe.config.export import Verify
+from tfpipe.config.run import Config
 from tfpipe.console import progress_bar
 from tfpipe.devices.processor import CLIPS, cpu_flags, sums_overflow
 from tfpipe.evaluate.loaded import Artifact, batches_of

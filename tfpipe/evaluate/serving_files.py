@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfpipe import templates
-from tfpipe.config.run import BASIS
+from tfpipe.config.export import BASIS
 from tfpipe.files import write_text
 from tfpipe.formats.saved_model import warmup
 from tfpipe.formats.saved_model.inspection import load_saved_model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from tfpipe.config.run import Export
+    from tfpipe.config.export import Export
     from tfpipe.model.classifier import Classifier
     from tfpipe.tokens.table import TokenTable
     from tfpipe.tokens.tokenizer import Tokenizer

@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 from tfpipe.artifacts import Format, formats_named
-from tfpipe.config.run import BASIS, Config
+from tfpipe.config.export import BASIS
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.evaluate.serving_files import SERVING_FILES, write_serving_files
 from tfpipe.files import sha256_of_directory, versions, write_json

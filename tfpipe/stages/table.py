@@ -21,7 +21,8 @@ from functools import partial
 from tfpipe import artifacts
 from tfpipe.config.compress import Distill
 from tfpipe.config.data import Data
-from tfpipe.config.run import Config, Train
+from tfpipe.config.run import Config
+from tfpipe.config.train import Train
 from tfpipe.data import augment
 from tfpipe.data.files import sources
 from tfpipe.encoders import source as encoder_source

@@ -17,7 +17,8 @@ from safetensors.numpy import save
 
 from tfpipe import metrics
 from tfpipe.artifacts import REFERENCE
-from tfpipe.config.run import Config, Verify
+from tfpipe.config.export import Verify
+from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfpipe.config.run import Train
+from tfpipe.config.train import Train
 from tfpipe.encoders.parameters import depth_of, layer_of
 from tfpipe.errors import InputError
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tfpipe.config.run import Config, Train
+from tfpipe.config.run import Config
+from tfpipe.config.train import Train
 from tfpipe.console import say
 from tfpipe.errors import InputError
 from tfpipe.tokens.plan import Plan, choose_batching

@@ -24,7 +24,7 @@ from tfpipe.formats.base import Answer, Requests, Source, Written
 from tfpipe.formats.litert.flatbuffer import kernels_of, operators_of
 
 if TYPE_CHECKING:
-    from tfpipe.config.run import Export
+    from tfpipe.config.export import Export
 
 FILE = "model.tflite"
 

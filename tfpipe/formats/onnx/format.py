@@ -15,7 +15,7 @@ from tfpipe.formats.onnx.folder import graph_file, new_graph_file
 from tfpipe.formats.onnx_graph.inspection import inspect_onnx
 
 if TYPE_CHECKING:
-    from tfpipe.config.run import Export
+    from tfpipe.config.export import Export
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:

@@ -15,7 +15,7 @@ from tfpipe.formats.onnx.format import kernels_of, open_session
 from tfpipe.tasks import task_of
 
 if TYPE_CHECKING:
-    from tfpipe.config.run import Export
+    from tfpipe.config.export import Export
 
 FILE = "model.onnx"
 

@@ -21,7 +21,7 @@ from tfpipe.formats.base import Answer, Source, Written
 from tfpipe.formats.openvino.shapes import Shapes
 
 if TYPE_CHECKING:
-    from tfpipe.config.run import Export
+    from tfpipe.config.export import Export
 
 GRAPH = "openvino_model.xml"
 """as optimum-intel names it; its weights are in a file of the same name that ends in .bin"""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfpipe.config.run import Export
+from tfpipe.config.export import Export
 from tfpipe.formats.base import Answer, Requests, Source, Written
 from tfpipe.formats.saved_model.files import kernels, size_bytes
 from tfpipe.formats.saved_model.inspection import load_saved_model
