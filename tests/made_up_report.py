@@ -12,7 +12,7 @@ from tfpipe.evaluate.calibration import calibrated
 from tfpipe.evaluate.measures import compared, measures
 from tfpipe.evaluate.page.page import page
 from tfpipe.evaluate.page.plots import plots_of
-from tfpipe.evaluate.page.summary import finite
+from tfpipe.files import without_nan
 from tfpipe.metrics import correct
 from tfpipe.tasks import task_of
 
@@ -46,7 +46,7 @@ def make_summary(
     right = {name: correct(each, truth, task, decisions[name]) for name, each in logits.items()}
     counts = {name: int(count) for name, count in zip(labels, truth.sum(axis=0), strict=True)}
     artifacts = [_artifact(name, kind, at, measured[name]) for at, name in enumerate(variants) for kind in _KINDS]
-    return finite(
+    return without_nan(
         {
             "name": "made-up",
             "task": task,

@@ -18,7 +18,6 @@ import numpy as np
 from tokenizers.normalizers import BertNormalizer
 
 from tfpipe.encoders.vocabulary import MAX_WORD_CHARS
-from tfpipe.tokens.tokenizer_json import wordpiece
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
 # A cut within a stretch changes its last word, or a special token there: fewer tokens than these, as in the graph.
@@ -59,14 +58,7 @@ class Stretches:
         self._enough = max_length + LAST_TOKENS + max(map(len, settings.special_tokens.values()))
         self._by_graph = can_repeat(settings) is not None
         self._graph = None
-        self._tokenizer = wordpiece(
-            settings.vocabulary,
-            settings.special_tokens,
-            do_lower_case=settings.do_lower_case,
-            strip_accents=settings.strip_accents,
-            tokenize_chinese_chars=settings.tokenize_chinese_chars,
-            max_length=None,
-        )
+        self._tokenizer = settings.wordpiece()
         self._known: dict[str, bytes] = {}
         self._long: list[str] = []  # of the known ones, which are not remembered for long
         self._assigned: set[str] = set()  # characters that Python's Unicode has, among those met

@@ -23,6 +23,8 @@ from tfpipe.tokens.tokenizer_files import ADDED_TOKENS, SPECIAL_TOKENS, Tokenize
 from tfpipe.tokens.tokenizer_json import wordpiece
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from tfpipe.config.rows import Cleaning
 
 CLEANING = "cleaning.json"
@@ -168,6 +170,21 @@ class TokenizerSettings:
             )
         return words[0].lower()
 
+    def wordpiece(self, max_length: int | None = None) -> Tokenizer:
+        """Makes the tokenizer of the tokenizers library, without `data.cleaning`.
+
+        Args:
+          max_length: tokens at which it cuts a text, special ones included; None: it cuts none.
+        """
+        return wordpiece(
+            self.vocabulary,
+            self.special_tokens,
+            do_lower_case=self.do_lower_case,
+            strip_accents=self.strip_accents,
+            tokenize_chinese_chars=self.tokenize_chinese_chars,
+            max_length=max_length,
+        )
+
     def write(self, directory: Path, max_length: int | None = None) -> None:
         """Writes the files that transformers, tokenizers and transformers.js read, and `cleaning.json`.
 
@@ -189,9 +206,7 @@ class TokenizerSettings:
             (directory / CLEANING).write_text(
                 json.dumps(cleaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-        options = {name: config[name] for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")}
-        content = wordpiece(self.vocabulary, self.special_tokens, max_length=max_length, **options).to_str()
-        (directory / TOKENIZER).write_text(content + "\n", encoding="utf-8")
+        (directory / TOKENIZER).write_text(self.wordpiece(max_length).to_str() + "\n", encoding="utf-8")
         config["tokenizer_class"] = "BertTokenizer"
         if max_length is not None:  # or transformers cuts nothing, and answers long texts otherwise, or not at all
             config["model_max_length"] = max_length

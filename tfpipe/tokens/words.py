@@ -20,7 +20,6 @@ from tokenizers import normalizers
 
 from tfpipe.tokens.fast_tokenizer import HTML_PATTERNS, FastTokenizer
 from tfpipe.tokens.stretches import LAST_TOKENS
-from tfpipe.tokens.tokenizer_json import wordpiece
 
 _STRETCH = re.compile("[^ ]+")
 _INSIDE_A_WORD = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])|(?<=\d)[.,](?=\d)")
@@ -41,7 +40,7 @@ class Word(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a model reads of a text."""
+    """The part of a text that a model reads."""
 
     words: list[Word]
     """in the order of the text, without overlap"""
@@ -70,14 +69,7 @@ class Words:
         self._html, self._stop_words = settings.html, frozenset(settings.stop_words)
         self._ids = tokenizer.stretches
         self._last = LAST_TOKENS + max(map(len, settings.special_tokens.values()))
-        self._tokenizer = wordpiece(
-            settings.vocabulary,
-            settings.special_tokens,
-            do_lower_case=settings.do_lower_case,
-            strip_accents=settings.strip_accents,
-            tokenize_chinese_chars=settings.tokenize_chinese_chars,
-            max_length=None,
-        )
+        self._tokenizer = settings.wordpiece()
         if settings.unicode is not None:
             first = _FORMS[settings.unicode]()
             self._tokenizer.normalizer = normalizers.Sequence([first, self._tokenizer.normalizer])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +96,6 @@ def made_by(config: Config) -> list[str]:
 def settings_of(config: Config) -> dict[str, Any]:
     """Gives the settings that differ from their defaults, by section."""
     return config.model_dump(mode="json", exclude_defaults=True)
-
-
-def finite(value: Any) -> Any:
-    """Replaces numbers that JSON has no form for by null, in a tree of JSON."""
-    if isinstance(value, Mapping):
-        return {name: finite(each) for name, each in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _latency(row: Mapping[str, Any], shape: str) -> float:

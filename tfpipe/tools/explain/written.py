@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ import markupsafe
 from tfpipe.errors import InputError
 from tfpipe.evaluate.explained import GRADIENT_X_INPUT, ExplainedText, Explanation
 from tfpipe.evaluate.explained_html import STYLE, content_policy, fragment
+from tfpipe.files import without_nan
 from tfpipe.tasks import split_labels
 from tfpipe.templates import stream_html
 from tfpipe.tools.explain.rows import Row
@@ -40,7 +40,7 @@ def json_lines(found: Iterable[Explained], *, one_label: bool) -> Iterator[str]:
             try:
                 yield json.dumps(line, ensure_ascii=False, default=str, allow_nan=False) + "\n"
             except ValueError:  # NaN in a column of the row, which JSON has not
-                yield json.dumps(_without_nan(line), ensure_ascii=False, default=str) + "\n"
+                yield json.dumps(without_nan(line), ensure_ascii=False, default=str) + "\n"
 
 
 def _record(row: Row, e: Explanation, *, one_label: bool) -> dict[str, Any]:
@@ -77,14 +77,6 @@ def _words(text: ExplainedText) -> list[dict[str, Any]]:
 def _few(value: float) -> float:
     """Rounds a number to a millionth, far below the error of an explanation."""
     return round(value, 6) + 0.0  # no -0.0
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def page(found: Iterable[Explained], name: str, method: str) -> Iterator[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import pyarrow.parquet
 from tfpipe.data.block import as_json, excerpt
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
+from tfpipe.files import without_nan
 from tfpipe.tools.predict.answers import Answers, probability_of_answers
 from tfpipe.tools.predict.rows import Rows
 from tfpipe.tools.predict.shown import in_few_digits
@@ -241,22 +241,13 @@ def _json(record: dict[str, Any]) -> bytes:
     try:
         return f"{json.dumps(record, ensure_ascii=False, default=_plain, allow_nan=False)}\n".encode()
     except ValueError:  # NaN, which JSON has not; half a character, which it can name and UTF-8 has not
-        return f"{json.dumps(_without_nan(record), default=_plain)}\n".encode()
+        return f"{json.dumps(without_nan(record), default=_plain)}\n".encode()
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, bytes):
         raise InputError("--output: a row holds bytes that are no text within other values; write it as .parquet")
     return str(value)
-
-
-def _without_nan(value: Any) -> Any:
-    """Puts null in the place of NaN, the missing value of tables, and of what is infinite."""
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parquet(rows: Rows, found: dict[str, Any], where: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfpipe import metrics
-from tfpipe.evaluate.page.answers import Answers, read_answers
+from tfpipe.evaluate.answers import Answers, read_answers
 from tfpipe.tasks import Decision
 from tfpipe.tools.report.runs import Run
 
