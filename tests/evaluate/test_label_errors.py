@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 
+from tfpipe.evaluate.answers import answers_of_run
 from tfpipe.evaluate.label_errors import FILE, SHOWN, Undecided, likely_errors, of_run
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.variants import STAGE_OF_VARIANT
@@ -114,7 +115,7 @@ def test_planted_errors_of_a_run_are_found_and_the_same_each_time(tiny_run, tmp_
 
     monkeypatch.setattr(TokenTable, "open", staticmethod(spoilt))
     config, stage = stage_of(tiny_run, tmp_path / "report")
-    summary, shown = of_run(config, stage)
+    summary, shown = of_run(config, stage, answers_of_run(config, stage))
     said = capsys.readouterr().err
     lines = [json.loads(line) for line in (stage.path / FILE).read_text(encoding="utf-8").splitlines()]
     for split in ("test", "validation", "train"):
@@ -124,7 +125,7 @@ def test_planted_errors_of_a_run_are_found_and_the_same_each_time(tiny_run, tmp_
         f"{summary['test']['found']} of {summary['test']['rows']} test rows are likely mislabeled: {stage.path}" in said
     )
     config, again = stage_of(tiny_run, tmp_path / "again")
-    assert of_run(config, again) == (summary, shown)
+    assert of_run(config, again, answers_of_run(config, again)) == (summary, shown)
     assert (again.path / FILE).read_bytes() == (stage.path / FILE).read_bytes()
     none = config.model_copy(update={"report": config.report.model_copy(update={"label_errors": 0})})
-    assert list(of_run(none, again)[0]) == ["test", "validation"]
+    assert list(of_run(none, again, answers_of_run(none, again))[0]) == ["test", "validation"]

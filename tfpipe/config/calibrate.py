@@ -10,7 +10,7 @@ from tfpipe.config.types import Section
 
 
 class Calibrate(Section):
-    """What is chosen on validation rows when a model is trained, and is part of every artifact."""
+    """Choices on validation rows that are part of every artifact."""
 
     temperature: bool = Field(
         True,

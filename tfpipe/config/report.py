@@ -10,7 +10,7 @@ from tfpipe.config.types import Section, Text
 
 
 class Report(Section):
-    """What the report shows beside the measures."""
+    """Contents of the report beside the measures."""
 
     slices: tuple[Text, ...] = Field(
         (),

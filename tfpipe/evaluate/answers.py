@@ -14,7 +14,10 @@ from safetensors.numpy import load_file
 
 from tfpipe import metrics
 from tfpipe.artifacts import REFERENCE
+from tfpipe.config.run import Config
+from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.rundir.record import LOGITS, label_names
+from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tasks import Decision, task_of
 from tfpipe.tokens.table import TokenTable
 
@@ -75,3 +78,14 @@ def read_answers(
         logits={variant: stored[f"{variant}.{REFERENCE.name}"] for variant in variants},
         decisions=decisions,
     )
+
+
+def answers_of_run(config: Config, stage: StageDirectory) -> Answers:
+    """Reads the answers of every variant of a run: see `read_answers`.
+
+    Args:
+      config: the configuration.
+      stage: at work, which reads `prepare`, `export` and `verify`.
+    """
+    decisions = {variant: calibration_of(stage.inputs["export"], variant).decision for variant in stage.variants}
+    return read_answers(stage.inputs["prepare"], stage.inputs["verify"], stage.variants, config.task, decisions)

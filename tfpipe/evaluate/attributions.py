@@ -41,7 +41,7 @@ _MEMORY_BYTES = 256 << 20  # of activations that one call keeps for its gradient
 
 
 class Question(NamedTuple):
-    """What is asked of a row: how its tokens move a linear function of the logits."""
+    """A question about a row: how do its tokens move a linear function of the logits?"""
 
     row: int
     weights: np.ndarray

@@ -27,7 +27,7 @@ _CURVE_POINTS = 50
 
 
 class Calibration(NamedTuple):
-    """What a variant's artifacts have in their graphs and in `config.json`."""
+    """The calibration that a variant's artifacts have in their graphs and in `config.json`."""
 
     temperature: float = 1.0
     """by which logits are divided"""

@@ -62,7 +62,7 @@ class ExplainedText:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the words of a text, or of a pair, move the answer towards a label."""
+    """An explanation: how far the words of a text, or of a pair, move the answer towards a label."""
 
     texts: tuple[ExplainedText, ...]
     """one, or two of a pair"""

@@ -14,18 +14,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from tfpipe.artifacts import REFERENCE
 from tfpipe.config.run import Config
 from tfpipe.console import progress_bar, say
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.encoders.parameters import encoder_size
+from tfpipe.evaluate.answers import Answers
 from tfpipe.evaluate.calibration import calibration_of, validation_logits
 from tfpipe.evaluate.loaded import batches_of, exported_classifier
 from tfpipe.files import write_text
 from tfpipe.formats import keras
-from tfpipe.rundir.record import LOGITS, label_names
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tasks import Decision, task_of
 from tfpipe.tokens.table import TokenTable
@@ -56,23 +54,30 @@ class Undecided(Exception):
     """Rows or answers from which nothing can be learned about wrong labels: says why."""
 
 
-def of_run(config: Config, stage: StageDirectory) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+def of_run(
+    config: Config, stage: StageDirectory, answers: Answers
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Searches the rows of a run, and writes `label_errors.jsonl`.
+
+    Args:
+      config: the configuration.
+      stage: at work.
+      answers: of the variants to the test rows.
 
     Returns:
       Split -> `rows` that were examined; `seen`, whether the model was trained on them; `found` of them, None where
       nothing can be said, for a `reason`. Training rows are left out where `report.label_errors` is 0. And split -> the
       first lines of the file that are about it, long texts cut, with `row`, its index in the table.
     """
-    names, summary, shown = label_names(stage.inputs["prepare"]), {}, {}
-    decision = calibration_of(stage.inputs["export"], "dense").decision._replace(abstain_below=None)
+    summary, shown = {}, {}
+    decision = answers.decisions["dense"]._replace(abstain_below=None)
     lines: list[dict[str, Any]] = []
-    for judged in _splits(config, stage):
+    for judged in _splits(config, stage, answers):
         found, reason, rows, doubted = None, None, 0, []
         try:
             labels = judged.table.labels[judged.rows]
             doubted, confidence, rows = likely_errors(judged.logits, labels, config.task)
-            found = _lines(judged, doubted, confidence, names, config.task, decision)
+            found = _lines(judged, doubted, confidence, answers.names, config.task, decision)
         except Undecided as undecided:
             reason = str(undecided)
         summary[judged.split] = {
@@ -159,11 +164,10 @@ def _of_several_labels(truth: np.ndarray, probability: np.ndarray) -> np.ndarray
     return find_label_issues([np.flatnonzero(row).tolist() for row in truth], probability, n_jobs=1)
 
 
-def _splits(config: Config, stage: StageDirectory) -> Iterator[Judged]:
+def _splits(config: Config, stage: StageDirectory, answers: Answers) -> Iterator[Judged]:
     """Yields each split with answers to its rows."""
     prepared, exported = stage.inputs["prepare"], stage.inputs["export"]
-    answers = load_file(stage.inputs["verify"] / LOGITS)
-    yield Judged("test", TokenTable.open(prepared / "test"), answers["rows"], answers[f"dense.{REFERENCE.name}"])
+    yield Judged("test", answers.table, answers.rows, answers.logits["dense"])
     table, temperature = TokenTable.open(prepared / "validation"), calibration_of(exported, "dense").temperature
     logits = validation_logits(stage.inputs["train"]) / np.float32(temperature)
     yield Judged("validation", table, np.arange(table.num_rows), logits)

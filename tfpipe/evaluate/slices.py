@@ -11,20 +11,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from tfpipe import metrics
-from tfpipe.artifacts import REFERENCE
-from tfpipe.config.run import Config
 from tfpipe.data.slices import read_slices
-from tfpipe.evaluate.calibration import calibration_of
-from tfpipe.rundir.record import LOGITS, label_names
-from tfpipe.rundir.stage import StageDirectory
+from tfpipe.evaluate.answers import Answers
 from tfpipe.tasks import task_of
-from tfpipe.tokens.table import FILE_SHIFT, TokenTable
+from tfpipe.tokens.table import FILE_SHIFT
 
 METRIC = "accuracy"
 LEAST_ROWS = 10
@@ -50,24 +46,23 @@ class Slice(NamedTuple):
     """whether it is what is left of several small ones: it has no test of its own"""
 
 
-def of_run(config: Config, stage: StageDirectory) -> dict[str, list[dict[str, Any]]]:
-    """Scores the slices of each variant of a run, on the rows that `verify` asked: see `scored`."""
-    answers, prepared = load_file(stage.inputs["verify"] / LOGITS), stage.inputs["prepare"]
-    table, rows = TokenTable.open(prepared / "test"), answers["rows"]
-    labels = table.labels[rows]
+def of_run(answers: Answers, prepared: Path) -> dict[str, list[dict[str, Any]]]:
+    """Scores the slices of each variant of a run: see `scored`.
+
+    Args:
+      answers: of the variants to the test rows.
+      prepared: directory of `prepare`.
+    """
+    table, rows = answers.table, answers.rows
     columns = read_slices(prepared, table.row_ids[rows])
     slices = [
         *by_length(table.lengths[rows]),
-        *by_label(labels, label_names(prepared), config.task),
+        *by_label(answers.labels, answers.names, answers.task),
         *by_source(table.sources(rows), table.row_ids[rows] >> FILE_SHIFT),
         *(each for column, values in columns.items() for each in by_values(column, values)),
     ]
-    found = {}
-    for variant in stage.variants:
-        decision = calibration_of(stage.inputs["export"], variant).decision
-        right = metrics.correct(answers[f"{variant}.{REFERENCE.name}"], labels, config.task, decision)
-        found[variant] = scored(with_small_ones_merged(slices), right)
-    return found
+    cut = with_small_ones_merged(slices)
+    return {variant: scored(cut, answers.right(variant)) for variant in answers.logits}
 
 
 def scored(slices: Sequence[Slice], right: np.ndarray) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ RANKS = ("auroc", "average_precision")
 
 
 class Counts(NamedTuple):
-    """What all scores but `RANKS` are sums of, row by row."""
+    """The terms, row by row, that all scores but `RANKS` are sums of."""
 
     truth: np.ndarray
     """[rows, labels] bool"""

@@ -20,18 +20,17 @@ from tfpipe.console import say
 from tfpipe.devices.processor import INT8_FLAGS, cpu_flags, int8_outlook
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.evaluate import label_errors, slices
+from tfpipe.evaluate.answers import Answers, answers_of_run
 from tfpipe.evaluate.artifact_table import COLUMNS, cells, print_table
 from tfpipe.evaluate.calibration import FILE as CALIBRATION
-from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.evaluate.loaded import exported_classifier
 from tfpipe.evaluate.measures import compared, measures
-from tfpipe.evaluate.page.answers import Answers, read_answers
 from tfpipe.evaluate.page.page import write_page
 from tfpipe.evaluate.page.rows import examples_of
-from tfpipe.evaluate.page.summary import PAGE, data_of, finite, history_of, made_by, settings_of, verdict_of
+from tfpipe.evaluate.page.summary import PAGE, data_of, history_of, made_by, settings_of, verdict_of
 from tfpipe.evaluate.page.words import explained
 from tfpipe.evaluate.shown import percent, rows_measured
-from tfpipe.files import write_json, write_text
+from tfpipe.files import without_nan, write_json, write_text
 from tfpipe.rundir.record import RECORD, Record, label_names, parse_record
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -44,10 +43,10 @@ def run(config: Config, stage: StageDirectory) -> None:
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
     published = json.loads((stage.inputs["publish"] / "published.json").read_text(encoding="utf-8"))
     records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
-    answers = _answers(config, stage)
-    summary = finite(_outcome(config, stage, answers, parity, list(published)) | _origin(config, stage, records))
-    summary["label_errors"], doubted = label_errors.of_run(config, stage)
-    examples = finite(_examples(stage, answers, summary["published_variants"], doubted))
+    answers = answers_of_run(config, stage)
+    summary = without_nan(_outcome(config, stage, answers, parity, list(published)) | _origin(config, stage, records))
+    summary["label_errors"], doubted = label_errors.of_run(config, stage, answers)
+    examples = without_nan(_examples(stage, answers, summary["published_variants"], doubted))
     rows = summary["artifacts"]
     write_json(stage.path / "metrics.json", summary)
     write_json(stage.path / "rows.json", examples)
@@ -79,7 +78,7 @@ def _outcome(
         "measures": measured,
         "compared_with_dense": changes,
         "slices_metric": slices.METRIC,
-        "slices": slices.of_run(config, stage),
+        "slices": slices.of_run(answers, stage.inputs["prepare"]),
         "calibration": json.loads((stage.inputs["export"] / CALIBRATION).read_text(encoding="utf-8")),
     }
 
@@ -104,12 +103,6 @@ def _origin(config: Config, stage: StageDirectory, records: dict[str, Record]) -
         "settings": settings_of(config),
         "command": f"tfpipe run config.yaml --run-dir ../{config.name}-again",
     }
-
-
-def _answers(config: Config, stage: StageDirectory) -> Answers:
-    """Reads what the Keras model of each variant answers to the test rows that `verify` asked."""
-    decisions = {variant: calibration_of(stage.inputs["export"], variant).decision for variant in stage.variants}
-    return read_answers(stage.inputs["prepare"], stage.inputs["verify"], stage.variants, config.task, decisions)
 
 
 def _measures(config: Config, answers: Answers) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,7 +18,7 @@ RECENT_CALLS = 20
 
 
 class Done(NamedTuple):
-    """What some steps did."""
+    """The work of some steps."""
 
     seconds: float = 0.0
     examples: int = 0

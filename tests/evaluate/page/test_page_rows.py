@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import TokenRow, write_token_table
 
-from tfpipe.evaluate.page.answers import Answers
+from tfpipe.evaluate.answers import Answers
 from tfpipe.evaluate.page.rows import LONGEST, SHOWN, changed, examples_of, mistakes
 from tfpipe.tasks import PLAIN, Decision
 from tfpipe.tokens.table import TokenTable

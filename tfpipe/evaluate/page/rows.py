@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfpipe.evaluate.page.answers import Answers
+from tfpipe.evaluate.answers import Answers
 from tfpipe.tasks import task_of
 
 SHOWN = 20

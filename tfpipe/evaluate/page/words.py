@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfpipe.encoders.parameters import encoder_size
+from tfpipe.evaluate.answers import Answers
 from tfpipe.evaluate.explained import (
     GRADIENT_X_INPUT,
     INTEGRATED_GRADIENTS,
@@ -20,7 +21,6 @@ from tfpipe.evaluate.explained import (
     ExplainedWord,
     Explanation,
 )
-from tfpipe.evaluate.page.answers import Answers
 
 if TYPE_CHECKING:  # TensorFlow, which the page of finished runs does without
     from tfpipe.model.classifier import Classifier
