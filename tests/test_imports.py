@@ -18,7 +18,7 @@ PACKAGE = Path(tfpipe.__file__).parent
 LAYERS = (
     {"errors", "escaping", "tasks", "variants", "tpu_environment"},
     {"", "artifacts"},
-    {"files", "console", "metrics", "provenance", "templates"},
+    {"files", "console", "metrics", "provenance", "templates", "ending"},
     {"config"},
     {"rundir", "encoders", "devices"},
     {"tokens", "model"},
