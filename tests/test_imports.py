@@ -1,6 +1,7 @@
 """The direction of imports, read from the source, and what the command line costs to start."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -179,3 +180,12 @@ def test_help_takes_less_than_half_a_second():
         subprocess.run([sys.executable, "-m", "tfpipe.cli", "--help"], capture_output=True, check=True, timeout=60)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.5
+
+
+def test_tests_import_no_tests_of_another_folder():
+    """pytest finds a test module by its name alone in folders that it collects: the folder by itself would fail."""
+    folder = Path(__file__).parent
+    homes = {path.stem: path.parent for path in folder.rglob("test_*.py")}
+    for path in folder.rglob("*.py"):
+        for name in re.findall(r"^(?:from|import) (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert homes.get(name, path.parent) == path.parent, f"{path} imports {name}"

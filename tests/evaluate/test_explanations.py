@@ -1,14 +1,13 @@
 """Explanations: words of the text as given, what they sum to, which labels, and pages that run nothing."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from explained_texts import Page, explanation_of
 from test_attributions import PAIRS, TEXTS, classifier_of
 
 from tfpipe.evaluate import explained_html
-from tfpipe.evaluate.explained import ExplainedText, ExplainedWord, Explanation
 from tfpipe.evaluate.explanations import Explainer
 from tfpipe.model.classifier import load_classifier
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -99,51 +98,6 @@ def test_a_text_without_words_has_an_explanation_without_words(settings):
     ((explanation,),) = Explainer(classifier_of(2), settings).explain(["\u200b "])
     assert explanation.words == [] and explanation.difference == pytest.approx(0.0, abs=1e-5)
     assert explained_html.fragment(explanation).count("<mark") == 0
-
-
-def explanation_of(text, *shares, label="positive", **changed):
-    """Words of a text, split at white space, with their attributions."""
-    words = [
-        ExplainedWord(match[0], match.start(), match.end(), share)
-        for match, share in zip(re.finditer(r"\S+", text), shares, strict=True)
-    ]
-    values = {
-        "texts": (ExplainedText(text, tuple(words), len(text)),),
-        "answer": label,
-        "label": label,
-        "is_answer": True,
-        "probability": 0.75,
-        "difference": sum(shares),
-        "remainder": 0.0,
-        "completeness_error": 0.0,
-        "rounding": None,
-        "steps": 32,
-        "method": "integrated_gradients",
-    }
-    return Explanation(**(values | changed))
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.elements, self.text, self.cells = [], "", ""
-        self.feed(str(page))
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
-        self.cells += data.strip()
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self.cells += "|"
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def test_texts_and_labels_are_text_in_a_page_wherever_they_stand():

@@ -9,8 +9,8 @@ import shutil
 import pytest
 import yaml
 from conftest import last_line
+from explained_texts import Page, explanation_of
 from rich.console import Console
-from test_explanations import Page, explanation_of
 
 from tfpipe.files import sha256_of_file
 from tfpipe.rundir.fingerprint import sealed
