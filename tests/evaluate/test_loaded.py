@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 
@@ -12,10 +14,15 @@ STAGES = {"dense": "train", "pruned": "prune", "int8": "quantize"}
 
 @pytest.fixture(scope="module")
 def artifacts(tiny_run):
-    """Variant -> its four artifacts."""
+    """Variant -> its artifacts, in four ways."""
     _, directory = tiny_run
+    formats = ("saved_model", "onnx")
     return {
-        variant: load_artifacts(variant, directory / stage, directory / "export" / variant, ("saved_model", "onnx"), 1)
+        variant: [
+            each
+            for ways in load_artifacts(variant, directory / stage, directory / "export" / variant, formats, 1)
+            for each in ways
+        ]
         for variant, stage in STAGES.items()
     }
 
@@ -28,7 +35,7 @@ def table(tiny_run):
 def test_each_variant_has_four_artifacts_with_their_own_files(artifacts, tiny_run):
     _, directory = tiny_run
     for variant, stage in STAGES.items():
-        found = {artifact.kind: artifact for artifact in artifacts[variant]}
+        found = {artifact.kind: artifact for artifact, _ in artifacts[variant]}
         assert tuple(found) == ("keras", "saved_model", "saved_model_text", "onnx") and {
             artifact.variant for artifact in found.values()
         } == {variant}
@@ -42,23 +49,23 @@ def test_each_variant_has_four_artifacts_with_their_own_files(artifacts, tiny_ru
 
 
 def test_zeros_are_counted_in_each_file(artifacts):
-    for artifact in artifacts["dense"]:
+    for artifact, _ in artifacts["dense"]:
         assert artifact.sparsity < 0.01
     for variant in ("pruned", "int8"):
-        for artifact in artifacts[variant]:
+        for artifact, _ in artifacts[variant]:
             assert artifact.sparsity == pytest.approx(0.5, abs=0.01), artifact.kind
 
 
 def test_an_int8_saved_model_is_smaller(artifacts):
     """By three bytes of four of what is quantized; the rest of so small a model is its graph."""
     sizes = {
-        variant: next(a.size_bytes for a in found if a.kind == "saved_model") for variant, found in artifacts.items()
+        variant: next(a.size_bytes for a, _ in found if a.kind == "saved_model") for variant, found in artifacts.items()
     }
     assert sizes["int8"] < sizes["dense"] - 2 * 20_000
 
 
 def test_raw_text_takes_only_what_the_run_was_cut_to(artifacts):
-    for artifact in artifacts["dense"]:
+    for artifact, _ in artifacts["dense"]:
         assert artifact.longest == (32 if artifact.kind == "saved_model_text" else 64)
 
 
@@ -67,10 +74,31 @@ def test_raw_text_takes_only_what_the_run_was_cut_to(artifacts):
 def test_every_artifact_answers_like_keras(artifacts, table, variant, tolerance, batch_size):
     rows = np.arange(14)
     for _, batch in batches_of(table, rows, batch_size):
-        reference, *others = [artifact.answer(batch) for artifact in artifacts[variant]]
+        reference, *others = [answer.ask(batch) for _, answer in artifacts[variant]]
         assert reference.shape == (len(batch.texts), 2) and reference.dtype == np.float32
         for answer in others:
             assert metrics.scaled_difference(answer, reference) < tolerance
+
+
+def test_an_artifact_leaves_memory_before_the_next_one_comes(tiny_run):
+    _, directory = tiny_run
+    known = []
+
+    def use(ways):
+        assert all(each() is None for each in known)
+        known.extend(weakref.ref(way.answer.ask) for way in ways)
+        return [way.artifact.kind for way in ways]
+
+    formats = ("saved_model", "onnx")
+    loaded = load_artifacts("dense", directory / "train", directory / "export" / "dense", formats, 1)
+    assert list(map(use, loaded)) == [["keras"], ["saved_model", "saved_model_text"], ["onnx"]]
+
+
+def test_a_saved_model_s_tokenizer_makes_the_ids_of_the_table(artifacts, table):
+    (way,) = (answer for artifact, answer in artifacts["dense"] if artifact.kind == "saved_model_text")
+    for _, batch in batches_of(table, np.arange(20), 7):
+        ids = way.tokenize(batch)
+        assert all(np.array_equal(ids[name], value) for name, value in batch.tokens.items())
 
 
 def test_batches_cover_each_row_once_padded_to_its_own_longest(table):

@@ -6,8 +6,9 @@ import pytest
 from tfpipe.config.export import Verify
 from tfpipe.evaluate import parity
 from tfpipe.evaluate.golden import HARD_TEXTS, hard_requests
-from tfpipe.evaluate.loaded import Artifact
-from tfpipe.evaluate.parity import compare, failed_gates
+from tfpipe.evaluate.loaded import Artifact, Loaded
+from tfpipe.evaluate.parity import answer, compare, failed_gates
+from tfpipe.formats.base import Answer, Requests
 from tfpipe.metrics import differences
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -145,58 +146,72 @@ def test_every_failure_is_listed(config):
     assert len(failed_gates(bad, config.verify)) == 3
 
 
+def loaded(kind, ask, tokenize=None):
+    """An artifact that is asked by a function."""
+    format = kind.removesuffix("_text")
+    facts = Artifact("dense", format, kind, None, 0, 0.0, 0, 64)
+    return Loaded(facts, Answer(kind, kind != format, ask, tokenize=tokenize))
+
+
 def constant(kind, logits, rows_seen):
     """An artifact that gives every row the same logits."""
 
-    def answer(batch):
+    def ask(batch):
         rows_seen.append(len(batch.texts))
         return np.tile(np.float32(logits), (len(batch.texts), 1))
 
-    return Artifact("dense", kind.removesuffix("_text"), kind, None, 0, 0.0, 0, 64, answer)
+    return loaded(kind, ask)
 
 
-def test_hard_texts_are_measured_apart(config, tiny_run):
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    seen = {kind: [] for kind in KINDS}
-    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-    found, _ = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
+@pytest.fixture(scope="module")
+def table(tiny_run):
+    return TokenTable.open(tiny_run[1] / "prepare" / "test")
+
+
+@pytest.fixture(scope="module")
+def hard(tiny_run):
+    return hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
+
+
+@pytest.fixture
+def asked(config, table, hard):
+    """Artifacts, each a file of its own -> their answers."""
+    return lambda *artifacts: [each for one in artifacts for each in answer([one], table, hard, config)]
+
+
+LOGITS = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
+
+
+def test_hard_texts_are_measured_apart(config, table, asked):
+    found = compare(asked(*(constant(kind, LOGITS[kind], []) for kind in KINDS)), table, config)
     assert {each["hard_texts"] for each in found} == {len(HARD_TEXTS)}
     assert [each["hard_texts_max_abs_logit_diff"] for each in found[:4]] == [0.0, 0.0, 0.5, 3.0]
 
 
-def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, tiny_run):
+def test_hard_texts_count_in_the_largest_difference_and_in_no_share(config, table, asked):
     """An artifact that answers real rows as it should and hard texts otherwise."""
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
 
-    def answer(batch):
+    def ask(batch):
         strange = [isinstance(text, bytes) for text in batch.texts]
         return np.where(np.array(strange)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
 
-    odd = Artifact("dense", "onnx", "onnx", None, 0, 0.0, 0, 64, answer)
     others = [constant(kind, (0, 1), []) for kind in KINDS if kind != "onnx"]
-    found = [each for each in compare([*others, odd], table, hard, config)[0] if each["artifact"] == "onnx"]
+    answered = asked(*others, loaded("onnx", ask))
+    found = [each for each in compare(answered, table, config) if each["artifact"] == "onnx"]
     assert [each["max_abs_logit_diff"] for each in found] == [1.0, 1.0]
     assert [each["label_agreement"] for each in found] == [1.0, 1.0]
     assert failed_gates(found, config.verify) != []
 
 
-def test_the_answers_of_the_larger_size_are_kept(config, tiny_run):
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    _, answers = compare([constant(kind, logits[kind], []) for kind in KINDS], table, hard, config)
-    for kind in KINDS:
-        assert answers[kind].shape == (table.num_rows, 2) and (answers[kind] == np.float32(logits[kind])).all()
+def test_the_answers_in_batches_are_to_every_row(table, asked):
+    for each in asked(*(constant(kind, LOGITS[kind], []) for kind in KINDS)):
+        assert each.batched.rows.shape == (table.num_rows, 2)
+        assert (each.batched.rows == np.float32(LOGITS[each.artifact.kind])).all()
 
 
-def test_compare_measures_each_artifact_against_keras_at_both_sizes(config, tiny_run):
-    table = TokenTable.open(tiny_run[1] / "prepare" / "test")
+def test_compare_measures_each_artifact_against_keras_at_both_sizes(config, table, asked):
     seen = {kind: [] for kind in KINDS}
-    logits = {"keras": (0, 1), "saved_model": (0, 1), "saved_model_text": (0, 1.5), "onnx": (3, 1)}
-    hard = hard_requests(Tokenizer(TokenizerSettings.read(tiny_run[1] / "train"), 32), pairs=False)
-    found, _ = compare([constant(kind, logits[kind], seen[kind]) for kind in KINDS], table, hard, config)
+    found = compare(asked(*(constant(kind, LOGITS[kind], seen[kind]) for kind in KINDS)), table, config)
     assert [(each["artifact"], each["batch_size"]) for each in found] == [(k, size) for size in (32, 1) for k in KINDS]
     share = float(table.labels[:, 1].mean())
     for each in found[:4]:
@@ -210,3 +225,62 @@ def test_compare_measures_each_artifact_against_keras_at_both_sizes(config, tiny
     sigmoid = 1 / (1 + np.exp(-np.array([1.0, 1.5, -2.0])))
     expected = [0.0, 0.0, sigmoid[1] - sigmoid[0], sigmoid[0] - sigmoid[2]]
     assert [each["mean_abs_probability_diff"] for each in found[:4]] == pytest.approx(expected)
+    assert [each["in_batches"]["label_agreement"] for each in found[4:]] == [1.0, 1.0, 1.0, 0.0]
+
+
+def by_text(texts, tokenize):
+    """The ways of an artifact that answers the sum of a row's token ids; by text, of what its tokenizer makes."""
+
+    def by_tokens(batch):
+        return np.stack([batch.tokens["input_ids"].sum(axis=1), np.zeros(len(batch))], axis=1).astype(np.float32)
+
+    def ask(batch):
+        texts.extend(batch.texts)
+        return by_tokens(Requests(tokenize(batch), batch.texts, None))
+
+    return [loaded("saved_model", by_tokens), loaded("saved_model_text", ask, tokenize)]
+
+
+def test_texts_whose_token_ids_were_answered_are_not_answered_again(config, table, hard):
+    texts = []
+    ids, text = answer(by_text(texts, lambda batch: batch.tokens), table, hard, config)
+    real = [each for each in texts if isinstance(each, str)]
+    assert len(real) == config.verify.small_batch_rows and len(texts) - len(real) == 2 * len(HARD_TEXTS)
+    assert (text.batched.rows == ids.batched.rows).all() and ids.batched.rows.std() > 0
+    assert (ids.by_token_ids, text.by_token_ids) == (0, table.num_rows)
+
+
+def test_texts_that_give_other_token_ids_are_asked(config, table, hard):
+    """A tokenizer that drops one word in one row: only that row's batch is asked, and the difference is seen."""
+    odd = table.texts(np.arange(table.num_rows))[7]
+
+    def tokenize(batch):
+        found = {name: value.copy() for name, value in batch.tokens.items()}
+        if odd in batch.texts:
+            found["input_ids"][batch.texts.index(odd), 1] = 0
+        return found
+
+    texts = []
+    ids, text = answer(by_text(texts, tokenize), table, hard, config)
+    assert odd in texts and text.by_token_ids == table.num_rows - config.verify.batch_size
+    assert np.flatnonzero((text.batched.rows != ids.batched.rows).any(axis=1)).tolist() == [7]
+    found = compare([ids._replace(artifact=loaded("keras", None).artifact), text], table, config)
+    assert found[1]["max_abs_logit_diff"] > 0 and found[1]["by_token_ids"] == text.by_token_ids
+
+
+@pytest.mark.parametrize(
+    ("alone", "in_batches", "fails"),
+    [
+        ((0.94, 0.001), (1.0, 0.001), True),  # other answers alone
+        ((0.94, 0.001), (0.94, 0.001), False),  # rows that round otherwise, of which all rows have few
+        ((0.93, 0.001), (0.94, 0.001), True),
+        ((0.96, 0.02), (0.96, 0.001), True),
+        ((0.96, 0.0201), (0.96, 0.02), False),
+        ((0.96, 0.03), (0.96, 0.02), True),
+    ],
+)
+def test_few_rows_alone_are_held_to_what_they_were_in_batches(config, alone, in_batches, fails):
+    names = ("label_agreement", "mean_abs_probability_diff")
+    found = entry(variant="int8", batch_size=1, **dict(zip(names, alone, strict=True)))
+    found["in_batches"] = dict(zip(names, in_batches, strict=True))
+    assert bool(failed_gates([found], config.verify)) == fails

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 from tfpipe import metrics, pipeline
 from tfpipe.config.file import parse_config
 from tfpipe.evaluate.golden import hard_requests
-from tfpipe.evaluate.loaded import Artifact, load_artifacts
-from tfpipe.evaluate.parity import answer_rows, compare
+from tfpipe.evaluate.loaded import Artifact, Loaded, load_artifacts
+from tfpipe.evaluate.parity import answer, answer_rows, compare
+from tfpipe.formats.base import Answer
 from tfpipe.rundir.directory import RunDirectory
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -74,17 +75,18 @@ def test_all_artifacts_answer_the_same_sample(tiny_run, sorted_table, hard, rows
     seen = {(variant, kind): [] for variant in ("dense", "int8") for kind in KINDS}
 
     def artifact(variant, kind):
-        def answer(batch):
+        def ask(batch):
             seen[variant, kind] += [int(text) for text in batch.texts if isinstance(text, str)]
             numbers = [float(text) if isinstance(text, str) else 0.0 for text in batch.texts]  # hard texts are bytes
             return np.array([[number, 0, 0, 0] for number in numbers], np.float32)
 
-        return Artifact(variant, kind, kind, None, 0, 0.0, 0, 64, answer)
+        return Loaded(Artifact(variant, kind, kind, None, 0, 0.0, 0, 64), Answer(kind, False, ask))
 
     sample = sorted_table.sample(rows, config.seed)
     for variant in ("dense", "int8"):
-        found, answers = compare([artifact(variant, kind) for kind in KINDS], sorted_table, hard, config)
-        assert all((answers[kind][:, 0] == sample).all() for kind in KINDS)
+        answered = answer([artifact(variant, kind) for kind in KINDS], sorted_table, hard, config)
+        found = compare(answered, sorted_table, config)
+        assert all((each.batched.rows[:, 0] == sample).all() for each in answered)
         assert {(each["rows"], each["of"]) for each in found} == {(rows, ROWS), (min(few, rows), ROWS)}
     first, *others = seen.values()
     assert all(other == first for other in others)
@@ -124,13 +126,14 @@ def of_folders(tmp_path_factory):
 def test_a_folder_per_class_is_measured_as_a_whole(of_folders):
     config, run = of_folders
     table = TokenTable.open(run / "prepare" / "test")
-    artifacts = load_artifacts("dense", run / "train", run / "export" / "dense", ("saved_model", "onnx"), 1)
+    loaded = load_artifacts("dense", run / "train", run / "export" / "dense", ("saved_model", "onnx"), 1)
+    artifacts = [each for ways in loaded for each in ways]
     rows = json.loads((run / "verify" / "parity.json").read_text())["artifacts"]
     logits = load_file(run / "verify" / "logits.safetensors")
     labels = table.labels[logits["rows"]]
     assert labels[:, 0].sum() > 10 and labels[:, 1].sum() > 10
-    for artifact, row in zip(artifacts, rows, strict=True):
-        answers = answer_rows(artifact, table, 32)
+    for (artifact, way), row in zip(artifacts, rows, strict=True):
+        answers = answer_rows(way, table, 32)
         everywhere = metrics.evaluate(answers, table.labels, config.task)
         low, high = row["accuracy_95"]
         assert low <= everywhere["accuracy"] <= high and abs(everywhere["macro_f1"] - row["macro_f1"]) < 0.15

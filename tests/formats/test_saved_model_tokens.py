@@ -153,9 +153,10 @@ def test_a_run_writes_measures_and_publishes_it(tiny_run, tiny_reviews, tiny_enc
     )
     assert "saved_model_tokens/dense/1/` | saved_model_tokens" in (run.path / "serving" / "README.md").read_text()
     (loaded,) = [
-        each
-        for each in load_artifacts("dense", run.path / "train", run.path / "export" / "dense", formats, None)
-        if each.format == "saved_model_tokens"
+        artifact
+        for ways in load_artifacts("dense", run.path / "train", run.path / "export" / "dense", formats, None)
+        for artifact, _ in ways
+        if artifact.format == "saved_model_tokens"
     ]
     assert loaded.longest == 64 and loaded.size_bytes == row["size_bytes"]
     replay.run(published)

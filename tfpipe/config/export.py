@@ -82,7 +82,11 @@ class Verify(Section):
 
     rows: PositiveInt = Field(5000, description="test rows that every artifact answers, drawn at random; at most all")
     batch_size: Annotated[int, Field(ge=2)] = Field(32, description="rows a batch; they answer one at a time as well")
-    small_batch_rows: PositiveInt = Field(500, description="rows that answer one at a time")
+    small_batch_rows: PositiveInt = Field(
+        100,
+        description="rows that answer one at a time, to show that an artifact answers alone as in batches: 8 bits may "
+        "not do worse there than the same rows in batches, where that is beyond a limit",
+    )
     max_logit_diff: dict[FormatName, PositiveFloat] = Field(
         default_factory=dict,
         description="format -> largest logit difference from the float32 Keras model, divided by the largest logit of "
@@ -100,5 +104,9 @@ class Verify(Section):
         description="a model that gives all test rows the same answer, or is not right more often than the commonest "
         "answer would be (exact test): refuse: nothing is published; allow: it is said",
     )
-    latency_runs: PositiveInt = Field(10, description="timed calls per artifact and shape; the median counts")
+    latency_runs: PositiveInt = Field(
+        10,
+        description="timed calls per artifact and shape, at most: from the third on they end after a second; the "
+        "median counts",
+    )
     threads: PositiveInt | None = Field(None, description="ONNX Runtime threads when timed; null: all processors")

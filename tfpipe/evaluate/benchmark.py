@@ -1,4 +1,4 @@
-"""Latency of every artifact at the shapes that serving sees: medians of alternating runs."""
+"""Latency of an artifact at the shapes that serving sees: medians of several calls."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ import numpy as np
 
 from tfpipe.config.compress import LATENCY_SHAPES
 from tfpipe.console import progress_bar
-from tfpipe.evaluate.loaded import Artifact
-from tfpipe.formats.base import Requests
+from tfpipe.formats.base import Answer, Requests
 from tfpipe.tokens.table import TokenTable
 
 K = TypeVar("K")
 
 WARM_UP = 2
+LEAST_RUNS, ENOUGH_SECONDS = 3, 1.0
+"""of timed calls at one shape"""
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def measure_latency(
-    artifacts: list[Artifact], batches: Mapping[str, Requests], runs: int
-) -> dict[tuple[str, str], dict[str, float | None]]:
+    answer: Answer, longest: int, batches: Mapping[str, Requests], runs: int
+) -> dict[str, float | None]:
     """Median milliseconds per call, at each shape.
 
+    The artifact has answered other rows before, so one call warms up. Calls end when they have taken `ENOUGH_SECONDS`,
+    from the third on.
+
     Args:
-      artifacts: what to call.
+      answer: what to call.
+      longest: most tokens that it takes.
       batches: shape name -> with what, by `full_batches`.
-      runs: timed calls per artifact and shape.
+      runs: timed calls per shape, at most; 0: nothing is called.
 
     Returns:
-      (variant, kind) -> shape name -> milliseconds; None where the artifact does not take rows that long.
+      Shape name -> milliseconds; None where nothing is called, or the artifact does not take rows that long.
     """
-    found = {(artifact.variant, artifact.kind): dict.fromkeys(LATENCY_SHAPES) for artifact in artifacts}
-    with progress_bar("latency", len(LATENCY_SHAPES) * (runs + WARM_UP)) as bar:
-        for name, (_, length) in LATENCY_SHAPES.items():
-            calls = {
-                (artifact.variant, artifact.kind): partial(artifact.answer, batches[name])
-                for artifact in artifacts
-                if artifact.longest >= length
-            }
-            for key, latency in time_in_turn(calls, runs, bar.advance).items():
-                found[key][name] = latency
+    found: dict[str, float | None] = dict.fromkeys(LATENCY_SHAPES)
+    for name, (_, length) in LATENCY_SHAPES.items():
+        if longest < length or not runs:
+            continue
+        answer.ask(batches[name])
+        seconds: list[float] = []
+        while len(seconds) < runs and (len(seconds) < LEAST_RUNS or sum(seconds) < ENOUGH_SECONDS):
+            seconds.append(_seconds(partial(answer.ask, batches[name])))
+        found[name] = _milliseconds(seconds)
     return found
 
 
-def time_in_turn(
-    calls: Mapping[K, Callable[[], object]], runs: int, after_round: Callable[[], None] = lambda: None
-) -> dict[K, float]:
+def time_in_turn(calls: Mapping[K, Callable[[], object]], runs: int) -> dict[K, float]:
     """Median milliseconds per call, rounded to hundredths.
 
     They take turns, so that whatever else the machine does meets all of them.
@@ -57,24 +59,21 @@ def time_in_turn(
     Args:
       calls: what to call, by key.
       runs: timed calls of each, after two that warm up.
-      after_round: called after each turn of all.
     """
     seconds: dict[K, list[float]] = {key: [] for key in calls}
     for number in range(runs + WARM_UP):
         for key, call in calls.items():
-            started = time.perf_counter()
-            call()
+            took = _seconds(call)
             if number >= WARM_UP:
-                seconds[key].append(time.perf_counter() - started)
-        after_round()
-    return {key: round(float(np.median(values)) * 1000, 2) for key, values in seconds.items()}
+                seconds[key].append(took)
+    return {key: _milliseconds(values) for key, values in seconds.items()}
 
 
-def measure_batching(artifact: Artifact, table: TokenTable, seed: int, runs: int = 5) -> dict[int, float]:
+def measure_batching(answer: Answer, table: TokenTable, seed: int, runs: int = 5) -> dict[int, float]:
     """The latency curve that a server's batching is set by: batch size -> median milliseconds, over real rows.
 
     Args:
-      artifact: answers by raw text.
+      answer: takes texts.
       table: whose rows make the batches.
       seed: of the sample of them, in random order: lengths mix as they do in traffic, whatever the order of the file.
       runs: timed calls per batch size, each of other rows, after one that warms up.
@@ -88,9 +87,19 @@ def measure_batching(artifact: Artifact, table: TokenTable, seed: int, runs: int
                 rows = sample[np.arange(number * size, (number + 1) * size) % len(sample)]
                 pairs = table.text_pairs(rows)
                 batch = Requests({}, table.texts(rows), None if pairs[0] is None else [pair or "" for pair in pairs])
-                started = time.perf_counter()
-                artifact.answer(batch)
-                seconds.append(time.perf_counter() - started)
-            curve[size] = round(float(np.median(seconds[1:])) * 1000, 2)
+                seconds.append(_seconds(partial(answer.ask, batch)))
+            curve[size] = _milliseconds(seconds[1:])
             bar.advance()
     return curve
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Times a call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _milliseconds(seconds: list[float]) -> float:
+    """The median in milliseconds, rounded to hundredths."""
+    return round(float(np.median(seconds)) * 1000, 2)

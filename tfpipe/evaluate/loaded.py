@@ -1,10 +1,12 @@
-"""The artifacts of a variant, loaded: each way to ask each of them, with what is known of its file."""
+"""The artifacts of a variant, loaded one after the other: each way to ask them, with what is known of their files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from tfpipe.tokens.table import TokenTable
 
 @dataclass(frozen=True)
 class Artifact:
-    """One way to ask an artifact."""
+    """The facts about an artifact, as one way asks it."""
 
     variant: str
     format: str
@@ -36,10 +38,15 @@ class Artifact:
     """of the classifier, embeddings included"""
     longest: int
     """most tokens that it takes; raw text is cut there"""
-    answer: Callable[[Requests], np.ndarray]
-    """requests -> logits [requests, labels] float32"""
     rounded: bool = False
     """whether it computes in fewer bits than float32"""
+
+
+class Loaded(NamedTuple):
+    """An artifact in memory, and one way to ask it."""
+
+    artifact: Artifact
+    answer: Answer
 
 
 def exported_classifier(source: Path, exported: Path, variant: str) -> Classifier:
@@ -59,8 +66,11 @@ def load_artifacts(
     exported: Path,
     formats: Collection[str],
     threads: int | None,
-) -> list[Artifact]:
+) -> Iterator[list[Loaded]]:
     """Loads the reference of a variant, then its artifact of each format, each from its own files.
+
+    The next one is loaded when it is asked for. The iterator keeps none of them: an artifact whose answers nobody holds
+    any longer leaves memory before the next one comes.
 
     Args:
       variant: `dense`, `distilled`, `pruned` or `int8`.
@@ -68,16 +78,38 @@ def load_artifacts(
       exported: directory of its artifacts, in that of the stage `export`.
       formats: names of those that it has.
       threads: of a runtime that can be told; None: all processors.
+
+    Yields:
+      The ways to ask an artifact.
     """
     classifier = exported_classifier(source, exported.parent, variant)
-    parameters = sum(weight.size for weight in classifier.weights.values())
+    ways = partial(
+        _ways,
+        variant,
+        sum(weight.size for weight in classifier.weights.values()),
+        {True: classifier.max_length, False: classifier.architecture.max_position_embeddings},
+    )
+    sparsity, answers = sparsity_of(classifier.weights), [keras.answer(classifier)]
+    del classifier  # its weights are in the Keras model
+    yield ways(REFERENCE, source / REFERENCE.path, sparsity, [answers.pop()])
+    for format in artifacts.formats_named(formats):
+        path = exported / format.path
+        yield ways(format, path, sparsity_of(format.code.kernels(path)), format.code.load(path, threads))
 
-    def ways(
-        format: Format, path: Path, kernels: Mapping[str, np.ndarray], answers: Iterable[Answer]
-    ) -> list[Artifact]:
-        size_bytes, sparsity = format.code.size_bytes(path), sparsity_of(kernels)
-        longest = {True: classifier.max_length, False: classifier.architecture.max_position_embeddings}
-        return [
+
+def _ways(
+    variant: str,
+    parameters: int,
+    longest: Mapping[bool, int],
+    format: Format,
+    path: Path,
+    sparsity: float,
+    answers: Iterable[Answer],
+) -> list[Loaded]:
+    """Describes each way to ask an artifact; `longest`: most tokens of a text, and of token ids."""
+    size_bytes = format.code.size_bytes(path)
+    return [
+        Loaded(
             Artifact(
                 variant,
                 format.name,
@@ -87,17 +119,12 @@ def load_artifacts(
                 sparsity,
                 parameters,
                 each.longest or longest[each.takes_text],
-                each.ask,
                 each.rounded or variant == "int8",
-            )
-            for each in answers
-        ]
-
-    found = ways(REFERENCE, source / REFERENCE.path, classifier.weights, [keras.answer(classifier)])
-    for format in artifacts.formats_named(formats):
-        path = exported / format.path
-        found += ways(format, path, format.code.kernels(path), format.code.load(path, threads))
-    return found
+            ),
+            each,
+        )
+        for each in answers
+    ]
 
 
 def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Requests]]:

@@ -60,6 +60,9 @@ class Answer(NamedTuple):
     """whether its runtime computes in fewer bits than the artifact has"""
     shared: bool = False
     """whether several threads may ask at the same time"""
+    tokenize: Callable[[Requests], dict[str, np.ndarray]] | None = None
+    """of a way that takes texts, where its artifact also takes token ids and has them answered by the same function:
+    requests -> what its tokenizer makes of their texts, as `Requests.tokens`"""
 
 
 @dataclass(frozen=True)

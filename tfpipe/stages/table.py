@@ -246,8 +246,8 @@ STAGES = (
     Stage(
         "verify",
         "tfpipe.stages.verify",
-        ("task", "seed", "verify", "budget", "export.formats", "data.text_pair_column"),
-        version=3,
+        ("task", "seed", "verify", "budget", "export.formats", "data.text_pair_column", "data.max_length"),
+        version=4,
         inputs=(*_MODELS, "export"),
         libraries=_packages(each.run_with for each in artifacts.FORMATS),
     ),

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +30,10 @@ from tfpipe.evaluate.benchmark import measure_batching, measure_latency
 from tfpipe.evaluate.calibration import calibration_of
 from tfpipe.evaluate.full_batch import full_batches, timing_tokenizer
 from tfpipe.evaluate.golden import hard_requests
-from tfpipe.evaluate.loaded import Artifact, load_artifacts
-from tfpipe.evaluate.parity import answer_rows, compare, failed_gates, measured
+from tfpipe.evaluate.loaded import Loaded, load_artifacts
+from tfpipe.evaluate.parity import Answered, answer, answer_rows, compare, failed_gates, measured
 from tfpipe.files import write_json
+from tfpipe.formats.base import Requests
 from tfpipe.formats.saved_model.format import BY_TEXT
 from tfpipe.rundir.record import LOGITS, label_names
 from tfpipe.rundir.stage import StageDirectory
@@ -40,18 +44,42 @@ from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 from tfpipe.variants import STAGE_OF_VARIANT
 
 
-class Answered(NamedTuple):
-    """A variant: its artifacts and their answers."""
+class Rows(NamedTuple):
+    """Rows that artifacts are asked and timed with."""
 
-    artifacts: list[Artifact]
+    test: TokenTable
+    validation: TokenTable
+    shapes: Mapping[str, Requests]
+    """by `full_batches`"""
+
+
+class Measured(NamedTuple):
+    """An artifact, its answers, and what they cost."""
+
+    answered: Answered
+    latency_ms: dict[str, float | None]
+    """shape -> milliseconds; of the reference, which nobody serves, none"""
+    validation: np.ndarray | None
+    """answers to the validation rows, [rows, labels] float32, of the artifact that the budget is about"""
+    curve: dict[int, float] | None
+    """batch size -> milliseconds, of dense by text"""
+
+
+class Variant(NamedTuple):
+    """A variant: its artifacts, measured and compared."""
+
+    measured: list[Measured]
     comparisons: list[dict[str, Any]]
     """by `parity.compare`"""
-    logits: dict[str, np.ndarray]
-    """kind of artifact -> [rows, labels] float32, of the test rows that were asked"""
     validation: dict[str, float | None]
     """scores on the validation rows of the artifact that the budget is about"""
     decision: Decision
     """how its probabilities become an answer"""
+
+    @property
+    def logits(self) -> dict[str, np.ndarray]:
+        """Kind of artifact -> [rows, labels] float32, of the test rows that were asked."""
+        return {each.answered.artifact.kind: each.answered.batched.rows for each in self.measured}
 
 
 @float32_kept()
@@ -67,20 +95,19 @@ def run(config: Config, stage: StageDirectory) -> None:
     for split, table in (("validation", validation), ("test", test)):
         for warning in sanity.warnings(table.labels, names, split):
             say(f"warning: {warning}")
-    found = {variant: _answered(variant, config, stage, test, validation) for variant in stage.variants}
-    artifacts = [artifact for each in found.values() for artifact in each.artifacts]
-    comparisons = [comparison for each in found.values() for comparison in each.comparisons]
     tokenizer = timing_tokenizer(TokenizerSettings.read(stage.inputs["train"]))
     shapes = full_batches(test, tokenizer, pairs=config.data.text_pair_column is not None, seed=config.seed)
-    latency = measure_latency(artifacts, shapes, config.verify.latency_runs)
-    curve = measure_batching(next(each for each in artifacts if each.kind == BY_TEXT), test, config.seed)
+    asked = Rows(test, validation, shapes)
+    found = {variant: _variant(variant, config, stage, asked) for variant in stage.variants}
+    measurements = [measurement for each in found.values() for measurement in each.measured]
+    comparisons = [comparison for each in found.values() for comparison in each.comparisons]
     labels = test.labels[measured_on]
     right = {
         f"{variant}.{kind}": metrics.correct(logits, labels, config.task, each.decision)
         for variant, each in found.items()
         for kind, logits in each.logits.items()
     }
-    rows = measured_rows(artifacts, comparisons, right, latency, stage.path.parent, config)
+    rows = measured_rows(measurements, comparisons, right, stage.path.parent, config)
     costs = costs_of(rows, {variant: each.validation[config.budget.metric] for variant, each in found.items()}, config)
     within, excess = budget.within_budget(costs, config.budget)
     insane = {
@@ -102,7 +129,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             "within_budget": sane,
             "sanity": insane,
             "failures": failures,
-            "latency_ms_by_batch_size": curve,
+            "latency_ms_by_batch_size": next(each.curve for each in measurements if each.curve is not None),
         },
     )
     if failures:
@@ -114,21 +141,39 @@ def run(config: Config, stage: StageDirectory) -> None:
             say(f"  {cost.variant} is not published: {'; '.join(reasons)}")
 
 
-def _answered(
-    variant: str, config: Config, stage: StageDirectory, test: TokenTable, validation: TokenTable
-) -> Answered:
-    """Loads the artifacts of a variant and asks them."""
+def _variant(variant: str, config: Config, stage: StageDirectory, rows: Rows) -> Variant:
+    """Loads the artifacts of a variant one after the other, and measures each."""
     source, exported = stage.inputs[STAGE_OF_VARIANT[variant]], stage.inputs["export"]
     decision = calibration_of(exported, variant).decision
-    artifacts = load_artifacts(variant, source, exported / variant, config.export.formats, config.verify.threads)
-    max_length = next(each.longest for each in artifacts if each.kind == BY_TEXT)
-    tokenizer = Tokenizer(TokenizerSettings.read(source), max_length)
+    tokenizer = Tokenizer(TokenizerSettings.read(source), config.data.max_length)
     hard = hard_requests(tokenizer, pairs=config.data.text_pair_column is not None)
-    comparisons, logits = compare(artifacts, test, hard, config, decision)
-    held = next(each for each in artifacts if each.kind == config.budget.artifact)
-    answers, ranks = answer_rows(held, validation, config.verify.batch_size), config.budget.metric in metrics.RANKS
-    scores = metrics.evaluate(answers, validation.labels, config.task, decision, ranks=ranks)
-    return Answered(artifacts, comparisons, logits, scores, decision)
+    loaded = load_artifacts(variant, source, exported / variant, config.export.formats, config.verify.threads)
+    # map() keeps no artifact that it has given on: it leaves memory before the next one is loaded.
+    found = list(chain.from_iterable(map(partial(_measured, config=config, rows=rows, hard=hard), loaded)))
+    comparisons = compare([each.answered for each in found], rows.test, config, decision)
+    answers, ranks = next(each.validation for each in found if each.validation is not None), metrics.RANKS
+    scores = metrics.evaluate(
+        answers, rows.validation.labels, config.task, decision, ranks=config.budget.metric in ranks
+    )
+    return Variant(found, comparisons, scores, decision)
+
+
+def _measured(ways: list[Loaded], config: Config, rows: Rows, hard: Requests) -> list[Measured]:
+    """Measures an artifact in each way to ask it."""
+    found = []
+    for answered, (artifact, way) in zip(answer(ways, rows.test, hard, config), ways, strict=True):
+        is_reference, in_budget = artifact.kind == REFERENCE.name, artifact.kind == config.budget.artifact
+        of_server = artifact.kind == BY_TEXT and artifact.variant == "dense"
+        runs = 0 if is_reference else config.verify.latency_runs
+        found.append(
+            Measured(
+                answered,
+                measure_latency(way, artifact.longest, rows.shapes, runs),
+                answer_rows(way, rows.validation, config.verify.batch_size) if in_budget else None,
+                measure_batching(way, rows.test, config.seed) if of_server else None,
+            )
+        )
+    return found
 
 
 def _failures_of_sanity(insane: dict[str, list[str]], last: str, gates: Verify) -> list[str]:
@@ -145,26 +190,25 @@ def _failures_of_sanity(insane: dict[str, list[str]], last: str, gates: Verify) 
 
 
 def measured_rows(
-    artifacts: list[Artifact],
+    measurements: list[Measured],
     comparisons: list[dict[str, Any]],
     right: dict[str, np.ndarray],
-    latency: dict[tuple[str, str], dict[str, float | None]],
     run_path: Path,
     config: Config,
 ) -> list[dict[str, Any]]:
     """One flat row of measurements for each artifact.
 
     Args:
-      artifacts: what was measured.
+      measurements: of all variants.
       comparisons: by `parity.compare`.
       right: `<variant>.<kind>` -> [rows] bool, which rows are answered right.
-      latency: by `measure_latency`.
       run_path: directory that the paths of artifacts are relative to.
       config: the configuration.
     """
     large = {name_of(each): each for each in reversed(comparisons)}
     rows = []
-    for artifact in artifacts:
+    for measurement in measurements:
+        artifact = measurement.answered.artifact
         name = f"{artifact.variant}.{artifact.kind}"
         entry, own = large[name], [each for each in comparisons if name_of(each) == name]
         change, *interval = metrics.paired_change(right[name], right[f"dense.{REFERENCE.name}"])
@@ -184,7 +228,7 @@ def measured_rows(
                 "calibration_error": entry["calibration_error"],
                 "size_bytes": artifact.size_bytes,
                 "parameters": artifact.parameters,
-                "latency_ms": latency[artifact.variant, artifact.kind],
+                "latency_ms": measurement.latency_ms,
                 # Alone and in batches; NaN stays NaN.
                 "max_abs_logit_diff": float(np.max([each["max_abs_logit_diff"] for each in own])),
                 "label_agreement": entry["label_agreement"],

@@ -50,7 +50,15 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
         return tokens(**{name: tf.constant(value) for name, value in requests.tokens.items()})["logits"].numpy()
 
     def by_text(requests: Requests, loaded=loaded) -> np.ndarray:
-        pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}
-        return text(text=tf.constant(requests.texts), **pairs)["logits"].numpy()
+        return text(**_texts(requests))["logits"].numpy()
 
-    return Answer("saved_model", False, by_tokens), Answer(BY_TEXT, True, by_text)
+    def tokenize(requests: Requests) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in loaded.tokenize(**_texts(requests)).items()}
+
+    return Answer("saved_model", False, by_tokens), Answer(BY_TEXT, True, by_text, tokenize=tokenize)
+
+
+def _texts(requests: Requests) -> dict[str, tf.Tensor]:
+    """The inputs of a signature that takes texts."""
+    pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}
+    return {"text": tf.constant(requests.texts), **pairs}
