@@ -5,9 +5,9 @@
 
 With `--redo`, each build brings its own run up to date once, which is not timed, and then does that stage and what
 follows again in each turn. Without it, each turn is a whole run from an empty directory. `--before` is a checkout of
-another commit; both builds run with this Python and its packages. The memory is the proportional set size of the
-process and all below it, looked at four times a second: the most of it within each stage. Processor seconds are those
-of the process and all below it. Each turn tells the rate of the machine beside it.
+another commit; both builds run with this Python and its packages. The memory is the resident set of the process and all
+below it, looked at four times a second: the most of it within each stage. Processor seconds are theirs too. Each turn
+tells the rate of the machine beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from machine_state import probe
-from prepare import memory_mib, processes_below, processor_time
+from prepare import processes_below, processor_time
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = "import sys; sys.argv[0] = 'tfpipe'; from tfpipe.cli import main; main()"
@@ -83,13 +83,21 @@ class Watched:
         return sum(processor_time(pid) for pid in processes_below(self.process.pid))
 
     def _look(self) -> None:
-        pss = sum(memory_mib(pid)[1] for pid in processes_below(self.process.pid))
         found = self.stages[self._now]
-        found["mib"] = max(found["mib"], round(pss))
+        found["mib"] = max(found["mib"], round(sum(map(resident_mib, processes_below(self.process.pid)))))
 
     def _sample(self) -> None:
         while not self._ended.wait(INTERVAL):
             self._look()
+
+
+def resident_mib(pid: int) -> float:
+    """Resident set of a process; cheaper to ask for than a proportional one, which takes a tenth of a processor."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:  # it ended meanwhile
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def turn(code: Path, arguments: list[str], log: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tfpipe.tasks import task_of
 
 HOSTILE = (
     "<script>alert(1)</script>", '"onmouseover="alert(1)', "$x^2_{y}$", "]]></style>", "a\u202eb\u2066c",
+    "no\ufffe\uffffn",
     "nul\x00\x1b[31m", "<svg onload=alert(1)>", "'; DROP & | `code` {{ 7*7 }}", "_hidden", "línea\nnueva",
 )  # fmt: skip
 

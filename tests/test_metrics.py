@@ -6,7 +6,7 @@ import sklearn.metrics
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tfpipe import metrics
-from tfpipe.tasks import task_of
+from tfpipe.tasks import Decision, task_of
 
 
 def one_hot(classes, count):
@@ -63,7 +63,8 @@ def test_labels_that_do_not_occur_change_no_metric(task, labels):
     padded = np.zeros((300, labels), np.float32)
     padded[:, :2] = truth
     found, expected = (metrics.evaluate(*each, task, ranks=True) for each in ((many, padded), (few, truth)))
-    found.pop("hamming_loss", None), expected.pop("hamming_loss", None)  # which is over all labels, by its definition
+    for name in ("hamming_loss", "brier") if task == "multi_label" else ():  # means over all labels, by definition
+        assert found.pop(name) == pytest.approx(expected.pop(name) * 2 / labels)
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -237,6 +238,29 @@ def test_the_other_scores_agree_with_scikit_learn(task):
         ("brier", sklearn.metrics.brier_score_loss, 2),
     ):
         assert found[name] == pytest.approx(np.mean([score(each[0], each[place]) for each in columns]))
+
+
+def test_the_brier_score_of_several_labels_does_not_change_with_the_answers():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(200, 6))
+    labels = np.zeros((200, 6), np.float32)
+    labels[:, :3] = random.random((200, 3)) < 0.4  # three that never occur
+    few, many = (Decision(thresholds=(each,) * 6) for each in (0.999, 0.1))
+    found = [metrics.evaluate(logits, labels, "multi_label", each)["brier"] for each in (few, many)]
+    assert found[0] == found[1]
+
+
+def test_the_labels_that_are_confused_most_come_first():
+    answers, truth = [0, 1, 1, 2, 2, 2, 0, 3], [0, 0, 0, 1, 1, 1, 3, 3]
+    logits, labels = one_hot(answers, 4) * 3.0, one_hot(truth, 4)
+    assert metrics.most_confused(logits, labels, "single_label") == [(1, 2, 3), (0, 1, 2), (3, 0, 1)]
+    assert metrics.most_confused(logits, labels, "single_label", most=1) == [(1, 2, 3)]
+    assert metrics.most_confused(labels * 3.0, labels, "single_label") == []
+    assert metrics.most_confused(logits, labels, "multi_label") == []
+    logits[5] = np.nan  # has no answer
+    assert metrics.most_confused(logits, labels, "single_label")[0] == (0, 1, 2)
+    matrix = metrics.confusion(logits, labels, "single_label")
+    assert matrix.sum() == 7 and matrix[1, 2] == 2 and matrix.diagonal().tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])

@@ -13,8 +13,8 @@ import re
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """what a terminal obeys, or turns the direction of what follows; tabs and line breaks apart"""
 
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""what a page can't show, or what turns the direction of all that follows; marks of direction stay"""
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+"""what a page or an SVG can't hold, or what turns the direction of all that follows; marks of direction stay"""
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 """what is no character: bytes that are not UTF-8, as errors="surrogateescape" marks them, and what JSON writes so"""

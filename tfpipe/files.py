@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,6 +41,21 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_line(value: Any, default: Callable[[Any], Any]) -> str:
+    """Writes a line of JSON Lines that can be encoded as UTF-8: NaN is null, half a character has its JSON escape.
+
+    Args:
+      value: a tree of JSON, and what `default` makes JSON of.
+      default: of `json.dumps`.
+    """
+    try:
+        line = json.dumps(value, ensure_ascii=False, default=default, allow_nan=False)
+        line.encode()
+    except ValueError:  # NaN, which JSON has not; half a character, which it can name and UTF-8 has not
+        line = json.dumps(without_nan(value), default=default)
+    return f"{line}\n"
 
 
 def write_text(path: Path, text: str) -> None:

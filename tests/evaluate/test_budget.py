@@ -69,3 +69,12 @@ def test_what_is_not_known_is_not_the_closest():
 def test_alone_the_dense_model_is_held_to_the_budget():
     assert within_budget([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=5.0)) == (["dense"], None)
     assert "dense is outside the budget" in within_budget([Cost("dense", 0.0, 10, 5.0)], Budget(max_latency_ms=4.0))[1]
+
+
+def test_a_score_that_is_not_defined_keeps_no_budget():
+    """Average precision of validation rows without any label, of which nothing can be said to be kept."""
+    cost = Cost("int8", float("nan"), 1, 1.0)
+    within, told = within_budget([cost], Budget(metric="average_precision", max_drop=0.01))
+    assert within == [] and "average_precision is not defined on the validation rows, so budget.max_drop can't" in told
+    assert told.endswith("relax budget.metric to another score, or budget.max_drop to null")
+    assert within_budget([cost], Budget(metric="average_precision", max_drop=None)) == (["int8"], None)

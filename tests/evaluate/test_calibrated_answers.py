@@ -49,6 +49,44 @@ def test_few_rows_and_rows_that_are_all_right_give_no_extreme():
     assert 0.05 < calibration.fitted_temperature(sure * 4.0, sure, "single_label") < 2.0
 
 
+@pytest.mark.parametrize(("labels", "count"), [(2, 200), (77, 770), (150, 1500), (1000, 2000)])
+@pytest.mark.parametrize("sure", [4.0, 9.0])
+def test_a_calibrated_model_stays_so_whatever_the_number_of_labels(labels, count, sure):
+    """Labels drawn by the probabilities that the model gives."""
+    random = np.random.default_rng(labels)
+    logits = random.normal(0.0, 1.0, (count, labels))
+    logits[np.arange(count), random.integers(0, labels, count)] += sure + np.log(labels)
+    probability = task_of("single_label").probabilities(logits)
+    chosen = (probability.cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
+    truth = np.eye(labels, dtype=np.float32)[np.minimum(chosen, labels - 1)]
+    found = calibration.fitted_temperature(logits, truth, "single_label")
+    assert found == pytest.approx(1.0, abs=0.25)
+    before, after = (metrics.evaluate(logits / each, truth, "single_label") for each in (1.0, found))
+    assert after["loss"] <= before["loss"] and after["calibration_error"] < before["calibration_error"] + 0.01
+
+
+def test_a_precision_that_only_certain_answers_reach_is_refused():
+    """Artifacts compute in float32, which can't tell such probabilities apart."""
+    labels = np.eye(2, dtype=np.float32)[[0, 1] * 100]
+    logits = labels * 17.0 + np.linspace(0.0, 0.5, 200)[:, None] * labels
+    labels[:80] = labels[:80][:, ::-1]  # the less certain half is wrong
+    with pytest.raises(InputError, match=r"calibrate\.precision 0\.9: only answers with a probability above 0\.999999"):
+        calibration.calibrated(logits, labels, "single_label", ("a", "b"), Calibrate(precision=0.9, temperature=False))
+
+
+def test_a_calibration_is_one_line_whatever_the_model_answers():
+    logits, labels = rows("multi_label", 300, 3)
+    wide = [np.tile(each, (1, 200)) for each in (logits, labels)]
+    names = tuple(map(str, range(600)))
+    _, facts = calibration.calibrated(*wide, "multi_label", names, Calibrate())
+    said = calibration.shown_calibration(facts)
+    assert len(said) < 200 and " to " in said.split("thresholds ")[1]
+    logits[3] = np.nan
+    _, facts = calibration.calibrated(logits, labels, "multi_label", ("a", "b", "c"), Calibrate())
+    facts["before"]["calibration_error"] = None
+    assert "its logits on the validation rows are not finite" in calibration.shown_calibration(facts)
+
+
 def test_thresholds_have_the_best_f1_that_there_is():
     logits, labels = rows("multi_label", 400, 3)
     labels[:, 2] *= np.random.default_rng(0).random(400) < 0.2

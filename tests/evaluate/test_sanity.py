@@ -54,8 +54,45 @@ def test_many_models_on_the_same_rows():
     assert said.startswith("20 models answered the same 1,000 test rows: the best accuracy, 80.00%, may be up to 3.1")
 
 
-def test_rows_that_all_have_one_label_show_nothing():
+def test_rows_that_all_have_one_label_show_only_that_a_model_is_wrong():
     assert sanity.failures(*single({(0, 0): 100})) == []
+    assert sanity.failures(*single({(0, 0): 99, (0, 1): 1})) == []
+    (said,) = sanity.failures(*single({(0, 1): 100}))
+    assert said.startswith("it is right in 0.00% of 100 test rows, which are all 'negative'; 'negative' answered 'posi")
+    (said,) = sanity.failures(*single({(0, 0): 3, (0, 1): 50, (0, 2): 47}))
+    assert said.startswith("it is right in 3.00% of 100 test rows")
+
+
+def test_labels_that_begin_alike_are_told_apart():
+    alike = tuple("category / " * 20 + name for name in NAMES)
+    *rows, _ = single({(0, 0): 450, (0, 1): 50, (1, 1): 300, (1, 0): 200})
+    assert sanity.failures(*rows, alike) == []
+    *rows, _ = single({(0, 1): 60, (1, 1): 40})
+    (said,) = sanity.failures(*rows, alike)
+    assert said.startswith("it answers ") and len(said) < 1000
+
+
+def test_knowing_how_often_labels_are_given_is_not_knowing_labels():
+    """A model that gives each row the commonest label, but one: its answers go with no text."""
+    random, names = np.random.default_rng(0), tuple("abcdefghij")
+    shares = np.array([0.6, *[0.02] * 9])
+    labels = (random.random((500, 10)) < shares).astype(np.float32)
+    answers = np.zeros((500, 10), bool)
+    answers[1:, 0] = True
+    (said,) = sanity.failures(np.where(answers, 1.0, -1.0), labels, "multi_label", names)
+    assert "is not above" in said
+    by_share = np.where(random.random((500, 10)) < shares, 1.0, -1.0)
+    assert sanity.failures(by_share, labels, "multi_label", names)
+    found = labels.astype(bool) & (random.random((500, 10)) < 0.3)  # finds a third of them
+    assert sanity.failures(np.where(found, 1.0, -1.0), labels, "multi_label", names) == []
+
+
+def test_thousands_of_rare_labels_that_are_found_are_labels_that_are_found():
+    random = np.random.default_rng(0)
+    labels = (random.random((2000, 1000)) < 0.001).astype(np.float32)
+    found = labels.astype(bool) & (random.random(labels.shape) < 0.2)
+    names = tuple(map(str, range(1000)))
+    assert sanity.failures(np.where(found, 1.0, -1.0), labels, "multi_label", names) == []
 
 
 def test_several_labels():

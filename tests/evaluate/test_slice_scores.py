@@ -61,7 +61,7 @@ def test_small_slices_are_one_line_without_a_test():
         ("c", "a"),
         ("c", "2 slices of fewer than 10 rows"),
         ("e", "x"),
-        ("e", "1 slice of fewer than 10 rows"),
+        ("e", "y"),
     }
     merged = lines["c", "2 slices of fewer than 10 rows"]
     assert merged["rows"] == 12 and merged["p"] is None and merged["worse"] is False

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfpipe import pipeline
-from tfpipe.config.compress import LATENCY_SHAPES
+from tfpipe.config.compress import LATENCY_SHAPES, Budget
 from tfpipe.evaluate.artifact_table import COLUMNS, cells, print_table
 from tfpipe.evaluate.explained import GRADIENT_X_INPUT, INTEGRATED_GRADIENTS
 from tfpipe.evaluate.page.page import write_page
@@ -221,7 +221,21 @@ def test_the_verdict_is_the_fastest_artifact_within_the_budget(summary):
 
 
 def test_without_a_variant_within_the_budget_dense_is_the_verdict(summary):
-    assert verdict_of(summary["artifacts"], [], "b32_s64")["variant"] == "dense"
+    assert verdict_of(summary["artifacts"], [], Budget())["variant"] == "dense"
+
+
+def test_an_artifact_that_the_budget_is_not_about_must_keep_it_too(summary):
+    """The ONNX file is the fastest here, and larger than the budget of SavedModels allows."""
+    rows = [
+        row | {"size_bytes": 27_000_000 if row["artifact"] == "onnx" else 23_000_000, "agrees": True}
+        for row in summary["artifacts"]
+    ]
+    for row in rows:
+        row["latency_ms"] = dict.fromkeys(row["latency_ms"], 1.0 if row["artifact"] == "onnx" else 9.0)
+    budget = Budget(artifact="saved_model", max_size_bytes=25_000_000)
+    assert verdict_of(rows, ["int8"], budget)["artifact"] == "saved_model"
+    assert verdict_of(rows, ["int8"], Budget())["artifact"] == "onnx"
+    assert verdict_of(rows, ["int8"], Budget(max_latency_ms=2.0, max_size_bytes=25_000_000))["artifact"] == "onnx"
 
 
 def test_large_models_are_explained_the_fast_way_and_in_part():

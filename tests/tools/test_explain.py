@@ -112,6 +112,15 @@ def test_files_are_explained_with_their_columns(tfpipe_command, tiny_run, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "texts.txt", "why.jsonl"]
 
 
+def test_columns_may_hold_what_utf_8_has_no_form_for(tfpipe_command, tiny_run, tmp_path):
+    """Half a character within another value keeps its JSON escape."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "this film is good", "meta": {"a": "\\ud83d"}}\n')
+    code, _, error = tfpipe_command("explain", tiny_run[1], "--input", "rows.jsonl", "--output", "why.jsonl")
+    assert code == 0, error
+    (found,) = lines_of((tmp_path / "why.jsonl").read_text())
+    assert found["row"] == {"meta": {"a": "\ud83d"}}
+
+
 def test_a_page_stands_alone_and_runs_nothing(tfpipe_command, tiny_run, tmp_path):
     (tmp_path / "rows.csv").write_text(ROWS)
     code, _, error = tfpipe_command("explain", tiny_run[1], "--input", "rows.csv", "--output", "why.html")

@@ -96,6 +96,31 @@ def test_another_sample_of_the_test_rows_is_not_compared(two):
     assert comparison.rows[1].against is None and "another sample" in " ".join(comparison.notes)
 
 
+def test_the_test_is_of_the_artifact_that_is_shown(two):
+    """An artifact that answers another run's rows otherwise than its Keras model: only the table of verify says so."""
+    stored = load_file(two[1] / "verify" / "logits.safetensors")
+    runs = [open_run(str(path)) for path in two]
+    kind = f"{runs[1].variant}.{runs[1].best['artifact']}"
+    stored[kind] = -stored[kind]
+    save_file(stored, two[1] / "verify" / "logits.safetensors")
+    content = (two[1] / "verify" / "logits.safetensors").read_bytes()
+    record = json.loads((two[1] / "verify" / "stage.json").read_text())
+    record["files_written"]["logits.safetensors"] = {
+        "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content),
+    }  # fmt: skip
+    change(two[1], "verify", files_written=record["files_written"])
+    against = compare([open_run(str(path)) for path in two]).rows[1].against
+    assert against.won + against.lost == len(stored["rows"])
+
+
+def test_links_and_other_spellings_are_the_same_run(two, tfpipe_command):
+    (two[0].parent / "latest").symlink_to(two[0])
+    runs = [open_run(str(path)) for path in two]
+    assert looks(runs) == 2
+    code, out, _ = tfpipe_command("report", two[0], f"{two[0]}/", two[0].parent / "latest")
+    assert code == 0 and "against the first" not in out
+
+
 def test_a_test_that_many_runs_looked_at_is_warned_of(two):
     for number in range(MANY_LOOKS - 2):
         shutil.copytree(two[0], two[0].parent / f"more-{number}")

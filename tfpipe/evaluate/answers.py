@@ -24,7 +24,7 @@ from tfpipe.tokens.table import TokenTable
 
 @dataclass(frozen=True)
 class Answers:
-    """The test rows that `verify` asked, what is right, and what the Keras model of each variant answers."""
+    """The test rows that `verify` asked, what is right, and the answers of each variant's Keras model or artifact."""
 
     table: TokenTable
     rows: np.ndarray
@@ -57,7 +57,12 @@ class Answers:
 
 
 def read_answers(
-    prepared: Path, verified: Path, variants: Iterable[str], task: str, decisions: Mapping[str, Decision]
+    prepared: Path,
+    verified: Path,
+    variants: Iterable[str],
+    task: str,
+    decisions: Mapping[str, Decision],
+    artifact: str = REFERENCE.name,
 ) -> Answers:
     """Reads the answers of a run.
 
@@ -67,6 +72,7 @@ def read_answers(
       variants: whose answers are read.
       task: `single_label` or `multi_label`.
       decisions: variant -> how its probabilities become an answer.
+      artifact: whose answers are read; those of the Keras model by default.
     """
     stored, table = load_file(verified / LOGITS), TokenTable.open(prepared / "test")
     return Answers(
@@ -75,7 +81,7 @@ def read_answers(
         labels=table.labels[stored["rows"]],
         names=label_names(prepared),
         task=task,
-        logits={variant: stored[f"{variant}.{REFERENCE.name}"] for variant in variants},
+        logits={variant: stored[f"{variant}.{artifact}"] for variant in variants},
         decisions=decisions,
     )
 

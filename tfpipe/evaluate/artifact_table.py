@@ -21,8 +21,8 @@ def print_table(rows: list[dict[str, Any]], measured_on: str) -> None:
         padding=0,
         pad_edge=False,
         caption=f"accuracy on {measured_on}, and its change on the same rows, with 95 % intervals; latency (batch, "
-        "tokens) in ms, - where rows are cut shorter; Δlogit (largest) and agreement against the Keras model of the "
-        "same variant",
+        "tokens) in ms, - where nothing is timed (the Keras model, rows that are cut shorter); Δlogit (largest) and "
+        "agreement against the Keras model of the same variant",
     )
     for number, column in enumerate(COLUMNS):
         table.add_column(column.heading, justify="left" if number < 2 else "right", no_wrap=True)

@@ -28,7 +28,9 @@ class Cost:
     def excesses(self, budget: Budget) -> list[str]:
         """The limits that are not kept, one phrase each; NaN keeps none."""
         found = []
-        if budget.max_drop is not None and not self.drop <= budget.max_drop:
+        if budget.max_drop is not None and math.isnan(self.drop):
+            found.append(f"{budget.metric} is not defined on the validation rows, so budget.max_drop can't be checked")
+        elif budget.max_drop is not None and not self.drop <= budget.max_drop:
             found.append(
                 f"{budget.metric} on validation rows {'rises' if budget.metric in LOWER_IS_BETTER else 'falls'} by "
                 f"{self.drop:.4f}, budget.max_drop is {budget.max_drop:g}"
@@ -80,7 +82,9 @@ def within_budget(costs: list[Cost], budget: Budget) -> tuple[list[str], str | N
 def _relaxed(cost: Cost, budget: Budget) -> str:
     """The settings that this variant needs, each with the value that it would keep."""
     wanted = []
-    if budget.max_drop is not None and not cost.drop <= budget.max_drop:
+    if budget.max_drop is not None and math.isnan(cost.drop):
+        wanted.append("budget.metric to another score, or budget.max_drop to null")
+    elif budget.max_drop is not None and not cost.drop <= budget.max_drop:
         least = math.ceil(cost.drop * 1000) / 1000 if math.isfinite(cost.drop) else 1.0
         wanted.append(f"budget.max_drop to {least:g} (or compress less, train longer, distill)")
     if budget.max_size_bytes is not None and cost.size_bytes > budget.max_size_bytes:

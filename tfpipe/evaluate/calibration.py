@@ -24,6 +24,9 @@ LEAST_ROWS = 10
 """rows with a label from which its threshold is tuned, and answered rows from which a precision is one"""
 _TEMPERATURES = (0.05, 20.0)
 _CURVE_POINTS = 50
+_LISTED = 12
+_CERTAIN = 1e-6
+"""from 0 or 1: nearer, an artifact's float32 can't tell probabilities apart"""
 
 
 class Calibration(NamedTuple):
@@ -79,12 +82,19 @@ def calibrated(
 
 def shown_calibration(facts: dict[str, Any]) -> str:
     """Writes in a line what a calibration changed."""
-    errors = " to ".join(f"{facts[when]['calibration_error']:.4f}" for when in ("before", "after"))
-    parts = [f"temperature {facts['temperature']:g}, calibration error on validation rows {errors}"]
+    before, after = facts["before"], facts["after"]
+    parts = [f"temperature {facts['temperature']:g}"]
+    if before["calibration_error"] is None or after["calibration_error"] is None:
+        parts.append("its logits on the validation rows are not finite")
+    else:
+        errors = f"{before['calibration_error']:.4f} to {after['calibration_error']:.4f}"
+        parts[0] += f", calibration error on validation rows {errors}"
     if facts["thresholds"] is not None:
-        scores = " to ".join(f"{facts[when]['macro_f1']:.4f}" for when in ("before", "after"))
-        shown = ", ".join(f"{each:.3g}" for each in facts["thresholds"].values())
-        parts.append(f"thresholds {shown}, macro F1 {scores}")
+        thresholds = list(facts["thresholds"].values())
+        shown = ", ".join(f"{each:.3g}" for each in thresholds)
+        if len(thresholds) > _LISTED:
+            shown = f"{min(thresholds):.3g} to {max(thresholds):.3g}"
+        parts.append(f"thresholds {shown}, macro F1 {before['macro_f1']:.4f} to {after['macro_f1']:.4f}")
     if facts["abstain_below"] is not None:
         parts.append(f"no answer below {facts['abstain_below']:.4g}")
     return "; ".join(parts)
@@ -113,8 +123,8 @@ def validation_logits(source: Path) -> np.ndarray:
 def fitted_temperature(logits: np.ndarray, labels: np.ndarray, task: str) -> float:
     """Finds the temperature under which the cross-entropy of some rows is least (Guo et al., 2017).
 
-    Targets are smoothed by what their number says (Platt, 1999): without it, rows that are all right would ask for a
-    temperature of 0.
+    Rows that are all right would ask for a temperature of 0. So its logarithm has a normal prior with mean 0 and
+    deviation 1, which counts for less than one row of ordinary uncertainty, however many labels there are.
 
     Args:
       logits: [rows, labels] float.
@@ -128,12 +138,11 @@ def fitted_temperature(logits: np.ndarray, labels: np.ndarray, task: str) -> flo
 
     if len(labels) < LEAST_ROWS or not np.isfinite(logits).all():
         return 1.0
-    kind, choices = task_of(task), labels.shape[1] if task_of(task).one_label else 2
-    share = choices / (len(labels) + choices)
-    targets = labels * (1.0 - share) + share / choices
+    kind = task_of(task)
 
     def loss(log_temperature: float) -> float:
-        return float(kind.cross_entropy(targets, kind.probabilities(logits / np.exp(log_temperature))).mean())
+        entropy = kind.cross_entropy(labels, kind.probabilities(logits / np.exp(log_temperature)))
+        return float(entropy.sum()) + log_temperature**2 / 2.0
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-5})
     return float(f"{np.exp(found.x):.4g}")
@@ -164,7 +173,7 @@ def tuned_thresholds(probability: np.ndarray, labels: np.ndarray) -> tuple[float
         middle = np.where((below < 0.5) & (ordered[ends] > 0.5), 0.5, middle)
         best = np.flatnonzero(f1 == f1.max())
         threshold = middle[best[np.argmin(np.abs(middle[best] - 0.5))]]
-        found.append(float(f"{min(max(threshold, 1e-6), 1.0 - 1e-6):.6g}"))
+        found.append(float(min(max(threshold, _CERTAIN), 1.0 - _CERTAIN)))
     return tuple(found)
 
 
@@ -196,7 +205,13 @@ def _abstention(probability: np.ndarray, labels: np.ndarray, precision: float) -
         )
     last = reached[-1]
     below = confidence[last + 1] if last + 1 < len(confidence) else 0.0
-    return float(f"{(confidence[last] + below) / 2.0:.6g}")
+    threshold = float((confidence[last] + below) / 2.0)
+    if threshold > 1.0 - _CERTAIN:
+        raise InputError(
+            f"calibrate.precision {precision:g}: only answers with a probability above {1.0 - _CERTAIN} reach it, and "
+            "artifacts can't tell these apart; lower it, set calibrate.temperature: true, or set it to null"
+        )
+    return threshold
 
 
 def _ordered(probability: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,9 @@ import numpy as np
 from tfpipe import metrics
 from tfpipe.tasks import PLAIN, Decision, task_of
 
+MATRIX = 100
+"""labels up to which the confusion is a matrix: that of 5,000 labels would take gigabytes"""
+
 
 def measures(
     logits: np.ndarray,
@@ -35,7 +38,8 @@ def measures(
 
     Returns:
       `rows`; `scores`, by name `{"value", "low", "high"}` with 95 % bounds, null where they are not defined;
-      `by_label`, in the order of the labels; `confusion`, see `metrics.confusion`; `reliability`, bins;
+      `by_label`, in the order of the labels; `confusion`, see `metrics.confusion`, null of more than `MATRIX` labels of
+      which a row has one; `most_confused`, see `metrics.most_confused`, with the labels' names; `reliability`, bins;
       `precision_recall`, see there; of a model that abstains, `coverage` and `precision`, likewise with bounds.
     """
     counts = metrics.counts_of(logits, labels, task, decision)
@@ -50,7 +54,15 @@ def measures(
             {"label": name, **each, "recall_95": _share(each["recall"], each["support"])}
             for name, each in zip(names, metrics.by_label(logits, labels, task, decision), strict=True)
         ],
-        "confusion": metrics.confusion(logits, labels, task, decision).tolist(),
+        "confusion": (
+            None
+            if task_of(task).one_label and len(names) > MATRIX
+            else metrics.confusion(logits, labels, task, decision).tolist()
+        ),
+        "most_confused": [
+            {"label": names[label], "answer": names[answer], "rows": count}
+            for label, answer, count in metrics.most_confused(logits, labels, task, decision)
+        ],
         "reliability": metrics.reliability(logits, labels, task),
         "precision_recall": metrics.precision_recall(logits, labels, task, names),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ SMALL_SPLIT = 200
 MANY_LOOKS = 5
 """models that are compared on the same test rows, from which the best number of theirs says too much"""
 _LISTED = 5
+_PERMUTATIONS = 999
 
 
 def failures(
@@ -37,20 +39,27 @@ def failures(
       decision: how probabilities become an answer.
     """
     given, truth = task_of(task).decisions(logits, decision), labels > 0.5
-    answers, right = _shown(given, names), _shown(truth, names)
-    commonest, rows = Counter(right).most_common(1)[0]
-    if len(set(answers)) == 1:
-        if len(set(right)) == 1:
-            return []  # and it is the only one that there is
-        return [f"it answers {answers[0]} to all {len(answers):,} test rows; {_confusion(right, answers)}"]
-    always = np.array([each == commonest for each in right])
+    answers, right = _groups(given), _groups(truth)
+    confusion = partial(_confusion, truth, given, names)
     correct = metrics.correct(logits, labels, task, decision)
+    if len(set(right)) == 1:  # nothing tells what the model has learned, but that it is wrong
+        if 2 * correct.sum() >= len(correct):
+            return []
+        return [
+            f"it is right in {correct.mean():.2%} of {len(right):,} test rows, which are all "
+            f"{_shown(truth[0], names)}; {confusion()}"
+        ]
+    if len(set(answers)) == 1:
+        return [f"it answers {_shown(given[0], names)} to all {len(answers):,} test rows; {confusion()}"]
+    commonest, rows = Counter(right).most_common(1)[0]
+    always = np.array([each == commonest for each in right])
     probability = metrics.mcnemar(correct, always, alternative="greater")
     if probability <= SIGNIFICANCE or _finds_labels(given, truth, one_label=task_of(task).one_label):
         return []
     return [
         f"its accuracy on {len(right):,} test rows, {correct.mean():.2%}, is not above the {rows / len(right):.2%} of "
-        f"always answering {commonest} (exact test, p = {probability:.2g}); {_confusion(right, answers)}"
+        f"always answering {_shown(truth[right.index(commonest)], names)} (exact test, p = {probability:.2g}); "
+        f"{confusion()}"
     ]
 
 
@@ -96,23 +105,36 @@ def looked_at(models: int, accuracy: float, rows: int) -> str | None:
 def _finds_labels(given: np.ndarray, truth: np.ndarray, *, one_label: bool) -> bool:
     """Tells whether a model of several labels finds some, where most rows have the same answer, such as none.
 
-    It does where the labels that it gives are right more often than labels given to as many rows at random.
+    It does where the labels that it gives are right more often than the same answers given to the rows in another order
+    (permutation test): so how often each label is given proves nothing.
     """
     if one_label:
         return False
-    from scipy.stats import fisher_exact
-
-    sides = [(given & truth).sum(), (given & ~truth).sum(), (~given & truth).sum(), (~given & ~truth).sum()]
-    return bool(fisher_exact(np.reshape(sides, (2, 2)), alternative="greater").pvalue <= SIGNIFICANCE)
-
-
-def _shown(chosen: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    texts = [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
-    return [excerpt(repr(text)) if text else "no label" for text in texts]
+    fewer, others = (given, truth) if given.sum() < truth.sum() else (truth, given)
+    rows, columns = np.nonzero(fewer)
+    random, found = np.random.default_rng(0), int((given & truth).sum())
+    shuffled = (others[random.permutation(len(others))[rows], columns].sum() for _ in range(_PERMUTATIONS))
+    as_good = sum(int(each >= found) for each in shuffled)
+    return (1 + as_good) / (1 + _PERMUTATIONS) <= SIGNIFICANCE
 
 
-def _confusion(right: list[str], answers: list[str]) -> str:
+def _groups(chosen: np.ndarray) -> list[bytes]:
+    """Gives equal rows the same key: [rows, labels] bool."""
+    return [row.tobytes() for row in np.packbits(chosen, axis=1)]
+
+
+def _shown(row: np.ndarray, names: tuple[str, ...]) -> str:
+    """Names the labels of a row, [labels] bool, for a message."""
+    text = joined_labels(name for name, given in zip(names, row, strict=True) if given)
+    return excerpt(repr(text)) if text else "no label"
+
+
+def _confusion(truth: np.ndarray, given: np.ndarray, names: tuple[str, ...]) -> str:
     """Writes how many rows of each label got which answer."""
-    pairs = Counter(zip(right, answers, strict=True))
-    shown = [f"{label} answered {answer} {count:,} times" for (label, answer), count in pairs.most_common(_LISTED)]
+    each = list(zip(_groups(truth), _groups(given), strict=True))
+    pairs, places = Counter(each), {pair: at for at, pair in enumerate(each)}
+    shown = [
+        f"{_shown(truth[places[pair]], names)} answered {_shown(given[places[pair]], names)} {count:,} times"
+        for pair, count in pairs.most_common(_LISTED)
+    ]
     return "; ".join(shown) + ("; …" if len(pairs) > _LISTED else "")

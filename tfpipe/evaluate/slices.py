@@ -105,8 +105,8 @@ def with_small_ones_merged(slices: Sequence[Slice]) -> list[Slice]:
         small = [each for each in slices if each.by == by and 0 < each.rows.sum() < LEAST_ROWS]
         if small:
             rows = np.any([each.rows for each in small], axis=0)
-            count = "1 slice" if len(small) == 1 else f"{len(small)} slices"
-            found.append(Slice(by, f"{count} of fewer than {LEAST_ROWS} rows", rows, merged=True))
+            name = small[0].name if len(small) == 1 else f"{len(small)} slices of fewer than {LEAST_ROWS} rows"
+            found.append(Slice(by, name, rows, merged=True))
     return found
 
 

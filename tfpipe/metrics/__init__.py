@@ -23,6 +23,7 @@ from tfpipe.metrics.scores import (
     evaluate,
     from_counts,
     is_better,
+    most_confused,
     reliability,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "holm",
     "is_better",
     "mcnemar",
+    "most_confused",
     "paired_change",
     "precision_recall",
     "reliability",

@@ -19,8 +19,8 @@ SCORES = {
     "loss": "mean cross-entropy of a row, in nats",
     "accuracy": "share of the rows whose labels are all right",
     "balanced_accuracy": "mean recall over the labels; multi_label: mean of recall and of specificity",
-    "macro_precision": "mean over the labels",
-    "macro_recall": "mean over the labels",
+    "macro_precision": "mean over the labels that occur, in the rows or among the answers",
+    "macro_recall": "mean over the labels that occur, in the rows or among the answers",
     "macro_f1": "mean over the labels that occur, in the rows or among the answers",
     "micro_precision": "over all labels together",
     "micro_recall": "over all labels together",
@@ -93,7 +93,8 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Computes the scores of one split.
 
-    None of them but `hamming_loss` depends on how many more labels there are that never occur.
+    How many more labels there are that never occur changes none of them, except `loss`, `brier` and `hamming_loss` of
+    `multi_label`, which every label has a share in.
 
     Args:
       logits: [rows, labels] float.
@@ -152,7 +153,7 @@ def from_counts(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
             found * everything - real * given, given * (everything - given), real * (everything - real)
         )
         scores["matthews"] = _mean(of_label)
-        brier = counts.brier[:, occurs].mean(axis=1) if occurs.any() else np.zeros(len(brier))
+        brier = counts.brier.mean(axis=1)
         scores["hamming_loss"] = weights @ (counts.truth != counts.answers).mean(axis=1) / total
     return scores | {"brier": weights @ brier / total}
 
@@ -196,9 +197,30 @@ def confusion(logits: np.ndarray, labels: np.ndarray, task: str, decision: Decis
     """
     counts = counts_of(logits, labels, task, decision)
     if counts.one_label:
-        return counts.truth.astype(int).T @ counts.answers.astype(int)
+        found = np.zeros((counts.truth.shape[1],) * 2, int)
+        answered = counts.answers.any(axis=1)  # a row that is not finite has no answer
+        np.add.at(found, (counts.truth.argmax(axis=1)[answered], counts.answers.argmax(axis=1)[answered]), 1)
+        return found
     sides = np.stack([~counts.truth, counts.truth]).astype(int), np.stack([~counts.answers, counts.answers]).astype(int)
     return np.einsum("trl,arl->lta", *sides)
+
+
+def most_confused(
+    logits: np.ndarray, labels: np.ndarray, task: str, decision: Decision = PLAIN, *, most: int = 1000
+) -> list[tuple[int, int, int]]:
+    """Lists the labels that are taken for others, the most frequent first.
+
+    Returns:
+      Label of a row, label that is answered, and in how many rows; the first `most`. Empty for multi_label.
+    """
+    counts = counts_of(logits, labels, task, decision)
+    if not counts.one_label:
+        return []
+    wrong = counts.answers.any(axis=1) & ~counts.right
+    pairs = np.stack([counts.truth[wrong].argmax(axis=1), counts.answers[wrong].argmax(axis=1)], axis=1)
+    found, times = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-times, kind="stable")[:most]
+    return [(*pair, count) for pair, count in zip(found[order].tolist(), times[order].tolist(), strict=True)]
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, task: str) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def _outcome(
         "within_budget": within,
         "published": published,
         "published_variants": list(dict.fromkeys(("dense", *within))),
-        "verdict": verdict_of(rows, within, config.budget.latency_shape),
+        "verdict": verdict_of(rows, within, config.budget),
         "measures": measured,
         "compared_with_dense": changes,
         "slices_metric": slices.METRIC,

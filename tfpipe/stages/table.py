@@ -238,7 +238,7 @@ STAGES = (
         "export",
         "tfpipe.stages.export",
         ("export", "calibrate", "data.text_pair_column"),
-        version=3,
+        version=4,
         inputs=_MODELS,
         code=_format_versions,
         libraries=_packages((("scipy",), *(each.written_with for each in artifacts.FORMATS))),
@@ -263,7 +263,7 @@ STAGES = (
         "tfpipe.stages.report",
         tuple(Config.model_fields),  # the model card shows the whole configuration
         files=_sliced_files,
-        version=2,
+        version=3,
         libraries=("cleanlab", "scikit-learn", "scipy"),
         inputs=(*_MODELS, "export", "verify", "publish"),
     ),

@@ -250,17 +250,15 @@ def costs_of(rows: list[dict[str, Any]], scores: dict[str, float | None], config
 
     Args:
       rows: of `measured_rows`.
-      scores: variant -> `budget.metric` on validation rows; None where it is not defined, and then nothing is lost.
+      scores: variant -> `budget.metric` on validation rows; None where it is not defined, which no budget allows.
       config: the configuration.
     """
     sign = -1.0 if config.budget.metric in metrics.LOWER_IS_BETTER else 1.0
 
     def drop(variant: str) -> float:
         before, after = scores["dense"], scores[variant]
-        if before is None:
-            return 0.0
         # 0.90 - 0.87 is 0.03, and within 0.03
-        return math.nan if after is None else round(sign * (before - after), 9)
+        return math.nan if before is None or after is None else round(sign * (before - after), 9)
 
     return [
         budget.Cost(

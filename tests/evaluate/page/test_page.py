@@ -24,7 +24,7 @@ ATTRIBUTES = set(
 )
 
 
-UNSEEN = "\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069"
+UNSEEN = "\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
 
 
 class _Parsed(HTMLParser):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfpipe.artifacts import REFERENCE
+from tfpipe.config.compress import Budget
 from tfpipe.config.run import Config
 from tfpipe.rundir.stage import StageDirectory
 from tfpipe.tokens.table import TokenTable
@@ -55,21 +56,30 @@ def history_of(stage: StageDirectory) -> dict[str, list[dict[str, Any]]]:
     return {name: entries for name, entries in found.items() if entries}
 
 
-def verdict_of(artifacts: Sequence[Mapping[str, Any]], within: Sequence[str], shape: str) -> dict[str, Any]:
+def verdict_of(artifacts: Sequence[Mapping[str, Any]], within: Sequence[str], budget: Budget) -> dict[str, Any]:
     """Chooses the artifact that the page begins with: the fastest within the budget, then the smallest.
+
+    A variant is within the budget by its artifact `budget.artifact`. Artifacts of other formats that are larger or
+    slower than the budget allows are passed over.
 
     Args:
       artifacts: rows of `metrics.json`.
       within: the variants within the budget; where there is none, dense is published alone.
-      shape: at which latencies are compared.
+      budget: the limits, and the shape at which latencies are compared.
 
     Returns:
       `variant`, `artifact`, `path` and `shape`; the numbers are those of this row among the artifacts.
     """
-    variants = within or ["dense"]
+    variants, shape = within or ["dense"], budget.latency_shape
     usable = [row for row in artifacts if row["variant"] in variants and row["artifact"] != REFERENCE.name]
-    agreeing = [row for row in usable if row["agrees"]] or usable
-    best = min(agreeing, key=lambda row: (_latency(row, shape), row["size_bytes"]))
+    usable = [row for row in usable if row["agrees"]] or usable
+    usable = [
+        row
+        for row in usable
+        if row["size_bytes"] <= (budget.max_size_bytes or math.inf)
+        and (budget.max_latency_ms is None or _latency(row, shape) <= budget.max_latency_ms)
+    ] or usable
+    best = min(usable, key=lambda row: (_latency(row, shape), row["size_bytes"]))
     return {name: best[name] for name in ("variant", "artifact", "path")} | {"shape": shape}
 
 

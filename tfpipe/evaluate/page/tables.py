@@ -135,7 +135,7 @@ def confusion(variant: str, measures: Mapping[str, Any], names: Sequence[str], m
     if counts and isinstance(counts[0][0], list):
         return _confusion_of_each(variant, counts, names)
     if len(names) > most:
-        return _most_confused(variant, counts, names)
+        return _most_confused(variant, measures)
     rows = []
     for at, (name, row) in enumerate(zip(names, counts, strict=True)):
         total = sum(row)
@@ -164,14 +164,11 @@ def _confusion_of_each(variant: str, counts: Sequence[Any], names: Sequence[str]
     return table(f"Confusion of {variant}, by label", headings, rows)
 
 
-def _most_confused(variant: str, counts: Sequence[Sequence[int]], names: Sequence[str]) -> markupsafe.Markup:
-    pairs = [
-        (count, at, other) for at, row in enumerate(counts) for other, count in enumerate(row) if count and at != other
-    ]
-    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+def _most_confused(variant: str, measures: Mapping[str, Any]) -> markupsafe.Markup:
+    support = {each["label"]: each["support"] for each in measures["by_label"]}
     rows = [
-        [names[at], names[other], f"{count:,}", share(count / sum(counts[at]))]
-        for count, at, other in pairs[:_MOST_PAIRS]
+        [each["label"], each["answer"], f"{each['rows']:,}", share(each["rows"] / support[each["label"]])]
+        for each in measures["most_confused"][:_MOST_PAIRS]
     ]
     headings = ["label", "is answered as", "rows", "of its rows, %"]
     return table(f"Labels that {variant} confuses most", headings, rows, words=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ import markupsafe
 from tfpipe.errors import InputError
 from tfpipe.evaluate.explained import GRADIENT_X_INPUT, ExplainedText, Explanation
 from tfpipe.evaluate.explained_html import STYLE, content_policy, fragment
-from tfpipe.files import without_nan
+from tfpipe.files import json_line
 from tfpipe.tasks import split_labels
 from tfpipe.templates import stream_html
 from tfpipe.tools.explain.rows import Row
@@ -37,10 +36,7 @@ def json_lines(found: Iterable[Explained], *, one_label: bool) -> Iterator[str]:
     for row, explanations in found:
         for each in explanations:
             line = _record(row, each, one_label=one_label)
-            try:
-                yield json.dumps(line, ensure_ascii=False, default=str, allow_nan=False) + "\n"
-            except ValueError:  # NaN in a column of the row, which JSON has not
-                yield json.dumps(without_nan(line), ensure_ascii=False, default=str) + "\n"
+            yield json_line(line, default=str)
 
 
 def _record(row: Row, e: Explanation, *, one_label: bool) -> dict[str, Any]:

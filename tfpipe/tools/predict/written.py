@@ -22,7 +22,7 @@ import pyarrow.parquet
 from tfpipe.data.block import as_json, excerpt
 from tfpipe.errors import InputError
 from tfpipe.escaping import SURROGATES
-from tfpipe.files import without_nan
+from tfpipe.files import json_line
 from tfpipe.tools.predict.answers import Answers, probability_of_answers
 from tfpipe.tools.predict.rows import Rows
 from tfpipe.tools.predict.shown import in_few_digits
@@ -233,15 +233,8 @@ def _json_lines(rows: Rows, found: dict[str, Any], layout: Layout, where: str) -
                 f"{where}: a row has {excerpt(both.pop())!r}, as its answer is named, which the first rows have not; "
                 "rename it"
             )
-        lines.append(_json(record | dict(zip(names, values, strict=True))))
+        lines.append(json_line(record | dict(zip(names, values, strict=True)), default=_plain).encode())
     return b"".join(lines)
-
-
-def _json(record: dict[str, Any]) -> bytes:
-    try:
-        return f"{json.dumps(record, ensure_ascii=False, default=_plain, allow_nan=False)}\n".encode()
-    except ValueError:  # NaN, which JSON has not; half a character, which it can name and UTF-8 has not
-        return f"{json.dumps(without_nan(record), default=_plain)}\n".encode()
 
 
 def _plain(value: Any) -> str:

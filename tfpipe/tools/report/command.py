@@ -35,7 +35,7 @@ def run(names: list[str], output: Path | None) -> None:
     """
     if output is not None and output.suffix != ".html":
         raise InputError(f"report --output {output}: expected a file that ends in .html")
-    runs = _finished(list(dict.fromkeys(names)))
+    runs = _finished(list({_place(name): name for name in reversed(names)}.values())[::-1])
     if len(runs) == 1 and output is None:
         _show(runs[0])
         return
@@ -48,6 +48,11 @@ def run(names: list[str], output: Path | None) -> None:
 
         write(comparison, output)
         say(f"  {'report':<15} {output}")
+
+
+def _place(name: str) -> str:
+    """Tells names of the same run apart from those of others: `runs/a`, `runs/a/` and a link to it are one."""
+    return name if "://" in name else str(Path(name).resolve())
 
 
 def _finished(names: list[str]) -> list[Run]:

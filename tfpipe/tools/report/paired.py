@@ -75,6 +75,8 @@ def _why_not(first: Run, run: Run) -> str | None:
 
 
 def _answers(run: Run) -> Answers:
+    """Reads the answers of the artifact that is shown."""
     decision = Decision.read(run.summary["calibration"][run.variant], run.summary["labels"])
     prepared, verified = run.directory.verified("prepare"), run.directory.verified("verify")
-    return read_answers(prepared, verified, [run.variant], run.summary["task"], {run.variant: decision})
+    task, artifact = run.summary["task"], run.best["artifact"]
+    return read_answers(prepared, verified, [run.variant], task, {run.variant: decision}, artifact)

@@ -103,7 +103,7 @@ def looks(runs: list[Run]) -> int:
     for run in given:
         if not isinstance(run.directory.location, Path):
             continue
-        for other in run.directory.path.resolve().parent.iterdir():
+        for other in map(Path.resolve, run.directory.path.resolve().parent.iterdir()):
             if other not in seen and (other / "config.yaml").is_file() and _looked(other, runs[0].prepared):
                 seen.add(other)
     return len(seen)

@@ -102,7 +102,9 @@ class Classifier:
                 inputs["token_type_ids"][place, :length] = encoded[row].type_ids
             (logits[rows],) = self._session.run(["logits"], inputs)
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        # Not every system can tell which processors this process may use.
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(processors) as pool:
             list(pool.map(answer, _batches([len(each.ids) for each in encoded])))
         return logits
 

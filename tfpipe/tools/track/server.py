@@ -6,6 +6,7 @@ own telemetry is off: each import of MLflow would report itself to its makers ot
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
@@ -101,7 +102,11 @@ def told(address: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (mlflow.exceptions.MlflowException, OSError) as error:  # `requests` raises kinds of OSError
+    except OSError as error:  # `requests` raises kinds of it, which name no file
+        if error.filename is not None or error.errno == errno.ENOSPC:
+            raise
+        raise InputError(f"--uri {shown(address)}: {_reason(error)}") from error
+    except mlflow.exceptions.MlflowException as error:
         raise InputError(f"--uri {shown(address)}: {_reason(error)}") from error
     except Exception as error:  # of sqlalchemy, which need not be installed
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic"):
