@@ -16,7 +16,7 @@ from tfpipe.errors import InputError
 
 
 class Format(NamedTuple):
-    """One format: what is known of it without reading a file."""
+    """A format: the facts about it that need no file."""
 
     name: str
     """as tables and `budget.artifact` name it"""
@@ -57,7 +57,7 @@ class Format(NamedTuple):
 
     @property
     def code(self) -> Any:
-        """The module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`.
+        """Imports the format's module, a `formats.base.FormatModule`; of the reference, `formats/keras.py`.
 
         Raises:
           InputError: its runtime is not installed.
@@ -177,9 +177,9 @@ def formats_named(names: Iterable[str]) -> tuple[Format, ...]:
 
 
 def format_in(directory: Path) -> Format | None:
-    """Tells of which format the artifact in a directory is; None: of none.
+    """Finds the format of the artifact in a directory; None where the directory holds none.
 
-    Of two formats, the later row knows better: a SavedModel of tokens alone has the marker of every SavedModel too.
+    Where two formats match, the later row wins: a SavedModel of tokens alone has the marker of every SavedModel too.
     """
     return next((each for each in reversed(FORMATS) if each.is_in(directory)), None)
 
@@ -188,7 +188,7 @@ def format_named(name: str) -> Format:
     """Gives a format by its name.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: no format has that name.
     """
     for each in (REFERENCE, *FORMATS):
         if each.name == name:

@@ -1,4 +1,4 @@
-"""What a run says while it works: one line per choice or count, a progress bar for anything long."""
+"""The messages of a run: one line per choice or count, a progress bar for anything long."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SECONDS_BETWEEN_LINES = 15.0  # without a terminal, a bar would be noise: a line
 
 
 def say(message: str) -> None:
-    """Prints one line to standard error, whatever data it tells of; standard output is for results."""
+    """Prints one line to standard error, without control characters of its data; standard output is for results."""
     console.print(without_commands(message), markup=False)
 
 
 def say_once(message: str, kind: str = "") -> None:
-    """Prints a line that this process has not printed before: files are looked at more than once.
+    """Prints a line unless this process has printed it before: it looks at files more than once.
 
     Args:
       message: the line.
@@ -43,7 +43,7 @@ def say_once(message: str, kind: str = "") -> None:
 
 @contextmanager
 def native_output_hidden() -> Iterator[None]:
-    """Closes standard error for the block, where native code announces itself in it, past Python."""
+    """Hides standard error for the block: native code writes messages of its own to it, past Python."""
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -56,7 +56,7 @@ def native_output_hidden() -> Iterator[None]:
 
 
 class Bar:
-    """Progress of one long step: `advance()` moves it, `note` says what changes (a loss, a rate)."""
+    """Progress of one long step: `advance()` moves it, `note` shows a value that changes (a loss, a rate)."""
 
     def __init__(self, description: str, total: int | None, completed: int, progress: Progress | None):
         self._description, self._total, self._completed = description, total, completed
@@ -83,7 +83,7 @@ class Bar:
             say(f"  {self._description}: {self._completed}/{self._total}, {left:.0f} s left  {note}")
 
     def skip(self, count: int) -> None:
-        """Moves the bar by what was done before: it took no time."""
+        """Moves the bar by work that was done before: it took no time."""
         self._first += count
         self.advance(count)
 
@@ -94,7 +94,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(description: str, total: int | None, completed: int = 0) -> Iterator[Bar]:
-    """A bar with the time left on a terminal, a line every 15 seconds elsewhere; without a total, no time left."""
+    """Shows a bar with the time left on a terminal, elsewhere a line every 15 seconds; no time left without a total."""
     global _shown
     if not console.is_terminal:
         yield Bar(description, total, completed, None)

@@ -1,7 +1,7 @@
-"""The end of a command: what it raised, or the signal that it got, as an exit code and one line on standard error.
+"""The end of a command: its exception or signal becomes an exit code and one line on standard error.
 
-Exit codes: 0 done; 1 a gate failed; 2 the user's input is wrong, said in one line; 3 another worker of a training is
-gone; 130 or 143 stopped by a signal, and the same command resumes. A traceback is a bug.
+Exit codes: 0 done; 1 a gate failed; 2 the user's input is wrong, explained in one line; 3 another worker of a training
+is gone; 130 or 143 stopped by a signal, and the same command resumes. A traceback is a bug.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tfpipe.escaping import printable
 
 
 def end_with_exit_code(command: Callable[[], None]) -> None:
-    """Runs a command and turns what it raises into an exit code.
+    """Runs a command and turns its exception into an exit code.
 
     Args:
       command: all of it; it returns, or raises `SystemExit` itself.

@@ -1,6 +1,6 @@
-"""The ways in which a run ends other than well, each with its exit code.
+"""The ways in which a run fails or stops, each with its exit code.
 
-Anything else that is raised is a bug and shows its traceback.
+Any other exception is a bug and shows its traceback.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ _LONGEST_MESSAGE = 2000
 
 
 class InputError(ValueError):
-    """The user's input is wrong: exit code 2, one line that says what, where, what was expected and what to do."""
+    """The user's input is wrong: exit code 2, one line with the place, the fault, the expected value and the remedy."""
 
     def __init__(self, message: str):
         if len(message) > _LONGEST_MESSAGE:  # it quotes what was given, which may be anything
@@ -22,7 +22,7 @@ class GateError(RuntimeError):
 
 
 class StopReason(NamedTuple):
-    """Why a training is to stop.
+    """The reason why a training stops.
 
     Attributes:
         code: The exit code: 143 for SIGTERM and for a machine that is about to go, 130 for SIGINT.
@@ -42,11 +42,11 @@ class Stopped(Exception):
 
 
 class WorkerLost(RuntimeError):
-    """Another worker of a training is gone: exit code 3; all are to be started again, and go on."""
+    """Another worker of a training is gone: exit code 3. All workers must be started again, and then resume."""
 
 
 def told_by(error: Exception) -> str:
-    """One line of what a library raised: of TensorFlow, what went wrong, not where in the graph."""
+    """Returns one line of a library's error. For TensorFlow, it says what went wrong, not where in the graph."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith((" ", "\t", "<"))]
     said = (line for line in lines if not line.startswith(("Graph execution error", "Detected at")))
     return next(said, type(error).__name__)

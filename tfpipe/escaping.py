@@ -1,8 +1,8 @@
-"""Text of unknown origin in Markdown and on a terminal: shown as it is, whatever it holds.
+"""Text of unknown origin in Markdown and on a terminal: shown as it is, with any content.
 
 Labels, sources and versions end up in model cards and tables, which sites render as HTML: none of them may become a
-tag, a link (GitHub makes links of bare addresses too), a column or the end of a block. Texts and labels end up on
-terminals, which some characters command.
+tag, a link (GitHub makes links of bare addresses too), a column or the end of a block. Texts and labels also reach
+terminals, which some characters control.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LINK = re.compile(r"((?:https?|ftp):)(?=//)|(www)(?=\.)|(?<=[\w.+-])(?=@[\w.-]*
 
 
 def markdown(value: object) -> str:
-    """Running text, or a cell of a table: on one line, without markup."""
+    """Escapes running text, or a cell of a table: on one line, without markup."""
     escaped = html.escape(" ".join(str(value).split()), quote=False)
     escaped = re.sub(r"([\\`*\[\]|~#!$]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)  # within a word, _ is no markup
     return _LINK.sub(lambda match: f"{match[0]}<!-- -->", escaped)  # mail is found behind \ and entities
 
 
 def code(value: object) -> str:
-    """A span of code, on one line."""
+    """Makes a span of code, on one line."""
     shown = " ".join(str(value).split())
     ticks = "`" * (_longest_ticks(shown) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") else ""
@@ -39,23 +39,23 @@ def code(value: object) -> str:
 
 
 def block(content: str, language: str) -> str:
-    """A block of code."""
+    """Makes a block of code."""
     ticks = "`" * max(3, _longest_ticks(content) + 1)
     return f"{ticks}{language}\n{content}\n{ticks}"
 
 
 def printable(value: str) -> str:
-    """One line for a terminal: no control characters, and none that turn the direction of what follows."""
+    """Makes one line for a terminal: no control characters, and none that turn the direction of what follows."""
     return without_commands(" ".join(value.split()))
 
 
 def without_commands(value: str) -> str:
-    """Text for a terminal, its lines and spaces as they are: no control characters, none that turn the direction."""
+    """Cleans text for a terminal, lines and spaces kept: no control characters, none that turn the direction."""
     return _COMMANDS.sub("\ufffd", value)
 
 
 def visible(value: str) -> str:
-    """Text for a page, its lines and spaces as they are: nothing that is not seen, or that turns the direction."""
+    """Cleans text for a page, lines and spaces kept: no invisible characters, none that turn the direction."""
     return _UNSEEN.sub("\ufffd", value.replace("\r\n", "\n"))
 
 

@@ -16,13 +16,13 @@ from tfpipe.errors import InputError
 
 
 def sha256_of_directory(path: Path) -> str:
-    """SHA-256 of the files in a directory, their names and content, in hexadecimal."""
+    """Computes the SHA-256 of a directory's files, names and content, in hexadecimal."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return digest_of({str(file.relative_to(path)): {"sha256": sha256_of_file(file)} for file in files})
 
 
 def sha256_of_file(path: Path, sync: bool = False) -> str:
-    """SHA-256 of a file's content, in hexadecimal; `sync` also flushes it to the disk."""
+    """Computes the SHA-256 of a file's content, in hexadecimal; `sync` also flushes the file to the disk."""
     with open(path, "rb") as file:
         if sync:
             os.fsync(file.fileno())
@@ -35,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """Puts null in the place of NaN and of what is infinite, for which JSON has no form, in a tree of JSON."""
+    """Replaces NaN and infinities by null in a tree of JSON, which has no form for them."""
     if isinstance(value, dict):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -59,7 +59,7 @@ def json_line(value: Any, default: Callable[[Any], Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically: whoever holds the run's lock is the only writer."""
+    """Writes a text file atomically. The holder of the run's lock is the only writer."""
     temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -69,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def digest_of(files: dict[str, dict[str, Any]]) -> str:
-    """SHA-256 over names of files and the SHA-256 of each, in hexadecimal."""
+    """Computes the SHA-256 over names of files and the SHA-256 of each, in hexadecimal."""
     return hashlib.sha256("\n".join(f"{name} {files[name]['sha256']}" for name in sorted(files)).encode()).hexdigest()
 
 
@@ -90,7 +90,7 @@ def remove(path: Path) -> None:
 
 
 def path_inside(directory: Path, name: str, where: str, *, through_links: bool = True) -> Path:
-    """The path of `name` below a directory.
+    """Returns the path of `name` below a directory.
 
     Args:
       directory: a local directory.
@@ -115,5 +115,5 @@ def path_inside(directory: Path, name: str, where: str, *, through_links: bool =
 
 
 def versions(names: Iterable[str]) -> list[int]:
-    """The numbers among the names in a directory of published versions, rising: 1, 2, … as TF Serving counts them."""
+    """Lists the numbers among the names in a directory of published versions, rising: 1, 2, … as in TF Serving."""
     return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))

@@ -1,7 +1,7 @@
 """The engine: brings a run up to date, stage by stage.
 
 Enters: a configuration and a run directory. Leaves: every stage of `stages/table.py` that the configuration asks for,
-committed. The stages know nothing of each other: each reads what an earlier one committed. This module decides when a
+committed. The stages know nothing of each other: each reads the output of earlier ones. This module decides when a
 result still holds, takes it over from another run, or does the stage, with the other workers where it trains.
 """
 
@@ -39,7 +39,7 @@ def run(
     redo: str | None = None,
     others: Sequence[RunDirectory] = (),
 ) -> None:
-    """Brings a run up to date: skips what holds, continues what was begun, redoes what a changed setting invalidates.
+    """Brings a run up to date: skips stages that hold, resumes work in progress, redoes stages with changed settings.
 
     With several workers, the chief does so, and calls the others to the stages that train.
 
@@ -47,7 +47,7 @@ def run(
       config: the configuration.
       run: its directory; held by a lock meanwhile.
       until: last stage to do; None: all.
-      redo: stage to do again even if it holds (and so whatever its new output invalidates).
+      redo: stage to do again even if it holds (and so every stage that its new output invalidates).
       others: runs whose committed stages are taken over where the fingerprint is the same.
     """
     check_feasible(config)
@@ -91,10 +91,9 @@ class Status:
 
 
 def status(config: Config, run: RunDirectory, *, until: str | None = None, redo: str | None = None) -> list[Status]:
-    """Tells which stages of a run hold, and does none; of a run on a store, brings records to this machine.
+    """Tells which stages of a run hold, without doing any. For a run on a store, it brings the records here.
 
-    A stage whose input would be done again counts as one that would be done: whether its new input is the same as the
-    old one, only the work tells.
+    A stage counts as one to do if its input would be done again: only the work tells whether the new input differs.
 
     Args:
       config: the configuration.
@@ -119,7 +118,7 @@ def status(config: Config, run: RunDirectory, *, until: str | None = None, redo:
 
 
 def _help(config: Config, name: str, inputs: dict[str, Path]) -> None:
-    """Does a worker's part of a stage that trains; what it writes is thrown away."""
+    """Does a worker's part of a stage that trains; its files are thrown away."""
     stage = next(stage for stage in stages_of(config) if stage.name == name)
     with tempfile.TemporaryDirectory(prefix="tfpipe-worker-") as scratch:
         importlib.import_module(stage.module).run(stage.view(config), StageDirectory(stage.name, Path(scratch), inputs))
@@ -171,7 +170,7 @@ def _bring_up_to_date(
 
 @contextmanager
 def _earlier_results_named(config: Config, run: RunDirectory) -> Iterator[None]:
-    """Says, however the block ends, which committed stages did not read what the stages before them hold now."""
+    """Warns, however the block ends, of committed stages whose inputs have changed since."""
     try:
         yield
     finally:
@@ -188,10 +187,10 @@ def _earlier_results_named(config: Config, run: RunDirectory) -> Iterator[None]:
 
 
 def _why_redo(config: Config, run: RunDirectory, name: str, fingerprint: Fingerprint) -> str | None:
-    """None where a stage holds, else the reason why it must be done.
+    """Returns None where a stage holds, else the reason why it must be done.
 
     `train.nonfinite` is not in the fingerprint: it changes nothing where all goes well, and a training that stopped may
-    go on under another one. Where it did something, the result is that of this way alone, and the record says so.
+    resume under another value. If it took effect, the record says so, and the result holds for that value alone.
     """
     reason = run.why_redo(name, fingerprint)
     helped = None if reason else run.record(name).notes.get("nonfinite")
@@ -208,7 +207,7 @@ def _adopted(
 
 
 def _warn_of_other_versions(config: Config, run: RunDirectory, stage: Stage) -> None:
-    """Says where what holds was made with other versions of the libraries that make it."""
+    """Warns if a stage that holds was made with other versions of its libraries than are installed."""
     others = other_versions(run.record(stage.name).versions, stage.libraries_used(config))
     both = [(name, old, new) for name, (old, new) in others.items() if old is not None and new is not None]
     if both:

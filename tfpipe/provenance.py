@@ -1,4 +1,4 @@
-"""What made a result: the versions of the packages that decide it, and the machine, for records."""
+"""The origin of a result, for records: the versions of the packages that decide it, and the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RELEASE = ".".join(__version__.split(".")[:2])
 
 
 def package_versions() -> dict[str, str]:
-    """Gives the versions of what decides a result, Python included; no package is imported for that."""
+    """Gives the versions of Python and of the packages that decide a result, without importing any."""
     return dict(_package_versions())
 
 
@@ -58,7 +58,7 @@ def other_versions(recorded: Any, packages: Iterable[str] | None = None) -> dict
 
 
 def machine() -> str:
-    """The processor's name and how many of them there are, for records of what was measured where."""
+    """Names the processor and counts the logical processors, for records of measurements."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -28,7 +28,7 @@ class Decision(NamedTuple):
     """of a model of one label: where the largest probability is lower, no label is given; None: there is always one"""
 
     def as_json(self, names: Sequence[str]) -> dict[str, Any]:
-        """Writes what differs from the plain rule, thresholds by the names of their labels; `read` takes it back."""
+        """Writes the settings that differ from the plain rule, thresholds by label name; `read` reads them back."""
         thresholds = None if self.thresholds is None else dict(zip(names, self.thresholds, strict=True))
         found = {"thresholds": thresholds, "abstain_below": self.abstain_below}
         return {key: value for key, value in found.items() if value is not None}
@@ -38,7 +38,7 @@ class Decision(NamedTuple):
         """Reads what `as_json` wrote, among other keys.
 
         Raises:
-          ValueError: it is not as `as_json` writes it.
+          ValueError: the value is not in the form of `as_json`.
         """
         thresholds, below = value.get("thresholds"), value.get("abstain_below")
         given = [] if thresholds is None else [thresholds.get(name) for name in names]
@@ -114,17 +114,17 @@ class SingleLabel(Task):
     one_label = True
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """See `Task`."""
+        """Implements `Task`."""
         wide = np.asarray(logits, np.float64)
         shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
     def decisions(self, logits: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
-        """See `Task`; of equal logits, the first."""
+        """Implements `Task`; of equal logits, the first wins."""
         return np.eye(logits.shape[-1], dtype=bool)[logits.argmax(axis=-1)]
 
     def label_texts(self, logits: np.ndarray, names: Sequence[str], decision: Decision = PLAIN) -> list[str]:
-        """See `Task`; the name of the label as it is."""
+        """Implements `Task`: the name of the label as it is."""
         found = [names[index] for index in logits.argmax(axis=-1)]
         if decision.abstain_below is None:
             return found
@@ -132,38 +132,38 @@ class SingleLabel(Task):
         return [name if given else "" for name, given in zip(found, sure, strict=True)]
 
     def cross_entropy(self, targets: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """See `Task`."""
+        """Implements `Task`."""
         return -(targets * np.log(_clipped(probability))).sum(axis=-1)
 
     def divergence(self, probability: np.ndarray, reference: np.ndarray) -> float:
-        """See `Task`."""
+        """Implements `Task`."""
         return float(_relative_entropy(probability, reference).sum(axis=-1).mean())
 
     def moved(self, differences: np.ndarray) -> np.ndarray:
-        """See `Task`; from labels to others: the total variation distance."""
+        """Implements `Task`: the total variation distance."""
         return differences.sum(axis=-1) / 2.0
 
     def smoothed(self, targets: tf.Tensor, smoothing: float) -> tf.Tensor:
-        """See `Task`; a share of one, divided among all labels (Szegedy et al., 2016)."""
+        """Implements `Task`: divides a share of one among all labels (Szegedy et al., 2016)."""
         import tensorflow as tf
 
         count = tf.cast(tf.shape(targets)[-1], tf.float32)
         return targets * (1.0 - smoothing) + smoothing / count
 
     def loss(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """See `Task`."""
+        """Implements `Task`."""
         import tensorflow as tf
 
         return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
 
     def graph_probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """See `Task`."""
+        """Implements `Task`."""
         import tensorflow as tf
 
         return tf.nn.softmax(logits)
 
     def graph_label(self, logits: tf.Tensor, names: Sequence[str], decision: Decision = PLAIN) -> tf.Tensor:
-        """See `Task`."""
+        """Implements `Task`."""
         import tensorflow as tf
 
         found = tf.gather(tf.constant(names), tf.argmax(logits, axis=-1))
@@ -180,51 +180,51 @@ class MultiLabel(Task):
     one_label = False
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """See `Task`."""
+        """Implements `Task`."""
         with np.errstate(invalid="ignore"):  # NaN stays NaN
             return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
 
     def decisions(self, logits: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
-        """See `Task`."""
+        """Implements `Task`."""
         return logits > decision.cuts()
 
     def label_texts(self, logits: np.ndarray, names: Sequence[str], decision: Decision = PLAIN) -> list[str]:
-        """See `Task`; the chosen names, joined by `joined_labels`."""
+        """Implements `Task`: the chosen names, joined by `joined_labels`."""
         chosen = self.decisions(logits, decision)
         return [joined_labels(name for name, given in zip(names, row, strict=True) if given) for row in chosen]
 
     def cross_entropy(self, targets: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """See `Task`; summed over the labels."""
+        """Implements `Task`: sums over the labels."""
         of_given = (targets * np.log(_clipped(probability))).sum(axis=-1)
         return -of_given - ((1.0 - targets) * np.log(_clipped(1.0 - probability))).sum(axis=-1)
 
     def divergence(self, probability: np.ndarray, reference: np.ndarray) -> float:
-        """See `Task`; summed over the labels."""
+        """Implements `Task`: sums over the labels."""
         terms = _relative_entropy(probability, reference) + _relative_entropy(1.0 - probability, 1.0 - reference)
         return float(terms.sum(axis=-1).mean())
 
     def moved(self, differences: np.ndarray) -> np.ndarray:
-        """See `Task`; at the label where most did."""
+        """Implements `Task`: the largest movement among the labels."""
         return differences.max(axis=-1)
 
     def smoothed(self, targets: tf.Tensor, smoothing: float) -> tf.Tensor:
-        """See `Task`; half of the share for each label, as a label is given or not."""
+        """Implements `Task`: half of the share for each label, as a label is given or not."""
         return targets * (1.0 - smoothing) + 0.5 * smoothing
 
     def loss(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """See `Task`; summed over the labels."""
+        """Implements `Task`: sums over the labels."""
         import tensorflow as tf
 
         return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits), axis=-1)
 
     def graph_probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """See `Task`."""
+        """Implements `Task`."""
         import tensorflow as tf
 
         return tf.sigmoid(logits)
 
     def graph_label(self, logits: tf.Tensor, names: Sequence[str], decision: Decision = PLAIN) -> tf.Tensor:
-        """See `Task`."""
+        """Implements `Task`."""
         import tensorflow as tf
 
         escaped = tf.constant([escaped_label(name) for name in names])

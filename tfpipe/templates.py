@@ -39,7 +39,7 @@ def render_html(file: Traversable, **values: Any) -> markupsafe.Markup:
 
 
 def stream_html(file: Traversable, **values: Any) -> Iterator[str]:
-    """Renders a template of HTML part by part, as what it loops over comes.
+    """Renders a template of HTML part by part, as the items of its loops come.
 
     Every text is escaped, in attributes too. `visible` replaces the characters that a page can't show.
 

@@ -1,6 +1,6 @@
-"""Whether this is a machine of Cloud TPU, and the variables that TensorFlow reads there when it is imported.
+"""Detection of Cloud TPU machines, and the variables that TensorFlow reads there when it is imported.
 
-Knows nothing of TensorFlow: the package sets the variables before anything imports it. What is set by the user stays.
+The package sets the variables before anything imports TensorFlow. Variables that the user has set stay.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ DEVICES = (Path("/dev/accel0"), Path("/dev/vfio/0"))  # v2 to v4; v5e and later
 
 
 def pod_name(environment: MutableMapping[str, str] = os.environ) -> str | None:
-    """TPU_NAME where it names a TPU of several hosts, or one elsewhere; None on a TPU VM that trains by itself."""
+    """Returns TPU_NAME where it names a TPU of several hosts or a remote one; None on a TPU VM that trains alone."""
     name = environment.get("TPU_NAME", "")
     return name if name not in ("", "local") else None
 
 
 def local_device(devices: tuple[Path, ...] = DEVICES) -> Path | None:
-    """The first chip of this machine; None where there is none, or no TensorFlow that could use it."""
+    """Finds the first chip of this machine; None without a chip, or without the package tensorflow-tpu."""
     try:
         importlib.metadata.distribution("tensorflow-tpu")
     except importlib.metadata.PackageNotFoundError:
@@ -30,7 +30,7 @@ def local_device(devices: tuple[Path, ...] = DEVICES) -> Path | None:
 
 
 def set_variables(environment: MutableMapping[str, str] = os.environ, devices: tuple[Path, ...] = DEVICES) -> None:
-    """On a TPU VM: PJRT, by the library of the package libtpu. For a pod: no TPU of the coordinator's own."""
+    """Sets, on a TPU VM, PJRT by the library of the package libtpu; for a pod, no TPU of the coordinator's own."""
     if pod_name(environment) is not None:
         environment.setdefault("TPU_LOAD_LIBRARY", "0")
     elif local_device(devices) is not None:

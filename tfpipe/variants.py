@@ -1,4 +1,4 @@
-"""The variants of a classifier: in which order a run makes them, by which stage, and which section asks for it."""
+"""The variants of a classifier in the order in which a run makes them, each with its stage and config section."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECTION_OF_VARIANT = {variant.name: variant.section for variant in VARIANTS}
 
 
 def made_of(stage: str, there: Container[str]) -> str:
-    """Names the stage whose variant another stage starts from: the last before it that a run has.
+    """Names the stage that another stage starts from: the last stage before it that makes a variant of the run.
 
     Args:
       stage: that makes a variant, not the first.

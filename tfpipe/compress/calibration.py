@@ -1,4 +1,4 @@
-"""Calibration: the ranges of activations from real rows, and which layers 8 bits damage most.
+"""Calibration: the ranges of activations from real rows, and the layers that 8 bits damage most.
 
 Enters: a float model and training rows. Leaves: a range for every quantization point, and a ranking of the layers.
 """
@@ -31,7 +31,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 class CalibrationRows:
-    """The first rows of the plan, about as many as are asked for."""
+    """The first rows of the plan: about the number that is asked for."""
 
     def __init__(self, table: TokenTable, plan: Plan, rows: int):
         """Reads nothing yet.
@@ -96,7 +96,7 @@ def percentile_ranges(model: tf_keras.Model, rows: CalibrationRows, percentile: 
 
 
 def _with_zero(low: float, high: float) -> tuple[float, float]:
-    """Widens a range to hold 0, as FakeQuant needs: of one that is a single other value it makes NaN."""
+    """Widens a range to hold 0, as FakeQuant needs: it makes NaN of a range that is a single other value."""
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
@@ -116,7 +116,7 @@ class Probe:
         self._switches = {layer.name: layer for layer in self.model.layers if isinstance(layer, _Switched)}
 
     def switch_on(self, ranges: Ranges) -> None:
-        """Rounds what passes these points to 256 levels, and nothing else."""
+        """Rounds the values at these quantization points to 256 levels, and no others."""
         for name, switch in self._switches.items():
             switch.set(nudged(*ranges[name]) if name in ranges else None)
 
@@ -124,7 +124,7 @@ class Probe:
 def damage_by_layer(
     model: tf_keras.Model, rows: CalibrationRows, ranges: Ranges, task: str, largest_code: int = LARGEST_CODE
 ) -> dict[str, float]:
-    """How far the answers move when one layer alone is quantized, the worst first.
+    """Measures how far the answers move when one layer alone is quantized, the worst first.
 
     Args:
       model: a training model, float; its weights are as before in the end.
@@ -164,7 +164,7 @@ def damage_by_layer(
 
 
 class _Switched(tf_keras.layers.Layer):
-    """A quantization point that rounds to the 256 levels of a range, or not."""
+    """A quantization point with a switch: on, it rounds to the 256 levels of a range."""
 
     @classmethod
     def of(cls, layer: tf_keras.layers.Layer) -> _Switched:
@@ -190,7 +190,7 @@ class _Switched(tf_keras.layers.Layer):
 
 
 def observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str, tf.Tensor]]:
-    """Gives, batch by batch, what passes each quantization point: [tokens or examples, width] float32, no padding."""
+    """Yields, batch by batch, the values at each quantization point: [tokens or examples, width] float32, unpadded."""
     outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
     observed = tf_keras.Model(model.input, outputs)
     answer = tf.function(lambda batch: observed(model_inputs(batch), training=False), reduce_retracing=True)

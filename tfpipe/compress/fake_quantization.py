@@ -1,8 +1,8 @@
 """Quantization-aware training by TF-MOT: a model with fake quantization in it.
 
-TF-MOT's default 8-bit scheme would quantize the integer inputs; the scheme here quantizes what is annotated and leaves
-the graph as it is: kernels per output channel, symmetric; what enters a projection per tensor, its range a moving
-average. FakeQuant knows float32 only, so training is in it.
+TF-MOT's default 8-bit scheme would quantize the integer inputs. The scheme here quantizes annotated layers alone and
+leaves the graph as it is. Kernels are quantized per output channel, symmetric. The inputs of projections are quantized
+per tensor, their range a moving average. FakeQuant knows float32 only, so training uses float32.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quantization_aware(
     *,
     symmetric: bool = False,
 ) -> tf_keras.Model:
-    """The same model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
+    """Copies a model with TF-MOT's fake quantization in it, its ranges set, its embeddings frozen.
 
     Args:
       model: a training model, float.
@@ -65,12 +65,12 @@ def quantization_aware(
 
 
 def learned_ranges(model: tf_keras.Model) -> dict[str, tuple[float, float]]:
-    """Quantization point -> learned range."""
+    """Lists the learned ranges: quantization point -> range."""
     return {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(model).items()}
 
 
 class KeptZeros:
-    """Keeps the zeros that pruning made: masks over the kernels that have any, applied after every update."""
+    """The zeros that pruning made, kept by masks over the kernels that have any; applied after every update."""
 
     def __init__(self, model: tf_keras.Model):
         kernels = [
@@ -81,7 +81,7 @@ class KeptZeros:
         self._zero = zeroing(kernels, [tf.constant(kernel.numpy() != 0, tf.float32) for kernel in kernels])
 
     def update(self, step: tf.Tensor) -> None:
-        """After the update of any step."""
+        """Applies the masks after the update of any step."""
         self._zero()
 
 
@@ -144,14 +144,14 @@ class _OutputConfig(_KernelConfig):
 
 
 class _NoTransform(quantize_layout_transform.QuantizeLayoutTransform):
-    """Leaves the graph as it was annotated."""
+    """A transform that leaves the graph as it was annotated."""
 
     def apply(self, model, layer_quantize_map):
         return model, layer_quantize_map
 
 
 class _AnnotatedOnly(quantize_registry.QuantizeRegistry):
-    """Quantizes nothing but what was annotated."""
+    """A registry without layers: only annotated ones are quantized."""
 
     def supports(self, layer):
         return False

@@ -1,7 +1,7 @@
-"""What is quantized, and the numbers of an 8-bit grid: weights, biases, the ranges of activations (Jacob et al., 2018).
+"""The parts that are quantized, and their 8-bit grids: weights, biases, ranges of activations (Jacob et al., 2018).
 
-A quantization point `….input` stands before the projections that it feeds, and shares their prefix: what passes it is 8
-bits wide, and so are their kernels. One point with its kernels is a layer as far as quantization goes.
+A quantization point `….input` stands before the projections that it feeds, and shares their prefix. The values that
+pass it are 8 bits wide, and so are their kernels. In quantization, a layer is one point with its kernels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def quantized(
     kernels: list[str],
     largest_code: int = LARGEST_CODE,
 ) -> Classifier:
-    """A classifier whose weights lie on their grids.
+    """Makes a classifier whose weights lie on their grids.
 
     Args:
-      base: what it was made of.
+      base: the classifier before quantization.
       weights: transformers' names, float32.
       ranges: quantization point -> range of what passes it, where that is 8 bits wide.
       kernels: projections that are quantized.

@@ -1,4 +1,4 @@
-"""Limits of compression, from the shape of an encoder alone: what may be removed, compared, saved. No TensorFlow."""
+"""Limits of compression from an encoder's shape: units to remove, layers to compare, fewest bytes. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FEWEST_COLUMNS = 16
 
 
 def largest_share(architecture: Architecture) -> float:
-    """Share of the parameters of an encoder's layers that structured pruning can remove at most."""
+    """Computes the largest share of the parameters of an encoder's layers that structured pruning can remove."""
     per_head = 2 * architecture.head_width  # in columns
     left = sum(FEWEST_HEADS * per_head + min(FEWEST_COLUMNS, width) for width in architecture.widths)
     return 1.0 - left / (sum(architecture.heads) * per_head + sum(architecture.widths))
 
 
 def layer_pairs(settings: Distill | None, own: int, others: int) -> tuple[tuple[int, int], ...]:
-    """The layers whose hidden states are compared: (of the model that learns, of the teacher); none without a weight.
+    """Pairs the layers whose hidden states are compared: (of the learning model, of the teacher); none without weight.
 
     Args:
       settings: gives the map; without one they are spread evenly, the last with the last.
@@ -47,7 +47,7 @@ def layer_pairs(settings: Distill | None, own: int, others: int) -> tuple[tuple[
 
 
 def least_bytes(shapes: Mapping[str, tuple[int, ...]], *, int8: bool, float_kernels: Collection[str] = ()) -> int:
-    """Bytes of a variant's weights: its files are larger by the graph and, in a SavedModel, the vocabulary.
+    """Counts the bytes of a variant's weights. Its files also hold the graph and, in a SavedModel, the vocabulary.
 
     Args:
       shapes: name of each weight -> its shape, `[rows, columns]` or `[rows]`.

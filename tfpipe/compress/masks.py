@@ -1,4 +1,4 @@
-"""The masks of pruning, and what they cover: TF-MOT's, over kernels and over the units of structured pruning.
+"""The masks of pruning: TF-MOT's, over kernels and over the units of structured pruning.
 
 TF-MOT's layer wrappers are left out: they count a step per forward pass, so micro-batches would advance the schedule,
 and under a mixed policy they hand TF-MOT kernels that are cast to bfloat16. Its `Pruning` works on the variables
@@ -69,7 +69,7 @@ class WeightMasks(tf.Module):
     on_gradients: Callable[[list[tf.Tensor]], None] | None = None
 
     def update(self, step: tf.Tensor) -> None:
-        """After the update of a step (int64, from 0): new masks when the schedule says so, then weights times masks."""
+        """Makes new masks after the update of a step (int64, from 0) if the schedule says so, then applies them."""
         self.step.assign(step + 1)
         self._pruning.conditional_mask_update()
         self._pruning.weight_mask_op()
@@ -83,8 +83,8 @@ class UnitMasks(tf.Module):
     rows of the kernel that reads it, of weight times gradient, so the training step has it already. It is smoothed over
     steps, divided by the unit's parameters, and compared over all layers.
 
-    TF-MOT prunes the vector of these scores, in which a unit has one element for as many parameters as a column has;
-    what it masks there is zeroed in the kernel that reads the unit, and never comes back.
+    TF-MOT prunes the vector of these scores, in which a unit has one element for as many parameters as a column has. A
+    unit that is masked there is zeroed in the kernel that reads it, and never comes back.
     """
 
     def __init__(self, model: tf_keras.Model, architecture: Architecture, sparsity: float, ramp_steps: int):
@@ -129,7 +129,7 @@ class UnitMasks(tf.Module):
         self.importance.assign(tf.where(usable, after, self.importance))
 
     def update(self, step: tf.Tensor) -> None:
-        """After the update of a step (int64, from 0): new masks when the schedule says so, then weights times masks."""
+        """Makes new masks after the update of a step (int64, from 0) if the schedule says so, then applies them."""
         self.step.assign(step + 1)
         self.scores.assign(self.units.scores(self.importance, self.mask))
         self._ranking.conditional_mask_update()
@@ -139,9 +139,9 @@ class UnitMasks(tf.Module):
 
 
 def zeroing(weights: Iterable[tf.Variable], masks: Iterable[tf.Tensor | tf.Variable]) -> Callable[[], None]:
-    """What multiplies weights by masks, of a shape that broadcasts, in a replica.
+    """Returns a function that multiplies weights by masks, of a shape that broadcasts, in a replica.
 
-    TF-MOT knows how a variable is assigned under a strategy; its schedules and thresholds have no part in it.
+    TF-MOT knows how to assign a variable under a strategy. Its schedules and thresholds are not used.
     """
     pruning = Pruning(
         training_step_fn=lambda: 0,

@@ -1,11 +1,11 @@
 """Sums of two 8-bit products that overflow 16 bits on x86 processors with AVX2 or AVX-512, but neither VNNI nor AMX.
 
 There ONNX Runtime multiplies by VPMADDUBSW. This instruction multiplies unsigned codes of activations by signed codes
-of a kernel, adds the products of neighbors (inputs 0 and 1, 2 and 3, and so on), and clips each sum to int16 without a
-word. 255 · 127 · 2 is 64,770, and the largest int16 is 32,767. All else is added in 32 bits.
+of a kernel. It adds the products of neighbors (inputs 0 and 1, 2 and 3, and so on), and silently clips each sum to
+int16. 255 · 127 · 2 is 64,770, and the largest int16 is 32,767. All else is added in 32 bits.
 
-Enters: a quantized classifier and what passes its quantization points on a few rows. Leaves: which share of the sums
-is clipped. Activations with a zero point of 0 count as ONNX Runtime multiplies them there: moved up by 128.
+Enters: a quantized classifier and the values at its quantization points on a few rows. Leaves: the share of the sums
+that is clipped. Activations with a zero point of 0 count as ONNX Runtime multiplies them there: moved up by 128.
 """
 
 from __future__ import annotations

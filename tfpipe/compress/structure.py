@@ -22,7 +22,7 @@ class Units:
     """The units of an encoder."""
 
     def __init__(self, architecture: Architecture):
-        """Counts them.
+        """Counts the units.
 
         Args:
           architecture: shape of the encoder.
@@ -44,7 +44,7 @@ class Units:
         """the kernels that read the units: without its rows there, a unit is gone"""
 
     def importance(self, changes: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Squared change of the loss by element.
+        """Computes the squared change of the loss by element.
 
         Args:
           changes: first-order change of the loss by row of each reading kernel, [rows] float32.
@@ -62,10 +62,10 @@ class Units:
         return tf.concat(parts, axis=0)
 
     def scores(self, importance: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """What is ranked: above 0 where a unit is kept, in the order of importance, and 0 where it is masked.
+        """Ranks the elements: above 0 where a unit is kept, in the order of importance, and 0 where it is masked.
 
-        They are ranks, not importances: TF-MOT keeps all that ties with the last that it keeps, and of units that
-        change nothing at all many tie at 0. Each layer's best few units rank above all others, so that none is emptied.
+        Scores are ranks, not importances: TF-MOT keeps every element that ties with the last one kept, and many units
+        that change nothing tie at 0. Each layer's best few units rank above all others, so that no layer is emptied.
 
         Args:
           importance: [size] float32, not negative.
@@ -87,7 +87,7 @@ class Units:
         return tf.concat(parts, axis=0)
 
     def rows(self, mask: tf.Tensor) -> list[tf.Tensor]:
-        """The mask by row of each reading kernel: [size] float32 -> [rows] float32 each."""
+        """Spreads the mask over the rows of each reading kernel: [size] float32 -> [rows] float32 each."""
         parts = []
         for index, part in enumerate(tf.split(mask, self._sizes)):
             if index % 2:
@@ -101,12 +101,12 @@ class Units:
 def remove_units(
     architecture: Architecture, weights: dict[str, np.ndarray]
 ) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """Takes out the heads and columns that nothing reads: an encoder that answers the same, with less in it.
+    """Removes the heads and columns that nothing reads: a smaller encoder that answers the same.
 
     Args:
       architecture: shape of the encoder.
       weights: transformers' names, [out, in] kernels; zeros in the columns of `attention.output.dense` and
-        `output.dense` say what goes.
+        `output.dense` mark the units to remove.
 
     Returns:
       The smaller shape and weights.

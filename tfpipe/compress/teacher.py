@@ -1,4 +1,4 @@
-"""A teacher in the training step: the dense model's answers, and its hidden states, as what another model learns from.
+"""A teacher in the training step: another model learns from the dense model's answers and hidden states.
 
 The loss is `(1 - weight) * hard + weight * soft + hidden_weight * hidden`. `soft` is the cross-entropy with the
 teacher's probabilities at a temperature, times its square, so that its gradient does not shrink with it (Hinton et al.,
@@ -33,7 +33,7 @@ def taught(
     policy: str,
     active: ActiveVocabulary | None = None,
 ) -> Objective | None:
-    """The objective of a model that the dense one teaches; None where the configuration asks for no teacher.
+    """Makes the objective of a model that the dense one teaches; None where the configuration asks for no teacher.
 
     Call it under the strategy's scope.
 
@@ -90,7 +90,7 @@ class Distillation:
         )
 
     def __call__(self, batch: Batch, key: tf.Tensor) -> tf.Tensor:
-        """The sum over a batch's examples: [] float32."""
+        """Sums the objective over a batch's examples: [] float32."""
         # Without hidden states, Keras gives the only output as it is.
         learned = tf.nest.flatten(self._learner(model_inputs(batch, key), training=True))
         shown = tf.nest.flatten(self._teacher(model_inputs(batch), training=False))
@@ -106,9 +106,10 @@ class Distillation:
 
 
 class HiddenPair:
-    """A layer of the model that learns and the teacher's that it is compared with.
+    """A layer of the model that learns, and the teacher's layer that it is compared with.
 
-    After its last layer a model has the hidden states of the class tokens alone; then the other's are taken there too.
+    After its last layer a model has the hidden states of the class tokens alone. Then the other model's are taken there
+    too.
     """
 
     def __init__(self, learner: tf_keras.Model, own: int, teacher: tf_keras.Model, other: int):
@@ -124,7 +125,7 @@ class HiddenPair:
         )
 
     def loss(self, own: tf.Tensor, other: tf.Tensor, batch: Batch, weights: tf.Tensor) -> tf.Tensor:
-        """Mean squared difference over the tokens of each example, summed over examples: [] float32.
+        """Computes the mean squared difference over the tokens of each example, summed over examples: [] float32.
 
         Args:
           own: [rows, length or slots, hidden] float.
@@ -152,7 +153,7 @@ def _last_layer(model: tf_keras.Model) -> int:
 
 
 def soft_loss(logits: tf.Tensor, answers: tf.Tensor, temperature: float, task: str) -> tf.Tensor:
-    """Cross-entropy with the teacher's probabilities, times the temperature's square.
+    """Computes the cross-entropy with the teacher's probabilities, times the temperature's square.
 
     Args:
       logits: [..., labels] float32.

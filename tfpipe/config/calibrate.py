@@ -1,4 +1,4 @@
-"""The section `calibrate` of a configuration: how logits become probabilities that hold, and probabilities answers."""
+"""The section `calibrate` of a configuration: from logits to probabilities that hold, and from these to answers."""
 
 from __future__ import annotations
 

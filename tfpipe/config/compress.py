@@ -13,7 +13,7 @@ LATENCY_SHAPES = {"b1_s32": (1, 32), "b1_s128": (1, 128), "b32_s64": (32, 64)}
 
 
 def _set_to_another_value(section: Section, name: str) -> bool:
-    """What stands at its default was not asked for: the file that a run keeps names every setting."""
+    """Tells whether a setting differs from its default: the file that a run keeps names every setting."""
     return getattr(section, name) != type(section).model_fields[name].default
 
 
@@ -101,7 +101,7 @@ class Prune(Section):
 
     @property
     def without_effect(self) -> list[str]:
-        """What was set and has no effect, in full: said, not refused, as it asks for no other result."""
+        """Lists the settings that have no effect, in full: tfpipe reports them, as they ask for no other result."""
         idle = self.method == "two_four" and _set_to_another_value(self, "ramp_fraction")
         return ["prune.ramp_fraction"] if idle else []
 
@@ -158,7 +158,7 @@ class Quantize(Section):
 
     @property
     def without_effect(self) -> list[str]:
-        """What was set and has no effect: not refused, as a sweep over modes sets it for those where it has one."""
+        """Lists the settings that have no effect. A sweep over modes sets them too, so tfpipe does not refuse them."""
         idle = []
         if self.mode != "qat":
             idle += ["epochs", "learning_rate"]
@@ -172,7 +172,7 @@ class Quantize(Section):
 
 
 class Budget(Section):
-    """What the last variant of a run may cost: outside it, nothing is published."""
+    """The costs that the last variant of a run may have: outside them, nothing is published."""
 
     metric: Score = Field("accuracy", description="score on validation rows that max_drop is about")
     max_drop: Fraction | None = Field(

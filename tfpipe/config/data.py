@@ -1,4 +1,4 @@
-"""The section `data` of a configuration: where the rows come from and how they become examples."""
+"""The section `data` of a configuration: the origin of the rows, and their way to examples."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _as_separator(value: str) -> str:
 
 
 class Data(Section):
-    """Where the rows come from and how they become examples."""
+    """The origin of the rows, and their way to examples."""
 
     source: Source | dict[SplitName, Source] = Field(
         description="file, glob, folder, FILE.zip/MEMBER, gs://…, package:NAME/PATH, hf:NAME, tfds:NAME; a list of "
@@ -192,7 +192,7 @@ class Data(Section):
         return self._slice_columns
 
     def sliced_by(self, columns: tuple[str, ...]) -> Data:
-        """Gives the same section, by which these columns of `report.slices` are read too."""
+        """Copies the section and lets it read these columns of `report.slices` too."""
         found = self.model_copy()
         found._slice_columns = columns
         return found

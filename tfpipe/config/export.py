@@ -1,4 +1,4 @@
-"""The sections `export` and `verify` of a configuration: which artifacts are written, and what they are held to."""
+"""The sections `export` and `verify` of a configuration: the artifacts to write, and the gates that they must pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASIS = "saved_model"
 
 
 class OpenVINO(Section):
-    """The OpenVINO artifact: in which shapes and in which precision it is verified and run."""
+    """The OpenVINO artifact: the shapes and the precision in which it is verified and run."""
 
     lengths: tuple[PositiveInt, ...] = Field(
         (32, 64, 128, 256, 512),

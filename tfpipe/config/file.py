@@ -59,7 +59,7 @@ def parse_config(tree: dict[str, Any], where: str) -> Config:
 
 
 def setting(config: Config, dotted: str) -> Any:
-    """The value at a dotted path such as `data.split`, as plain JSON types; None where a section is off."""
+    """Returns the value at a dotted path such as `data.split`, as plain JSON types; None where a section is off."""
     value: Any = config.model_dump(mode="json")
     for key in dotted.split("."):
         if value is None:
@@ -84,7 +84,7 @@ def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump_config(config: Config) -> str:
-    """The configuration as YAML, defaults written out."""
+    """Writes the configuration as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -93,7 +93,7 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """A value from YAML; `where` stands before an error."""
+    """Reads a value from YAML; `where` stands before an error."""
     try:
         return strict_yaml.read(text)
     except (yaml.YAMLError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Sections of `data` that say what becomes of rows: how they are split, cleaned, compared and altered."""
+"""Sections of `data` about rows: how they are split, cleaned, compared and altered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfpipe.config.types import Fraction, Section, Text
 
 
 class Split(Section):
-    """Who trains, who chooses, who is only reported: by a hash of a row's content, whatever the order of the rows."""
+    """The split into rows that train, choose, or are only reported: by a hash of a row's content, in any order."""
 
     train: Fraction = Field(0.8, description="share of the rows that train")
     validation: Fraction = Field(0.1, description="share that chooses the best checkpoint and checks the budget")
@@ -56,7 +56,7 @@ class Split(Section):
 
 
 class Cleaning(Section):
-    """What becomes of a text before its word pieces are looked up, in preparation and in serving alike.
+    """The changes to a text before its word pieces are looked up, in preparation and in serving alike.
 
     The tokenizer itself drops control characters and takes every white space as a space, as transformers does.
     """

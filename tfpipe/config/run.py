@@ -1,7 +1,7 @@
-"""The typed, strict configuration of a run: every setting with its type, its default and what it means.
+"""The typed, strict configuration of a run: every setting with its type, its default and its meaning.
 
 Enters: a mapping of settings. Leaves: a `Config`, every default filled in. Wrong values and settings that would have no
-effect fail here, before any work; `config/file.py` reads and writes it, and says what is wrong in one line.
+effect fail here, before any work. `config/file.py` reads and writes it, and explains an error in one line.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Config(Section):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The model variants that this run makes, in the order in which they are made."""
+        """Lists the model variants that this run makes, in the order in which they are made."""
         return tuple(each.name for each in VARIANTS if each.section is None or self._has(each.section))
 
     def _has(self, section: str) -> bool:

@@ -1,8 +1,8 @@
-"""YAML that can be read in one way only, and in a moment.
+"""YAML that can be read in one way only, and fast.
 
-Enters: text. Leaves: dictionaries, lists and scalars, of which no two places share one. What YAML 1.1 takes without a
-word and its author did not mean is refused: a key that stands twice, 010 for 8, 1:30 for 90, 0b11 for 3, 1_0 for 10,
-half a character. So is what grows when it is read: aliases of aliases, merges of merges.
+Enters: text. Leaves: dictionaries, lists and scalars, of which no two places share one. The reader refuses YAML 1.1
+that says something else than its author meant: a key that stands twice, 010 for 8, 1:30 for 90, 0b11 for 3, 1_0 for 10,
+half a character. It also refuses content that grows when it is read: aliases of aliases, merges of merges.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 def read(text: str) -> Any:
-    """The value that a document holds.
+    """Reads the value that a document holds.
 
     Raises:
       yaml.YAMLError, ValueError: it is malformed, ambiguous, or too large; the message says where.
@@ -46,7 +46,7 @@ def read(text: str) -> Any:
 
 
 def _values(loader: yaml.SafeLoader, node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node is with every alias in it written out; each node is checked, once."""
+    """Counts the values of a node with every alias in it written out, and checks each node once."""
     if id(node) in known:
         if not known[id(node)]:
             raise yaml.MarkedYAMLError(problem="an alias of what it stands in", problem_mark=node.start_mark)
@@ -97,7 +97,7 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which what had an alias stands at each place by itself, so that one can be changed."""
+    """Copies a value so that no two places share a part: each can be changed alone."""
     if isinstance(value, dict):
         return {key: _unshared(each) for key, each in value.items()}
     return [_unshared(each) for each in value] if isinstance(value, list) else value

@@ -1,6 +1,6 @@
 """The template of `data.text`: several columns as one text, such as `{title}\\n{body}`.
 
-A column's name stands in braces, `{{` and `}}` stand for a brace. An empty part leaves nothing behind, and white space
+A column's name stands in braces; `{{` and `}}` stand for a brace. An empty part leaves nothing behind, and white space
 at both ends of the text is stripped, so that a client can join the same text with a replacement and a strip.
 """
 

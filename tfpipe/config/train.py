@@ -13,14 +13,14 @@ MOST_PROFILED = 50
 
 
 class EarlyStopping(Section):
-    """When `train` (or `distill`) ends before its last epoch."""
+    """The rule by which `train` (or `distill`) ends before its last epoch."""
 
     patience: PositiveInt = Field(2, description="evaluations in a row that may bring no improvement of train.metric")
     min_delta: NotNegative = Field(0.0, description="smallest change of the metric that counts as an improvement")
 
 
 class ReduceOnPlateau(Section):
-    """When `train` (or `distill`) multiplies its learning rate by a factor, beside the schedule."""
+    """The rule by which `train` (or `distill`) multiplies its learning rate by a factor, beside the schedule."""
 
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.5, description="of the learning rate")
     patience: PositiveInt = Field(1, description="evaluations in a row that may bring no improvement of train.metric")
@@ -28,7 +28,7 @@ class ReduceOnPlateau(Section):
 
 
 class Train(Section):
-    """Fine-tuning of the dense model; what pruning and quantization do not set themselves they take from here."""
+    """Fine-tuning of the dense model; pruning and quantization take the settings that they do not set from here."""
 
     epochs: PositiveFloat = Field(3.0, description="passes over the training rows")
     batch_size: PositiveInt = Field(

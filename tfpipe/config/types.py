@@ -1,4 +1,4 @@
-"""What settings are made of: a strict section, and numbers and texts within bounds."""
+"""Types of settings: a strict section, and numbers and texts within bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 def _as_interval(value: Any) -> Any:
-    """Steps from 1 on, or a time above 0."""
+    """Checks an interval: steps from 1 on, or a time above 0."""
     known = type(value) is int or (isinstance(value, str) and _TIME.fullmatch(value) is not None)
     if known and steps_or_seconds(value) > 0:
         return value
@@ -32,7 +32,7 @@ Interval = Annotated[int | str, BeforeValidator(_as_interval)]
 
 
 def steps_or_seconds(interval: int | str) -> int | float:
-    """An `Interval` as a number: steps are int, seconds are float."""
+    """Turns an `Interval` into a number: steps are int, seconds are float."""
     if isinstance(interval, int):
         return interval
     number, unit = _TIME.fullmatch(interval).groups()
@@ -40,12 +40,12 @@ def steps_or_seconds(interval: int | str) -> int | float:
 
 
 def _as_text(value: Any) -> Any:
-    """A number that stands for text, such as the label 0; not 1.50, of which YAML leaves 1.5."""
+    """Turns a whole number into text, such as the label 0. It leaves 1.50, of which YAML keeps only 1.5."""
     return str(value) if type(value) is int else value
 
 
 def as_list(value: Any) -> Any:
-    """One value where several may stand."""
+    """Puts a single value into a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -88,7 +88,7 @@ class Section(BaseModel):
         return view
 
     def __getattr__(self, name: str) -> Any:
-        """Called for what is not there: settings that a view leaves out."""
+        """Raises for settings that a view leaves out: Python calls it for missing attributes."""
         if name in type(self).model_fields:
             raise RuntimeError(
                 f"{type(self).__name__}.{name} is read by a stage that does not declare it; add it to its row in "

@@ -1,8 +1,8 @@
 """Altered copies of training rows, tokenized: `data.augmentation`.
 
-Enters: training rows as they were tokenized. Leaves: copies that differ from their row to the model. What the model
-does not see of a text is not altered: a copy is made of the cleaned text without stop words, and words behind the cut
-stay as they are. A copy with the tokens of its row, or of a held-out row, is left out and counted.
+Enters: training rows as they were tokenized. Leaves: copies that differ from their row to the model. Only words that
+the model sees are altered: a copy is made of the cleaned text without stop words, and words behind the cut stay as they
+are. A copy with the tokens of its row, or of a held-out row, is left out and counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AlteredRows:
           batch: the rows.
           whole: `[rows of the batch] int64`, tokens of each before the cut.
           digest: `[rows of the batch, 2] uint64`, of their content, for the seed.
-          rows: `[n] int64`, rising: rows of the batch; one that stands there again gets other copies.
+          rows: `[n] int64`, rising: rows of the batch; a row that stands there again gets other copies.
           held_out: `[m] uint64`, sorted: see `finish.Changes`.
           counts: `augmented`, `unchanged` and `equal_to_held_out` are added to.
 
@@ -85,7 +85,7 @@ class AlteredRows:
         return pa.record_batch(arrays, schema=batch.schema), copies_whole[kept], parents[kept]
 
     def _words(self, batch: pa.RecordBatch, whole: np.ndarray) -> list[tuple[list[list[str]], list[int]]]:
-        """For each text of the rows: the words of every row, and how many of them the model sees."""
+        """Finds, for each text of the rows, the words of every row, and the number of words that the model sees."""
         columns = TEXTS[:1] if batch.column("text_pair").null_count else TEXTS
         lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
         in_second = np.array([sum(types) for types in batch.column("token_type_ids").to_pylist()])

@@ -27,7 +27,7 @@ _LEXICOGRAPHER_FILES = 45
 
 
 def seen_words(text: str, settings: TokenizerSettings) -> list[str]:
-    """The words of a text after `data.cleaning`: between white space, without HTML and without stop words."""
+    """Lists the words of a text after `data.cleaning`: between white space, without HTML and without stop words."""
     if settings.html:
         for pattern, replacement in HTML:
             text = re.sub(pattern, replacement, text, flags=re.ASCII)
@@ -38,7 +38,7 @@ def seen_words(text: str, settings: TokenizerSettings) -> list[str]:
 
 
 def altered(words: list[str], settings: Augmentation, seed: bytes) -> list[str]:
-    """A copy of a text's words: other ones, or in another order. May come out as it was.
+    """Copies a text's words with changes: other words, or another order. The copy may be unchanged.
 
     Args:
       words: the text's, in order.
@@ -66,7 +66,7 @@ def altered(words: list[str], settings: Augmentation, seed: bytes) -> list[str]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def synonyms(word: str, directory: str) -> tuple[str, ...]:
-    """The synonyms of a word in WordNet, sorted, single words only; written as the word is."""
+    """Lists the synonyms of a word in WordNet, sorted, single words only, in the word's case."""
     if not word.isalpha():
         return ()
     lemmas = {name for synset in wordnet(directory).synsets(word.lower()) for name in synset.lemma_names()}
@@ -77,10 +77,10 @@ def synonyms(word: str, directory: str) -> tuple[str, ...]:
 
 
 def wordnet_files(directory: str) -> list[Path]:
-    """The files of WordNet that NLTK reads.
+    """Lists the files of WordNet that NLTK reads.
 
     Raises:
-      InputError: one of them is missing.
+      InputError: a file is missing.
     """
     paths = [Path(directory) / name for name in _WORDNET_FILES]
     missing = next((path.name for path in paths if not path.is_file()), None)
@@ -94,7 +94,7 @@ def wordnet_files(directory: str) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)
 def wordnet(directory: str):
-    """WordNet's own files, read by NLTK.
+    """Opens WordNet's own files, read by NLTK.
 
     Raises:
       InputError: NLTK or the files are missing.
@@ -125,7 +125,7 @@ def wordnet(directory: str):
 
 
 def repetitions(repeats: float, bits: int) -> int:
-    """How often a row is written so that its label has `repeats` times its rows on average.
+    """Decides how often a row is written so that its label has `repeats` times its rows on average.
 
     Args:
       repeats: at least 1.

@@ -1,4 +1,4 @@
-"""What readers exchange with the rest: a block of a file, and the cells of its records."""
+"""The data that readers exchange with the rest: a block of a file, and the cells of its records."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Names what is made of this block, unique over all files and in their order."""
+        """Names the results of this block, unique over all files and in their order."""
         return f"{self.file.number:05d}-{self.number:05d}"
 
 
@@ -95,17 +95,17 @@ def scalar_as_text(value: Any) -> str:
 
 
 def is_null(value: Any) -> bool:
-    """Tells whether a cell holds nothing at all, which an empty text is not."""
+    """Tells whether a cell is null, which an empty text is not."""
     return value is None or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 def label_columns(data: Data) -> tuple[str, ...]:
-    """Returns the label column, or the several that there are."""
+    """Returns the label column, or several label columns."""
     return (data.label_column,) if isinstance(data.label_column, str) else data.label_column
 
 
 def wanted_columns(data: Data) -> dict[str, str]:
-    """The columns that are read -> the setting that asks for it."""
+    """Lists the columns that are read, each -> the setting that asks for it."""
     columns = () if data.text is None else parse_template(data.text).columns
     asked = (
         *(("data.text", column) for column in columns),
@@ -125,7 +125,7 @@ def wanted_columns(data: Data) -> dict[str, str]:
 
 
 class NoRows(InputError):
-    """A file without a row: of several, as Spark writes them, one may be such."""
+    """A file without a row, as there may be among several that Spark writes."""
 
 
 class MissingColumn(InputError):
@@ -146,17 +146,17 @@ def check_columns(
     hint: str = "",
     nested: Callable[[str], bool] = lambda column: False,
 ) -> None:
-    """Whether a file has each wanted column once.
+    """Checks that a file has each wanted column once.
 
     Args:
-      there: the columns that the file has; dotted names of what is nested.
+      there: the columns that the file has; nested ones by dotted names.
       data: names the wanted columns.
       name: the file's.
-      hint: what to do where one is missing, if that is known.
-      nested: whether a name that `there` lacks means something that is nested all the same.
+      hint: advice where a column is missing, if there is any.
+      nested: whether a name that `there` lacks means a nested value all the same.
 
     Raises:
-      InputError: it has not; names the columns that are there and the nearest one.
+      InputError: it does not; names the columns that are there and the nearest one.
     """
     there = list(there)
     answers = next((column for column in label_columns(data) if {column, f"{column}.users"} <= set(there)), None)
@@ -180,7 +180,7 @@ def check_columns(
 
 
 def check_answers(there: Collection[str], name: str, data: Data) -> None:
-    """Checks whether the settings say what becomes of rows that annotators rejected or ignored in Prodigy.
+    """Checks that the settings decide about rows that annotators rejected or ignored in Prodigy.
 
     Args:
       there: the columns of a table, or the fields of a record.
@@ -201,12 +201,12 @@ def check_answers(there: Collection[str], name: str, data: Data) -> None:
 def cells_of_records(
     file: SourceFile, data: Data, records: Iterable[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]
 ) -> Cells:
-    """The cells of records that each name their own fields.
+    """Collects the cells of records that each name their own fields.
 
     Args:
       file: the records' file.
       data: names the wanted columns.
-      records: number, fields (or why there are none), and the record as it stands, for excerpts (None: as JSON).
+      records: number, fields (or the reason for none), and the record as it stands, for excerpts (None: as JSON).
     """
     wanted, known = wanted_columns(data), file.tool is not None or data.format != "auto"
     cells, names = Cells({column: [] for column in wanted}, [], []), wanted.keys()
@@ -259,7 +259,7 @@ def as_json(value: Any) -> str:
 
 
 def batches_as_blocks(file: SourceFile, batches: Iterator[tuple[Any, int, int]]) -> Iterator[Block]:
-    """Blocks of batches that a library cut: each comes with its number of records and its bytes."""
+    """Yields blocks of batches that a library cut: each comes with its number of records and its bytes."""
     first = 1
     for number, (payload, records, size) in enumerate(batches):
         yield Block(file, number, first, payload, size)
@@ -267,7 +267,7 @@ def batches_as_blocks(file: SourceFile, batches: Iterator[tuple[Any, int, int]])
 
 
 def printable(text: str) -> str:
-    """Undecodable bytes as `\\xff`, so that the text can be printed and written as UTF-8."""
+    """Writes undecodable bytes as `\\xff`, so that the text can be printed and written as UTF-8."""
     raw = b"".join(
         bytes([ord(character) - 0xDC00])
         if "\udc80" <= character <= "\udcff"  # how errors="surrogateescape" marks bytes that are not UTF-8
@@ -278,6 +278,6 @@ def printable(text: str) -> str:
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
+    """Returns the beginning of a text, on one line."""
     shortened = " ".join(printable(text[: 4 * EXCERPT_CHARACTERS]).split())
     return shortened if len(shortened) <= EXCERPT_CHARACTERS else shortened[: EXCERPT_CHARACTERS - 1] + "…"

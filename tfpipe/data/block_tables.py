@@ -1,7 +1,7 @@
-"""The tables of each block as they were tokenized: work in progress, block by block, of which a killed run goes on.
+"""The tables of each block as they were tokenized: work in progress, from which a killed run resumes, block by block.
 
-Enters: what `tables.py` makes of a block. Leaves, in a directory: the shards of each split, `[rows] ROW` of each row,
-and the counts, which are written last: a block is done when they are there.
+Enters: the tables that `tables.py` makes of a block. Leaves, in a directory: the shards of each split, `[rows] ROW` of
+each row, and the counts, which are written last: a block is done when they are there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tfpipe.tokens.table import SCHEMA, shard_path, write_shard
 
 
 class BlockTables:
-    """The tables of all blocks on disk; as often as they are asked for."""
+    """The tables of all blocks on disk; can be read any number of times."""
 
     def __init__(self, scratch: Path):
         """Makes the directory, below one for work in progress."""
@@ -33,11 +33,11 @@ class BlockTables:
 
     @property
     def names(self) -> list[str]:
-        """The blocks that are done, in their order."""
+        """Lists the blocks that are done, in their order."""
         return sorted(path.stem for path in (self.directory / "counts").glob("*.json"))
 
     def store(self, name: str, made: tuple[dict[str, pa.RecordBatch], np.ndarray, Counts]) -> int:
-        """Writes a block's shards, its slices, `[rows] ROW` and counts, and returns how many rows were read."""
+        """Writes a block's shards, its slices, `[rows] ROW` and counts; returns the number of rows that were read."""
         tables, rows, counts = made
         for split, batch in tables.items():
             write_shard(self.shard(split, name), batch, batch.schema if split == SLICES else SCHEMA)
@@ -49,7 +49,7 @@ class BlockTables:
         return counts.totals["rows_read"]
 
     def shard(self, split: str, name: str) -> Path:
-        """Names the shard of a block's rows of a split, or of its `SLICES`, which is there if there are any."""
+        """Names the shard of a block's rows of a split, or of its `SLICES`; it exists if there are any."""
         return shard_path(self.directory / split, name)
 
     def rows(self, name: str) -> np.ndarray:
@@ -61,7 +61,7 @@ class BlockTables:
         return map(self.rows, self.names)
 
     def counts(self) -> Counts:
-        """Adds up what was counted in all blocks."""
+        """Adds up the counts of all blocks."""
         total = Counts()
         for name in self.names:
             total.add(Counts.from_json((self.directory / "counts" / f"{name}.json").read_text(encoding="utf-8")))

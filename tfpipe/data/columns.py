@@ -77,7 +77,7 @@ def _shown(value: Any) -> str:
 
 
 def text_column_of(columns: list[Column]) -> str | None:
-    """Chooses the column of the texts: by its name, else the one with the most words; None where none has several."""
+    """Chooses the column of the texts: by its name, else the one with the most words; None if none has several."""
     wordy = [column for column in columns if column.kind == "text" and column.mean_words >= _FEWEST_WORDS]
     named = [column for name in _TEXT_NAMES for column in wordy if column.name.lower() == name]
     longest = sorted(wordy, key=lambda column: -column.mean_words)
@@ -85,7 +85,7 @@ def text_column_of(columns: list[Column]) -> str | None:
 
 
 def label_column_of(columns: list[Column]) -> tuple[str | list[str] | None, bool]:
-    """Chooses the column of the labels, or the columns of zeros and ones; and tells whether a row may have several."""
+    """Chooses the column of the labels, or the columns of zeros and ones; tells whether a row may have several."""
     text = text_column_of(columns)
     few = [each for each in columns if each.name != text and 1 < each.distinct <= _MOST_LABELS]
     named = [

@@ -1,4 +1,4 @@
-"""What is counted while tables are made, block by block; no TensorFlow, so the process that adds it up needs none."""
+"""Counts that are taken while tables are made, block by block; no TensorFlow, so adding up needs none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counts:
-    """What was written, over some blocks; added up for the statistics."""
+    """Counts of the written rows, over some blocks; added up for the statistics."""
 
     rows: Counter[str] = field(default_factory=Counter)
     """split -> rows"""
@@ -28,10 +28,10 @@ class Counts:
             getattr(self, name).update(getattr(other, name))
 
     def to_json(self) -> str:
-        """As one line."""
+        """Writes the counts as one line."""
         return json.dumps(vars(self))
 
     @staticmethod
     def from_json(text: str) -> Counts:
-        """The counts that `to_json` wrote."""
+        """Reads the counts that `to_json` wrote."""
         return Counts(**{name: Counter(value) for name, value in json.loads(text).items()})

@@ -1,9 +1,9 @@
 """Exact duplicates: rows whose tokens are the same, so that the model can't tell them apart.
 
-Enters: a `ROW` of each tokenized row (`tables.py`), 40 bytes. Leaves: which rows to drop and why, and the texts that
+Enters: a `ROW` of each tokenized row (`tables.py`), 40 bytes. Leaves: the rows to drop and why, and the texts that
 have several labels. The tokens are those that the model sees: cleaning, the vocabulary and the cut at
-`data.max_length` make rows equal that differ in the file. Equal digests meet in one of `BUCKETS` files, so that
-memory holds one file's digests and the duplicates, not the rows.
+`data.max_length` make rows equal that differ in the file. Equal digests are in one of `BUCKETS` files, so that memory
+holds one file's digests and the duplicates, not the rows.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Verdict:
     texts_that_repeat: int
 
     def dropped(self, across_splits: str) -> np.ndarray:
-        """The rows that are left out, sorted: `[n] int64`."""
+        """Lists the rows that are left out, sorted: `[n] int64`."""
         twins = self.twins[:, 0] if across_splits == "remove" else self.twins[:0, 0]
         return np.sort(np.concatenate([self.identical[:, 0], twins]))
 
     @staticmethod
     def joined(verdicts: list[Verdict]) -> Verdict:
-        """The verdict over all rows."""
+        """Joins verdicts into one over all rows."""
         empty = [np.empty((0, 2), np.int64)]
         return Verdict(
             np.concatenate(empty + [verdict.identical for verdict in verdicts]),
@@ -113,7 +113,7 @@ class Buckets:
                 file.write(rows[order[ends[number] : ends[number + 1]]].tobytes())
 
     def read(self) -> Iterator[np.ndarray]:
-        """The rows of one bucket after the other, `[rows] ROW`, in no order within it."""
+        """Yields the rows of one bucket after the other, `[rows] ROW`, in no order within a bucket."""
         for file in self._files:
             file.flush()
             file.seek(0)
@@ -132,7 +132,7 @@ def exact_duplicates(rows: Iterator[np.ndarray], directory: Path) -> Verdict:
 
     Args:
       rows: `[rows] ROW`, block by block.
-      directory: for the buckets, while it looks.
+      directory: for the buckets, during the search.
     """
     buckets = Buckets(directory)
     for block in rows:
@@ -146,7 +146,7 @@ def duplicates_among(rows: np.ndarray) -> Verdict:
     """Finds the exact duplicates among rows.
 
     Of two equal rows in two splits, the one in the lower split goes: test keeps its rows, validation keeps those that
-    test has not. Within validation and test all rows stay, as they are what the user measures on.
+    test does not have. Within validation and test all rows stay, as the user measures on them.
 
     Args:
       rows: `[rows] ROW`; all rows of a digest, or none of them.
@@ -184,7 +184,7 @@ def duplicates_among(rows: np.ndarray) -> Verdict:
 
 
 def _repeated(digest: np.ndarray) -> np.ndarray:
-    """Which digests occur more than once, `[rows, 2] uint64` -> `[rows] bool`."""
+    """Finds repeated digests: `[rows, 2] uint64` -> `[rows] bool`."""
     order = np.lexsort((digest[:, 1], digest[:, 0]))
     equal = (digest[order[1:]] == digest[order[:-1]]).all(axis=1)
     found = np.zeros(len(digest), bool)

@@ -1,4 +1,4 @@
-"""What is said about prepared data: `duplicates.jsonl`, `conflicting_labels.jsonl`, `statistics.json`, and warnings."""
+"""Findings about prepared data: `duplicates.jsonl`, `conflicting_labels.jsonl`, `statistics.json`, and warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WARN_NEAR_FRACTION = 0.05
 def write_duplicates(
     config: Config, files: list[SourceFile], verdict: Verdict, near: list[list[Any]], directory: Path
 ) -> None:
-    """Writes the rows that are there twice, each with its twin, and the texts that have several labels."""
+    """Writes the duplicates, each with the row that it equals, and the texts that have several labels."""
     removed = config.data.duplicates.across_splits == "remove"
     where = _Locations(files)
     found = [(row, other, IDENTICAL, None) for row, other in verdict.identical.tolist()]
@@ -72,7 +72,7 @@ def statistics_of(
     near: list[list[Any]],
     counts: Counts,
 ) -> dict[str, Any]:
-    """What `statistics.json` holds."""
+    """Collects the content of `statistics.json`."""
     totals, rows = counts.totals, sum(counts.rows.values())
     letters = counts.scripts.total()
     return {
@@ -106,7 +106,7 @@ def statistics_of(
 
 
 def untrained(rows_per_label: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
-    """Held-out split -> its labels that train lacks -> rows."""
+    """Lists the labels that train lacks: held-out split -> label -> rows."""
     train, found = rows_per_label["train"], {}
     for split in SPLITS[1:]:
         lacking = Counter({name: rows for name, rows in rows_per_label[split].items() if rows and not train[name]})
@@ -115,7 +115,7 @@ def untrained(rows_per_label: dict[str, dict[str, int]]) -> dict[str, Counter[st
 
 
 def _length_summary(lengths: Counter[str], split: str) -> dict[str, float]:
-    """Of the rows before the cut, in tokens."""
+    """Summarizes the lengths of the rows before the cut, in tokens."""
     found = sorted((int(key.split()[1]), count) for key, count in lengths.items() if key.split()[0] == split)
     values, counts = (np.array(column) for column in zip(*found, strict=True))
     ranks = np.cumsum(counts)
@@ -128,7 +128,7 @@ def _length_summary(lengths: Counter[str], split: str) -> dict[str, float]:
 def announce(
     statistics: dict[str, Any], settings: TokenizerSettings, check_seconds: float, undecided: int, config: Config
 ) -> None:
-    """Says how many rows there are and warns of what lowers a result."""
+    """Reports the numbers of rows, and warns of data that may lower a result."""
     counts = ", ".join(f"{split} {count:,}" for split, count in statistics["rows"].items())
     rejected, duplicates, cut = sum(statistics["rejected"].values()), statistics["duplicates"], statistics["cut"]
     left_out = f"{statistics['filtered']:,} left out by the filter, "

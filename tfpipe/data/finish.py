@@ -1,7 +1,7 @@
-"""The last step: the tables without the rows that go, with the rows that are made of others.
+"""The last step: the tables without duplicates, with repeated and altered rows.
 
-Enters: the shards of a block, as they were tokenized, and what was decided about duplicates and balance. Leaves: the
-shards that training reads, and counts of what is in them. Training rows alone are repeated (`data.balance`) and altered
+Enters: the shards of a block, as they were tokenized, and the decisions about duplicates and balance. Leaves: the
+shards that training reads, and counts of their content. Training rows alone are repeated (`data.balance`) and altered
 (`data.augmentation`). A shard in which nothing changes is linked, not written again.
 """
 
@@ -54,7 +54,7 @@ def finish(
     stage: StageDirectory,
     runner: LocalRunner,
 ) -> Counts:
-    """Writes the three tables where the stage leaves them.
+    """Writes the three tables to their places in the stage.
 
     Args:
       config: the settings.
@@ -63,7 +63,7 @@ def finish(
       tables: of all blocks.
       dropped: `[n] int64`: ids of rows that are left out.
       stage: the stage.
-      runner: does the work.
+      runner: of the work.
     """
     for split in SPLITS:
         (stage.path / split).mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def finish(
 
 
 def _repeats(labels: Labels, tables: BlockTables, dropped: np.ndarray) -> np.ndarray:
-    """Tells how often to write a training row of each label, so that every label has as many as the commonest."""
+    """Computes how often to write a training row of each label, so that every label has as many as the commonest."""
     of_label: Counter[int] = Counter()
     for block in tables:
         kept = (block["split"] == TRAIN) & ~is_among(block["row_id"], dropped)
@@ -138,7 +138,7 @@ class _Finisher:
         return counts
 
     def _expanded(self, batch: pa.RecordBatch, whole: np.ndarray, counts: Counts) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Puts repetitions and altered copies behind each training row: the rows, and their tokens before the cut."""
+        """Puts repetitions and altered copies behind each training row; returns rows, and tokens before the cut."""
         texts, pairs = batch.column("text").to_pylist(), batch.column("text_pair").to_pylist()
         digest = digests(texts, pairs if pairs[0] is not None else None, self._seed)
         times = np.ones(len(texts), np.int64)

@@ -32,7 +32,7 @@ Found = tuple[list[list[Any]], int]
 
 
 def looked_for(config: Config, rows: int) -> bool:
-    """Tells whether near duplicates are looked for among so many rows."""
+    """Tells whether to look for near duplicates among so many rows."""
     wanted = config.data.duplicates.near
     if wanted == "auto" and rows > NEAR_ROWS:
         say(f"  near duplicates are not looked for beyond {NEAR_ROWS:,} rows (data.duplicates.near: true does)")
@@ -51,7 +51,7 @@ def near_duplicates(
       tables: of all blocks.
       dropped: file of `[n] int64`, sorted: ids of rows that are left out already; they are compared with none.
       scratch: directory for the index.
-      runner: does the work.
+      runner: of the work.
     """
     duplicates, names, arguments = config.data.duplicates, tables.names, (settings, tables, dropped)
     signed = runner.map_tables(names, _Signed, *arguments, (VALIDATION, TEST))

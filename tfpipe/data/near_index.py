@@ -1,8 +1,8 @@
-"""An index of texts, asked for one that is nearly the same: MinHash (Broder, 1997) with banding.
+"""An index of texts that finds nearly equal ones: MinHash (Broder, 1997) with banding.
 
 Enters: texts as bytes. Leaves: for a text, the most similar indexed one whose estimated Jaccard similarity reaches the
-limit. A piece is eight bytes in a row, packed into an integer, so none is confused with another. Signatures come from
-rensa. The index is sorted arrays on disk, mapped by every process.
+limit. A piece is eight bytes in a row, packed into an integer, so no piece is confused with another. Signatures come
+from rensa. The index is sorted arrays on disk, mapped by every process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class NearIndex:
     """The signatures of some rows."""
 
     def __init__(self, directory: Path, similarity: float):
-        """Maps the files of `write`, which was given the same similarity."""
+        """Maps the files of `write`, which got the same similarity."""
         self._similarity = similarity
         self._signatures, self._row_ids, self._hashes, self._order = (
             np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -78,14 +78,14 @@ class NearIndex:
             (directory / f"{name}.npy").write_bytes(content.getbuffer())
 
     def nearest(self, signed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Finds for each row a near one, the most similar of those that were compared.
+        """Finds for each row a near row, the most similar of those that were compared.
 
         Args:
           signed: `[rows, 128] uint32`.
 
         Returns:
-          `[n] int64`, which rows have one; `[n] int64`, its id; `[n] float64`, the similarity; and how many rows have
-          none among the first `_MOST_CANDIDATES` that share a band, and more behind them.
+          `[n] int64`, the rows that have a near row; `[n] int64`, its id; `[n] float64`, the similarity; and the
+          number of rows without a near row among the first `_MOST_CANDIDATES` that share a band, and more behind them.
         """
         found, undecided = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))], 0
         for at in range(0, len(signed), _ASKED):
@@ -124,7 +124,7 @@ class NearIndex:
     def _compared(
         self, signed: np.ndarray, rows: np.ndarray, others: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Chooses of each row's candidates the most similar, where it is near: row, id, similarity."""
+        """Chooses the most similar of each row's candidates, where it is near: row, id, similarity."""
         similarity = np.empty(len(rows))
         for start in range(0, len(rows), _COMPARED):
             part = slice(start, start + _COMPARED)

@@ -1,6 +1,6 @@
 """Dotted names: `review.text` is the field `text` of the object `review`, `messages.1.content` counts in a list.
 
-A field whose own name has the dot comes first. `messages.-1` is the last of a list. What is below a null is null.
+A field whose own name has the dot comes first. `messages.-1` is the last of a list. A name below a null is null.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def value_at(value: Any, name: str) -> Any:
     """Finds the value that a dotted name means in nested dictionaries and lists.
 
     Raises:
-      KeyError: there is none.
+      KeyError: there is no such value.
     """
     if value is None:
         return None
@@ -52,7 +52,7 @@ def value_at(value: Any, name: str) -> Any:
 
 
 def names_in(value: Any, prefix: str = "", depth: int = _DEPTH) -> Iterator[str]:
-    """Yields the dotted names of what is in an object: in a list of objects or of lists, those of its first."""
+    """Yields the dotted names in an object: in a list of objects or of lists, those of its first element."""
     items: Any = ()
     if isinstance(value, dict):
         items = value.items()

@@ -1,7 +1,7 @@
 """Dotted names (`data/nested.py`) in Arrow's types: fields of structs, places of lists.
 
 A column that is wanted by a dotted name is taken out of its struct or list here, so that a block holds the wanted
-values alone. A list that is too short, and what is below a null, gives a null.
+values alone. A list that is too short gives a null, and so does a name below a null.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Steps = tuple[str | int, ...]
 
 
 def steps_to(schema: pa.Schema | pa.StructType, name: str) -> Steps | None:
-    """Finds what a dotted name means; None where it means nothing."""
+    """Finds the way to the value that a dotted name means; None where there is none."""
     if isinstance(schema, pa.DataType) and is_list(schema):
         head, dot, rest = name.partition(".")
         index = as_index(head)
@@ -56,7 +56,7 @@ def _names(name: str, kind: pa.DataType) -> Iterator[str]:
 
 
 def value_of(batch: pa.RecordBatch, steps: Steps) -> pa.Array:
-    """Takes a column, or what is nested in it, out of a batch: `[rows]` values, null where there is none."""
+    """Takes a column, or a nested value, out of a batch: `[rows]` values, null where there is none."""
     values = batch.column(steps[0])
     for step in steps[1:]:
         values = pc.struct_field(values, [step]) if isinstance(step, str) else _item(values, step)

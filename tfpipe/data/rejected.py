@@ -1,4 +1,4 @@
-"""Rejected rows: their list, and what is said of them where there are too many."""
+"""Rejected rows: their list, and the error where there are too many."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown(rejection: Rejection, several: bool) -> str:
 def check_rejected(
     config: Config, files: list[SourceFile], survey: Survey, first: list[str], rejected_path: Path
 ) -> None:
-    """Checks whether few enough rows are rejected; says of these what may mend them.
+    """Checks that few enough rows are rejected; the error suggests settings that may help.
 
     Raises:
       InputError: there are too many; counts the reasons, and shows the first rows.
@@ -61,12 +61,12 @@ def check_rejected(
 
 
 def _only_label(survey: Survey) -> str | None:
-    """Returns the label that all rejected rows have; None where they have several, or where it is not known of each."""
+    """Returns the label that all rejected rows have; None where they have several, or where a label is unknown."""
     return next(iter(survey.rejected_labels)) if len(survey.rejected_labels) == 1 else None
 
 
 def _in_common(survey: Survey) -> list[str]:
-    """Describes what all rejected rows have in common, and a setting that may help."""
+    """Describes the property that all rejected rows share, and a setting that may help."""
     found = []
     if (label := _only_label(survey)) is not None:
         found.append(f"all of them have the label {label!r}")

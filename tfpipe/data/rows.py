@@ -1,7 +1,7 @@
 """Usable rows: the cells of a block, filtered and checked.
 
-Enters: the cells that a reader found. Leaves: `Rows`, columns of the rows that can be used, and for each other one its
-file, line and reason. A pure function over one block.
+Enters: the cells that a reader found. Leaves: `Rows`, columns of the rows that can be used, and for each other row its
+file, line and reason. It is a pure function over one block.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_rows(block: Block, config: Config, form: LabelForm, labels: Labels | No
       block: the block.
       config: names the columns; the filter.
       form: of the label cells.
-      labels: known labels, or None to take any; a row with another one is rejected.
+      labels: known labels, or None to take any; a row with another label is rejected.
     """
     cells, data = readers.cells(block, config.data), config.data
     passing, filter_values = _passing(cells, data.filter)
@@ -124,7 +124,7 @@ def label_cells(block: Block, config: Config) -> list[Any]:
 
 @dataclass
 class _Records:
-    """The records of a block that pass the filter, column by column; what was parsed has a reason to reject it."""
+    """The records of a block that pass the filter, column by column; a parsed cell has its reason to be rejected."""
 
     numbers: list[int]
     lines: list[int]
@@ -164,7 +164,7 @@ def _label_column(cells: Cells, passing: Sequence[int], config: Config) -> list[
 def _records(
     block: Block, cells: Cells, passing: Sequence[int], config: Config, form: LabelForm
 ) -> tuple[_Records, Counter[str]]:
-    """Parses the cells of some records; counts what was read as text and is not."""
+    """Parses the cells of some records; counts the cells that were read as text but are not."""
     data, nothing = config.data, [None] * len(passing)
 
     def column(name: str | None) -> list[Any]:
@@ -194,7 +194,7 @@ def _records(
 
 
 def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[str | None]:
-    """Tells for each record why it can't be used, the first reason that there is; None where it can."""
+    """Tells for each record the first reason why it can't be used; None where it can."""
     paired = config.data.text_pair_column is not None
     of_label = {values: _reason_to_reject_label(values, labels) for values in {values for values, _ in records.labels}}
     columns = (records.texts, records.pairs, records.labels, records.given, records.groups)
@@ -205,15 +205,15 @@ def _reasons(records: _Records, config: Config, labels: Labels | None) -> list[s
 
 
 def row_id(file_number: int, numbers: np.ndarray) -> np.ndarray:
-    """What identifies rows among those of all files: the file's number times 2**40, plus the row's in its file."""
+    """Makes ids of rows among those of all files: the file's number times 2**40, plus the row's in its file."""
     return (np.int64(file_number) << FILE_SHIFT) + numbers
 
 
 def check_filter(config: Config, filter_values: dict[str, list[str]]) -> None:
-    """Called where no row passed.
+    """Raises an error; called where no row passed.
 
     Raises:
-      InputError: always; says what the filter's columns hold.
+      InputError: always; lists the values in the filter's columns.
     """
     there = "; ".join(f"column {column!r} holds {_listed(values)}" for column, values in filter_values.items())
     raise InputError(
@@ -227,14 +227,14 @@ def _listed(values: list[str]) -> str:
 
 
 def _parsed(cells: list[Any], parse: Callable[[str], T]) -> list[T]:
-    """Parses the texts of cells, each text that occurs once."""
+    """Parses the texts of cells, each distinct text once."""
     texts = list(map(as_text, cells))
     found = {text: parse(text) for text in set(texts)}
     return [found[text] for text in texts]
 
 
 def _given(value: str, file_split: int) -> tuple[int, str | None]:
-    """The split that a cell names, as its index in `SPLITS`, or that of the file; and why it can't be one."""
+    """Parses the split that a cell names, as its index in `SPLITS`, or that of the file; and why it can't be one."""
     if not value:
         return file_split, None
     split = split_name(value)
@@ -244,7 +244,7 @@ def _given(value: str, file_split: int) -> tuple[int, str | None]:
 
 
 def _group(value: str) -> tuple[str, str | None]:
-    """A group, and why it can't be one."""
+    """Checks a group: returns it, and why it can't be one."""
     if SURROGATES.search(value):
         return value, f"{UNDECODABLE} in the group (not UTF-8)"
     return value, None if value else "empty group"
@@ -272,7 +272,7 @@ def _reason_to_reject_label(values: tuple[str, ...], labels: Labels | None) -> s
 def check_sliced(config: Config, files: list[SourceFile], sliced: Collection[str]) -> None:
     """Checks that each column of `report.slices` has a value in some row.
 
-    Readers of tables refuse a column that is not there. A record names its own fields, and may lack one.
+    Readers of tables refuse a missing column. A record names its own fields, and may lack one.
 
     Args:
       config: names the columns.
@@ -280,7 +280,7 @@ def check_sliced(config: Config, files: list[SourceFile], sliced: Collection[str
       sliced: the columns that have a value.
 
     Raises:
-      InputError: one has none; names the columns that are there and the nearest one.
+      InputError: a column has none; names the columns that are there and the nearest one.
     """
     for column in config.report.slices:
         if column not in sliced:

@@ -1,4 +1,4 @@
-"""Which writing systems a text uses: the Unicode property Script of its letters."""
+"""Writing systems of a text: the Unicode property Script of its letters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCRIPTS = (
 
 
 def count_scripts(texts: Iterable[str]) -> Counter[str]:
-    """Script -> letters in it; `Other` for the rarer ones."""
+    """Counts the letters of each script; `Other` for the rarer ones."""
     joined = "".join(texts).encode("utf-32-le", "replace")
     points, counts = np.unique(np.frombuffer(joined, "<u4"), return_counts=True)
     found: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """The text that the model sees of a row: its word pieces, put together again.
 
-Enters: token ids. Leaves: bytes, lower-cased, one space between two words, without special tokens. What cleaning, the
-vocabulary and the cut take away is not in it: so texts are compared as the model would compare them.
+Enters: token ids. Leaves: bytes, lower-cased, one space between two words, without special tokens. They lack all that
+cleaning, the vocabulary and the cut take away, so that texts are compared as the model would compare them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SeenText:
           row_splits: `[rows + 1] int64`, where each row begins in them.
 
         Returns:
-          The bytes of all rows one after the other, `[bytes] uint8`; how many each row has, `[rows] int64`.
+          The bytes of all rows one after the other, `[bytes] uint8`; the number of each row's, `[rows] int64`.
         """
         lengths = self._lengths[input_ids]
         ends = np.concatenate([[0], np.cumsum(lengths)])

@@ -49,7 +49,7 @@ def slice_batch(row_ids: np.ndarray, slices: Mapping[str, Sequence[str | None]],
     Args:
       row_ids: `[n] int64`.
       slices: column -> the values of all rows of the block.
-      rows: `[n] int64`, which of these.
+      rows: `[n] int64`, numbers of some of these.
     """
     columns = [pa.array([values[row] for row in rows.tolist()], pa.string()) for values in slices.values()]
     return pa.record_batch([pa.array(row_ids, pa.int64()), *columns], schema=_schema(slices))
@@ -74,10 +74,10 @@ def read_slices(prepared: Path, row_ids: np.ndarray) -> dict[str, list[str | Non
       row_ids: `[n] int64`, of the rows.
 
     Returns:
-      Column -> the value of each row; of no column where there is no file.
+      Column -> the value of each row; empty where there is no file.
 
     Raises:
-      InputError: a row is not in the file, or it is no such file.
+      InputError: a row is not in the file, or the file is another one.
     """
     path = prepared / FILE
     if not path.exists():

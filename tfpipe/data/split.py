@@ -1,8 +1,8 @@
 """The split of a row: by a hash of its content.
 
-Enters: texts, the seed, what the source gives. Leaves: a position in [0, 1) for each row, and from it "train",
-"validation" or "test". A hash decides, so that neither the order of the rows, nor the number of files or machines,
-nor rows added later move a row to another split, and equal texts can't be in two of them.
+Enters: texts, the seed, the splits that the source gives. Leaves: a position in [0, 1) for each row, and from it
+"train", "validation" or "test". A hash decides, so that neither the order of the rows, nor the number of files or
+machines, nor rows added later move a row to another split. Equal texts can't be in two splits.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SPLIT_NAMES = {
 
 
 def split_name(value: str) -> SplitName | None:
-    """The split that a value such as `dev` or `Test` names, None for any other."""
+    """Returns the split that a value such as `dev` or `Test` names, None for any other."""
     return _SPLIT_NAMES.get(value.strip().lower())
 
 
 def content_digest(text: str, text_pair: str | None, salt: bytes = b"") -> bytes:
-    """BLAKE2b (RFC 7693, 16 bytes) of a row's texts; the label is no part of it.
+    """Hashes a row's texts by BLAKE2b (RFC 7693, 16 bytes), without the label.
 
-    The first text's length stands before it, so that no two different pairs hash the same bytes.
+    The length of the first text stands before it, so that no two different pairs hash the same bytes.
     """
     first = text.encode()
     hasher = hashlib.blake2b(len(first).to_bytes(8, "little") + first, digest_size=16, salt=salt, person=b"tfpipe row")
@@ -41,7 +41,7 @@ def content_digest(text: str, text_pair: str | None, salt: bytes = b"") -> bytes
 
 
 def digests(texts: Sequence[str], text_pairs: Iterable[str] | None, seed: int) -> np.ndarray:
-    """What identifies the content of each row: `[rows, 2] uint64`. Another seed gives other digests."""
+    """Hashes the content of each row: `[rows, 2] uint64`. Another seed gives other digests."""
     salt = seed.to_bytes(8, "little")
     pairs = text_pairs if text_pairs is not None else [None] * len(texts)
     joined = b"".join(content_digest(text, pair, salt) for text, pair in zip(texts, pairs, strict=True))
@@ -55,12 +55,12 @@ def positions(digest: np.ndarray) -> np.ndarray:
 
 
 def borders(split: Split, given: set[int]) -> tuple[float, float]:
-    """Where, among the rows whose split is open, validation begins, and where test.
+    """Computes where, among the rows whose split is open, validation and test begin.
 
     Args:
       split: the shares.
-      given: the splits that the source gives, as indices in `SPLITS`. One that it does not give is taken from the rows
-        that it gives for training, with its share.
+      given: the splits that the source gives, as indices in `SPLITS`. Another split is taken from the rows that it
+        gives for training, with its share.
     """
     if split.folds is not None:
         rest = 1 - 1 / split.folds
@@ -73,17 +73,17 @@ def borders(split: Split, given: set[int]) -> tuple[float, float]:
 
 
 def turned(position: np.ndarray, split: Split) -> np.ndarray:
-    """The positions, turned so that the fold that is tested comes last."""
+    """Turns the positions so that the fold that is tested comes last."""
     return position if split.folds is None else (position - (split.fold + 1) / split.folds) % 1.0
 
 
 def stratified_borders(
     position: np.ndarray, label: np.ndarray, border: tuple[float, float]
 ) -> dict[int, tuple[float, float]]:
-    """Borders of each label's own, so that its distinct texts have the given shares exactly, to a text.
+    """Computes borders for each label, so that its distinct texts have the given shares exactly, to a text.
 
-    Rows of one text stay together, however many they are. A label of fewer than ten texts gets no borders: rounded, its
-    share of test would always be none, or too much.
+    Rows of one text stay together, however many there are. A label of fewer than ten texts gets no borders: rounded,
+    its share of test would always be none, or too much.
 
     Args:
       position: `[rows] float64`, of the rows whose split is open; equal for rows of one text.
@@ -106,7 +106,7 @@ def stratified_borders(
 def assign(
     position: np.ndarray, given: np.ndarray, border: tuple[np.ndarray | float, np.ndarray | float], open_train: bool
 ) -> np.ndarray:
-    """The split of each row, `[rows] int8` indices in `SPLITS`.
+    """Assigns each row to a split, `[rows] int8` indices in `SPLITS`.
 
     Args:
       position: `[rows] float64`, after `turned`.

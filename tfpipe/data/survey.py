@@ -1,8 +1,7 @@
-"""The first reading of all rows, and what is decided from it.
+"""The first reading of all rows, and the decisions from it.
 
-Enters: blocks. Leaves: the labels, each rejected row, and `Decisions`: all that must be known of the other rows to give
-a row its labels and its split. A row is checked here in microseconds, so that bad data ends a run before anything slow
-begins.
+Enters: blocks. Leaves: the labels, each rejected row, and `Decisions`: the facts about all rows that give a row its
+labels and its split. A row is checked here in microseconds, so that bad data ends a run before anything slow begins.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STRATUM = np.dtype([("label", "<u8"), ("position", "<f8"), ("given", "i1")], ali
 
 @dataclass
 class BlockSurvey:
-    """What one block holds."""
+    """The content of one block."""
 
     accepted: int
     given: set[int]
@@ -54,7 +53,7 @@ class BlockSurvey:
 
 @dataclass
 class Survey:
-    """What the first reading found, over all blocks."""
+    """The results of the first reading, over all blocks."""
 
     accepted: int = 0
     filtered: int = 0
@@ -96,7 +95,7 @@ class Survey:
         self.sliced |= found.sliced
 
     def rows_of_values(self) -> Counter[str]:
-        """Value of a label -> rows that have it."""
+        """Counts the rows that have each label value."""
         counts: Counter[str] = Counter()
         for (_, values), rows in self.label_values.items():
             counts.update(dict.fromkeys(values, rows))
@@ -117,7 +116,7 @@ class Decisions:
 
 
 class Surveyor:
-    """A function that reads a block's rows and takes down what decides about them."""
+    """A function that reads a block's rows and collects the facts that decide about them."""
 
     def __init__(self, config: Config, form: LabelForm, labels: Labels | None):
         self._config, self._form, self._labels = config, form, labels
@@ -148,7 +147,7 @@ class Surveyor:
 
 
 def decide(config: Config, form: LabelForm, labels: Labels, survey: Survey) -> Decisions:
-    """The labels and the borders between the splits."""
+    """Decides the labels and the borders between the splits."""
     open_train = bool(survey.given) and len(survey.given) < len(SPLITS)
     border, own = borders(config.data.split, survey.given), {}
     if config.data.split.stratified:
@@ -163,19 +162,19 @@ def decide(config: Config, form: LabelForm, labels: Labels, survey: Survey) -> D
 
 
 def positions_of(rows: Rows, digest: np.ndarray, config: Config) -> np.ndarray:
-    """Returns each row's position in [0, 1), `[rows] float64`: by its group where there is one, else by its content."""
+    """Returns each row's position in [0, 1), `[rows] float64`: by its group, if there is one, else by its content."""
     if rows.groups is not None:
         digest = digests(rows.groups, None, config.seed)
     return turned(positions(digest), config.data.split)
 
 
 def label_hashes(rows: Rows, labels: Labels) -> np.ndarray:
-    """Equal for rows of the same labels: `[rows] uint64`."""
+    """Hashes labels, equal for rows of the same labels: `[rows] uint64`."""
     return hashes(rows.labels, lambda values: label_hash(labels.of(values), labels))
 
 
 def label_hash(indices: Iterable[int], labels: Labels) -> int:
-    """Returns what rows of these labels, and no others, share."""
+    """Returns a hash that rows of these labels share, and no others."""
     return _hash(labels.names[index] for index in indices)
 
 
@@ -191,7 +190,7 @@ def _hash(values: Iterable[str]) -> int:
 
 
 def splits_of(position: np.ndarray, given: np.ndarray, label: np.ndarray, decisions: Decisions) -> np.ndarray:
-    """The split of each row, `[rows] int8` indices in `SPLITS`.
+    """Assigns each row to a split, `[rows] int8` indices in `SPLITS`.
 
     Args:
       position: `[rows] float64`, of `positions_of`.

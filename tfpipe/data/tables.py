@@ -1,7 +1,7 @@
 """The second reading: rows become rows of token ids.
 
-Enters: a block and what was decided from all rows. Leaves: a record batch of the block's rows for each split, a `ROW`
-of each for the search for duplicates, and counts. A pure function over one block, so blocks are done in any process,
+Enters: a block and the decisions from all rows. Leaves: a record batch of the block's rows for each split, a `ROW` of
+each for the search for duplicates, and counts. It is a pure function over one block, so blocks are done in any process,
 in any order, once.
 """
 
@@ -50,7 +50,7 @@ class RowTokenizer:
 
 
 class TableMaker:
-    """Turns blocks into rows of token ids."""
+    """A function that turns blocks into rows of token ids."""
 
     def __init__(self, config: Config, settings: TokenizerSettings, decisions: Decisions):
         self._config, self._decisions = config, decisions

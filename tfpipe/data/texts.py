@@ -1,7 +1,7 @@
 """The texts of records: a cell each, or several cells joined by the template of `data.text`.
 
 Numbers, truth values and dates in a text column are read as CSV would have them, bytes as UTF-8. An object or a list is
-no text; the reason names the dotted names that are in it.
+no text; the reason lists the dotted names in it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def texts_of(column: Callable[[str], list[Any]], data: Data) -> tuple[list[Any],
 
 
 def as_texts(cells: list[Any], what: str, setting: str, column: str, kinds: Counter[str]) -> list[Any]:
-    """Cells as texts, None or `NoText`.
+    """Turns cells into texts, None or `NoText`.
 
     Args:
       cells: of one column.
@@ -84,7 +84,7 @@ def as_texts(cells: list[Any], what: str, setting: str, column: str, kinds: Coun
 
 
 def reason_of_nested(value: Any, what: str, setting: str, column: str) -> str:
-    """Why an object or a list is no text or label, and which names to write instead."""
+    """Tells why an object or a list is no text or label, and which names to write instead."""
     kind = "an object" if isinstance(value, dict) else "a list"
     names = sorted(itertools.islice(names_in({column: value}), _MOST_NAMES), key=lambda name: not _LIKELY.search(name))
     names = [excerpt(name) for name in names[:_LISTED_NAMES]]

@@ -1,10 +1,10 @@
-"""The workers of a training on several machines, as TF_CONFIG names them, and how long they are waited for.
+"""The workers of a training on several machines, as TF_CONFIG names them, and the wait for them.
 
 `TF_CONFIG` is TensorFlow's own: {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker",
 "index": 0}}, the same cluster everywhere, a task of its own for each. The first worker, or a task `chief`, is the
 chief: it does the stages that do not train and writes the run directory, which all must see under the same path.
 
-Knows nothing of TensorFlow, so that a mistake costs no time.
+The module does not import TensorFlow, so that a mistake costs no time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 @dataclass(frozen=True)
 class Cluster:
-    """The workers, the chief first, and which of them this process is."""
+    """The workers, the chief first, and the number of this process among them."""
 
     addresses: tuple[str, ...]
     """`host:port` of each"""
@@ -34,10 +34,10 @@ class Cluster:
 
     @classmethod
     def from_environment(cls) -> Cluster | None:
-        """What TF_CONFIG says; None where it is not set, or names no cluster.
+        """Reads TF_CONFIG; None where it is not set, or names no cluster.
 
         Raises:
-          InputError: it is no JSON, or not what TensorFlow expects.
+          InputError: it is not JSON, or not in TensorFlow's form.
         """
         text = os.environ.get("TF_CONFIG", "").strip(" \t\r\n")  # no other white space is JSON's, or TensorFlow's
         if not text:
@@ -66,14 +66,14 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes."""
+        """Tells whether this process writes."""
         return self.index == 0
 
     def __str__(self) -> str:
         return f"worker {self.index} of {len(self.addresses)}, {self.addresses[self.index]}"
 
     def silent(self, timeout: float = 1.0) -> list[str]:
-        """The other workers at whose address nothing answers now, in words."""
+        """Lists the other workers at whose address nothing answers now, in words."""
         return [
             f"worker {number} ({address})"
             for number, address in enumerate(self.addresses)
@@ -81,15 +81,15 @@ class Cluster:
         ]
 
     def wait_for_all(self, timeout: float) -> None:
-        """Waits until every worker has been started, before TensorFlow does, which waits for an hour and says nothing.
+        """Waits until every worker has been started: TensorFlow, which comes after, would wait an hour in silence.
 
-        Until then this worker answers at its own address, where TensorFlow's server is going to.
+        Until then this worker answers at its own address, as TensorFlow's server will.
 
         Args:
           timeout: seconds.
 
         Raises:
-          InputError: one did not answer in time, or this worker's port is taken.
+          InputError: a worker did not answer in time, or this worker's port is taken.
         """
         own = self.addresses[self.index]
         started, said = time.monotonic(), False
@@ -119,7 +119,7 @@ class Cluster:
 
 
 def workers_of(strategy: str) -> Cluster | None:
-    """The workers that a configuration's `train.strategy` asks for; None where this process trains alone.
+    """Finds the workers that a configuration's `train.strategy` asks for; None where this process trains alone.
 
     Raises:
       InputError: `multi_worker` without TF_CONFIG.

@@ -1,4 +1,4 @@
-"""The processor of this machine: its instruction sets, and what 8-bit products will do on it."""
+"""The processor of this machine: its instruction sets, and the way in which it multiplies 8-bit numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLIPS = "this processor has neither VNNI nor AMX, so ONNX Runtime clips sums of 
 
 
 def cpu_flags() -> set[str]:
-    """Instruction sets of the processor, as Linux names them; empty where Linux does not say."""
+    """Lists the instruction sets of the processor, as Linux names them; empty where Linux does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -27,7 +27,7 @@ def sums_overflow(flags: set[str]) -> bool:
 
 
 def int8_outlook(flags: set[str]) -> str:
-    """Tells what 8-bit matrix products do on a processor with these instruction sets."""
+    """Describes 8-bit matrix products on a processor with these instruction sets."""
     if flags & INT8_FLAGS:
         return "fast and exact (VNNI or AMX)"
     if sums_overflow(flags):

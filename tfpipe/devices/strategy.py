@@ -1,12 +1,12 @@
-"""Which strategy and which precision, and why: chosen here, printed by whoever asks.
+"""The choice of strategy and precision, with its reasons; callers print them.
 
     one_device     what TensorFlow does by itself
     mirrored       all GPUs of the machine, or all logical CPU devices
     multi_worker   MultiWorkerMirroredStrategy over the workers of TF_CONFIG: see `cluster.py` and `workers.py`
     tpu            all chips of a TPU VM, or of a pod: see `tpu.py`
 
-A configuration means the same under each. The rows of a batch are shared out in order (`tokens/batches.py`), the
-gradient is that of the whole batch, and dropout goes by a row's place in it (`train/step.py`).
+A configuration means the same under each strategy. The rows of a batch are shared out in order (`tokens/batches.py`),
+the gradient is that of the whole batch, and dropout goes by a row's place in it (`train/step.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tfpipe.errors import InputError
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the reason."""
+    """A choice, and its reason."""
 
     value: str
     reason: str
@@ -38,7 +38,7 @@ class Choice:
 
 
 def explain_strategy(requested: str) -> Choice:
-    """Which strategy it will be, without making it, which for `multi_worker` waits for the other workers.
+    """Tells which strategy it will be, without making it: making `multi_worker` waits for the other workers.
 
     Args:
       requested: `auto`, `one_device`, `mirrored`, `multi_worker` or `tpu`.
@@ -64,7 +64,7 @@ def explain_strategy(requested: str) -> Choice:
 
 
 def choose_strategy(requested: str, worker_timeout: float = 300.0) -> tuple[tf.distribute.Strategy, Choice]:
-    """The tf.distribute strategy of this process.
+    """Makes the tf.distribute strategy of this process.
 
     Args:
       requested: see `explain_strategy`.
@@ -108,7 +108,7 @@ def _multi_worker() -> tf.distribute.MultiWorkerMirroredStrategy:
 
 
 def choose_precision(requested: str) -> Choice:
-    """The Keras policy of training: compute type; variables, softmax, layer norm and loss stay float32.
+    """Chooses the Keras policy of training: compute type; variables, softmax, layer norm and loss stay float32.
 
     Args:
       requested: `auto`, `float32`, `mixed_bfloat16` or `mixed_float16`.
@@ -135,7 +135,7 @@ def choose_precision(requested: str) -> Choice:
 
 
 def tpu_precision(requested: str) -> Choice:
-    """The same on a TPU, whether there is one here or not.
+    """Chooses the Keras policy for a TPU, whether there is one here or not.
 
     Raises:
       InputError: float16.
@@ -148,7 +148,7 @@ def tpu_precision(requested: str) -> Choice:
 
 
 def choose_xla(requested: str) -> Choice:
-    """Whether XLA compiles forward and backward pass into one program: `on` or `off`.
+    """Decides whether XLA compiles forward and backward pass into one program: `on` or `off`.
 
     Args:
       requested: `auto`, `on` or `off`.
@@ -164,10 +164,10 @@ def choose_xla(requested: str) -> Choice:
 
 @contextmanager
 def float32_kept() -> Iterator[None]:
-    """Multiplies float32 in full, for what is computed outside a strategy and compared.
+    """Multiplies float32 at full precision, for values that are computed outside a strategy and compared.
 
-    A TPU rounds what it multiplies, so its host computes. A GPU has TF32, with 10 bits of a mantissa, which TensorFlow
-    uses by default: it is off in the block. Training keeps both.
+    A TPU rounds its factors, so its host computes. A GPU has TF32, with 10 bits of a mantissa, which TensorFlow uses by
+    default: the block turns it off. Training keeps both.
     """
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)

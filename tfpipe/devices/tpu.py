@@ -1,8 +1,8 @@
-"""TPUStrategy: the TPU of this machine, or the one that TPU_NAME names, and one line for what is wrong with it.
+"""TPUStrategy: the TPU of this machine, or the one that TPU_NAME names, with one line for each error.
 
 One process trains, on the TPU VM itself (`TPU_NAME` unset or `local`) or, for a pod, on its first worker with
-`TPU_NAME` set: see `feed`. Text is tokenized in `prepare`, on the host's CPU: what enters the device are integers of
-fixed shapes.
+`TPU_NAME` set: see `feed`. Text is tokenized in `prepare`, on the host's CPU: only integers of fixed shapes enter the
+device.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ SECONDS_TO_ANSWER = 30.0
 
 
 def is_here() -> bool:
-    """Whether there is a TPU to train on."""
+    """Tells whether there is a TPU to train on."""
     return pod_name() is not None or local_device() is not None
 
 
 def described() -> str:
-    """What is going to be used."""
+    """Names the TPU that is going to be used."""
     return f"TPU_NAME={pod_name()}" if pod_name() is not None else str(local_device() or "the TPU of this machine")
 
 
 def has_other_hosts(strategy: tf.distribute.Strategy) -> bool:
-    """Whether replicas are on hosts that run no Python of ours."""
+    """Tells whether replicas are on hosts that run no Python of tfpipe."""
     return isinstance(strategy, tf.distribute.TPUStrategy) and pod_name() is not None
 
 
 @cache
 def strategy() -> tf.distribute.TPUStrategy:
-    """The strategy over all chips, once for the process: to initialize a TPU again would forget what it holds.
+    """Makes the strategy over all chips, once for the process: initializing a TPU again would clear its memory.
 
     Raises:
       InputError: there is no such TPU, it can't be reached, or may not be used.
@@ -56,7 +56,7 @@ def strategy() -> tf.distribute.TPUStrategy:
 
 
 def explained(name: str, error: Exception) -> InputError:
-    """The line for what a resolver or TensorFlow raised."""
+    """Turns an exception of a resolver or of TensorFlow into one line."""
     kind, said = type(error).__name__, " ".join(str(error).split())[:200]
     if name == "local":
         return InputError(

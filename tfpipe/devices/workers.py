@@ -1,7 +1,7 @@
-"""What the workers of a training tell each other, beside the gradients; with one worker, nothing.
+"""Messages between the workers of a training, beside the gradients; with one worker, none.
 
 `from_chief`, `any_worker` and `synchronize` are collective operations: every worker must call them, in the same order.
-`Team` is what happens between the stages that train.
+`Team` acts between the stages that train.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SECONDS_TO_END = 3.0  # of a process, from the first of its connections that is
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes: the first worker does, or the only one."""
+    """Tells whether this process writes: the first worker does, or the only one."""
     return not _several(strategy) or Cluster.from_environment().is_chief
 
 
 def from_chief(strategy: tf.distribute.Strategy, value: T) -> T:
-    """The chief's value, which must be one that JSON has; the others' own is not looked at."""
+    """Gives every worker the chief's value, which must be one that JSON has; the others' own values are ignored."""
     if not _several(strategy):
         return value
     text = json.dumps(value).encode() if is_chief(strategy) else b""
@@ -51,7 +51,7 @@ def from_chief(strategy: tf.distribute.Strategy, value: T) -> T:
 
 
 def any_worker(strategy: tf.distribute.Strategy, own: bool) -> bool:
-    """Whether it is true on any worker."""
+    """Tells whether `own` is true on any worker."""
     return bool(_sum(strategy, np.array([own], np.uint16))[0]) if _several(strategy) else own
 
 
@@ -72,14 +72,14 @@ def synchronize(strategy: tf.distribute.Strategy, variables: Iterable[tf.Variabl
 
 
 class Team:
-    """The chief and its helpers between the stages that train: who is called, to what, and how it ends."""
+    """The chief and its helpers between the stages that train: calls to a stage, and the end."""
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy, self._at_work = strategy, False
 
     @contextmanager
     def training(self, stage: str, inputs: dict[str, str]) -> Iterator[None]:
-        """Of the chief: calls the others to a stage.
+        """Calls the other workers to a stage; for the chief.
 
         Args:
           stage: its name.
@@ -92,9 +92,9 @@ class Team:
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Of the chief: sends the others home at the end of the block, with the reason where it fails.
+        """Sends the other workers home at the end of the block, with the reason where it fails; for the chief.
 
-        Not out of a stage that trains: there the others are in the middle of other collective operations, and notice.
+        It sends none out of a stage that trains: there they are in other collective operations, which fail.
         """
         try:
             yield
@@ -114,11 +114,11 @@ class Team:
         any_worker(self._strategy, False)
 
     def calls(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Of the others: the stages that the chief calls to, as in `training`, until it sends them home.
+        """Yields the stages that the chief calls to, as in `training`, until it sends this worker home; for the others.
 
         Raises:
           InputError: the chief's input was wrong.
-          GateError: a gate failed at the chief's.
+          GateError: a gate failed on the chief.
         """
         while True:
             with _signals_end_at_once():
@@ -137,7 +137,7 @@ def join(config: Config, cluster: Cluster) -> Team:
     """Joins the workers of a training.
 
     Raises:
-      InputError: one does not join, or would train something else than the chief.
+      InputError: a worker does not join, or would train something else than the chief.
     """
     strategy, _ = choose_strategy(config.train.strategy, config.train.worker_timeout)
     own = {
@@ -156,7 +156,7 @@ def join(config: Config, cluster: Cluster) -> Team:
 
 @contextmanager
 def _signals_end_at_once() -> Iterator[None]:
-    """While a collective operation waits, Python runs no handler: a signal does what the system does."""
+    """Restores the system's signal handlers for the block: Python runs none while a collective operation waits."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -171,10 +171,10 @@ def _signals_end_at_once() -> Iterator[None]:
 
 @contextmanager
 def loss_of_a_worker_said(cluster: Cluster) -> Iterator[None]:
-    """Turns what TensorFlow raises when another worker is gone into one line.
+    """Turns the error that TensorFlow raises when another worker is gone into one line.
 
     Raises:
-      WorkerLost: it is gone. A worker can't join again: all must be started anew.
+      WorkerLost: another worker is gone. It can't join again: all must be started anew.
     """
     try:
         yield
@@ -195,7 +195,7 @@ def loss_of_a_worker_said(cluster: Cluster) -> Iterator[None]:
 
 
 def _gone(cluster: Cluster) -> list[str]:
-    """The workers that are gone, in words; asked again for a while, as a process that is ending may still answer."""
+    """Lists the workers that are gone, in words. It asks for a while, as a process that is ending may still answer."""
     until = time.monotonic() + _SECONDS_TO_END
     while not (gone := cluster.silent()) and time.monotonic() < until:
         time.sleep(0.1)
@@ -207,9 +207,9 @@ def _several(strategy: tf.distribute.Strategy) -> bool:
 
 
 def _sum(strategy: tf.distribute.Strategy, own: np.ndarray) -> np.ndarray:
-    """Sums one array, [size] uint16, over the workers, of which one has other values than zeros.
+    """Sums an array, [size] uint16, over the workers.
 
-    As float32, which holds them exactly: GPUs sum no integers.
+    The sum is in float32, which holds uint16 exactly: GPUs sum no integers.
     """
     return _summing(strategy)(tf.constant(own, tf.float32)).numpy().astype(np.uint16)
 

@@ -1,4 +1,4 @@
-"""The shape of an encoder: read from a config.json and checked, and the tensors that it implies. No TensorFlow.
+"""The shape of an encoder: read from a config.json and checked, with the tensors that it implies. No TensorFlow.
 
 Enters: the content of a transformers config.json. Leaves: an `Architecture`, in the words of transformers' BertConfig.
 """
@@ -57,7 +57,7 @@ class Architecture:
         """Takes the keys it knows from a config.json, unchecked: see `check_architecture`.
 
         Raises:
-          KeyError: one is missing that every BERT has.
+          KeyError: a key is missing that every BERT has.
         """
         given = {field.name: config[field.name] for field in fields(cls) if field.default is MISSING}
         for name in PER_LAYER:
@@ -67,27 +67,27 @@ class Architecture:
 
     @property
     def head_width(self) -> int:
-        """Of a head's queries, keys and values, in every layer."""
+        """Gives the width of a head's queries, keys and values, in every layer."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Attention heads of each layer."""
+        """Gives the number of attention heads of each layer."""
         return self.attention_heads_per_layer or (self.num_attention_heads,) * self.num_hidden_layers
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Feed-forward columns of each layer."""
+        """Gives the number of feed-forward columns of each layer."""
         return self.intermediate_size_per_layer or (self.intermediate_size,) * self.num_hidden_layers
 
     def with_dropout(self, rate: float | None) -> Architecture:
-        """The same encoder with one dropout rate everywhere; None keeps the rates."""
+        """Returns the same encoder with one dropout rate everywhere; None keeps the rates."""
         if rate is None:
             return self
         return replace(self, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
 
     def of_layers(self, layers: Sequence[int]) -> Architecture:
-        """The shape of an encoder of some of the layers."""
+        """Returns the shape of an encoder of some of the layers."""
         chosen = {
             key: tuple(counts[layer] for layer in layers)
             for key in PER_LAYER
@@ -96,16 +96,16 @@ class Architecture:
         return replace(self, num_hidden_layers=len(layers), **chosen)
 
     def to_config(self) -> dict[str, Any]:
-        """The keys of the config.json of a classifier that transformers loads as it is."""
+        """Gives the keys of the config.json of a classifier that transformers loads as it is."""
         identity = {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
         return {**identity, "position_embedding_type": "absolute", **self.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of config.json; counts per layer only where they are not the same everywhere, as BERT has them."""
+        """Gives the keys of config.json; counts per layer only where layers differ, as BERT's do not."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all tensors of a `BertModel` of this shape, the pooler included, kernels [out, in]."""
+        """Lists names and shapes of all tensors of a `BertModel` of this shape, pooler included, kernels [out, in]."""
         hidden = self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "embeddings.word_embeddings.weight": (self.vocab_size, hidden),
@@ -133,7 +133,7 @@ class Architecture:
 
 
 def check_architecture(config: dict[str, Any], where: str) -> Architecture:
-    """Reads the keys of a `BertConfig` that decide what a BERT computes, each checked.
+    """Reads and checks the keys of a `BertConfig` that decide the computation of a BERT.
 
     Args:
       config: content of a transformers config.json.

@@ -1,4 +1,4 @@
-"""Where the files of an encoder lie: a source -> a local directory, fetched from the hub where it has to be.
+"""The files of an encoder: a source -> a local directory, fetched from the hub where necessary.
 
 Enters: `encoder.source`, see `source.py`. Leaves: a directory in the transformers layout, with its tokenizer files
 and, where they are asked for, its weights.
@@ -35,7 +35,7 @@ WEIGHT_PATTERNS = (WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors")
 
 
 def path_in_package(source: str) -> Path:
-    """The path that `package:NAME/PATH` means, found without importing the package.
+    """Finds the path that `package:NAME/PATH` means, without importing the package.
 
     Raises:
       InputError: the package is not installed, the path is not in it or leads out of it.
@@ -58,7 +58,7 @@ def path_in_package(source: str) -> Path:
 
 
 def parse(source: str) -> tuple[str, str]:
-    """The kind of a source, `package`, `hf`, `keras-nlp` or `directory`, and what stands behind its prefix."""
+    """Splits a source into its kind, `package`, `hf`, `keras-nlp` or `directory`, and the text behind its prefix."""
     kind, separator, reference = source.partition(":")
     if not separator or kind not in ("package", "hf", "keras-nlp"):
         kind, reference = "directory", source
@@ -70,7 +70,7 @@ def parse(source: str) -> tuple[str, str]:
 
 
 def parse_repository(source: str) -> tuple[str, str | None]:
-    """`hf:ORGANISATION/NAME@REVISION` -> the repository and the revision."""
+    """Splits `hf:ORGANISATION/NAME@REVISION` into the repository and the revision."""
     match = re.fullmatch(r"hf:([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", source, flags=re.ASCII)
     if match is None:
         raise InputError(f"{source}: expected hf:ORGANISATION/NAME or hf:ORGANISATION/NAME@REVISION")
@@ -78,7 +78,7 @@ def parse_repository(source: str) -> tuple[str, str | None]:
 
 
 def directory_of(source: str, weights: bool) -> Path:
-    """A local directory with everything that is needed, fetched from the hub if it has to be."""
+    """Finds a local directory with all files that are needed, fetched from the hub if necessary."""
     kind, reference = parse(source)
     if kind == "hf":
         directory = _hub_snapshot(source, weights)
@@ -113,7 +113,7 @@ def _has_vocabulary(directory: Path) -> bool:
 
 
 def _hub_snapshot(source: str, weights: bool) -> Path:
-    """The cached snapshot of a hub repository; what is missing of it is downloaded.
+    """Finds the cached snapshot of a hub repository, and downloads the files that are missing.
 
     The cache comes first: once a branch was resolved to a commit, it stays that commit on this machine, and a run that
     is resumed gets the files that it began with.
@@ -145,9 +145,10 @@ def _hub_snapshot(source: str, weights: bool) -> Path:
 
 
 def _is_complete(directory: Path, weights: bool) -> bool:
-    """False where a download was cut off, or did not ask for the weights. A file that is there is whole.
+    """Tells whether all files are there: False after a download that was cut off or skipped the weights.
 
-    Few repositories have no tokenizer_config.json. The hub is asked for it each time, since a cut download looks alike.
+    A file that is there is whole. Few repositories have no tokenizer_config.json. The hub is asked for it each time,
+    since a cut download looks alike.
     """
     if not all((directory / name).is_file() for name in (CONFIG, TOKENIZER_CONFIG)) or not _has_vocabulary(directory):
         return False

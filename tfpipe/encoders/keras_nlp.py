@@ -4,10 +4,11 @@ Enters: the name of a preset, its hub address (`kaggle://`, `hf://`), or a local
 configuration in the words of transformers' `BertConfig`, its tokenizer as the two files that transformers writes, its
 weights by transformers' names. Keras 3 and tf-keras share a process but no objects: nothing of Keras 3 leaves here.
 
-A preset's JSON files name classes, which Keras looks up and calls. Keras itself refuses Python code in them; here, all
-that is let through to it is a BertBackbone and a BertTokenizer whose settings are plain values.
+A preset's JSON files name classes, which Keras looks up and calls. Keras itself refuses Python code in them. This
+module lets through only a BertBackbone and a BertTokenizer whose settings are plain values.
 
-KerasNLP's BERT uses the tanh approximation of GELU whatever its weights were trained with; `hidden_act` carries that.
+KerasNLP's BERT always uses the tanh approximation of GELU, even if its weights were trained with another; `hidden_act`
+says so.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Preset:
 
 
 def open_preset(preset: str) -> Preset:
-    """Reads a preset's configuration and tokenizer, and writes the latter into a directory that lives until the exit.
+    """Reads a preset's configuration and tokenizer; writes the tokenizer into a directory that lives until the exit.
 
     Raises:
       InputError: no such preset, or it is no BERT.
@@ -116,7 +117,7 @@ def open_preset(preset: str) -> Preset:
 
 
 def preset_files(preset: str, weights: bool) -> list[Path]:
-    """The files of a local preset directory, without importing Keras; empty for a name or a hub address."""
+    """Lists the files of a local preset directory, without importing Keras; empty for a name or a hub address."""
     _check_directory(preset)
     directory = Path(os.path.expanduser(preset))
     if not os.path.isdir(directory):
@@ -154,17 +155,17 @@ def _json_of(path: Path) -> dict[str, Any]:
 
 
 def _file_of(preset: str, name: str) -> Path:
-    """A file of a preset, fetched where it has to be, as `from_preset` fetches it."""
+    """Finds a file of a preset, fetched where necessary, as `from_preset` fetches it."""
     from keras_hub.src.utils.preset_utils import get_file
 
     return Path(get_file(preset, name))
 
 
 def _check_class(path: Path, content: dict[str, Any], kind: str) -> None:
-    """Whether a preset's JSON names a class of KerasNLP, with plain values and a type of numbers as its settings.
+    """Checks that a preset's JSON names a class of KerasNLP, with plain values and a type of numbers as its settings.
 
     Raises:
-      InputError: it names another class, or one somewhere in its settings, or a file to take the vocabulary from.
+      InputError: it names another class, a class in its settings, or a file to take the vocabulary from.
     """
     known = (f"keras_hub>{kind}", f"keras_nlp>{kind}", kind, None)
     names = [content.get("registered_name"), content.get("class_name")]
@@ -246,7 +247,7 @@ def _write_tokenizer(preset: str, tokenizer: Any, max_length: int) -> Path:
 
 
 def _transformers_name(path: str) -> str:
-    """The transformers name of a variable; a path that is not known stays, and is then reported as skipped."""
+    """Returns the transformers name of a variable; an unknown path stays, and is then reported as skipped."""
     if path in _EMBEDDINGS:
         return _EMBEDDINGS[path]
     layer, _, rest = path.partition("/")

@@ -1,4 +1,4 @@
-"""Names of a BERT classifier's parameters, as transformers has them, and what each name says about its parameter.
+"""Names of a BERT classifier's parameters, as transformers has them, and the facts that each name gives.
 
 A name is `bert.`, the layer (`encoder.layer.0.attention.self.query`), and `.weight` or `.bias`; the head is
 `classifier`, without a prefix. No TensorFlow: checks before any work go by names alone.
@@ -31,12 +31,12 @@ def stored_layer(layer: str) -> str:
 
 
 def layer_prefix(number: int) -> str:
-    """Gives what the parameters of an encoder layer begin with, without the last dot."""
+    """Gives the beginning of the names of an encoder layer's parameters, without the last dot."""
     return f"{ENCODER}layer.{number}"
 
 
 def layer_output(number: int) -> str:
-    """Gives the Keras layer that gives the hidden states behind an encoder layer."""
+    """Names the Keras layer whose output is the hidden states behind an encoder layer."""
     return f"encoder.layer.{number}.output.LayerNorm"
 
 

@@ -1,4 +1,4 @@
-"""Where a pretrained BERT encoder comes from: `encoder.source` -> configuration, tokenizer files, weights.
+"""The sources of pretrained BERT encoders: `encoder.source` -> configuration, tokenizer files, weights.
 
 Enters: one of
 
@@ -7,8 +7,8 @@ Enters: one of
     keras-nlp:PRESET              a KerasNLP preset: its name, its hub address, or a local preset directory
     anything else                 a local directory in the transformers layout
 
-Leaves: an `EncoderSource`, checked, with every name as in transformers' `BertModel`. Whoever builds or fills a model
-sees one kind of encoder. Pickles are refused: loading one runs whatever code it holds.
+Leaves: an `EncoderSource`, checked, with every name as in transformers' `BertModel`. Code that builds or fills a model
+sees one kind of encoder. Pickles are refused: loading a pickle runs the code that it holds.
 
 TensorFlow is never imported here; only a `keras-nlp:` source brings it in, through `keras_nlp.py`.
 """
@@ -61,8 +61,8 @@ class EncoderSource:
     def weights(self) -> dict[str, np.ndarray]:
         """Reads the weights: float32, named as in `BertModel` (`[out, in]` kernels), without the `bert.` prefix.
 
-        The pooler is there if the checkpoint has one, and so are `classifier.weight` and `classifier.bias`. All else
-        (language model heads, position ids, layers beyond `num_hidden_layers`) is listed in `skipped`.
+        The pooler, `classifier.weight` and `classifier.bias` are there if the checkpoint has them. All else (language
+        model heads, position ids, layers beyond `num_hidden_layers`) is listed in `skipped`.
 
         Raises:
           InputError: wrong SHA-256, unreadable file, a tensor that is missing, not finite or of another shape.
@@ -137,7 +137,7 @@ def open_source(source: str, sha256: str | None = None, *, section: str = "encod
 
 
 def shape_of(source: str) -> tuple[Architecture, Path]:
-    """The shape of an encoder and the directory of its tokenizer, without its weights.
+    """Returns the shape of an encoder and the directory of its tokenizer, without its weights.
 
     Raises:
       InputError: the source can't be had, is no BERT that this program can build, or is quantized already.
@@ -156,22 +156,22 @@ def shape_of(source: str) -> tuple[Architecture, Path]:
 
 
 def vocabulary_of(directory: Path) -> list[str]:
-    """The word pieces of a tokenizer's directory, in their order."""
+    """Lists the word pieces of a tokenizer's directory, in their order."""
     return list(read_vocabulary(directory)[1])
 
 
 def check_reads(architecture: Architecture, setting: str, source: str, max_length: int, *, pairs: bool) -> None:
-    """Whether an encoder can read rows of a length, or pairs.
+    """Checks that an encoder can read rows of a length, or pairs.
 
     Args:
       architecture: its shape.
-      setting: which setting names it.
+      setting: the setting that names it.
       source: its name there.
       max_length: `data.max_length`.
       pairs: whether texts come in pairs.
 
     Raises:
-      InputError: it can't.
+      InputError: the encoder can't.
     """
     positions, types = architecture.max_position_embeddings, architecture.type_vocab_size
     if max_length > positions:
@@ -187,10 +187,10 @@ def check_reads(architecture: Architecture, setting: str, source: str, max_lengt
 
 
 def identity(source: str, weights: bool = True) -> dict[str, str]:
-    """What a source holds, for a run's fingerprint: reads no weights into memory and imports no TensorFlow.
+    """Identifies the content of a source for a run's fingerprint, without its weights in memory and without TensorFlow.
 
-    A hub repository is identified by its commit. An unknown one is looked up on the hub, its small files are fetched,
-    and `open_source` then takes the same commit, so the identity does not change while a run goes on.
+    A hub repository is identified by its commit. An unknown commit is looked up on the hub, and its small files are
+    fetched. `open_source` then takes the same commit, so the identity does not change during a run.
 
     Args:
       source: `encoder.source`.

@@ -1,6 +1,6 @@
 """A BERT on disk in the transformers layout: `config.json` and safetensors, read and checked.
 
-Enters: a local directory. Leaves: what decides its computation, as keys of transformers' `BertConfig`, and its tensors
+Enters: a local directory. Leaves: the keys of transformers' `BertConfig` that decide its computation, and its tensors
 under the names of `BertModel`, one at a time. Wrong content is an `InputError` that names the file.
 """
 
@@ -43,14 +43,14 @@ Tensors = Iterator[tuple[str, Callable[[], np.ndarray]]]
 
 
 def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
-    """The safetensors of a directory: one file, or the index and its shards.
+    """Lists the safetensors of a directory: one file, or the index and its shards.
 
     Args:
       directory: local directory.
-      origin: what transformers calls this model, where that is not the directory; for the message only.
+      origin: the model's name in transformers, where that is not the directory; for the message only.
 
     Raises:
-      InputError: there is none, or the index names a file that is not there.
+      InputError: there is no file, or the index names a missing one.
     """
     if os.path.isfile(directory / WEIGHTS):
         return [directory / WEIGHTS]
@@ -68,7 +68,7 @@ def weight_files(directory: Path, origin: str | None = None) -> list[Path]:
 
 
 def _no_weights(directory: Path, origin: str | None) -> str:
-    """Says which weights a directory has instead of safetensors, and how to convert them."""
+    """Explains which weights a directory has instead of safetensors, and how to convert them."""
     others = sorted(path.name for pattern in _OTHER_WEIGHTS for path in directory.glob(pattern))
     if others and not any(directory.glob("pytorch_model*.bin")):
         return (
@@ -134,14 +134,14 @@ def _load_tensor(file: Any, name: str, path: Path) -> np.ndarray:
 
 
 def standard_name(name: str) -> str:
-    """A tensor's name as today's `BertModel` has it."""
+    """Returns a tensor's name as today's `BertModel` has it."""
     # gamma and beta are TensorFlow's names, which the first conversions to PyTorch kept.
     name = re.sub(r"\bLayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
     return re.sub(r"\bLayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or an `InputError`."""
+    """Reads a JSON object from a file, or raises an `InputError`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The vocabulary of an encoder: `vocab.txt`, or the one inside `tokenizer.json`, which transformers 5 writes alone.
+"""The vocabulary of an encoder: `vocab.txt`, or that inside `tokenizer.json`, which transformers 5 writes alone.
 
 Enters: a local directory. Leaves: its word pieces, in the order of their ids. Wrong content is an `InputError` that
 names the file.

@@ -1,6 +1,6 @@
-"""The answers of the Keras models of a run to the test rows: what measures, flipped rows and mistakes are made of.
+"""The answers of the Keras models of a run to the test rows: the source of measures, flipped rows and mistakes.
 
-Enters: what `prepare` and `verify` committed. Leaves: the rows, what is right, and what each variant answers.
+Enters: the output of `prepare` and `verify`. Leaves: the rows, the right answers, and the answers of each variant.
 """
 
 from __future__ import annotations

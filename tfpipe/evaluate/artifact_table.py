@@ -1,4 +1,4 @@
-"""The table of a run's artifacts: its columns, what they make of a row of `metrics.json`, and how it is printed."""
+"""The table of a run's artifacts: its columns, their cells from a row of `metrics.json`, and its print."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _difference(value: float | None) -> str:
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, and what it makes of a row of `metrics.json`."""
+    """A column of the table: its heading, and its cell from a row of `metrics.json`."""
 
     heading: str
     cell: Callable[[dict[str, Any]], str]

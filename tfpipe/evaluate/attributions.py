@@ -1,4 +1,4 @@
-"""How far each token of a text moves a model's answer: integrated gradients (Sundararajan, Taly & Yan, 2017).
+"""Integrated gradients (Sundararajan, Taly & Yan, 2017): how far each token of a text moves a model's answer.
 
 Enters: rows of token ids, and for each a linear function of the logits. Leaves: a number for each token. The numbers
 add up to the function's value at the text less its value at the baseline, which is the paper's axiom of completeness.
@@ -63,12 +63,12 @@ class Attributions:
 
     @property
     def difference(self) -> float:
-        """Gives what the attributions should sum to."""
+        """Gives the expected sum of the attributions."""
         return self.value - self.baseline
 
     @property
     def remainder(self) -> float:
-        """Gives what the attributions leave of the difference: the error of the quadrature."""
+        """Gives the difference less the sum of the attributions: the error of the quadrature."""
         return self.difference - float(self.tokens.sum())
 
     @property
@@ -95,7 +95,7 @@ class PathGradients:
           mask_id: of the token that stands for every word at the baseline.
           answers: such as `build_differentiable_model` makes.
           path: gives the gradients, where `answers` has none; None: `answers` does.
-          row_bytes: tokens of a row -> what its activations take while its gradient is computed.
+          row_bytes: tokens of a row -> bytes of its activations while its gradient is computed.
         """
         self._table, self._mask_id, self._row_bytes = table, mask_id, row_bytes
         self._answers, self._path = answers, answers if path is None else path
@@ -220,7 +220,7 @@ def quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bytes_of_row(architecture: Architecture, length: int) -> int:
-    """Estimates what a row's activations take while its gradient is computed: within a fifth, of MiniLM-L6.
+    """Estimates the bytes of a row's activations while its gradient is computed: within a fifth, of MiniLM-L6.
 
     Args:
       architecture: shape of the encoder.

@@ -25,15 +25,15 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 def measure_latency(
     answer: Answer, longest: int, batches: Mapping[str, Requests], runs: int
 ) -> dict[str, float | None]:
-    """Median milliseconds per call, at each shape.
+    """Measures the median milliseconds per call, at each shape.
 
     The artifact has answered other rows before, so one call warms up. Calls end when they have taken `ENOUGH_SECONDS`,
     from the third on.
 
     Args:
-      answer: what to call.
+      answer: function to call.
       longest: most tokens that it takes.
-      batches: shape name -> with what, by `full_batches`.
+      batches: shape name -> its batch, by `full_batches`.
       runs: timed calls per shape, at most; 0: nothing is called.
 
     Returns:
@@ -52,12 +52,12 @@ def measure_latency(
 
 
 def time_in_turn(calls: Mapping[K, Callable[[], object]], runs: int) -> dict[K, float]:
-    """Median milliseconds per call, rounded to hundredths.
+    """Measures the median milliseconds per call, rounded to hundredths.
 
-    They take turns, so that whatever else the machine does meets all of them.
+    The calls take turns, so that other work of the machine slows all of them alike.
 
     Args:
-      calls: what to call, by key.
+      calls: functions to call, by key.
       runs: timed calls of each, after two that warm up.
     """
     seconds: dict[K, list[float]] = {key: [] for key in calls}
@@ -70,12 +70,12 @@ def time_in_turn(calls: Mapping[K, Callable[[], object]], runs: int) -> dict[K, 
 
 
 def measure_batching(answer: Answer, table: TokenTable, seed: int, runs: int = 5) -> dict[int, float]:
-    """The latency curve that a server's batching is set by: batch size -> median milliseconds, over real rows.
+    """Measures the latency curve for a server's batching: batch size -> median milliseconds, over real rows.
 
     Args:
       answer: takes texts.
-      table: whose rows make the batches.
-      seed: of the sample of them, in random order: lengths mix as they do in traffic, whatever the order of the file.
+      table: its rows make the batches.
+      seed: of the sample of rows, in random order: lengths mix as they do in traffic, in any order of the file.
       runs: timed calls per batch size, each of other rows, after one that warms up.
     """
     sample = np.random.default_rng(seed).permutation(table.sample((runs + 1) * max(BATCH_SIZES), seed))
@@ -101,5 +101,5 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _milliseconds(seconds: list[float]) -> float:
-    """The median in milliseconds, rounded to hundredths."""
+    """Returns the median in milliseconds, rounded to hundredths."""
     return round(float(np.median(seconds)) * 1000, 2)

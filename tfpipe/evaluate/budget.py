@@ -1,7 +1,7 @@
-"""The budget of a run: what its last variant may cost in accuracy, bytes and milliseconds.
+"""The budget of a run: the costs of its last variant in accuracy, bytes and milliseconds, and their limits.
 
-Enters: the section `budget` and what was measured. Leaves: which variants keep it; or what is exceeded, what came
-closest, and which setting to relax.
+Enters: the section `budget` and the measurements. Leaves: the variants that keep it; or the limits that are exceeded,
+the closest variant, and the setting to relax.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cost:
     """at `budget.latency_shape`; None where the model does not take rows that long"""
 
     def excesses(self, budget: Budget) -> list[str]:
-        """The limits that are not kept, one phrase each; NaN keeps none."""
+        """Lists the limits that are not kept, one phrase each; NaN keeps none."""
         found = []
         if budget.max_drop is not None and math.isnan(self.drop):
             found.append(f"{budget.metric} is not defined on the validation rows, so budget.max_drop can't be checked")
@@ -43,7 +43,7 @@ class Cost:
         return found
 
     def distance(self, budget: Budget) -> float:
-        """How far it is from the budget: the sum of the shares by which limits are exceeded; 0 within it."""
+        """Measures the distance from the budget: the sum of the shares by which limits are exceeded; 0 within it."""
         pairs = (
             (self.drop, budget.max_drop),
             (self.size_bytes, budget.max_size_bytes),
@@ -54,16 +54,16 @@ class Cost:
 
 
 def within_budget(costs: list[Cost], budget: Budget) -> tuple[list[str], str | None]:
-    """Which variants may be published, and why the run may not.
+    """Decides which variants may be published, and explains why the run may not.
 
-    The run is for its last variant. Those before it are steps on the way, published where they keep the budget too.
+    The run is for its last variant. Variants before it are steps on the way, published where they keep the budget too.
 
     Args:
       costs: of the variants in their order; empty: there is nothing to check.
       budget: the limits.
 
     Returns:
-      The variants within the budget, and None, or the failure of the last one with what came closest.
+      The variants within the budget, and None, or the failure of the last variant with the closest one.
     """
     within = [cost.variant for cost in costs if not cost.excesses(budget)]
     if not costs or costs[-1].variant in within:
@@ -80,7 +80,7 @@ def within_budget(costs: list[Cost], budget: Budget) -> tuple[list[str], str | N
 
 
 def _relaxed(cost: Cost, budget: Budget) -> str:
-    """The settings that this variant needs, each with the value that it would keep."""
+    """Lists the settings to relax for this variant, each with the value that it would keep."""
     wanted = []
     if budget.max_drop is not None and math.isnan(cost.drop):
         wanted.append("budget.metric to another score, or budget.max_drop to null")

@@ -1,7 +1,7 @@
-"""Calibration: what is chosen on validation rows, so that probabilities hold and answers are as good as they can be.
+"""Calibration: choices on validation rows, so that probabilities hold and answers are as good as they can be.
 
-Enters: the logits of the validation rows, and what is right. Leaves: a temperature, thresholds of several labels, the
-probability below which there is no answer; and what they change, for the report.
+Enters: the logits of the validation rows, and the right answers. Leaves: a temperature, thresholds of several labels,
+the probability below which there is no answer; and their effects, for the report.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def calibrated(
       labels: the same shape, one-hot or multi-hot.
       task: `single_label` or `multi_label`.
       names: of the labels.
-      settings: what is chosen.
+      settings: the section `calibrate`.
 
     Raises:
       InputError: the precision that is asked for is not reached on the validation rows.

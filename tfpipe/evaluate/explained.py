@@ -1,4 +1,4 @@
-"""An explanation of an answer: each word of a text with how far it moves a label's logit. Without TensorFlow."""
+"""An explanation of an answer: each word of a text, and how far it moves a label's logit. Without TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ExplainedWord:
 
 
 class Segment(NamedTuple):
-    """A part of a text: a word, what stands between two, or what is not read."""
+    """A part of a text: a word, the characters between two words, or a part that is not read."""
 
     text: str
     word: ExplainedWord | None

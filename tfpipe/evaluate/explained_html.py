@@ -1,4 +1,4 @@
-"""Explanations as HTML: a text whose words are marked, its strongest words, and what they add up to.
+"""Explanations as HTML: a text whose words are marked, its strongest words, and their sum.
 
 A page that shows them needs no script and no file beside it. It holds `STYLE` in its only `<style>` element, and
 `content_policy` in a `<meta>` element, which forbids every request.
@@ -27,7 +27,7 @@ def fragment(explanation: Explanation) -> markupsafe.Markup:
 
 
 def sum_of(explanation: Explanation) -> str:
-    """Says what the words of an explanation add up to, and how far that is from what it should be."""
+    """Writes the sum of the words of an explanation, and how far it is from the expected sum."""
     e = explanation
     total = e.signed(e.difference - e.remainder)
     said = (

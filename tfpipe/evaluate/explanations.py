@@ -1,8 +1,8 @@
-"""Why a classifier answers a text as it does: how much each word speaks for a label, or against it.
+"""Explanations of a classifier's answers: how much each word speaks for a label, or against it.
 
 Enters: a classifier with its tokenizer, and texts. Leaves: explanations, whose words stand in the text as it was given.
-Of one label a row, the explained number is the label's logit less the mean of all logits, as softmax does not see what
-all logits share. Of several labels, it is the logit of each, on its own.
+With one label a row, the explained number is the label's logit less the mean of all logits, as softmax ignores a change
+that all logits share. With several labels, it is the logit of each, on its own.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Explainer:
         Args:
           texts: without lone surrogates.
           text_pairs: the second text of each pair, or None.
-          labels: which labels of each text are explained; None: those of the answer or, where it has none, the label
-            with the largest logit.
+          labels: the labels of each text to explain; None: those of the answer or, where it has none, the label with
+            the largest logit.
 
         Returns:
           Of each text, an explanation of each of its labels. A text without words has explanations without words.

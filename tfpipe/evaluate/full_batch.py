@@ -1,7 +1,7 @@
-"""Batches that latencies are timed on: real text, each row of exactly as many tokens as the shape says.
+"""Batches for timing latencies: real text, each row of exactly as many tokens as the shape says.
 
 The tokenizer looks a word up once, however often a batch has it, so that one repeated word would cost next to nothing.
-Here each text is made of test rows of its own: their words, one after the other, are cut where the tokens are enough.
+Here each text is made of test rows of its own: their words, one after the other, up to the number of tokens.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def full_batch(
     """Makes a batch of texts that needs no padding, and the same as token ids.
 
     Args:
-      table: rows whose texts make those of the batch: each text has rows of its own, as long as there are enough.
+      table: rows whose texts make those of the batch: each text has rows of its own, while there are enough.
       tokenizer: that of the model; its `max_length` is at least `length`.
-      batch_size: how many texts.
+      batch_size: number of texts.
       length: tokens of each, special tokens included; at least 4.
       pairs: whether texts come in pairs, which have `length` tokens together.
       seed: the same seed takes the same rows.
@@ -65,7 +65,7 @@ def full_batch(
     first = (length - 3) // 2 if pairs else length - 2
 
     def made_of(column: Column, room: int) -> list[str]:
-        """Texts of `room` tokens, the n-th made of every `batch_size`-th row from the n-th on."""
+        """Makes texts of `room` tokens, the n-th of every `batch_size`-th row from the n-th on."""
         long = [_joined(column, rows[n::batch_size], CHARACTERS_PER_TOKEN * room) for n in range(batch_size)]
         texts = _cut(long, room, tokens_of)
         missing = room - tokens_of(texts)
@@ -79,7 +79,7 @@ def full_batch(
 
 
 def _joined(column: Column, rows: np.ndarray, characters: int) -> str:
-    """The texts of rows, one after the other and from the start again, as many characters as are asked for."""
+    """Joins the texts of rows, repeated in turn, to as many characters as are asked for."""
     parts, missing = [], characters
     for row in itertools.cycle(rows):
         parts.append((column([row])[0] or "")[:missing])
@@ -90,7 +90,7 @@ def _joined(column: Column, rows: np.ndarray, characters: int) -> str:
 
 
 def _cut(texts: list[str], room: int, tokens_of: Count) -> list[str]:
-    """Each text's longest beginning, about, of at most `room` tokens: by bisection, all texts at once."""
+    """Cuts each text to about its longest beginning of at most `room` tokens: by bisection, all texts at once."""
     low, high = np.zeros(len(texts), int), np.array([len(text) + 1 for text in texts])
     while (high - low > 1).any():
         middle = (low + high) // 2
@@ -100,7 +100,7 @@ def _cut(texts: list[str], room: int, tokens_of: Count) -> list[str]:
 
 
 def _words_of_one_token(texts: list[str], tokens_of: Count) -> list[str]:
-    """Words that add a token after any text: of the texts, else their characters, else letters and digits."""
+    """Finds words that add a token after any text: of the texts, else their characters, else letters and digits."""
     for found in (" ".join(texts).split(), "".join(texts), _LETTERS):
         # Neither punctuation nor a mark: those may have a meaning together with what stands before them.
         words = sorted({word for word in found if word.isalnum()})

@@ -1,8 +1,8 @@
-"""Golden requests: what an artifact answered where it was exported, to be asked again where it will serve.
+"""Golden requests: an artifact's answers where it was exported, to be compared where it will serve.
 
-Enters: an artifact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line says what the artifact
-is and how far its answers may move (`limits`); each other line is a request, as text and as token ids, and the answer,
-logits and label. `tfpipe replay DIR` replays it with TensorFlow or ONNX Runtime, whichever the artifact is.
+Enters: an artifact and rows of the test split. Leaves: `golden.jsonl` beside it. Its first line describes the artifact,
+and how far its answers may move (`limits`). Each other line is a request, as text and as token ids, and the answer,
+logits and label. `tfpipe replay DIR` replays it in the artifact's own runtime.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ HARD_TEXTS = {
 
 
 def tokenized(texts: list[bytes], text_pairs: list[bytes] | None, tokenizer: Tokenizer) -> Requests:
-    """Requests of texts, tokenized together."""
+    """Makes requests of texts, tokenized together."""
     columns = [tf.constant(texts)] if text_pairs is None else [tf.constant(texts), tf.constant(text_pairs)]
     return Requests({name: value.numpy() for name, value in tokenizer.dense(*columns).items()}, texts, text_pairs)
 
 
 def hard_requests(tokenizer: Tokenizer, *, pairs: bool) -> Requests:
-    """The hard texts; in pairs, each with the next."""
+    """Makes requests of the hard texts; in pairs, each with the next."""
     texts = list(HARD_TEXTS.values())
     return tokenized(texts, [*texts[1:], texts[0]] if pairs else None, tokenizer)
 
 
 def golden_requests(table: TokenTable, tokenizer: Tokenizer, *, pairs: bool) -> Requests:
-    """Rows of a table, at the lengths that occur, shortest first, and the hard texts."""
+    """Makes requests of rows of a table, at the lengths that occur, shortest first, and of the hard texts."""
     ordered = np.argsort(table.lengths, kind="stable")
     rows = ordered[np.unique(np.linspace(0, len(ordered) - 1, REAL_ROWS).round().astype(int))]
     hard = hard_requests(tokenizer, pairs=pairs)
@@ -87,18 +87,18 @@ def record(
     variant: str,
     saturation: dict[str, Any] | None = None,
 ) -> None:
-    """Asks an artifact, one request at a time, and writes what it answered.
+    """Asks an artifact, one request at a time, and writes its answers.
 
-    An artifact that takes texts is asked by text, which asks its tokenizer as well. The limits are the defaults of the
-    settings `verify.*`; of so few requests, two labels may change in int8.
+    An artifact that takes texts is asked by text, which tests its tokenizer as well. The limits are the defaults of the
+    settings `verify.*`, but two labels may change in int8, as requests are few.
 
     Args:
       format: of the artifact.
       artifact: its directory.
-      requests: what to ask.
+      requests: requests to ask.
       classifier: gives labels and task.
       variant: `dense`, `distilled`, `pruned` or `int8`.
-      saturation: what `saturation.saturation` found, for formats that it is about.
+      saturation: result of `saturation.saturation`, for formats that it is about.
     """
     asked = max(format.code.load(artifact), key=lambda each: each.takes_text)
     golden = artifact / format.extras / FILE
@@ -141,10 +141,10 @@ def record(
 
 
 def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
-    """A golden file: its head, the requests, the logits that were answered.
+    """Reads a golden file: its head, the requests, the logits of the answers.
 
     Raises:
-      InputError: no golden file.
+      InputError: the file is no golden file.
     """
     try:
         head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
@@ -188,16 +188,16 @@ def read(path: Path) -> tuple[dict[str, Any], Requests, np.ndarray]:
 
 
 def decision_of(head: dict[str, Any]) -> Decision:
-    """Reads how answers were made from the head of a golden file; one of an older tfpipe has the plain rule.
+    """Reads the rule of the answers from the head of a golden file; a file of an older tfpipe has the plain rule.
 
     Raises:
-      ValueError: it does not say.
+      ValueError: the rule is malformed.
     """
     return Decision.read(head, head.get("labels", ()))
 
 
 def exceeded(found: dict[str, float], head: dict[str, Any]) -> list[str]:
-    """The limits of a golden file that are not kept, one phrase each; NaN keeps none."""
+    """Lists the limits of a golden file that are not kept, one phrase each; NaN keeps none."""
     return [
         f"{name} is {found[name]:.3g}, {'at least' if name == 'label_agreement' else 'at most'} {limit:g} allowed"
         for name, limit in head["limits"].items()

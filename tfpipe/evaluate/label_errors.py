@@ -51,7 +51,7 @@ class Judged(NamedTuple):
 
 
 class Undecided(Exception):
-    """Rows or answers from which nothing can be learned about wrong labels: says why."""
+    """Rows or answers that tell nothing about wrong labels, and why."""
 
 
 def of_run(
@@ -66,7 +66,7 @@ def of_run(
 
     Returns:
       Split -> `rows` that were examined; `seen`, whether the model was trained on them; `found` of them, None where
-      nothing can be said, for a `reason`. Training rows are left out where `report.label_errors` is 0. And split -> the
+      there is no answer, for a `reason`. Training rows are left out where `report.label_errors` is 0. And split -> the
       first lines of the file that are about it, long texts cut, with `row`, its index in the table.
     """
     summary, shown = {}, {}
@@ -117,7 +117,7 @@ def likely_errors(logits: np.ndarray, labels: np.ndarray, task: str) -> tuple[np
 
     Returns:
       [n] int64, the rows that are doubted, those whose labels are least probable first; [n] float64, the probability
-      of their given labels (of several, of the least probable one, given or not); and how many rows were examined.
+      of their given labels (of several, of the least probable one, given or not); and the number of examined rows.
 
     Raises:
       Undecided: too few rows, or answers that are not finite.
@@ -151,14 +151,14 @@ def likely_errors(logits: np.ndarray, labels: np.ndarray, task: str) -> tuple[np
 
 
 def _of_one_label(given: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """[rows] int, [rows, labels] float64 -> [rows] bool."""
+    """Finds doubtful labels by cleanlab: [rows] int, [rows, labels] float64 -> [rows] bool."""
     from cleanlab.filter import find_label_issues
 
     return find_label_issues(given, probability, n_jobs=1)
 
 
 def _of_several_labels(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """[rows, labels] bool, [rows, labels] float64 -> [rows] bool."""
+    """Finds doubtful labels by cleanlab: [rows, labels] bool, [rows, labels] float64 -> [rows] bool."""
     from cleanlab.multilabel_classification.filter import find_label_issues
 
     return find_label_issues([np.flatnonzero(row).tolist() for row in truth], probability, n_jobs=1)
@@ -177,7 +177,7 @@ def _splits(config: Config, stage: StageDirectory, answers: Answers) -> Iterator
 
 @float32_kept()
 def _training_rows(config: Config, stage: StageDirectory, table: TokenTable) -> Judged:
-    """Answers a sample of the training rows by the dense model; copies that were made of others are left out."""
+    """Answers a sample of the training rows by the dense model; altered copies are left out."""
     classifier = exported_classifier(stage.inputs["train"], stage.inputs["export"], "dense")
     drawn = np.random.default_rng(config.seed).permutation(np.flatnonzero(table.copies == 0))
     most = config.report.label_errors

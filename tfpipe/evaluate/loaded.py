@@ -1,4 +1,4 @@
-"""The artifacts of a variant, loaded one after the other: each way to ask them, with what is known of their files."""
+"""The artifacts of a variant, loaded one after the other: each way to ask them, with facts about their files."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def load_artifacts(
 ) -> Iterator[list[Loaded]]:
     """Loads the reference of a variant, then its artifact of each format, each from its own files.
 
-    The next one is loaded when it is asked for. The iterator keeps none of them: an artifact whose answers nobody holds
-    any longer leaves memory before the next one comes.
+    The next artifact is loaded when it is asked for. The iterator keeps none of them: an artifact whose answers are no
+    longer held leaves memory before the next one comes.
 
     Args:
       variant: `dense`, `distilled`, `pruned` or `int8`.
       source: directory of the stage that made the variant.
       exported: directory of its artifacts, in that of the stage `export`.
-      formats: names of those that it has.
+      formats: names of the formats that it has.
       threads: of a runtime that can be told; None: all processors.
 
     Yields:
@@ -131,8 +131,8 @@ def batches_of(table: TokenTable, rows: np.ndarray, batch_size: int) -> Iterator
     """Cuts rows into batches of similar length, each padded to its own longest row.
 
     Args:
-      table: where the rows are.
-      rows: [n] int64, which.
+      table: of the rows.
+      rows: [n] int64, numbers of the rows.
       batch_size: rows a batch; the last may be shorter.
 
     Yields:

@@ -1,4 +1,4 @@
-"""Measures of a variant on the test rows, with their intervals: what `metrics.json` and all documents show.
+"""Measures of a variant on the test rows, with their intervals: the numbers of `metrics.json` and of all documents.
 
 Enters: the answers that `verify` stored. Leaves: plain numbers; every document takes them from here.
 """
@@ -33,7 +33,7 @@ def measures(
       labels: the same shape, one-hot or multi-hot.
       task: `single_label` or `multi_label`.
       names: of the labels.
-      decision: how probabilities become an answer.
+      decision: rule by which probabilities become an answer.
       seed: of the bootstrap.
 
     Returns:
@@ -81,7 +81,7 @@ def compared(right: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """Compares each variant with dense, by McNemar's exact test with Holm's correction for their number.
 
     Args:
-      right: variant -> [rows] bool, which test rows it has right.
+      right: variant -> [rows] bool, the test rows that it has right.
 
     Returns:
       Variant -> `change` and its bounds, `won` and `lost` (rows that one of the two alone has right), `p` (corrected).

@@ -1,4 +1,4 @@
-"""Parity: how far each artifact's answers are from those of the Keras model that it came from, and whether too far."""
+"""Parity: the distance of each artifact's answers from those of the Keras model that it came from, and its limits."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ class Answered(NamedTuple):
 
 
 def measured(table: TokenTable, config: Config) -> np.ndarray:
-    """The rows of the test split on which a run is measured: a random sample of `verify.rows`, [rows] int64, rising."""
+    """Samples the rows of the test split on which a run is measured: `verify.rows` of them, [rows] int64, rising."""
     return table.sample(config.verify.rows, config.seed)
 
 
 def measured_alone(table: TokenTable, config: Config) -> np.ndarray:
-    """Those of them that are also asked one at a time: a sample of `verify.small_batch_rows`, [rows] int64, rising."""
+    """Samples the rows that are also asked one at a time: `verify.small_batch_rows` of them, [rows] int64, rising."""
     return table.sample(min(config.verify.small_batch_rows, config.verify.rows), config.seed)
 
 
 def answer(ways: list[Loaded], table: TokenTable, hard: Requests, config: Config) -> list[Answered]:
     """Asks an artifact in each of its ways: the rows of `measured` in batches, fewer alone, and the hard texts at both.
 
-    A way that takes texts may share its function with a way that takes token ids (`Answer.tokenize`). Of such a way,
-    every row's token ids are compared with those of the table. Where a batch has the same ids, its answers are those of
-    the other way, and are not computed again; alone, the texts themselves are asked.
+    A way that takes texts may share its function with a way that takes token ids (`Answer.tokenize`). Every row's token
+    ids of such a way are compared with those of the table. If a batch has the same ids, its answers are those of the
+    other way, and are not computed again. Alone, the texts themselves are asked.
 
     Args:
       ways: to ask one artifact; one that takes token ids comes before one that shares its function.
@@ -78,7 +78,7 @@ def answer(ways: list[Loaded], table: TokenTable, hard: Requests, config: Config
 def _answered(
     way: Loaded, known: _Known, table: TokenTable, hard: Requests, config: Config, after: Callable[[int], None]
 ) -> Answered:
-    """Asks an artifact in one way; `known` answers what is asked in batches, `after` is called after each batch."""
+    """Asks an artifact in one way; `known` answers the batches, and `after` is called after each batch."""
     ask, size = way.answer.ask, config.verify.batch_size
     batched = _answers_to(table, measured(table, config), size, known.ask, after)
     alone = _answers_to(table, measured_alone(table, config), 1, lambda _, row: ask(row), after)
@@ -91,7 +91,7 @@ def _answered(
 
 
 class _Known:
-    """Answers batches; of texts whose token ids have been answered, with these answers."""
+    """A way to ask batches that knows the answers to texts whose token ids have been answered."""
 
     def __init__(self, answer: Answer, rows: np.ndarray, logits: np.ndarray | None):
         """Prepares to answer.
@@ -180,7 +180,7 @@ def compare(
 
 
 def failed_gates(comparisons: list[dict[str, Any]], gates: Verify) -> list[str]:
-    """The gates that failed, one line each: what, by how much, which setting."""
+    """Lists the gates that failed, one line each, with the excess and the setting."""
     return [
         f"{entry['variant']} {entry['artifact']} at batch size {entry['batch_size']}: {failure}"
         for entry in comparisons
@@ -241,7 +241,7 @@ def _answers_to(
     """Asks rows of a table in batches of similar length: [rows, labels] float32.
 
     Args:
-      table: where the rows are.
+      table: of the rows.
       rows: [rows] int64, rising.
       batch_size: rows of a call.
       ask: rows of a batch, and the batch -> logits.

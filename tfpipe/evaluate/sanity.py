@@ -1,6 +1,6 @@
 """Sanity of a model: does it say more than one thing, and is it right more often than the commonest answer would be?
 
-Enters: answers to test rows, and what is right. Leaves: what is wrong, one line each; a model that fails is not
+Enters: answers to test rows, and the right ones. Leaves: the failures, one line each. A model that fails is not
 published unless the configuration says so.
 """
 
@@ -29,7 +29,7 @@ _PERMUTATIONS = 999
 def failures(
     logits: np.ndarray, labels: np.ndarray, task: str, names: tuple[str, ...], decision: Decision = PLAIN
 ) -> list[str]:
-    """Lists what shows that a model has learned nothing, one line each.
+    """Lists the signs that a model has learned nothing, one line each.
 
     Args:
       logits: [rows, labels] float32.
@@ -64,7 +64,7 @@ def failures(
 
 
 def warnings(labels: np.ndarray, names: tuple[str, ...], split: str) -> list[str]:
-    """Lists what makes the numbers of a held-out split say little.
+    """Lists the reasons why the numbers of a held-out split say little.
 
     Args:
       labels: [rows, labels] float, of the split.
@@ -85,12 +85,12 @@ def warnings(labels: np.ndarray, names: tuple[str, ...], split: str) -> list[str
 def looked_at(models: int, accuracy: float, rows: int) -> str | None:
     """Warns of test rows by which many models are compared; None where there are few.
 
-    The largest of n numbers of equal models lies up to √(2 ln n) standard errors above what they are worth.
+    The largest of n numbers of equal models lies up to √(2 ln n) standard errors above their true value.
 
     Args:
       models: that answered the rows.
       accuracy: the best of theirs.
-      rows: how many there are.
+      rows: number of rows.
     """
     if models < MANY_LOOKS:
         return None

@@ -68,7 +68,7 @@ def write_serving_files(
 
 
 def models_config(name: str, variants: list[str]) -> str:
-    """TF Serving's `--model_config_file` (a ModelServerConfig in text form), for the directory mounted at /models."""
+    """Writes TF Serving's `--model_config_file` (a ModelServerConfig as text), for the directory mounted at /models."""
     entries = "".join(
         f'  config {{\n    name: "{name}-{variant}"\n    base_path: "/models/{variant}"\n'
         f'    model_platform: "tensorflow"\n  }}\n'
@@ -78,7 +78,7 @@ def models_config(name: str, variants: list[str]) -> str:
 
 
 def batching_parameters(curve: dict[int, float], processors: int) -> str:
-    """TF Serving's `--batching_parameters_file` (a BatchingParameters in text form).
+    """Writes TF Serving's `--batching_parameters_file` (a BatchingParameters in text form).
 
     Args:
       curve: batch size -> milliseconds.
@@ -108,7 +108,7 @@ pad_variable_length_inputs: false
 
 
 def _recorded(loaded, signature: str, texts: dict[str, list[str]]) -> dict[str, Any]:
-    """A request in the REST interface's form, and the answer."""
+    """Records a request in the REST interface's form, and the answer."""
     inputs = {name: tf.constant(values) for name, values in texts.items()}
     if signature == "tokens":
         inputs = loaded.tokenize(**inputs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share as a percentage without its sign; 100 and 0 are all and none, nothing that is rounded to them."""
+    """Writes a share as a percentage without its sign; 100 and 0 mean all and none, and are never rounded numbers."""
     text, least = f"{share * 100:.{digits}f}", 10.0**-digits
     if share < 1.0 and text == f"{100:.{digits}f}":
         return f">{100.0 - least:.{digits}f}"
@@ -14,19 +14,19 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def with_interval(share: float, interval: Sequence[float]) -> str:
-    """A share and the bounds of its interval, which need not be equally far: `82.55 (80.64 to 84.30)`, in percent."""
+    """Writes a share and the bounds of its interval, not always equally far: `82.55 (80.64 to 84.30)`, in percent."""
     low, high = interval
     return f"{percent(share)} ({low * 100:.2f} to {high * 100:.2f})"
 
 
 def change_with_interval(change: float, interval: Sequence[float]) -> str:
-    """A change in points and the bounds of its interval: `-0.73 (-1.96 to +0.50)`."""
+    """Writes a change in points and the bounds of its interval: `-0.73 (-1.96 to +0.50)`."""
     low, high = interval
     return f"{change * 100:+.2f} ({low * 100:+.2f} to {high * 100:+.2f})"
 
 
 def amount(value: float) -> str:
-    """A positive number of milliseconds or megabytes: a decimal, below 1 two significant digits."""
+    """Writes a positive number of milliseconds or megabytes: a decimal, below 1 two significant digits."""
     return f"{value:.1f}" if value >= 1.0 or value == 0.0 else f"{value:.2g}"
 
 

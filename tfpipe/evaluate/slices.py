@@ -70,7 +70,7 @@ def scored(slices: Sequence[Slice], right: np.ndarray) -> list[dict[str, Any]]:
 
     Args:
       slices: at least one row each.
-      right: [test rows] bool, which rows are answered right.
+      right: [test rows] bool, the rows that are answered right.
 
     Returns:
       For each slice `by`, `slice`, `rows`; `value`, its accuracy, with the 95 % bounds `low` and `high` (Wilson's);
@@ -99,7 +99,7 @@ def scored(slices: Sequence[Slice], right: np.ndarray) -> list[dict[str, Any]]:
 
 
 def with_small_ones_merged(slices: Sequence[Slice]) -> list[Slice]:
-    """Merges the slices of fewer than 10 rows by what they are by; one alone keeps its line, without a test."""
+    """Merges the slices of fewer than 10 rows of each kind into a line without a test, even a single one."""
     found = [each for each in slices if each.rows.sum() >= LEAST_ROWS]
     for by in dict.fromkeys(each.by for each in slices):
         small = [each for each in slices if each.by == by and 0 < each.rows.sum() < LEAST_ROWS]
@@ -129,7 +129,7 @@ def by_source(shown: Sequence[str], numbers: np.ndarray) -> list[Slice]:
     """Cuts rows by their file, where there are several.
 
     Args:
-      shown: the file of each row; of a folder of texts, the text's own.
+      shown: the file of each row; in a folder of texts, the text's own.
       numbers: [rows] int64, number of the file, or of the folder.
     """
     if len(set(numbers.tolist())) < 2:
@@ -150,7 +150,7 @@ def _joint(paths: list[str]) -> str:
 
 
 def by_values(column: str, values: Sequence[str | None]) -> list[Slice]:
-    """Cuts rows by the values of a column: texts as they are, many numbers into quartiles, rows without one apart."""
+    """Cuts rows by the values of a column: texts as they are, many numbers into quartiles, missing values apart."""
     given = {value for value in values if value is not None}
     if len(given) > MOST_NUMBERS and all(map(_is_number, given)):
         numbers = np.array([math.nan if value is None else float(value) for value in values])

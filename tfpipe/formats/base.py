@@ -1,6 +1,6 @@
 """The parts that all formats share: requests, the source of an artifact, the functions of a format's module.
 
-Nothing here imports TensorFlow, and of a format that runs without it, nothing that `load` needs does.
+Nothing here imports TensorFlow, nor does anything that `load` needs of a format that runs without TensorFlow.
 """
 
 from __future__ import annotations

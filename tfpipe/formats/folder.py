@@ -22,7 +22,7 @@ def write_folder(source: Source, folder: Path, readme: Path, own: dict[str, Any]
     Args:
       source: gives the classifier and its tokenizer.
       folder: where the files go.
-      readme: template of the README; it gets what `values` name, `labels`, `one_label`, `max_length`, `pairs` and
+      readme: template of the README; it gets `values`, and `labels`, `one_label`, `max_length`, `pairs` and
         `cleaned`.
       own: further keys of `config.json`.
       **values: of the template.
@@ -43,7 +43,7 @@ def write_folder(source: Source, folder: Path, readme: Path, own: dict[str, Any]
 
 
 def _calibration(classifier: Classifier) -> str:
-    """Writes what a program must do itself that makes labels of the probabilities; "" where the plain rule holds."""
+    """Writes the steps from probabilities to labels that a program must do itself; "" where the plain rule holds."""
     decision, lines = classifier.decision, []
     if decision.thresholds is not None:
         lines.append("A label is given where its probability is above its threshold in `config.json` (`thresholds`).")

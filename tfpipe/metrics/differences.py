@@ -12,7 +12,7 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str, decision: 
 
     Returns:
       `max_abs_logit_diff`; `max_scaled_logit_diff`, the same with each row divided by its largest logit in the
-      reference, where that is more than 1; `label_agreement`, the share of the rows whose labels are all the same; and
+      reference, where that is more than 1; `label_agreement`, the share of the rows whose labels all agree; and
       `mean_abs_probability_diff`, the mean over rows of the probability that moved (single_label: from labels to
       others, the total variation distance; multi_label: at the label where most did), so that a row counts as much
       among a thousand labels as among two. A row whose logits are not finite agrees with none, and the differences are
@@ -33,8 +33,8 @@ def differences(logits: np.ndarray, reference: np.ndarray, task: str, decision: 
 def scaled_difference(logits: np.ndarray, reference: np.ndarray) -> float:
     """Gives the largest difference of a logit, in units of the row's largest logit where that is more than 1.
 
-    float32 rounds sums in proportion to what is added, so larger logits differ by more. A logit near 0 can be the sum
-    of large terms: the row's largest tells how large they are.
+    float32 rounds sums in proportion to their terms, so larger logits differ by more. A logit near 0 can be the sum of
+    large terms: the row's largest logit shows how large they are.
 
     Args:
       logits: [rows, labels] float.

@@ -1,4 +1,4 @@
-"""Intervals of confidence and tests: how sure a number is that was seen on so many rows."""
+"""Confidence intervals and tests: the certainty of a number that was measured on so many rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def wilson_interval(rate: float, count: int) -> tuple[float, float]:
 def paired_change(right: np.ndarray, before: np.ndarray) -> tuple[float, float, float]:
     """Gives the change of an accuracy on the same rows, with its 95 % confidence interval.
 
-    Only rows that one of the two has right say something; the interval is that of Agresti & Min (2005).
+    Only rows that exactly one of the two has right count. The interval is that of Agresti & Min (2005).
 
     Args:
       right: [rows] bool.
-      before: [rows] bool, of what it is compared with.
+      before: [rows] bool, of the other model.
 
     Returns:
       The change, its lower and its upper bound, as shares.
@@ -44,7 +44,7 @@ def mcnemar(right: np.ndarray, before: np.ndarray, alternative: str = "two-sided
 
     Args:
       right: [rows] bool.
-      before: [rows] bool, of what it is compared with, on the same rows.
+      before: [rows] bool, of the other model, on the same rows.
       alternative: `two-sided`, or `greater`: whether `right` has the higher accuracy.
 
     Returns:

@@ -1,7 +1,8 @@
 """Scores of a split: of all labels together and of each.
 
-Whatever is made of counts of right and wrong answers is computed here, with weights for the rows, as the bootstrap
-draws rows a thousand times. scikit-learn computes what is made of ranks, and the tests hold all of them against it.
+Scores that are made of counts of right and wrong answers are computed here, with weights for the rows, as the bootstrap
+draws rows a thousand times. scikit-learn computes the scores that are made of ranks. The tests compare all scores with
+scikit-learn's.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Counts(NamedTuple):
 
 
 def counts_of(logits: np.ndarray, labels: np.ndarray, task: str, decision: Decision = PLAIN) -> Counts:
-    """Counts what scores are made of.
+    """Counts the terms of the scores.
 
     Args:
       logits: [rows, labels] float.
@@ -104,8 +105,8 @@ def evaluate(
       ranks: whether `RANKS` are computed too.
 
     Returns:
-      The `SCORES` of the task by name. None where one is not defined, as AUROC is not where a label is in every row
-      or in none.
+      The `SCORES` of the task by name. None where a score is not defined, as AUROC is not where a label is in every
+      row or in none.
     """
     counts = counts_of(logits, labels, task, decision)
     found = {name: _number(value[0]) for name, value in from_counts(counts, np.ones((1, len(labels)))).items()}
@@ -123,7 +124,7 @@ def from_counts(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
       weights: [draws, rows] float, how often each row counts.
 
     Returns:
-      Score -> [draws] float; NaN where it is not defined.
+      Score -> [draws] float; NaN where the score is not defined.
     """
     truth, answers = counts.truth.astype(np.float64), counts.answers.astype(np.float64)
     occurs = (truth.sum(axis=0) + answers.sum(axis=0)) > 0
@@ -189,7 +190,7 @@ def by_label(
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, task: str, decision: Decision = PLAIN) -> np.ndarray:
-    """Counts answers by what they should be.
+    """Counts answers by the right answers.
 
     Returns:
       single_label: [labels, labels] int, rows of a label by the label that is answered. multi_label: [labels, 2, 2]
@@ -224,7 +225,7 @@ def most_confused(
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, task: str) -> list[dict[str, Any]]:
-    """Compares how sure a model is with how often it is right: the bins of `calibration_error` that hold rows.
+    """Compares a model's confidence with its accuracy: the bins of `calibration_error` that hold rows.
 
     Returns:
       `low`, `high` (bounds of the confidence), `rows`, `confidence` (mean), `accuracy` (of the most probable label).
@@ -246,14 +247,14 @@ def reliability(logits: np.ndarray, labels: np.ndarray, task: str) -> list[dict[
 
 
 def is_better(metric: str, candidate: float | None, best: float | None, min_delta: float = 0.0) -> bool:
-    """Tells whether a score beats the best so far by more than `min_delta`; one that is not defined beats none."""
+    """Tells whether a score beats the best so far by more than `min_delta`; an undefined score beats none."""
     if best is None or candidate is None:
         return candidate is not None
     return candidate < best - min_delta if metric in LOWER_IS_BETTER else candidate > best + min_delta
 
 
 def _averages(found: np.ndarray, real: np.ndarray, given: np.ndarray) -> dict[str, np.ndarray]:
-    """Averages precision, recall and F1 over labels that occur: of others they are 0/0, and zeros would hide the rest.
+    """Averages precision, recall and F1 over labels that occur: others are 0/0, and zeros would hide the rest.
 
     Args:
       found: [draws, labels] float, rows that have a label and are given it.
@@ -296,7 +297,7 @@ def _calibration_error(counts: Counts, weights: np.ndarray) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:
-    """Divides; where there is nothing to divide by, `empty`."""
+    """Divides; gives `empty` where the divisor is 0."""
     return np.divide(above, below, out=np.full(np.shape(above), empty), where=below > 0)
 
 

@@ -8,7 +8,7 @@ before every projection that can be 8 bits wide.
   slots] int32, `dropout_key` [3] int32 -> logits [rows, slots, labels] float32. A row may hold several examples, each a
   segment of its own; the slots say where their `[CLS]` stand.
 - inference model: `input_ids, attention_mask, token_type_ids` [batch, length] int32 -> logits [batch, labels] float32,
-  float32 throughout: what is evaluated, exported and served.
+  float32 throughout: the model that is evaluated, exported and served.
 - differentiable model: the same function of `word_embeddings` [batch, length, hidden] float32 in place of the ids.
 """
 
@@ -43,7 +43,7 @@ from tfpipe.model.layers import (
 
 
 def build_training_model(architecture: Architecture, num_labels: int) -> tf_keras.Model:
-    """The classifier that trains, under the global Keras policy."""
+    """Builds the classifier that trains, under the global Keras policy."""
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in names}
     inputs["cls_index"] = tf_keras.Input((None,), dtype=tf.int32, name="cls_index")
@@ -59,7 +59,7 @@ def build_inference_model(
     ranges: dict[str, tuple[float, float]] | None = None,
     codes: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> tf_keras.Model:
-    """The classifier that is evaluated and exported, in float32.
+    """Builds the classifier that is evaluated and exported, in float32.
 
     Args:
       architecture: shape of the encoder.
@@ -109,7 +109,7 @@ def build_differentiable_model(
 
 
 class _Trunk:
-    """Builds the encoder's layers; the forms differ in the few methods that are theirs."""
+    """The encoder's layers; its forms differ in the few methods that they define."""
 
     dense_class: type
     activation_class: type
@@ -118,7 +118,7 @@ class _Trunk:
         self.architecture = architecture
 
     def __call__(self, input_ids, token_type_ids, position_ids):
-        """[rows, length] int32 inputs -> hidden states of the class tokens, [rows, slots, hidden]."""
+        """Builds the trunk: [rows, length] int32 inputs -> hidden states of the class tokens, [rows, slots, hidden]."""
         a = self.architecture
         word, position, token_type = (
             self.embedding(f"embeddings.{name}_embeddings", size, ids)
@@ -157,7 +157,7 @@ class _Trunk:
         return self.dense(f"{name}.dense", units, self.point(f"{name}.input", x))
 
     def dense(self, name: str, units: int, x, **kwargs):
-        """A projection."""
+        """Adds a projection."""
         initializer = tf_keras.initializers.TruncatedNormal(stddev=0.02)
         return self.dense_class(units, name=name, kernel_initializer=initializer, **kwargs)(x)
 
@@ -174,38 +174,38 @@ class _TrainingTrunk(_Trunk):
         self._key, self._dropouts = inputs["dropout_key"], 0
 
     def embedding(self, name: str, size: int, ids):
-        """A table."""
+        """Adds a table."""
         return tf_keras.layers.Embedding(size, self.architecture.hidden_size, name=name)(ids)
 
     def embedded(self, word, position, token_type):
-        """Sum, normalization, dropout."""
+        """Adds sum, normalization and dropout."""
         other = tf_keras.layers.Add(name="embeddings.sum")([position, token_type])
         x = self._residual_normalization("embeddings.LayerNorm", word, other, rate=0.0)
         return self.dropout("embeddings.dropout", x)
 
     def attention(self, name: str, query, key, value, heads: int, last: bool):
-        """Within each segment."""
+        """Adds attention within each segment."""
         segments = self.class_tokens("cls.segments", self._segments) if last else self._segments
         rate = self.architecture.attention_probs_dropout_prob
         layer = PackedAttentionContext(heads, rate, self._next_salt(), name=name)
         return layer([query, key, value, segments, self._segments, self._key])
 
     def normalized(self, name: str, x, residual):
-        """Dropout, sum, normalization."""
+        """Adds dropout, sum and normalization."""
         return self._residual_normalization(
             f"{name}.LayerNorm", x, residual, rate=self.architecture.hidden_dropout_prob
         )
 
     def point(self, name: str, x):
-        """What enters a projection: where an activation is 8 bits wide. The residual beside it stays float."""
+        """Marks the input of a projection, where an activation is 8 bits wide. The residual beside it stays float."""
         return QuantizationPoint(name=name)(x)
 
     def class_tokens(self, name: str, x):
-        """[rows, length, …] -> [rows, slots, …]."""
+        """Takes the class tokens: [rows, length, …] -> [rows, slots, …]."""
         return GatherClassToken(name=name)([x, self._cls_index])
 
     def dropout(self, name: str, x):
-        """Dropout of hidden states."""
+        """Adds dropout of hidden states."""
         return Dropout(self.architecture.hidden_dropout_prob, self._next_salt(), name=name)([x, self._key])
 
     def _residual_normalization(self, name: str, x, residual, rate: float):
@@ -235,28 +235,28 @@ class _MaskTrunk(_Trunk):
         self._codes = codes
 
     def dense(self, name: str, units: int, x, **kwargs):
-        """A projection, of codes where there are some."""
+        """Adds a projection, of codes where there are some."""
         if f"{stored_layer(name)}.weight" not in self._codes:
             return super().dense(name, units, x, **kwargs)
         codes, scale = self._codes[f"{stored_layer(name)}.weight"]
         return CodedDense(np.ascontiguousarray(codes.T), scale, name=name)(x)
 
     def embedding(self, name: str, size: int, ids):
-        """A table, of codes where there are some."""
+        """Adds a table, of codes where there are some."""
         if f"{stored_layer(name)}.weight" in self._codes:
             return CodedEmbedding(*self._codes[f"{stored_layer(name)}.weight"], name=name)(ids)
         return GatherEmbedding(size, self.architecture.hidden_size, name=name)(ids)
 
     def embedded(self, word, position, token_type):
-        """Sum and normalization."""
+        """Adds sum and normalization."""
         return self._norm("embeddings", tf_keras.layers.Add(name="embeddings.sum")([word, position, token_type]))
 
     def attention(self, name: str, query, key, value, heads: int, last: bool):
-        """Over the row."""
+        """Adds attention over the row."""
         return AttentionContext(heads, name=name)([query, key, value, self._bias])
 
     def normalized(self, name: str, x, residual):
-        """Sum and normalization."""
+        """Adds sum and normalization."""
         return self._norm(name, tf_keras.layers.Add(name=f"{name}.sum")([x, residual]))
 
     def point(self, name: str, x):
@@ -264,11 +264,11 @@ class _MaskTrunk(_Trunk):
         return FakeQuantize(*self._ranges[name], name=name)(x) if name in self._ranges else x
 
     def class_tokens(self, name: str, x):
-        """[batch, length, hidden] -> [batch, 1, hidden]."""
+        """Takes the class tokens: [batch, length, hidden] -> [batch, 1, hidden]."""
         return FirstToken(name=name)(x)
 
     def dropout(self, name: str, x):
-        """Nothing."""
+        """Adds nothing."""
         return x
 
     def _norm(self, name: str, x):
@@ -276,17 +276,17 @@ class _MaskTrunk(_Trunk):
 
 
 class _GradientTrunk(_MaskTrunk):
-    """The same of word embeddings that are given, by products of matrices: so are the gradients of these."""
+    """A `_MaskTrunk` of given word embeddings, by products of matrices, so that gradients are such products too."""
 
     dense_class = FlatDense
 
     def embedding(self, name: str, size: int, ids):
-        """A table, or the word embeddings, which stand in the place of their ids."""
+        """Adds a table, or passes on the word embeddings, which stand in the place of their ids."""
         return ids if name == "embeddings.word_embeddings" else super().embedding(name, size, ids)
 
 
 def _head(trunk: _Trunk, cls, num_labels: int):
-    """Pooler and classifier, as transformers' BertForSequenceClassification; logits in float32."""
+    """Adds pooler and classifier, as transformers' BertForSequenceClassification; logits in float32."""
     pooled = trunk.dense("pooler.dense", trunk.architecture.hidden_size, trunk.point("pooler.input", cls))
     pooled = tf_keras.layers.Activation("tanh", name="pooler.activation")(pooled)
     pooled = trunk.dropout("classifier.dropout", pooled)

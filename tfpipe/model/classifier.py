@@ -32,7 +32,7 @@ HEAD_PARAMETERS = (f"{HEAD}.weight", f"{HEAD}.bias")
 
 @dataclass(frozen=True)
 class Classifier:
-    """A stored classifier: everything needed to build any form of it."""
+    """A stored classifier: all data to build any form of it."""
 
     architecture: Architecture
     labels: tuple[str, ...]
@@ -53,7 +53,7 @@ class Classifier:
         quantization: dict[str, np.ndarray] | None = None,
         architecture: Architecture | None = None,
     ) -> Classifier:
-        """The same classifier with other weights, and another shape where one is given."""
+        """Returns the same classifier with other weights, and another shape where one is given."""
         return replace(
             self,
             weights=weights,
@@ -62,13 +62,13 @@ class Classifier:
         )
 
     def calibrated(self, temperature: float, decision: Decision) -> Classifier:
-        """The same classifier, its logits divided by a temperature: in the weights of the head, which stay float."""
+        """Divides the logits by a temperature, in the weights of the head, which stay float, and sets the decision."""
         head = {name: self.weights[name] / np.float32(temperature) for name in HEAD_PARAMETERS}
         return replace(self, weights=self.weights | head, temperature=temperature, decision=decision)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Quantization point -> range of what is 8 bits wide there."""
+        """Gives the range of the 8-bit values at each quantization point."""
         suffix = ".minimum"
         return {
             name.removesuffix(suffix): (float(low), float(self.quantization[name.removesuffix(suffix) + ".maximum"]))
@@ -78,13 +78,13 @@ class Classifier:
 
     @property
     def signed(self) -> bool:
-        """Whether activations are int8 with a zero point of 0: it is level 128 of the 256 of every range."""
+        """Tells whether activations are int8 with a zero point of 0: 0 is level 128 of the 256 of every range."""
         levels = [round(-low / (high - low) * 255) for low, high in self.ranges.values()]
         return bool(levels) and set(levels) == {128}
 
     @property
     def codes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Quantized weight -> its 8-bit codes, [rows, columns] int8, and their scales, [rows] float32."""
+        """Gives the 8-bit codes of each quantized weight, [rows, columns] int8, and their scales, [rows] float32."""
         suffix, found = ".scale", {}
         for name, scale in self.quantization.items():
             if name.endswith(suffix):
@@ -94,28 +94,28 @@ class Classifier:
 
 
 def float_model(classifier: Classifier):
-    """The inference model of a stored classifier: the Keras model that every artifact is compared with."""
+    """Builds the inference model of a stored classifier: the Keras model that every artifact is compared with."""
     model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges)
     set_weights(model, classifier.weights)
     return model
 
 
 def served_model(classifier: Classifier):
-    """The same, its 8-bit weights as codes: what a SavedModel is made of, a quarter as large."""
+    """Builds the same model with 8-bit weights as codes: the source of a SavedModel, a quarter as large."""
     model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
     set_weights(model, classifier.weights)
     return model
 
 
 def differentiable_model(classifier: Classifier):
-    """The same as a function of word embeddings, for gradients by them: see `build_differentiable_model`."""
+    """Builds the model as a function of word embeddings, for gradients by them: see `build_differentiable_model`."""
     model = build_differentiable_model(classifier.architecture, len(classifier.labels), classifier.ranges)
     set_weights(model, classifier.weights)
     return model
 
 
 def codes_of(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """[rows, columns] float32 on its grid, [rows] float32 scales -> the int8 codes, exactly."""
+    """Recovers the int8 codes, exactly, from a weight on its grid: [rows, columns] float32, [rows] float32 scales."""
     return np.round(weight / scale[:, None]).astype(np.int8)
 
 

@@ -1,13 +1,13 @@
 """The chains of elementwise operations between the matrix products, each one loop over memory, with its gradient.
 
 TensorFlow runs an operator at a time: a GELU with its gradient is thirteen passes over [tokens, intermediate], and in
-bfloat16 each pass converts there and back. Here XLA compiles a chain to one loop in float32, and the gradient is
-written out, so that it too is one chain, which computes again what it needs from the inputs instead of reading it back.
+bfloat16 each pass converts there and back. Here XLA compiles a chain to one loop in float32. The gradient is written
+out, so that it too is one chain. It computes its terms again from the inputs instead of reading them back.
 The products stay with the library that multiplies fastest (oneDNN, cuBLAS); a TPU's whole step is compiled anyway.
 `benchmarks/README.md` has the profile.
 
-A dropout key is [3] int32: two words, and the number within the whole batch of the tensor's first row. An element is
-kept or not by its place in the whole batch, so it does not matter into how many parts a batch is divided.
+A dropout key is [3] int32: two words, and the number within the whole batch of the tensor's first row. The place of an
+element in the whole batch decides whether dropout keeps it. A batch can thus be divided into any number of parts.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def announce_compiler() -> None:
 
 
 def _stored(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """A value in the type in which it is kept, in a compiled function.
+    """Casts a value to the type in which it is kept, in a compiled function.
 
-    Where a whole step is compiled, XLA would see that it is widened again where it is read, and keep it in float32,
-    twice as many bytes in memory.
+    Where a whole step is compiled, XLA would see that readers widen the value again, and keep it in float32, twice as
+    many bytes in memory.
     """
     (value,) = xla.optimization_barrier(tf.cast(x, dtype))
     return value
@@ -46,15 +46,15 @@ def _stored(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 @tf.RegisterGradient("XlaOptimizationBarrier")
 def _barrier_gradient(operator: tf.Operation, upstream: tf.Tensor) -> tf.Tensor:
-    """The upstream gradient: TensorFlow has none for a barrier, and asks for it where eager code is differentiated.
+    """Passes the upstream gradient on: TensorFlow has none for a barrier, and asks for one in eager code.
 
-    By `tf.custom_gradient` it would be registered anew in each trace; `Session.save` takes those out of the registry.
+    `tf.custom_gradient` would register it anew in each trace; `Session.save` takes such entries out of the registry.
     """
     return upstream
 
 
 def kept(shape: Sequence[int | tf.Tensor], rate: float, key: tf.Tensor) -> tf.Tensor:
-    """Which elements dropout keeps: a pure function of `key` and an element's place, cheap enough to compute twice.
+    """Decides which elements dropout keeps: a pure function of `key` and an element's place, cheap enough to do twice.
 
     The place goes through two rounds of a 32-bit integer hash with low bias (Wellons, 2018, "Prospecting for hash
     functions"), a word of the key before each: a counter-based generator in the sense of Salmon et al. (2011), with a
@@ -78,10 +78,10 @@ def kept(shape: Sequence[int | tf.Tensor], rate: float, key: tf.Tensor) -> tf.Te
 
 
 def _places(shape: Sequence[int | tf.Tensor], first_row: tf.Tensor) -> tf.Tensor:
-    """Number of each element in the whole batch, `shape` int32.
+    """Numbers each element in the whole batch, `shape` int32.
 
-    From the rows inwards, so that every sum depends on `first_row`: TensorFlow would fold one that does not into a
-    constant as large as the tensor.
+    It adds from the rows inwards, so that every sum depends on `first_row`: TensorFlow would fold a sum that does not
+    into a constant as large as the tensor.
     """
     strides = [1]
     for size in shape[:0:-1]:
@@ -106,7 +106,7 @@ def _mixed(word: tf.Tensor) -> tf.Tensor:
 
 
 def dropout(x: tf.Tensor, key: tf.Tensor, rate: float) -> tf.Tensor:
-    """Zeros at `rate`, the rest scaled to keep the mean (Srivastava et al., 2014).
+    """Puts zeros at `rate`, and scales the rest to keep the mean (Srivastava et al., 2014).
 
     Args:
       x: float tensor of any shape.
@@ -133,7 +133,7 @@ def _dropped(x, key, rate):
 
 
 def gelu(x: tf.Tensor, approximate: bool) -> tf.Tensor:
-    """GELU (Hendrycks & Gimpel, 2016), exact or by tanh: [...] float -> the same, computed in float32.
+    """Computes GELU (Hendrycks & Gimpel, 2016), exact or by tanh: [...] float -> the same, computed in float32.
 
     The slope is computed with the value, which shares its terms, and kept instead of `x`.
     """
@@ -164,9 +164,9 @@ def _gelu(x, approximate):
 
 
 def _normal_distribution(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The standard normal distribution function and density at `x`, to 1e-7: one exponential for both.
+    """Computes the standard normal distribution function and density at `x`, to 1e-7: one exponential for both.
 
-    Abramowitz & Stegun (1964), 7.1.26, for erf(|x| / sqrt(2)).
+    The series is Abramowitz & Stegun (1964), 7.1.26, for erf(|x| / sqrt(2)).
     """
     bell = tf.exp(-0.5 * x**2)
     t = 1.0 / (1.0 + (0.3275911 * math.sqrt(0.5)) * tf.abs(x))
@@ -183,7 +183,7 @@ def _scaled(upstream, slope):
 def add_and_normalize(
     x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, key: tf.Tensor, rate: float, epsilon: float
 ) -> tf.Tensor:
-    """Layer normalization (Ba et al., 2016) of `dropout(x) + residual`, in float32.
+    """Computes the layer normalization (Ba et al., 2016) of `dropout(x) + residual`, in float32.
 
     Args:
       x: [..., hidden] float.
@@ -245,7 +245,7 @@ def sum_of_rows(x: tf.Tensor) -> tf.Tensor:
 
 
 def add_bias(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """`tf.nn.bias_add` with a fast gradient: [rows, units] float, [units] of the same type."""
+    """Adds a bias as `tf.nn.bias_add` does, with a fast gradient: [rows, units] float, [units] of the same type."""
 
     @tf.custom_gradient
     def added(product, bias):
@@ -264,7 +264,7 @@ def segment_attention(
     scale: float,
     rate: float,
 ) -> tf.Tensor:
-    """Scaled dot-product attention (Vaswani et al., 2017) of packed rows: a token attends to its own segment alone.
+    """Computes scaled dot-product attention (Vaswani et al., 2017) of packed rows: tokens see their segment alone.
 
     The softmax is computed in float32. Its gradient needs, for each query, the sum over keys of probability times
     gradient; that is the product of the context and its gradient, which are smaller (Dao et al., 2022, appendix B).
@@ -274,7 +274,7 @@ def segment_attention(
       keys: [rows, heads, keys, width] float.
       values: the same.
       query_segments: [rows, queries] int32.
-      key_segments: [rows, keys] int32; 0 is padding, which nobody sees.
+      key_segments: [rows, keys] int32; 0 is padding, which no token sees.
       key: [3] int32, of the dropout.
       scale: factor of the scores.
       rate: probability of a zero among the attention probabilities.

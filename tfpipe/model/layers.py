@@ -20,7 +20,7 @@ MASKED = -1e9  # added to a masked score: exp() of it is exactly 0 in float32, a
 
 
 def salted(key: tf.Tensor, salt: int) -> tf.Tensor:
-    """The dropout key of one layer: [3] int32, number of the layer -> [3] int32; see `elementwise`."""
+    """Makes the dropout key of one layer: [3] int32, number of the layer -> [3] int32; see `elementwise`."""
     return tf.concat([tf.random.experimental.stateless_fold_in(key[:2], salt), key[2:]], axis=0)
 
 
@@ -32,18 +32,18 @@ class Dropout(tf_keras.layers.Layer):
         self.rate, self.salt = rate, salt
 
     def call(self, inputs, training=False):
-        """`x` [...] float, `key` [3] int32 -> [...] float."""
+        """Drops elements: `x` [...] float, `key` [3] int32 -> [...] float."""
         x, key = inputs
         if not training or self.rate == 0.0:
             return tf.identity(x)
         return elementwise.dropout(x, salted(key, self.salt), self.rate)
 
     def compute_output_shape(self, input_shape):
-        """Same as `x`."""
+        """Gives the shape of `x`."""
         return input_shape[0]
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"rate": self.rate, "salt": self.salt}
 
 
@@ -51,7 +51,7 @@ class MaskBias(tf_keras.layers.Layer):
     """Additive attention bias of one example a row."""
 
     def call(self, attention_mask):
-        """[batch, length] int32, 1 for a token -> [batch, 1, 1, length] float32, 0 or MASKED."""
+        """Makes the bias: [batch, length] int32, 1 for a token -> [batch, 1, 1, length] float32, 0 or MASKED."""
         bias = (1.0 - tf.cast(attention_mask, tf.float32)) * MASKED
         return tf.expand_dims(tf.expand_dims(bias, 1), 1)  # an index of None keeps LiteRT from converting it
 
@@ -60,7 +60,7 @@ class Positions(tf_keras.layers.Layer):
     """Positions 0, 1, 2, … of one example a row: [batch, length] int32 -> [1, length] int32."""
 
     def call(self, input_ids):
-        """The positions, shared by all rows."""
+        """Makes the positions, shared by all rows."""
         return tf.range(tf.shape(input_ids)[1])[None]
 
 
@@ -75,34 +75,34 @@ class AttentionContext(tf_keras.layers.Layer):
         self.num_heads = num_heads
 
     def call(self, inputs):
-        """Queries, keys and values [batch, length, hidden]; bias broadcastable to [batch, 1, queries, length]."""
+        """Attends: queries, keys, values [batch, length, hidden]; bias broadcastable to [batch, 1, queries, length]."""
         query, key, value, bias = inputs
         scores = tf.matmul(self.split(query), self.split(key), transpose_b=True)
         probabilities = tf.nn.softmax(scores * (1.0 / math.sqrt(query.shape[-1] // self.num_heads)) + bias)
         return self.merge(tf.matmul(probabilities, self.split(value)))
 
     def split(self, x):
-        """[batch, length, hidden] -> [batch, heads, length, width]."""
+        """Splits off the heads: [batch, length, hidden] -> [batch, heads, length, width]."""
         shape = tf.shape(x)
         heads = tf.reshape(x, [shape[0], shape[1], self.num_heads, x.shape[-1] // self.num_heads])
         return tf.transpose(heads, [0, 2, 1, 3])
 
     def merge(self, x):
-        """[batch, heads, length, width] -> [batch, length, hidden]."""
+        """Merges the heads: [batch, heads, length, width] -> [batch, length, hidden]."""
         shape = tf.shape(x)
         return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [shape[0], shape[2], self.num_heads * x.shape[-1]])
 
     def compute_output_shape(self, input_shape):
-        """Same as the query."""
+        """Gives the shape of the query."""
         return input_shape[0]
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"num_heads": self.num_heads}
 
 
 class PackedAttentionContext(AttentionContext):
-    """The same for rows that hold several examples: a token attends to its own segment; dropout in training.
+    """Attention for rows that hold several examples: a token attends to its own segment; dropout in training.
 
     `[query, key, value, query segments, key segments, dropout key]` -> context, [rows, queries, hidden].
     """
@@ -112,7 +112,7 @@ class PackedAttentionContext(AttentionContext):
         self.rate, self.salt = rate, salt
 
     def call(self, inputs, training=False):
-        """Queries [rows, queries, hidden], keys and values [rows, length, hidden]; segments int32, 0 is padding."""
+        """Attends: queries [rows, queries, hidden], keys, values [rows, length, hidden]; int32 segments, 0 pads."""
         query, key, value, query_segments, key_segments, dropout_key = inputs
         context = elementwise.segment_attention(
             self.split(query),
@@ -127,7 +127,7 @@ class PackedAttentionContext(AttentionContext):
         return self.merge(context)
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"rate": self.rate, "salt": self.salt}
 
 
@@ -145,7 +145,7 @@ class LayerNormalization(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x):
-        """[..., hidden] float -> the same."""
+        """Normalizes: [..., hidden] float -> the same."""
         wide = tf.cast(x, tf.float32)
         centered = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
@@ -154,11 +154,11 @@ class LayerNormalization(tf_keras.layers.Layer):
         return tf.cast(centered * scale + tf.cast(self.beta, tf.float32), x.dtype)
 
     def compute_output_shape(self, input_shape):
-        """Same as the input."""
+        """Gives the shape of the input."""
         return input_shape
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"epsilon": self.epsilon}
 
 
@@ -174,7 +174,7 @@ class ResidualNormalization(LayerNormalization):
         super().build(input_shape[0])
 
     def call(self, inputs, training=False):
-        """`x` and `residual` [..., hidden] float; `key` [3] int32."""
+        """Adds and normalizes: `x` and `residual` [..., hidden] float; `key` [3] int32."""
         x, residual, key = inputs
         gamma, beta = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta))
         rate = self.rate if training else 0.0
@@ -183,11 +183,11 @@ class ResidualNormalization(LayerNormalization):
         )
 
     def compute_output_shape(self, input_shape):
-        """Same as `x`."""
+        """Gives the shape of `x`."""
         return input_shape[0]
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"rate": self.rate, "salt": self.salt}
 
 
@@ -202,7 +202,7 @@ class Activation(tf_keras.layers.Layer):
         self.function = function
 
     def call(self, x):
-        """[..., width] float -> the same."""
+        """Activates: [..., width] float -> the same."""
         if self.function == "gelu":
             return x * 0.5 * (1.0 + tf.math.erf(x / tf.cast(math.sqrt(2.0), x.dtype)))
         if self.function == "gelu_new":
@@ -210,42 +210,42 @@ class Activation(tf_keras.layers.Layer):
         return tf.nn.relu(x)
 
     def compute_output_shape(self, input_shape):
-        """Same as the input."""
+        """Gives the shape of the input."""
         return input_shape
 
     def get_config(self):
-        """Settings, for cloning."""
+        """Gives the settings, for cloning."""
         return super().get_config() | {"function": self.function}
 
 
 class CompiledActivation(Activation):
-    """The same, in training: one loop forward, one for the gradient."""
+    """The activation in training: one loop forward, one for the gradient."""
 
     def call(self, x, training=False):
-        """[..., width] float -> the same."""
+        """Activates: [..., width] float -> the same."""
         if self.function == "relu" or not training:
             return super().call(x)
         return elementwise.gelu(x, approximate=self.function == "gelu_new")
 
 
 class GatherClassToken(tf_keras.layers.Layer):
-    """Takes what stands at each example's `[CLS]`: `[values of tokens, cls_index]` -> [rows, slots, …]."""
+    """The values at each example's `[CLS]`: `[values of tokens, cls_index]` -> [rows, slots, …]."""
 
     def call(self, inputs):
-        """Values [rows, length, …]; cls_index [rows, slots] int32, positions within the row."""
+        """Gathers: values [rows, length, …]; cls_index [rows, slots] int32, positions within the row."""
         values, cls_index = inputs
         return tf.gather(values, cls_index, batch_dims=1)
 
     def compute_output_shape(self, input_shape):
-        """[rows, slots, …]."""
+        """Gives [rows, slots, …]."""
         return (*input_shape[1], *input_shape[0][2:])
 
 
 class FirstToken(tf_keras.layers.Layer):
-    """Takes the `[CLS]` of one example a row."""
+    """The `[CLS]` of one example a row."""
 
     def call(self, x):
-        """[batch, length, hidden] -> [batch, 1, hidden]."""
+        """Takes the first token: [batch, length, hidden] -> [batch, 1, hidden]."""
         first = x[:, :1]
         first.set_shape([None, 1, None])
         return first
@@ -255,7 +255,7 @@ class FlatDense(tf_keras.layers.Dense):
     """`Dense` over matrices: product and bias stand side by side, and TensorFlow fuses them into one operator."""
 
     def call(self, x):
-        """[rows, length, into] float -> [rows, length, units] float."""
+        """Projects: [rows, length, into] float -> [rows, length, units] float."""
         shape = tf.shape(x)
         product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.kernel)
         bias = tf.cast(self.bias, product.dtype)
@@ -269,7 +269,7 @@ class BroadcastDense(tf_keras.layers.Dense):
     """
 
     def call(self, x):
-        """[batch, length, into] float -> [batch, length, units] float."""
+        """Projects: [batch, length, into] float -> [batch, length, units] float."""
         return tf.matmul(x, self.kernel) + self.bias
 
 
@@ -277,7 +277,7 @@ class GatherEmbedding(tf_keras.layers.Embedding):
     """`Embedding` that reads its table and gathers from it: in the exported graph the table is an ordinary tensor."""
 
     def call(self, ids):
-        """[batch, length] int32 -> [batch, length, width] float32."""
+        """Gathers: [batch, length] int32 -> [batch, length, width] float32."""
         return tf.gather(tf.identity(self.embeddings), ids)
 
 
@@ -301,7 +301,7 @@ class CodedDense(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x):
-        """[batch, length, into] float32 -> [batch, length, units] float32."""
+        """Projects: [batch, length, into] float32 -> [batch, length, units] float32."""
         kernel = tf.cast(tf.constant(self._codes, name=CODES), tf.float32) * tf.constant(self._scale, name="scale")
         return tf.matmul(x, kernel) + self.bias
 
@@ -321,30 +321,30 @@ class CodedEmbedding(tf_keras.layers.Layer):
         self._codes, self._scale = codes, scale
 
     def call(self, ids):
-        """[batch, length] int32 -> [batch, length, width] float32."""
+        """Gathers and scales: [batch, length] int32 -> [batch, length, width] float32."""
         rows = tf.cast(tf.gather(tf.constant(self._codes, name=CODES), ids), tf.float32)
         return rows * tf.expand_dims(tf.gather(tf.constant(self._scale, name="scale"), ids), -1)
 
 
 class QuantizationPoint(tf_keras.layers.Layer):
-    """The identity: marks what quantization-aware training makes 8 bits wide."""
+    """The identity: marks a value that quantization-aware training makes 8 bits wide."""
 
     def call(self, x):
-        """[...] float -> the same."""
+        """Returns its input: [...] float -> the same."""
         return tf.identity(x)
 
     def compute_output_shape(self, input_shape):
-        """Same as the input."""
+        """Gives the shape of the input."""
         return input_shape
 
 
 class FakeQuantize(tf_keras.layers.Layer):
-    """Rounds to the 256 levels of a fixed range, as an 8-bit activation does (Jacob et al., 2018)."""
+    """The 256 levels of a fixed range, to which an 8-bit activation is rounded (Jacob et al., 2018)."""
 
     def __init__(self, minimum: float, maximum: float, **kwargs):
         super().__init__(**kwargs)
         self.minimum, self.maximum = minimum, maximum
 
     def call(self, x):
-        """[...] float32 -> the same."""
+        """Rounds: [...] float32 -> the same."""
         return tf.quantization.fake_quant_with_min_max_args(x, self.minimum, self.maximum)

@@ -16,7 +16,7 @@ from tfpipe.model.layers import CodedDense, LayerNormalization
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
-    """transformers' name -> variable, for every weight of a model built by `bert.py`, TF-MOT's wrappers or not."""
+    """Lists every weight of a model built by `bert.py`, TF-MOT's wrappers or not: transformers' name -> variable."""
     named = {}
     for wrapped in model.layers:
         layer = getattr(wrapped, "layer", wrapped)
@@ -37,7 +37,7 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
 
 
 def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:
-    """A model's weights in transformers' naming and orientation, float32."""
+    """Returns a model's weights in transformers' naming and orientation, float32."""
     return {
         name: np.ascontiguousarray(variable.numpy().T) if is_kernel(name) else variable.numpy()
         for name, variable in variables_by_name(model).items()
@@ -48,7 +48,7 @@ def set_weights(model: tf_keras.Model, weights: dict[str, np.ndarray]) -> None:
     """Gives a model all its weights.
 
     Raises:
-      InputError: one is missing, or does not fit.
+      InputError: a weight is missing, or does not fit.
     """
     for name, variable in variables_by_name(model).items():
         if name not in weights:
@@ -70,7 +70,7 @@ def import_encoder(model: tf_keras.Model, weights: dict[str, np.ndarray], source
       `{"made_new": [...], "skipped": [...]}`.
 
     Raises:
-      InputError: the encoder lacks a tensor, or one does not fit.
+      InputError: the encoder lacks a tensor, or a tensor does not fit.
     """
     left = dict(weights)
     made_new = []

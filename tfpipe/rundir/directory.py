@@ -1,10 +1,10 @@
 """The run directory: lock, fingerprint, commit, resume.
 
 A stage lives in `<run>/<stage>/` and is committed when its `stage.json` is there, which is written last and atomically.
-What lies in a stage's directory without it is work in progress: continued when it was begun under the same fingerprint
-by the same versions of tfpipe, Python and the libraries, else cleared. A fingerprint is made of the settings that the
-stage reads, as requested, of the SHA-256 of the files that it reads from outside, of the output digests of the stages
-before it, and of the version of what the stage does (`fingerprint.py`).
+A stage's directory without `stage.json` is work in progress. The work resumes if it was begun under the same
+fingerprint by the same versions of tfpipe, Python and the libraries, else it is cleared. A fingerprint is made of the
+settings that the stage reads, as requested, of the SHA-256 of the files that it reads from outside, of the output
+digests of the stages before it, and of the version of the stage's code (`fingerprint.py`).
 
 Inside a stage's directory `checkpoints/` is work (removed at the commit) and `logs/` is for people (kept, not part of
 the output); everything else is output and hashed.
@@ -46,10 +46,10 @@ from tfpipe.rundir.stage import StageDirectory
 
 
 class RunDirectory:
-    """One run: a local directory, or one that stands for what lies on a store such as `gs://`.
+    """One run: a local directory, or one that stands for a directory on a store such as `gs://`.
 
-    Of a remote run, what is read is brought here first. Without the lock nothing is written there, and a record is
-    read there each time: so the workers of a training that are not its chief open it.
+    Files of a remote run are brought here before they are read. Without the lock, nothing is written there, and a
+    record is read there each time. The workers of a training other than its chief open the run this way.
     """
 
     def __init__(self, path: str | Path):
@@ -94,11 +94,11 @@ class RunDirectory:
                 self._settled.clear()
 
     def record(self, name: str) -> Record | None:
-        """The stage's record, or None where the stage is not committed."""
+        """Returns the stage's record, or None where the stage is not committed."""
         return self._here.committed(name) if self._is_settled(name) else None
 
     def why_redo(self, name: str, fingerprint: Fingerprint) -> str | None:
-        """None when the committed stage still holds, else the reason why it must be done."""
+        """Returns None where the committed stage still holds, else the reason why it must be done."""
         record = self.record(name)
         if record is None:
             damaged = self._mirror.is_damaged(name)
@@ -120,9 +120,9 @@ class RunDirectory:
         return None
 
     def verified(self, name: str, only: Collection[str] = ()) -> Path:
-        """The directory of a committed stage, every file of it checked against its recorded SHA-256.
+        """Returns the directory of a committed stage, every file of it checked against its recorded SHA-256.
 
-        Of a remote run, the files that are not here as they were recorded are copied here first.
+        For a remote run, the files that are not here as they were recorded are copied here first.
 
         Args:
           name: of the stage.
@@ -148,11 +148,11 @@ class RunDirectory:
 
     @property
     def location(self) -> Path | Remote:
-        """The directory or store of the run, as messages name it."""
+        """Gives the directory or store of the run, as messages name it."""
         return self._mirror.location
 
     def committed(self, name: str) -> Record | None:
-        """The stage's record as it is where the run lies, or None; of a remote run, nothing is changed here."""
+        """Reads the stage's record where the run lies, or None; for a remote run, changes nothing here."""
         return self._mirror.committed(name)
 
     def has_file(self, relative: str) -> bool:
@@ -160,11 +160,11 @@ class RunDirectory:
         return self._mirror.has_file(relative)
 
     def names(self, *below: str) -> list[str]:
-        """Names in the directory, or in one below it, sorted, where the run lies; empty where there is none."""
+        """Lists the names in the directory, or in one below it, sorted, where the run lies; empty if there is none."""
         return self._mirror.names(*below)
 
     def take(self, *below: str) -> Path:
-        """Gives the local directory of a SavedModel; of a remote run, made to hold what is there."""
+        """Gives the local directory of a SavedModel, with the same files as where the run lies."""
         self._mirror.take(*below)
         return self.path.joinpath(*below)
 
@@ -174,7 +174,7 @@ class RunDirectory:
         Its files become hard links where the file system has them: no stage ever changes a file in its place.
 
         Returns:
-          Whether it was there to take.
+          Whether the other run had the stage.
         """
         if other.path == self.path or other.why_redo(name, fingerprint) is not None:
             return False
@@ -190,7 +190,7 @@ class RunDirectory:
 
     @contextmanager
     def stage(self, name: str, fingerprint: Fingerprint) -> Iterator[StageDirectory]:
-        """Works on a stage: continues what was begun under the same fingerprint and by the same versions of everything.
+        """Works on a stage: resumes work that the same versions of everything began under the same fingerprint.
 
         Commits when the block ends well.
         """
@@ -217,7 +217,7 @@ class RunDirectory:
         self._mirror.commit(name, record)
 
     def _changed(self, name: str, files: dict[str, Written]) -> dict[str, Written]:
-        """Those of a stage's recorded files that are not here as they were recorded."""
+        """Lists those of a stage's recorded files that are not here as they were recorded."""
         paths = {relative: self.path / name / relative for relative in files}
         return {
             relative: entry
@@ -226,7 +226,7 @@ class RunDirectory:
         }
 
     def _is_settled(self, name: str) -> bool:
-        """Brings a stage's record, or else its work, here; tells whether a record that is here now counts."""
+        """Brings a stage's record, or else its work, here; tells whether a record here now counts."""
         if name in self._settled:
             return True
         committed = self._mirror.take_record(name)
@@ -238,7 +238,7 @@ class RunDirectory:
         return True
 
     def _bring_work(self, name: str) -> None:
-        """Brings the work on a stage here that is not committed there, or commits it there."""
+        """Brings the work on a stage here. If only this machine committed the stage, commits it on the store too."""
         record = self._here.committed(name)
         # A kill between the two commits. What published is done again: its versions may be another machine's by now.
         ours = record is not None and self._mirror.begun(name) in (
@@ -254,7 +254,7 @@ class RunDirectory:
 
 
 def _goes_on(name: str, begun: dict[str, Any] | None, now: dict[str, Any]) -> bool:
-    """Tells whether work that was begun may go on, and says so where versions alone stand against it."""
+    """Tells whether work that was begun may resume, and reports versions that alone stand against it."""
     if begun is not None and begun["fingerprint"] == now["fingerprint"] and begun != now:
         others = other_versions(begun["versions"])
         shown = (f"no {package}" if old is None else f"{package} {old}" for package, (old, _) in others.items())

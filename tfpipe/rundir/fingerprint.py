@@ -1,7 +1,7 @@
 """The fingerprint of a stage (all that decides its output), its differences in words, and a seal for records.
 
 Enters: settings, files from outside the run, outputs of earlier stages, the version of the code. Leaves: the digest
-under which a stage is committed and its work goes on.
+under which a stage is committed and its work resumes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ABSENT = object()
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the SHA-256 of what it says, so that a changed byte is noticed."""
+    """Adds to a record the SHA-256 of its content, so that a changed byte is noticed."""
     return record | {"sha256": _digest({name: value for name, value in record.items() if name != "sha256"})}
 
 
 def is_sealed(record: Any) -> bool:
-    """Whether a record says what was sealed."""
+    """Tells whether a record still has the content that was sealed."""
     return isinstance(record, dict) and record.get("sha256") == sealed(record)["sha256"]
 
 
@@ -56,7 +56,7 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the four parts.
+        """Computes the SHA-256 over the four parts.
 
         In `files`, a file counts by its content, not by its path; in `settings`, a path counts as it is written.
 
@@ -66,7 +66,7 @@ class Fingerprint:
         return _digest([*named, list(self.files.values())], sort_keys=False)
 
     def difference(self, record: Parts) -> str:
-        """Says in one line how what a record was made under differs from this fingerprint."""
+        """Explains in one line how the fingerprint of a record differs from this one."""
         settings, inputs = record.settings, record.inputs
         changes = [
             *_changed_code(record.code, self.code),

@@ -1,13 +1,13 @@
-"""The other side of a run directory that lies on a store such as `gs://`: what is copied, when, in which order.
+"""The other side of a run directory that lies on a store such as `gs://`: the order in which files are copied.
 
-A run works in a local directory, so that every stage goes on with plain files (memory-mapped tables, safetensors,
-ONNX). What it commits is copied to the store; what was committed there is copied here when a stage reads it. What the
-store holds is the truth, and as nothing larger than a file is atomic there, order is all there is:
+A run works in a local directory, so that every stage has plain files (memory-mapped tables, safetensors, ONNX). Its
+commits are copied to the store. A stage that was committed there is copied here when another stage reads it. The store
+holds the truth. Nothing larger than a file is atomic there, so all depends on the order:
 
-    a commit        the files, what the stage published, then `stage.json`; after it, the work is removed
+    a commit        the files, the published artifacts, then `stage.json`; after it, the work is removed
     a redo          `work.json` and `stage.json` are removed, then all else
-    a checkpoint    its files, the file that names it, `work.json`; after it, what is no longer needed is removed
-    a version       beside its place, then moved into it, `saved_model.pb` last; one that is whole is left alone
+    a checkpoint    its files, the file that names it, `work.json`; after it, unneeded files are removed
+    a version       beside its place, then moved into it, `saved_model.pb` last; a whole version is left alone
 
 So a kill at any instant leaves the old state or the new one. Nothing keeps two machines off one run.
 """
@@ -64,7 +64,7 @@ class Mirror:
         say(f"{self.location}: its copy on this machine is {self.path}")
 
     def take_record(self, name: str) -> bool:
-        """Makes a stage's record here the one that is committed there; its files follow when they are read.
+        """Replaces a stage's record here by the one that is committed there; its files follow when they are read.
 
         Returns:
           Whether the stage is committed there; if not, nothing is changed here.
@@ -84,11 +84,11 @@ class Mirror:
         return True
 
     def committed(self, name: str) -> Record | None:
-        """A stage's record as it is committed there, or None; nothing is changed here."""
+        """Reads a stage's record as it is committed there, or None; changes nothing here."""
         return parse_record((self.location / name / RECORD).read_bytes(), self.path / name)
 
     def is_damaged(self, name: str) -> bool:
-        """Tells whether a record that can't be read is here: one that is damaged there is not brought here."""
+        """Tells whether the record here is unreadable: never, as a record that is damaged there is not brought here."""
         return False
 
     def lacks(self, name: str, record: Record) -> str | None:
@@ -116,11 +116,11 @@ class Mirror:
         (self.location / name).download(self.path / name, sizes)
 
     def begun(self, name: str) -> dict[str, Any] | None:
-        """Reads what work on a stage goes on under there, see `parse_work`; None where there is none to go on from."""
+        """Reads under what the work on a stage was begun there, see `parse_work`; None without work to resume."""
         return parse_work((self.location / name / WORK_RECORD).read_bytes())
 
     def take_work(self, name: str) -> None:
-        """Makes the work on a stage here, its checkpoints, the one that is kept there; where none is, it stays."""
+        """Replaces the local work in progress on a stage by the store's. If the store has none, keeps the local one."""
         source, local = self.location / name, self.path / name
         content = (source / WORK_RECORD).read_bytes()
         if content is None:
@@ -133,7 +133,7 @@ class Mirror:
             source.download(local, {WORK_RECORD: 0})
 
     def take_published(self) -> None:
-        """Brings the newest version of each published artifact here: what is published next is numbered after it."""
+        """Brings the newest version of each published artifact here, so that the next version is numbered after it."""
         above = [f"{SERVING}/{name}" for name in (self.location / SERVING).children()]
         for directory in above:
             children = (self.location / directory).children()
@@ -146,13 +146,13 @@ class Mirror:
                 self.take(newest)
 
     def take(self, *below: str) -> None:
-        """Makes the directory here, or one below it, hold the files that are there, and no other."""
+        """Copies files until the directory here, or one below it, holds the files that are there, and no other."""
         there, local = self._there(*below), self.path.joinpath(*below)
         if not there.holds(local):
             there.replace(local)
 
     def begin(self, name: str, *, anew: bool) -> None:
-        """Takes back a stage's commit there, before it is done again; `anew` its work as well."""
+        """Takes back a stage's commit there before the stage is redone; with `anew`, its work as well."""
         files = [path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith(".")]
         self.location.upload(self.path, files)  # first: whether the store can be written is known before work is lost
         stage = self.location / name
@@ -165,7 +165,7 @@ class Mirror:
         self.take_published()
 
     def commit(self, name: str, record: Record) -> None:
-        """Copies a committed stage there, its record last, and what it published before that."""
+        """Copies a committed stage there: its files, its published artifacts, its record last."""
         target, local = self.location / name, self.path / name
         logs = [f"{LOGS}/{file}" for file in files_below(local / LOGS)]
         target.upload(local, [*record.files_written, *logs])
@@ -178,7 +178,7 @@ class Mirror:
             (target / work).remove()
 
     def keep(self, name: str, marker: str) -> None:
-        """Copies a stage's checkpoints and logs there, the file of the checkpoints that names what is whole last."""
+        """Copies a stage's checkpoints and logs there; after them, the marker that names the whole checkpoints."""
         target, local = self.location / name, self.path / name
         now = {
             f"{part}/{file}": ((local / part / file).stat().st_size, (local / part / file).stat().st_mtime_ns)

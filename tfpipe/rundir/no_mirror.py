@@ -1,4 +1,4 @@
-"""The mirror of a run on this machine: there is none, so nothing is copied, and what lies there lies here."""
+"""The mirror of a run on this machine: there is no store, so nothing is copied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NoMirror:
         """Reports nothing: there is one directory."""
 
     def take_record(self, name: str) -> bool:
-        """Tells that the record that is here counts, or that there is none."""
+        """Tells that the record here counts, or that there is none."""
         return True
 
     def committed(self, name: str) -> Record | None:
@@ -34,7 +34,7 @@ class NoMirror:
             return None
 
     def is_damaged(self, name: str) -> bool:
-        """Tells whether there is a record, asked where it can't be read."""
+        """Tells whether there is a record; callers ask where it can't be read."""
         return (self.path / name / RECORD).exists()
 
     def lacks(self, name: str, record: Record) -> str | None:

@@ -1,8 +1,8 @@
-"""The published versions of a run: which of them answers for it.
+"""The published versions of a run, and the choice of the one that answers for it.
 
 Enters: the directory of a run, of a tree `serving/` alone, or of an artifact. Leaves: the local directory of one
-artifact, or the reason why the run has none. A run answers with what `publish` has published for the stages that are
-committed now: older versions stay in `serving/`, and only their own directory leads to them.
+artifact, or the reason why the run has none. A run answers with the versions that `publish` has published for the
+stages that are committed now. Older versions stay in `serving/`, and only their own directory leads to them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def find_artifact(
     format: str | None = None,
     choose: Callable[[list[Version]], Version] = lambda found: found[0],
 ) -> Path:
-    """Finds the artifact that a path or an address stands for; one on a store is brought here.
+    """Finds the artifact that a path or an address stands for; brings an artifact on a store here.
 
     Args:
       model: directory of an artifact, of a run, or of a tree of published versions without its run.
@@ -108,10 +108,10 @@ def _is_run(run: RunDirectory) -> bool:
 
 
 def _of_run(run: RunDirectory, newest: list[Version]) -> list[Version]:
-    """Lists what a run has published for its present stages.
+    """Lists the versions that a run has published for its present stages.
 
     Raises:
-      InputError: nothing.
+      InputError: the run has published nothing for them.
     """
     held = ", ".join(each.path.removeprefix(f"{SERVING}/") for each in newest if each.format == SAVED_MODELS)
     older = f"{SERVING}/ holds older versions ({held})"
@@ -166,7 +166,7 @@ def _not_published(
 
 
 def _taken(run: RunDirectory, version: Version) -> Path:
-    """Gives the local directory of a version, whose content is what was published."""
+    """Gives the local directory of a version, with the content that was published."""
     last = SAVED_MODEL if version.format == SAVED_MODELS else GOLDEN
     if version.sha256 is not None and not run.has_file(f"{version.path}/{last}"):
         raise InputError(

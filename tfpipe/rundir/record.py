@@ -1,7 +1,7 @@
-"""Records: what a stage has committed (`stage.json`), and what work in progress was begun under (`work.json`).
+"""Records: the commit of a stage (`stage.json`), and the origin of work in progress (`work.json`).
 
 Enters: the content of a file that someone else may have written. Leaves: a typed record, or None where it is not
-whole: it is sealed with the SHA-256 of what it says, and every name in it stays below its folder.
+whole. A record is sealed with the SHA-256 of its content, and every name in it stays below its folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GOLDEN = "golden.jsonl"
 
 
 def last_file(version: str) -> str:
-    """Names the file of a published version that is moved to a store last, so that its presence says: whole.
+    """Names the file of a published version that is moved to a store last: where it is, the version is whole.
 
     Args:
       version: `serving/<variant>/<integer>` of a SavedModel, `serving/<format>/<variant>/<integer>` of another format.
@@ -91,7 +91,7 @@ class Record(BaseModel):
 
 
 def parse_record(content: bytes | None, stage: Path) -> Record | None:
-    """Reads a stage's record from the content of `stage.json`; None where that is not a whole one.
+    """Reads a stage's record from the content of `stage.json`; None where the record is not whole.
 
     Args:
       content: of the file.
@@ -115,7 +115,7 @@ def parse_record(content: bytes | None, stage: Path) -> Record | None:
 
 
 def parse_work(content: bytes | None) -> dict[str, Any] | None:
-    """Reads what work in progress was begun under, from the content of `work.json`; None where that is not whole.
+    """Reads under what work in progress was begun, from the content of `work.json`; None where the record is not whole.
 
     Returns:
       `fingerprint` and `versions`: as in a stage's record.
@@ -130,7 +130,7 @@ def parse_work(content: bytes | None) -> dict[str, Any] | None:
 
 
 def content_of(path: Path) -> bytes | None:
-    """Reads a file; None where that can't be done."""
+    """Reads a file; None where it can't be read."""
     try:
         return path.read_bytes()
     except OSError:

@@ -1,8 +1,8 @@
 """Files on a store that TensorFlow can open, such as `gs://`: listed, copied, removed.
 
-Enters: local files, or the address of such a store. Leaves: copies, on the other side. What goes wrong on the way is
-tried again where that can help, and else said in one line. A store writes a file as a whole or not at all (`gs://`
-does); nothing larger is atomic there, so callers decide what is written last.
+Enters: local files, or the address of such a store. Leaves: copies, on the other side. An operation that fails is tried
+again where that can help, else the error is one line. A store writes a file as a whole or not at all (`gs://` does).
+Nothing larger is atomic there, so callers decide what is written last.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Remote:
         return self.url
 
     def exists(self) -> bool:
-        """Whether a file or a directory is there."""
+        """Tells whether a file or a directory is there."""
         return asking(self.url, _gfile().exists, self.url)
 
     def read_bytes(self) -> bytes | None:
-        """The content of a file; None where there is none."""
+        """Reads the content of a file; None where there is none."""
 
         def read() -> bytes:
             with _gfile().GFile(self.url, "rb") as file:
@@ -56,15 +56,15 @@ class Remote:
         return asking(self.url, read, may_be_missing=True)
 
     def children(self) -> list[str]:
-        """Names in a directory, sorted; empty where there is none.
+        """Lists the names in a directory, sorted; empty where there is none.
 
-        By pattern: TensorFlow's functions that list a directory take a store that fails for an empty one.
+        It asks by pattern: for TensorFlow's functions that list a directory, a store that fails looks empty.
         """
         found = asking(self.url, _gfile().glob, f"{self.url}/*", may_be_missing=True) or []
         return sorted({path.rstrip("/").rpartition("/")[2] for path in found} - {"", ".", ".."})
 
     def names_below(self) -> list[str]:
-        """Relative names of the files below, at any depth, and of empty directories, sorted."""
+        """Lists the relative names of the files below, at any depth, and of empty directories, sorted."""
         found: set[str] = set()
         pattern = f"{self.url}/*"
         while level := asking(self.url, _gfile().glob, pattern, may_be_missing=True):
@@ -74,14 +74,14 @@ class Remote:
         return [path[len(self.url) + 1 :] for path in sorted(leaves)]
 
     def files(self) -> dict[str, int]:
-        """Relative name of each file below, at any depth -> its size in bytes."""
+        """Lists the files below, at any depth: relative name -> size in bytes."""
         about = {name: asking(f"{self}/{name}", _gfile().stat, f"{self}/{name}") for name in self.names_below()}
         return {name: each.length for name, each in about.items() if not each.is_directory}
 
     def holds(self, directory: Path) -> bool:
-        """Whether the same files are in a local directory: by name and size, small ones by content.
+        """Tells whether the same files are in a local directory: by name and size, small ones by content.
 
-        Small files, an index, a marker or a fingerprint, change with the large ones beside them.
+        Small files (an index, a marker or a fingerprint) change with the large ones beside them.
         """
         files = self.files()
         return files == files_below(directory) and all(
@@ -105,7 +105,7 @@ class Remote:
         """Copies files from here to a local directory, each as a whole.
 
         Args:
-          directory: where they go; made where it is not there.
+          directory: of the copies; made if it is missing.
           sizes: relative names -> sizes in bytes, for the progress shown.
 
         Raises:
@@ -125,7 +125,7 @@ class Remote:
         _each(copy, sizes, f"copying from {self.url}")
 
     def replace(self, directory: Path) -> None:
-        """Makes a local directory hold the files that are here, and no other."""
+        """Copies files until a local directory holds the files that are here, and no other."""
         partial = directory.with_name(f".{directory.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -136,12 +136,12 @@ class Remote:
     def publish(self, directory: Path, last: str) -> None:
         """Copies a local directory here for readers that poll: first beside its place, then moved into it.
 
-        TF Serving loads a version as soon as it has one file, and gives up after five minutes. On `gs://`, moving is
-        done by the store itself, a moment for each file.
+        TF Serving loads a version as soon as it has one file, and gives up after five minutes. On `gs://`, the store
+        itself moves files, a moment for each.
 
         Args:
-          directory: what is published.
-          last: the file that is moved last. Where it is already, nothing is done: what is whole is not overwritten.
+          directory: the version.
+          last: the file that is moved last. Where it exists, nothing is done: a whole version is not overwritten.
         """
         parent, _, name = self.url.rpartition("/")
         partial = Remote(parent) / f".{name}.partial"
@@ -159,20 +159,20 @@ class Remote:
         say(f"  published {self.url}")
 
     def remove(self) -> None:
-        """Removes a file, or a directory with all that is in it; one that is not there is fine."""
+        """Removes a file, or a directory with all that is in it; a missing one is no error."""
         gfile = _gfile()
         remove = gfile.rmtree if gfile.isdir(self.url) else gfile.remove
         asking(self.url, remove, self.url, may_be_missing=True)
 
     def make_parent(self) -> None:
-        """Makes the directory of a file, where the store has any: on `gs://` they are but a part of the name."""
+        """Makes the directory of a file, where the store has any: on `gs://`, directories are only part of the name."""
         if not self.url.startswith("gs://"):
             parent = self.url.rpartition("/")[0]
             asking(parent, _gfile().makedirs, parent)
 
 
 def files_below(directory: Path) -> dict[str, int]:
-    """Relative name of each file below a local directory -> its size in bytes, sorted."""
+    """Lists the files below a local directory: relative name -> size in bytes, sorted."""
     found = (path for path in sorted(directory.rglob("*")) if path.is_file())
     return {path.relative_to(directory).as_posix(): path.stat().st_size for path in found}
 
@@ -188,12 +188,12 @@ def move_file(source: str, target: str) -> None:
 
 
 def asking(url: str, ask: Callable[..., T], *arguments: str, may_be_missing: bool = False) -> T | None:
-    """Asks a store, again where the failure may pass.
+    """Asks a store, and asks again where the failure may pass.
 
     Args:
-      url: what is asked about.
-      ask: what raises TensorFlow's errors, and its arguments.
-      may_be_missing: whether that nothing is there is an answer: None.
+      url: of the file or directory.
+      ask: a function that raises TensorFlow's errors, and its arguments.
+      may_be_missing: whether the file may be missing: the answer is then None.
 
     Raises:
       InputError: the store refuses, or can't be reached.

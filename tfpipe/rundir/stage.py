@@ -1,4 +1,4 @@
-"""A stage at work: the directory that it fills, and the record of what it wrote there.
+"""A stage at work: the directory that it fills, and the record of its files.
 
 Enters: the directories of the stages that it reads. Leaves: files, and a `Record` of them with their SHA-256, which
 `RunDirectory.stage` writes last.
@@ -26,7 +26,7 @@ NOT_OUTPUT = (CHECKPOINTS, LOGS, RECORD, WORK_RECORD)
 
 @dataclass
 class StageDirectory:
-    """The directory of a stage at work, the committed stages that it reads, its notes, and what it published."""
+    """The directory of a stage at work, with the committed stages that it reads, its notes and its published files."""
 
     name: str
     path: Path
@@ -45,35 +45,35 @@ class StageDirectory:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants that the stages before it have made, in their order."""
+        """Gives the variants that the stages before it have made, in their order."""
         return tuple(variant.name for variant in VARIANTS if variant.stage in self.inputs)
 
     @property
     def checkpoints(self) -> Path:
-        """Work in progress: survives a kill, removed at the commit."""
+        """Gives the directory of work in progress: it survives a kill, and is removed at the commit."""
         return self.path / CHECKPOINTS
 
     @property
     def logs(self) -> Path:
-        """For people: kept, not hashed."""
+        """Gives the directory of logs for people: kept, not hashed."""
         return self.path / LOGS
 
     def keep(self, marker: str) -> None:
-        """Copies `checkpoints/` to where the run lies, so that another machine can go on from it; nothing to do here.
+        """Copies `checkpoints/` to where the run lies, so that another machine can resume; a local run needs no copy.
 
         Args:
-          marker: the file in `checkpoints/` that says what is whole; written last, here and there.
+          marker: the file in `checkpoints/` that names the whole checkpoints; written after them, here and there.
         """
         self.mirror.keep(self.name, marker)
 
     def clear_output(self) -> None:
-        """Removes what an interrupted try left, checkpoints and logs aside."""
+        """Removes the files of an interrupted try, except checkpoints and logs."""
         for child in self.path.iterdir():
             if child.name not in NOT_OUTPUT:
                 remove(child)
 
     def record(self, fingerprint: Fingerprint, versions: dict[str, str], started: float) -> Record:
-        """Hashes and flushes what the stage has written, and makes the record of it.
+        """Hashes and flushes the files that the stage has written, and makes their record.
 
         Args:
           fingerprint: under which the stage was done.

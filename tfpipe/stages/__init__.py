@@ -1,4 +1,4 @@
-"""The stages of a run, in their order: each is a module here, `table.py` says what each reads."""
+"""The stages of a run, in their order: each is a module here, and `table.py` lists what each reads."""
 
 SUMMARIES = {
     "prepare": "rows, splits, token tables",

@@ -51,11 +51,11 @@ def run(config: Config, stage: StageDirectory) -> None:
 
 
 def made_of_layers(dense: Classifier, layers: tuple[int, ...]) -> tuple[Architecture, dict[str, np.ndarray]]:
-    """A smaller model of some of the dense one's layers, with its embeddings, pooler and head (Sanh et al., 2019).
+    """Makes a smaller model of some of the dense one's layers, with its embeddings, pooler, head (Sanh et al., 2019).
 
     Args:
       dense: the teacher.
-      layers: which, from 0; they exist.
+      layers: numbers of the layers, from 0; they exist.
     """
     number = {layer: index for index, layer in enumerate(layers)}
     weights = {}

@@ -1,8 +1,8 @@
-"""The stage `export`: every variant in every format, in float32, whatever the precision of training.
+"""The stage `export`: every variant in every format, in float32 after training in any precision.
 
 Enters: `train`, `distill`, `prune`, `quantize`, and real rows from `prepare`. Leaves, per variant: `saved_model/` with
 warm-up and golden requests in its `assets.extra/`, and `onnx/`, a folder that transformers, optimum and
-transformers.js open, with `golden.jsonl` in it; and `calibration.json`: what was chosen on the validation rows, and is
+transformers.js open, with `golden.jsonl` in it; and `calibration.json`: the choices on the validation rows, which are
 part of every artifact.
 """
 
@@ -26,7 +26,7 @@ from tfpipe.variants import STAGE_OF_VARIANT
 
 
 def run(config: Config, stage: StageDirectory) -> None:
-    """Writes each variant in each format, and what it answers to golden requests.
+    """Writes each variant in each format, with its answers to golden requests.
 
     Raises:
       InputError: an operator has no counterpart in ONNX, or is not in the TF Serving release that is to load it; or

@@ -1,7 +1,7 @@
-"""Checks before any work: does a configuration ask of an encoder what no training could give? By shapes alone.
+"""Checks before any work, by shapes alone: does a configuration ask of an encoder more than a training could give?
 
 Enters: the configuration and the `config.json` of its encoders. Leaves: nothing, or an error that says what to change.
-Imports no TensorFlow and reads no weights.
+The module imports no TensorFlow and reads no weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfpipe.errors import InputError
 
 
 def check_feasible(config: Config) -> None:
-    """Checks what pruning, distillation and the budget ask of the encoder.
+    """Checks the demands of pruning, distillation and the budget on the encoder.
 
     Raises:
       InputError: a student that can't be made or can't read the rows, layers that do not exist, a share or a size that
@@ -72,7 +72,7 @@ def check_runtimes(config: Config) -> None:
     """Checks that the runtimes of all formats that the run writes are installed.
 
     Raises:
-      InputError: one is missing.
+      InputError: a runtime is missing.
     """
     for format in formats_named(config.export.formats):
         try:
@@ -91,7 +91,7 @@ def _check_file_size(format: Format, dense: Architecture) -> None:
 
 
 def _checked_student(asked: Student, dense: Architecture, tokenizer: Path, config: Config) -> Architecture:
-    """The shape of another encoder, which is there and can read the rows that are tokenized for the dense one."""
+    """Reads the shape of another encoder, and checks that it can read the rows that are tokenized for the dense one."""
     source, where = asked.encoder, "distill.student.encoder"
     try:
         if asked.sha256 is None:

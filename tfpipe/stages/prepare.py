@@ -3,11 +3,11 @@
 Enters: files of labeled text and the encoder's tokenizer. Leaves, in the stage's directory:
 
     train/ validation/ test/   token tables (`tokens/table.py`)
-    tokenizer/                 the tokenizer's files: what training, export and serving use from here on
+    tokenizer/                 the tokenizer's files, which training, export and serving use from here on
     labels.json                names of the labels, in the order of the outputs, and the task
     statistics.json            rows, labels, duplicates, lengths, scripts
     rejected.jsonl             the rows that can't be used: file, line, reason, excerpt
-    duplicates.jsonl           the rows that are there twice, what they equal, and whether they were removed
+    duplicates.jsonl           the duplicates, the rows that they equal, and whether they were removed
     conflicting_labels.jsonl   the texts that have several labels, and where
     slices.arrow               of held-out rows, the values of the columns of `report.slices`
 
@@ -128,7 +128,7 @@ def _check_splits(config: Config, survey: Survey, tables: BlockTables, counts: C
 
 
 def _check_given(config: Config, survey: Survey) -> None:
-    """Whether the settings of the splits have an effect, which only the rows tell where a dataset has splits."""
+    """Checks that the settings of the splits have an effect, which only the rows tell where a dataset has splits."""
     split, source = config.data.split, config.data.source
     for name in source if isinstance(source, dict) else ():
         if SPLITS.index(name) not in survey.given:
@@ -188,7 +188,7 @@ def _tokenize(
     runner: LocalRunner,
     stage: StageDirectory,
 ) -> BlockTables:
-    """Tokenizes the rows; a block that an earlier try finished is not done again."""
+    """Tokenizes the rows, except the blocks that an earlier try finished."""
     tables = BlockTables(stage.checkpoints)
     done = frozenset(tables.names)
     if done:
@@ -204,7 +204,7 @@ def _tokenize(
 
 
 def _table_maker(config: Config, settings: TokenizerSettings, decisions: Decisions):
-    """A function that makes the tables of a block; made once in each process."""
+    """Makes a function that makes the tables of a block; called once in each process."""
     import tensorflow as tf
 
     from tfpipe.data.tables import TableMaker
@@ -246,7 +246,7 @@ def _duplicates(
     """Finds and lists the duplicates.
 
     Raises:
-      InputError: there are some across splits, and the settings refuse them.
+      InputError: there are duplicates across splits, and the settings refuse them.
     """
     started, refused = time.monotonic(), config.data.duplicates.across_splits == "refuse"
     exact = exact_duplicates(iter(tables), stage.checkpoints / "buckets")

@@ -1,8 +1,8 @@
-"""The stage `prune`: zeros in the model's kernels, or fewer heads and columns, and what accuracy can be had with them.
+"""The stage `prune`: zeros in the model's kernels, or fewer heads and columns, and fine-tuning with them.
 
 Enters: `prepare` and the distilled classifier where there is one, else the dense one. Leaves: the pruned classifier in
-the transformers layout, and `history.json`. With `method: structured` its heads and feed-forward columns are counted by
-layer in config.json, and no longer what a BERT of transformers has.
+the transformers layout, and `history.json`. With `method: structured`, config.json counts its heads and feed-forward
+columns by layer, which transformers' BERT does not know.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stage `publish`: artifacts that passed `verify` become new versions, with what their users need beside them.
+"""The stage `publish`: artifacts that passed `verify` become new versions, with the files that their users need.
 
 Enters: the artifacts of `export`, the variants that `verify` found within the budget, and its latency curve. Leaves, in
 the run, `serving/<variant>/<integer>/` for TF Serving, `serving/<format>/<variant>/<integer>/` for each other format,
@@ -54,12 +54,12 @@ def directory_of(format: Format, variant: str) -> str:
 
 
 def publish(artifact: Path, directory: Path) -> tuple[Path, str]:
-    """Copies an artifact to the next free integer below `directory`, so that TF Serving sees a whole one or none.
+    """Copies an artifact to the next free integer below `directory`, so that TF Serving sees all of it or nothing.
 
-    A newest version that holds the same files already is left as it is.
+    If the newest version holds the same files already, it stays as it is.
 
     Returns:
-      The version's directory, and the SHA-256 of what it holds.
+      The version's directory, and the SHA-256 of its content.
     """
     directory.mkdir(parents=True, exist_ok=True)
     sha256 = sha256_of_directory(artifact)

@@ -4,11 +4,11 @@ Enters: `prepare` and the pruned classifier where there is one (its zeros stay z
 dense one. Leaves: the classifier in the transformers layout, a float file whose weights lie on their grid;
 `quantization.safetensors` beside it; `history.json` and, where layers were ranked, `sensitivity.json`.
 
-What is quantized (Jacob et al., 2018): the kernels of all projections but the head's, per output channel, symmetric,
-[-127, 127], or [-63, 63] with `quantize.reduce_range`; what enters them, per tensor, [0, 255], or [-128, 127] with
+The quantized parts (Jacob et al., 2018): the kernels of all projections but the head's, per output channel, symmetric,
+[-127, 127], or [-63, 63] with `quantize.reduce_range`; their inputs, per tensor, [0, 255], or [-128, 127] with
 `quantize.scheme: symmetric`; their biases in steps of the products, 32 bits; the embedding tables per row, symmetric,
-without training. Residuals, layer norms, softmax and the head stay float, and so do the layers that
-`quantize.float_layers` leaves out. With `mode: weight_only`, activations and biases stay float.
+without training. Residuals, layer norms, softmax, the head and the layers that `quantize.float_layers` leaves out stay
+float. With `mode: weight_only`, activations and biases stay float too.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:
 
 
 def _kept_float(damage: dict[str, float], base: Classifier, settings: Quantize, budget: Budget) -> list[str]:
-    """The most sensitive layers that stay float: as many as are asked for, and as fit into the budget, but one.
+    """Chooses the most sensitive layers, to stay float: as many as are asked for and fit into the budget, never all.
 
-    Embeddings are ranked, so that one sees them, but stay 8 bits wide: they are half of a small model.
+    Embeddings are ranked for the reader, but stay 8 bits wide: they are half of a small model.
     """
     kernels = kernels_by_point(base.weights)
     for layer, value in list(damage.items())[:5]:

@@ -1,7 +1,8 @@
-"""The stage `report`: what the run did, as a table, as `metrics.json`, as a page and as a model card.
+"""The stage `report`: the results of a run as a table, as `metrics.json`, as a page and as a model card.
 
-Enters: what `verify` measured, and the records of all stages. Leaves: `metrics.json`, with every number; `rows.json`,
-with texts of test rows; `report.html`, `plots/` and `model_card.md`, which are made of these two; prints the table.
+Enters: the measurements of `verify`, and the records of all stages. Leaves: `metrics.json`, with every number;
+`rows.json`, with texts of test rows; `report.html`, `plots/` and `model_card.md`, which are made of these two; and the
+table, printed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from tfpipe.variants import STAGE_OF_VARIANT
 
 @float32_kept()
 def run(config: Config, stage: StageDirectory) -> None:
-    """Gathers what was measured, writes and prints."""
+    """Gathers the measurements, writes the files and prints the table."""
     parity = json.loads((stage.inputs["verify"] / "parity.json").read_text(encoding="utf-8"))
     published = json.loads((stage.inputs["publish"] / "published.json").read_text(encoding="utf-8"))
     records = {name: parse_record((path / RECORD).read_bytes(), path) for name, path in stage.inputs.items()}
@@ -61,7 +62,7 @@ def run(config: Config, stage: StageDirectory) -> None:
 def _outcome(
     config: Config, stage: StageDirectory, answers: Answers, parity: dict[str, Any], published: list[str]
 ) -> dict[str, Any]:
-    """Gives what came out: artifacts, measures, calibration, what was published."""
+    """Gives the results: artifacts, measures, calibration, published versions."""
     rows, within = parity["artifacts"], parity["within_budget"]
     measured, changes = _measures(config, answers)
     return {
@@ -84,7 +85,7 @@ def _outcome(
 
 
 def _origin(config: Config, stage: StageDirectory, records: dict[str, Record]) -> dict[str, Any]:
-    """Gives what it came from: data, trainings, settings, the machine and its libraries."""
+    """Gives the origin of the results: data, trainings, settings, the machine and its libraries."""
     notes, verified = records["train"].notes, records["verify"]
     return {
         "encoder": config.encoder.source,

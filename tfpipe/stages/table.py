@@ -1,4 +1,4 @@
-"""The table of stages: in which order, what each reads, what makes its output. No TensorFlow.
+"""The table of stages: their order and inputs, the settings and libraries that decide their output. No TensorFlow.
 
 prepare    rows -> splits -> token tables
 train      pretrained encoder + token tables -> dense classifier
@@ -7,7 +7,7 @@ prune      distilled (else dense) -> pruned: zeros in the kernels, or fewer head
 quantize   pruned (else distilled, else dense) -> int8: weights on the 8-bit grid, ranges of activations
 export     every variant -> SavedModel and ONNX
 verify     every artifact against the Keras model it came from, and the budget
-publish    what passed -> versions for TF Serving
+publish    artifacts that passed -> versions for TF Serving
 report     the table, metrics.json, report.html, model_card.md
 """
 
@@ -50,7 +50,7 @@ WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the pipeline: what it reads decides when it is done again."""
+    """A stage of the pipeline: its inputs decide when it is done again."""
 
     name: str
     module: str
@@ -77,15 +77,15 @@ class Stage:
     """whether it writes outside its own directory: then no other run can take over its result"""
 
     def recorded(self, config: Config) -> tuple[str, ...]:
-        """Lists the settings that are in its fingerprint."""
+        """Lists the settings that are in the stage's fingerprint."""
         return (*self.settings, *self.also(config))
 
     def view(self, config: Config) -> Config:
-        """Makes what the stage gets of the configuration: see `Section.only`."""
+        """Makes the part of the configuration that the stage may read: see `Section.only`."""
         return config.only((*self.recorded(config), *self.unrecorded, *WITHOUT_EFFECT))
 
     def libraries_used(self, config: Config) -> list[str]:
-        """Lists those of its libraries that this configuration uses."""
+        """Lists the libraries of the stage that this configuration uses."""
         return [name for name in self.libraries if _ASKED_FOR.get(name, lambda config: True)(config)]
 
 
@@ -132,7 +132,7 @@ def _sliced_files(config: Config) -> dict[str, str]:
 
 
 def _quantize_also(config: Config) -> tuple[str, ...]:
-    """Lists what a teacher adds, in its precision, and a budget of bytes, which decides what may stay float."""
+    """Lists the settings of a teacher, and of a budget of bytes, which limits the layers that stay float."""
     trained = config.quantize is not None and config.quantize.mode == "qat"
     taught = (*_TEACHING, *(("train.precision",) if config.distill is not None else ())) if trained else ()
     sized = ("budget.max_size_bytes", "budget.artifact") if config.quantize and config.quantize.float_layers else ()
@@ -172,7 +172,7 @@ _ASKED_FOR = _ASKED_FOR_BY_DATA | {
 
 
 def _format_versions(config: Config) -> dict[str, str]:
-    """Gives what a fingerprint holds of the formats that a run writes: their names and versions."""
+    """Gives the names and versions of the formats that a run writes, for a fingerprint."""
     written = artifacts.formats_named(config.export.formats)
     return {"formats": ", ".join(f"{each.name} {each.version}" for each in written)}
 

@@ -1,8 +1,8 @@
 """The stage `verify`: does each artifact answer like the Keras model of its variant, and does it keep the budget?
 
 Enters: the test and validation rows, hard texts, the artifacts. Leaves: `parity.json`, with a row of measurements for
-each artifact; `logits.safetensors`, their answers to a sample of the test rows, and `rows`, which rows of the table
-these are.
+each artifact; `logits.safetensors`, their answers to a sample of the test rows, and `rows`, the numbers of these rows
+in the table.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """An artifact, its answers, and what they cost."""
+    """An artifact, its answers, and their costs."""
 
     answered: Answered
     latency_ms: dict[str, float | None]
@@ -78,7 +78,7 @@ class Variant(NamedTuple):
 
     @property
     def logits(self) -> dict[str, np.ndarray]:
-        """Kind of artifact -> [rows, labels] float32, of the test rows that were asked."""
+        """Gives the logits by kind of artifact: [rows, labels] float32, of the test rows that were asked."""
         return {each.answered.artifact.kind: each.answered.batched.rows for each in self.measured}
 
 
@@ -177,7 +177,7 @@ def _measured(ways: list[Loaded], config: Config, rows: Rows, hard: Requests) ->
 
 
 def _failures_of_sanity(insane: dict[str, list[str]], last: str, gates: Verify) -> list[str]:
-    """Lists what a model that has learned nothing fails by; says what the configuration allows."""
+    """Lists the failed sanity checks of dense and of the last variant; only warns where the configuration allows."""
     failures = []
     for variant, found in insane.items():
         for each in found:
@@ -196,12 +196,12 @@ def measured_rows(
     run_path: Path,
     config: Config,
 ) -> list[dict[str, Any]]:
-    """One flat row of measurements for each artifact.
+    """Makes one flat row of measurements for each artifact.
 
     Args:
       measurements: of all variants.
       comparisons: by `parity.compare`.
-      right: `<variant>.<kind>` -> [rows] bool, which rows are answered right.
+      right: `<variant>.<kind>` -> [rows] bool, the rows that are answered right.
       run_path: directory that the paths of artifacts are relative to.
       config: the configuration.
     """
@@ -241,7 +241,7 @@ def measured_rows(
 
 
 def name_of(comparison: dict[str, Any]) -> str:
-    """`<variant>.<kind>` of what a comparison is about."""
+    """Names the artifact of a comparison: `<variant>.<kind>`."""
     return f"{comparison['variant']}.{comparison['artifact']}"
 
 

@@ -1,9 +1,9 @@
 """Batches for training and evaluation, as tf.data.
 
 Enters: a token table and a plan. Leaves: a dataset with one element per step and replica. The dataset runs over step
-numbers; each is mapped, in parallel and in order, to the examples that the plan gives it, so a dataset can start at any
-step and holds no state worth saving. The rows of a batch are shared out in their order, replica by replica: every
-worker knows the plan, and reads from the memory-mapped shards only the rows that are its own.
+numbers. It maps each, in parallel and in order, to the examples that the plan gives the step. A dataset can thus start
+at any step, and holds no state worth saving. The rows of a batch are shared out in their order, replica by replica:
+every worker knows the plan, and reads from the memory-mapped shards only the rows that are its own.
 
 An element is a dictionary:
 
@@ -48,7 +48,7 @@ _AT_ONCE = 4  # batches that are assembled at a time: more win nothing, as Pytho
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the equal parts into which the rows of every batch are cut belong to one worker, a part to a replica."""
+    """A worker's share of the rows of every batch: some of the equal parts of the batch, one for each replica."""
 
     parts: int = 1
     """of a batch, over all replicas of all workers"""
@@ -59,7 +59,7 @@ class Share:
 
     @classmethod
     def of_worker(cls, context: tf.distribute.InputContext) -> Share:
-        """What `tf.distribute` says of a worker; replicas are numbered worker by worker."""
+        """Makes the share of a worker from its `tf.distribute` context; replicas are numbered worker by worker."""
         count = context.num_replicas_in_sync // context.num_input_pipelines
         return cls(context.num_replicas_in_sync, context.input_pipeline_id * count, count)
 
@@ -76,10 +76,10 @@ def batches(
     share: Share = WHOLE,
     micro_batches: int = 1,
 ) -> tf.data.Dataset:
-    """The training batches of the global steps from `first_step` up to, and without, `last_step`.
+    """Makes the training batches of the global steps from `first_step` up to, and without, `last_step`.
 
-    The dataset has no end: a distributed iterator of one that ends would ask all workers at every step whether it has.
-    What comes after the last step is empty.
+    The dataset has no end: a distributed iterator of a dataset that ends would ask all workers at every step whether it
+    has ended. Batches after the last step are empty.
 
     Args:
       table: the training rows.
@@ -87,7 +87,7 @@ def batches(
       first_step: global number of the first step, from 0.
       last_step: global number of the step after the last one.
       share: the parts that are made here; the others' rows are not read.
-      micro_batches: into how many equal parts a replica is going to divide its own; empty rows are added until it can.
+      micro_batches: number of equal parts into which a replica divides its own; empty rows are added until it can.
 
     Returns:
       A dataset of `share.count` elements for each step, described above.
@@ -112,12 +112,12 @@ class EvaluationSteps(NamedTuple):
 def evaluation_steps(
     table: TokenTable, batching: Batching, parts: int = 1, *, rows: np.ndarray | None = None
 ) -> EvaluationSteps:
-    """The steps of an evaluation; what is missing at the end is empty batches.
+    """Lists the steps of an evaluation; empty batches fill up the last step.
 
     Args:
       table: the rows to evaluate.
       batching: shape of a batch, which is one part.
-      parts: how many replicas there are.
+      parts: number of replicas.
       rows: `[n] int64`, those of the table that are evaluated; None: all.
     """
     plan = plan_evaluation(table.lengths if rows is None else table.lengths[rows], batching)
@@ -134,7 +134,7 @@ def evaluation_steps(
 def evaluation_batches(
     table: TokenTable, batching: Batching, steps: EvaluationSteps, *, share: Share = WHOLE
 ) -> tf.data.Dataset:
-    """The batches of an evaluation.
+    """Makes the batches of an evaluation.
 
     Args:
       table: the rows to evaluate.

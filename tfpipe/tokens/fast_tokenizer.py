@@ -36,7 +36,7 @@ class TokenIds(NamedTuple):
         """Gives rows as the inputs of an encoder, padded to the longest of them.
 
         Args:
-          rows: which, at least one.
+          rows: numbers of the rows, at least one.
           pad_id: of the padding token.
 
         Returns:
@@ -106,7 +106,7 @@ class FastTokenizer:
         return TokenIds(ids, first_lengths)
 
     def _starts(self, texts: list[str]) -> list[bytes]:
-        """Gives the ids of each text: all of them, or `max_length` and more."""
+        """Gives the ids of each text: all, or at least `max_length` of them."""
         size = _CHARACTERS_PER_TOKEN * self.max_length
         found = self.stretches.rows([_start(text, size).split(" ") for text in texts])
         for place, text in enumerate(texts):
@@ -124,7 +124,7 @@ class FastTokenizer:
 
 
 def _start(text: str, size: int) -> str:
-    """Gives the text up to the first space that comes after so many characters."""
+    """Gives the text up to the first space after so many characters."""
     end = text.find(" ", size)
     return text if end < 0 else text[:end]
 

@@ -1,8 +1,8 @@
-"""Packing: several examples in one row, so that hardly a token is padding.
+"""Packing: several examples in one row, so that hardly any token is padding.
 
-Enters: how many examples there are of each length, the length of a row, the most examples a row may hold. Leaves: the
-rows, as kinds: so many rows made of examples of these lengths. It is best-fit-decreasing bin packing on the histogram
-of lengths (as SPFHP in Krell et al., 2021, "Efficient sequence packing without cross-contamination"): its time depends
+Enters: the number of examples of each length, the length of a row, the most examples a row may hold. Leaves: the rows,
+as kinds: so many rows made of examples of these lengths. The method is best-fit-decreasing bin packing on the histogram
+of lengths (as SPFHP in Krell et al., 2021, "Efficient sequence packing without cross-contamination"). Its time depends
 on the number of different lengths, not of examples.
 """
 
@@ -17,7 +17,7 @@ RowKind = tuple[int, tuple[int, ...]]
 
 
 def pack(counts: np.ndarray, row_length: int, slots: int) -> list[RowKind]:
-    """Best-fit decreasing: the longest example first, each into the fullest row that still holds it.
+    """Packs by best-fit decreasing: the longest example first, each into the fullest row that still holds it.
 
     Args:
       counts: `[longest + 1] int64`, number of examples per length; none may be longer than a row.
@@ -39,7 +39,7 @@ def pack(counts: np.ndarray, row_length: int, slots: int) -> list[RowKind]:
             full.append((rows, kind))
 
     def fill(free: int, rows: int, kind: tuple[int, ...], length: int, left: int) -> int:
-        """Fills equal rows one after the other, as best-fit would; returns how many examples are left."""
+        """Fills equal rows one after the other, as best-fit would; returns the number of examples that are left."""
         each = min(free // length, slots - len(kind))
         whole, rest = min(rows, left // each), 0
         if whole:
@@ -65,7 +65,7 @@ def pack(counts: np.ndarray, row_length: int, slots: int) -> list[RowKind]:
 
 
 def fill_rate(kinds: list[RowKind], row_length: int) -> float:
-    """Share of the tokens of all rows that belong to an example."""
+    """Computes the share of the tokens of all rows that belong to an example."""
     rows = sum(count for count, _ in kinds)
     return sum(count * sum(lengths) for count, lengths in kinds) / (rows * row_length)
 

@@ -1,14 +1,14 @@
-"""Which examples make up each step: the plan.
+"""The plan: the examples of each step.
 
 Enters: the length of every example, in tokens, a batch size, a seed. Leaves: for every step the examples of its batch,
-the row and slot of each, and the length of a row. Made in NumPy alone, without reading a token. The examples of a step
-are a pure function of (lengths, batching, seed, step): whatever assembles the batches, on however many machines, gets
-the same ones, and a training run that stopped resumes by asking for the next step.
+the row and slot of each, and the length of a row. NumPy alone makes the plan, without reading a token. The examples of
+a step are a pure function of (lengths, batching, seed, step). Batches are thus the same on any number of machines, and
+a training that stopped resumes by asking for the next step.
 
 Three ways of batching, one plan:
 
 - packed: a row holds several examples, up to a number of slots; every batch has one shape and hardly any padding.
-- bucketed: an example a row; examples of similar length meet, and a batch is as long as the next of a few lengths.
+- bucketed: an example a row; a batch has examples of similar length, and the next of a few lengths.
 - padded: an example a row, all batches as long as the longest example.
 """
 
@@ -102,7 +102,7 @@ class Plan:
         self.steps_per_epoch = len(epoch_plan(0).row_length)
 
     def step(self, n: int) -> tuple[np.ndarray, int]:
-        """The batch of global step n, counted from 0.
+        """Returns the batch of global step n, counted from 0.
 
         Returns:
           examples: `[rows, slots] int64`, indices of examples; -1 is an empty slot.
@@ -115,19 +115,19 @@ class Plan:
         return plan.examples[step], int(plan.row_length[step])
 
     def examples_before(self, n: int) -> int:
-        """Examples in all steps before global step n: what schedules count."""
+        """Counts the examples in all steps before global step n, for schedules."""
         epoch, step = divmod(int(n), self.steps_per_epoch)
         within = int(self._epoch_plan(epoch).examples_before[step]) if step else 0
         return epoch * self.num_examples + within
 
     def tokens(self, n: int) -> tuple[int, int]:
-        """Tokens of global step n: those of its examples, and those of its rows, padding included."""
+        """Counts the tokens of global step n: those of its examples, and those of its rows, padding included."""
         epoch, step = divmod(int(n), self.steps_per_epoch)
         plan = self._epoch_plan(epoch)
         return int(plan.tokens[step]), self.batching.rows * int(plan.row_length[step])
 
     def steps(self, epochs: float) -> int:
-        """Steps of so many epochs, at least one."""
+        """Counts the steps of so many epochs, at least one."""
         return max(1, math.ceil(epochs * self.steps_per_epoch - 1e-9))
 
 
@@ -140,11 +140,11 @@ def choose_batching(
     longest: int = 0,
     row_length: int | None = None,
 ) -> tuple[Batching, str]:
-    """Chooses the shape of the batches, and says what is worth saying of it.
+    """Chooses the shape of the batches, and describes it in words.
 
     Packed rows are a whole number, so that examples per step are `batch_size` on average, or about: within an eighth.
-    Where whole rows can't keep that, `auto` falls back to bucketed batches, unless a row length is given. Otherwise
-    fewer examples share a row.
+    If whole rows can't keep that, `auto` falls back to bucketed batches. With `packed`, or with a given row length,
+    fewer examples share a row instead.
 
     Args:
       requested: `auto`, `packed`, `bucketed` or `padded`.
@@ -205,7 +205,7 @@ def _bucketed(batch_size: int, max_length: int) -> tuple[Batching, str]:
 
 
 def _keeps(batch_size: int, examples: float) -> bool:
-    """Tells whether so many examples a step are the batch size, or near enough."""
+    """Tells whether so many examples a step are the batch size, or close to it."""
     return abs(examples - batch_size) <= BATCH_TOLERANCE * batch_size
 
 
@@ -224,7 +224,7 @@ def _rows_and_slots(counts: np.ndarray, row_length: int, batch_size: int) -> tup
 
 
 def plan_evaluation(lengths: np.ndarray, batching: Batching) -> EpochPlan:
-    """All examples once, and nothing random.
+    """Plans all examples once, without randomness.
 
     Args:
       lengths: `[examples] int32`, tokens per example.
@@ -237,7 +237,7 @@ def plan_evaluation(lengths: np.ndarray, batching: Batching) -> EpochPlan:
 
 
 def bucket_lengths_for(max_length: int) -> tuple[int, ...]:
-    """The lengths that batches are padded to: close where short texts are, wide where few are; the last is the longest.
+    """Lists the lengths that batches are padded to: dense for short texts, wide for long ones; the last is the longest.
 
     Every bucket is one more shape to trace and to compile, so there are only as many as save padding.
     """
@@ -250,7 +250,7 @@ def _best_fill(counts: np.ndarray, row_length: int) -> float:
 
 
 def _epoch_rows(lengths: np.ndarray, batching: Batching):
-    """The function that makes an epoch: it takes `permutation(count)`, the epoch's only randomness."""
+    """Returns the function that makes an epoch of `permutation(count)`, the epoch's only randomness."""
     longest = int(lengths.max(initial=0))
     if longest > batching.row_lengths[-1]:
         raise ValueError(

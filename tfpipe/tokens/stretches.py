@@ -1,10 +1,10 @@
-"""The ids of stretches, which is what stands between two spaces of a text: tokenized once, and remembered.
+"""The ids of stretches: a stretch is the text between two spaces, tokenized once and remembered.
 
 Enters: stretches of texts. Leaves: their token ids, as `tokenizer.py` has them, by Hugging Face's tokenizers. As in the
-graph, a stretch can be tokenized by itself: a space ends every word, no special token has one, and no character is
-normalized by what stands beyond it.
+graph, a stretch can be tokenized by itself: a space ends every word, no special token has a space, and no character is
+normalized by text beyond a space.
 
-What only the graph does is left to the graph, and `can_repeat` tells of it. TensorFlow is imported then, not before.
+`can_repeat` names the settings that only the graph can repeat. TensorFlow is imported for them, not before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WITHOUT_CUT = 1 << 30
 
 
 def can_repeat(settings: TokenizerSettings) -> str | None:
-    """Tells why texts can't be tokenized without TensorFlow; None: they can.
+    """Tells why texts can't be tokenized without TensorFlow; None where they can.
 
     Args:
       settings: vocabulary, normalization and cleaning.
@@ -52,7 +52,7 @@ class Stretches:
 
         Args:
           settings: vocabulary, normalization and cleaning; `html` is the caller's, as it reaches across spaces.
-          max_length: of a stretch, so many ids are needed at most.
+          max_length: the most ids of a stretch that are needed.
         """
         self._settings = settings
         self._enough = max_length + LAST_TOKENS + max(map(len, settings.special_tokens.values()))
@@ -64,7 +64,7 @@ class Stretches:
         self._assigned: set[str] = set()  # characters that Python's Unicode has, among those met
 
     def rows(self, parts: list[list[str]]) -> list[bytes]:
-        """Gives the ids of texts: of a long stretch as many as are needed, or more.
+        """Gives the ids of texts: of a long stretch at least as many as are needed.
 
         Args:
           parts: the stretches of each text.
@@ -82,7 +82,7 @@ class Stretches:
         return [b"".join(map(self._known.__getitem__, part)) for part in parts]
 
     def first(self, stretch: str, count: int) -> list[int]:
-        """Gives the first ids of a stretch: of a long one as many as `max_length` needs, at most."""
+        """Gives the first ids of a stretch: of a long stretch at most as many as `max_length` needs."""
         return np.frombuffer(self.rows([[stretch]])[0], np.int32)[:count].tolist()
 
     def whole(self, stretches: list[str]) -> bytes:

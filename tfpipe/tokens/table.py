@@ -1,8 +1,8 @@
 """Token tables: the rows of one split, ready to be read at random.
 
-Enters: tokenized rows. Leaves: Arrow IPC files and `table.json`, which lists them; they are memory-mapped and read
-without a copy; from them, batches of a fixed shape for any choice of rows. One record batch per file and no
-compression, so that the tokens of a file are one flat array.
+Enters: tokenized rows. Leaves: Arrow IPC files and `table.json`, which lists them; from these, batches of a fixed shape
+for any choice of rows. The files are memory-mapped and read without a copy. A file is one record batch without
+compression, so that its tokens are one flat array.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TokenRows(NamedTuple):
 
 
 def record_batch(rows: TokenRows) -> pa.RecordBatch:
-    """The rows in Arrow's columns."""
+    """Puts the rows into Arrow's columns."""
     num_labels = rows.labels.shape[1]
     offsets = pa.array(rows.row_splits, pa.int32())
     label_offsets = pa.array(np.arange(len(rows.labels) + 1) * num_labels, pa.int32())
@@ -81,18 +81,18 @@ def record_batch(rows: TokenRows) -> pa.RecordBatch:
 
 
 def shard_path(directory: Path, block: str) -> Path:
-    """The shard of a block in a table's directory."""
+    """Names the shard of a block in a table's directory."""
     return directory / f"part-{block}.arrow"
 
 
 def read_shard(path: Path) -> pa.RecordBatch:
-    """A shard that `write_shard` wrote, memory-mapped."""
+    """Opens a shard that `write_shard` wrote, memory-mapped."""
     with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
         return reader.get_batch(0)
 
 
 def write_shard(path: Path, batch: pa.RecordBatch, schema: pa.Schema = SCHEMA) -> None:
-    """Writes a shard; it appears under its name only when it is whole."""
+    """Writes a shard, which appears under its name only when it is whole."""
     temporary = path.with_name(f".{path.name}.temporary")
     with open(temporary, "wb") as file:
         with pa.ipc.new_file(file, schema) as writer:
@@ -123,7 +123,7 @@ class TokenTable:
       pad_id: the token id that fills a batch.
       lengths: `[rows] int32`, tokens per row.
       labels: `[rows, num_labels] float32`.
-      row_ids: `[rows] int64`, what identifies a row among those of all files; of a copy, the row that it was made of.
+      row_ids: `[rows] int64`, ids of the rows among those of all files; of a copy, the row that it was made of.
       copies: `[rows] int32`, 0 for a row of the source, n for the n-th copy made of it.
       lines: `[rows] int64`, lines of the source.
     """
@@ -152,7 +152,7 @@ class TokenTable:
         """Opens the table in a directory.
 
         Raises:
-          InputError: a file is missing, cut short or not what the writer wrote.
+          InputError: a file is missing, cut short or not the writer's.
         """
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
@@ -170,12 +170,12 @@ class TokenTable:
         return TokenTable(shards, num_labels=num_labels, pad_id=pad_id, sources=_read_sources(directory.parent))
 
     def distinct_ids(self) -> np.ndarray:
-        """The token ids that occur, the padding's among them, rising: `[n] int32`."""
+        """Lists the token ids that occur, the padding's among them, rising: `[n] int32`."""
         found = [np.unique(shard) for shard in self._input_ids]
         return np.unique(np.concatenate([*found, [self.pad_id]])).astype(np.int32)
 
     def renumbered(self, number: np.ndarray) -> TokenTable:
-        """The same table, on the same memory, with other token ids.
+        """Returns the same table, on the same memory, with other token ids.
 
         Args:
           number: `[vocabulary] int32`, id -> new id.
@@ -188,8 +188,8 @@ class TokenTable:
         """Draws rows at random from the whole table: a file's first rows may be of one label or of one length.
 
         Args:
-          rows: how many; from as many as the table has on, all of them.
-          seed: the same seed draws the same rows, and fewer of them are a subset of more.
+          rows: number of rows; at most all of the table.
+          seed: the same seed draws the same rows, and a smaller sample is a subset of a larger one.
 
         Returns:
           `[n] int64`, rising indices in the table.
@@ -197,23 +197,23 @@ class TokenTable:
         return np.sort(np.random.default_rng(seed).permutation(self.num_rows)[:rows])
 
     def texts(self, rows: Iterable[int]) -> list[str]:
-        """The first or only text of each row."""
+        """Reads the first or only text of each row."""
         return [self._cell("text", row) for row in rows]
 
     def text_pairs(self, rows: Iterable[int]) -> list[str | None]:
-        """The second text of each row; None for a row without one."""
+        """Reads the second text of each row; None for a row without one."""
         return [self._cell("text_pair", row) for row in rows]
 
     def locations(self, rows: Iterable[int]) -> list[str]:
-        """Each row's id and where it stands in its source, for messages."""
+        """Gives each row's id and its place in its source, for messages."""
         return [f"{self.row_ids[row]} ({self._file(row)}:{self.lines[row]})" for row in rows]
 
     def sources(self, rows: Iterable[int]) -> list[str]:
-        """The file of each row, as it is shown."""
+        """Names the file of each row, as it is shown."""
         return [self._file(row) for row in rows]
 
     def batch(self, examples: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """The given rows of the table as one batch: examples side by side in the batch's rows, then padding.
+        """Puts the given rows of the table into one batch: examples side by side in the batch's rows, then padding.
 
         Args:
           examples: `[rows, slots] int64`, indices in the table; -1 is an empty slot.
@@ -261,7 +261,7 @@ class TokenTable:
         return {**batch, "cls_index": cls_index, "labels": labels, "weights": occupied.astype(np.float32)}
 
     def padded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The given rows of the table one below the other, padded to the longest, as an encoder is asked.
+        """Puts the given rows of the table one below the other, padded to the longest: the inputs of an encoder.
 
         Args:
           rows: `[batch] int64`, indices in the table; at least one.
@@ -298,7 +298,7 @@ class TokenTable:
 
 
 def write_sources(directory: Path, names: list[str]) -> None:
-    """Writes `sources.json`, the names of the files that the tables in a directory were made of, for messages alone."""
+    """Writes `sources.json`, the names of the files of which the tables in a directory were made, for messages."""
     write_json(directory / SOURCES, names)
 
 

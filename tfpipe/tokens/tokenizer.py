@@ -8,10 +8,10 @@ and pre-tokenizer are run here on every code point once, and the graph looks the
     code points -> table -> words -> word pieces -> cut, [CLS], [SEP]
 
 Only core operators and TFText's WhitespaceTokenize and FastWordpiece are used: stock TF Serving links these, while it
-lacks tensorflow-text's trimmers. A table by code point can't reorder combining marks, which transformers does when
-accents are stripped. What is left to reorder are the marks that its Unicode data does not strip (spacing viramas,
-musical stems, marks newer than its data), two of different class side by side in non-canonical order. Ids differ only
-if the vocabulary has such marks; in any other case the word is [UNK] in either order.
+lacks tensorflow-text's trimmers. A table by code point can't reorder combining marks, as transformers does when it
+strips accents. This matters only for marks that its Unicode data does not strip (spacing viramas, musical stems, marks
+newer than its data), two of different class side by side in non-canonical order. Ids differ only if the vocabulary has
+such marks. In any other case the word is [UNK] in either order.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ class Tokenizer(tf.Module):
         return self._rows(first, text_pair)[:2]
 
     def encode_counted(self, text: tf.Tensor, text_pair: tf.Tensor | None = None) -> tuple[Any, Any, tf.Tensor]:
-        """`encode`, and how long each row would be without the cut: `[batch] int64`."""
+        """Does what `encode` does, and counts the tokens of each row without the cut: `[batch] int64`."""
         return self._rows(self._tokenize(text), text_pair)
 
     def _rows(self, first: tf.RaggedTensor, text_pair: tf.Tensor | None) -> tuple[Any, Any, tf.Tensor]:
-        """Gives what `encode_counted` does, of the word pieces of the first texts, ragged `[batch, (pieces)] int32`."""
+        """Makes the rows of `encode_counted` from the pieces of the first texts, ragged `[batch, (pieces)] int32`."""
         rows = first.nrows()
         cls = tf.fill([rows, 1], self._special_ids["cls_token"])
         sep = tf.fill([rows, 1], self._special_ids["sep_token"])
@@ -143,9 +143,9 @@ class Tokenizer(tf.Module):
         }
 
     def _tokenize_start(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """Word pieces of texts as far as `max_length` needs them, `[batch] string` -> ragged `[batch, (pieces)] int32`.
+        """Finds the word pieces that `max_length` needs, `[batch] string` -> ragged `[batch, (pieces)] int32`.
 
-        A text may be megabytes long. Its first part is tokenized, and a longer one for as long as that is too short.
+        A text may be megabytes long. Its first part is tokenized, then longer parts until they have enough pieces.
         """
         enough = self.max_length + _LAST_TOKENS + max(map(len, self.settings.special_tokens.values()))
         bytes_of_text = tf.cast(tf.strings.length(text), tf.int64)
@@ -165,7 +165,7 @@ class Tokenizer(tf.Module):
         return tf.RaggedTensor.from_row_splits(values, row_splits, validate=False)
 
     def _tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """Word pieces of whole texts, `[batch] string` -> ragged `[batch, (pieces)] int32`, no [CLS] or [SEP]."""
+        """Finds the word pieces of texts, `[batch] string` -> ragged `[batch, (pieces)] int32`, no [CLS] or [SEP]."""
         if self.settings.html:
             for pattern, replacement in HTML:
                 text = tf.strings.regex_replace(text, pattern, replacement)
@@ -180,7 +180,7 @@ class Tokenizer(tf.Module):
         return tf.RaggedTensor.from_row_splits(pieces.values, row_splits, validate=False)
 
     def _pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """Word pieces, `[stretches] string` -> ragged `[stretches, (pieces)] int32`."""
+        """Finds the word pieces, `[stretches] string` -> ragged `[stretches, (pieces)] int32`."""
         tokens = self.settings.special_tokens.values()
         special = tf.strings.regex_full_match(
             text, f"\\C*(?:[{_MARKS[0]}-{_MARKS[-1]}]|{'|'.join(map(re.escape, tokens))})\\C*"
@@ -198,14 +198,14 @@ class Tokenizer(tf.Module):
         return self._wordpiece.tokenize(words).merge_dims(1, 2)
 
     def _mark(self, text: tf.Tensor) -> tf.Tensor:
-        """Texts with a mark for each special token that is written in them, `[batch] string` -> `[batch] string`."""
+        """Puts a mark in the place of each special token that a text has, `[batch] string` -> `[batch] string`."""
         text = tf.strings.regex_replace(text, f"[{_MARKS[0]}-{_MARKS[-1]}]", _DROPPED)
         for mark, token in zip(_MARKS, self.settings.special_tokens.values(), strict=True):
             text = tf.strings.regex_replace(text, re.escape(token), mark)
         return text
 
     def _normalize(self, text: tf.Tensor) -> tf.Tensor:
-        """Normalized text with a space wherever a word ends, `[batch] string` -> `[batch] string`."""
+        """Normalizes texts, with a space wherever a word ends, `[batch] string` -> `[batch] string`."""
         decoded = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
         code_points = decoded.values
         page_starts = tf.gather(self._page_starts, code_points // _PAGE)
@@ -219,16 +219,16 @@ class Tokenizer(tf.Module):
 
 
 def _cut(ids: tf.RaggedTensor, lengths: tf.Tensor) -> tf.RaggedTensor:
-    """The first `lengths` (`[batch] int64`) ids of each row of a ragged `[batch, (length)]`."""
+    """Takes the first `lengths` (`[batch] int64`) ids of each row of a ragged `[batch, (length)]`."""
     starts = ids.row_starts()
     return tf.gather(ids.values, tf.ragged.range(starts, starts + lengths))
 
 
 def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Lengths, `[batch] int64`, to which a pair is cut: as `truncate_encodings` of the tokenizers library does it.
+    """Computes the lengths, `[batch] int64`, to which a pair is cut, as the tokenizers library's `truncate_encodings`.
 
-    The shorter text is kept whole if that leaves the longer one at least as much; else both get half, and what
-    is odd goes to the longer one, or to the second one of two equals.
+    The shorter text is kept whole if that leaves the longer one at least as much. Else both get half; an odd token goes
+    to the longer text, or to the second of two equals.
     """
     short_limit = tf.minimum(tf.minimum(first, second), room // 2)
     long_limit = tf.minimum(tf.maximum(first, second), room - short_limit)
@@ -240,10 +240,10 @@ def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.T
 def _code_point_table(
     do_lower_case: bool, strip_accents: bool, tokenize_chinese_chars: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What becomes of each code point in transformers' normalizer and pre-tokenizer.
+    """Tabulates transformers' normalizer and pre-tokenizer by code point.
 
     Returns:
-      `page_starts [4352] int32`, where the page of 256 code points starts in `entries [256 x pages] int32`, which are
+      `page_starts [4352] int32`: the start of each page of 256 code points in `entries [256 x pages] int32`, which are
       rows of `replacements [rows, width] int32`: code points, `_ITSELF` or `_NOTHING`.
     """
     normalizer = BertNormalizer(
@@ -278,9 +278,9 @@ def _code_point_table(
 
 
 def normalized_characters(settings: TokenizerSettings, others: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yields each character that transformers' normalizer does not drop as private, with what becomes of it.
+    """Yields each character that transformers' normalizer does not drop as private, with its replacement.
 
-    A space there is where a word ends. Characters that nothing is assigned to stay as they are, and are left out.
+    A space in a replacement ends a word. Unassigned characters stay as they are, and are left out.
 
     Args:
       settings: the normalization.
@@ -296,7 +296,7 @@ def normalized_characters(settings: TokenizerSettings, others: Iterable[str] = (
 
 
 def _vocabulary_of_marks(settings: TokenizerSettings) -> list[str]:
-    """The vocabulary for FastWordpieceTokenizer: marks in place of the special tokens, nothing that it refuses."""
+    """Makes the vocabulary for FastWordpieceTokenizer: marks for the special tokens, no piece that it refuses."""
     marks = dict(zip(settings.special_tokens.values(), _MARKS, strict=True))
     pieces = []
     for index, piece in enumerate(settings.vocabulary):

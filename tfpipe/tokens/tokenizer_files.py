@@ -4,10 +4,9 @@ Enters: `tokenizer_config.json`, `tokenizer.json`, `special_tokens_map.json`, `a
 tokenizer's class in `config.json`. Leaves: vocabulary, normalization and special tokens of `TokenizerSettings`.
 
 Two files can say how texts are normalized. With a class of BERT's, `tokenizer_config.json` and the class's defaults
-decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. Where the two differ, the folder is refused, since the
+decide; with `PreTrainedTokenizerFast`, `tokenizer.json` does. If the two differ, tfpipe refuses the folder, since the
 tokenizers library would give other ids than transformers. All else comes from `tokenizer.json`, if there is one.
-Content is refused, and not imitated, that gives other ids than BERT's own tokenizer or that transformers 4 and 5 read
-differently.
+tfpipe refuses content that gives other ids than BERT's own tokenizer, or that transformers 4 and 5 read differently.
 """
 
 from __future__ import annotations
@@ -84,10 +83,10 @@ class TokenizerFiles:
             raise InputError(f"{place}: tokenizer_class {name} needs tokenizer.json, which is not there; fetch it")
 
     def normalization(self) -> dict[str, bool | None]:
-        """`do_lower_case`, `strip_accents` and `tokenize_chinese_chars`.
+        """Reads `do_lower_case`, `strip_accents` and `tokenize_chinese_chars`.
 
         Raises:
-          InputError: one of them is neither true nor false, or `tokenizer.json` normalizes in another way.
+          InputError: a value is neither true nor false, or `tokenizer.json` normalizes in another way.
         """
         normalizer = _object(self._rust, "normalizer")
         if self._rust is not None:
@@ -106,7 +105,7 @@ class TokenizerFiles:
         return stated if self._is_bert else written
 
     def _check_one_answer(self, stated: dict[str, bool | None], written: dict[str, bool | None]) -> None:
-        """Refuses two files that normalize texts differently: which one a program goes by depends on the program."""
+        """Refuses two files that normalize texts differently: programs differ in the file that they follow."""
         if self._rust is None:
             return
         if not self._is_bert:  # then tokenizer.json alone counts, and a setting may not say the opposite
@@ -121,10 +120,10 @@ class TokenizerFiles:
                 )
 
     def special_tokens(self) -> dict[str, str]:
-        """Name in transformers (`unk_token` and so on) -> token.
+        """Reads the special tokens: name in transformers (`unk_token` and so on) -> token.
 
         Raises:
-          InputError: a token is malformed, or is matched in texts in another way than as it is written.
+          InputError: a token is malformed, or texts match it in another way than as it is written.
         """
         # A token that stands in a list of added tokens too has the options of the list.
         listed = {_content(token, place) for place, token, *_ in self._lists()}
@@ -137,14 +136,14 @@ class TokenizerFiles:
         return tokens
 
     def check(self, vocabulary: tuple[str, ...], tokens: dict[str, str]) -> None:
-        """Checks that all else in the folder is what BERT's own tokenizer does.
+        """Checks that all else in the folder agrees with BERT's own tokenizer.
 
         Args:
           vocabulary: one piece per id.
-          tokens: what `special_tokens` gave, all of them in the vocabulary.
+          tokens: result of `special_tokens`, all of them in the vocabulary.
 
         Raises:
-          InputError: it says something else.
+          InputError: it does not.
         """
         self._check_options(tokens)
         if self._rust is not None:
@@ -168,7 +167,7 @@ class TokenizerFiles:
         return self._map_path if name in self._map else self._config_path
 
     def _lists(self) -> Iterator[tuple[Path, Any, bool, Any]]:
-        """Yields what lists of tokens add: their place, the token, whether it is taken as special, its id or `...`."""
+        """Yields the tokens that lists add: their place, the token, whether it counts as special, its id or `...`."""
         if "added_tokens_decoder" in self._config:
             decoder = self._config["added_tokens_decoder"] or {}
             for index, token in decoder.items() if isinstance(decoder, dict) else [(..., decoder)]:
@@ -184,7 +183,7 @@ class TokenizerFiles:
             yield self._rust_path, token, True, _value(token, "id")
 
     def _further_tokens(self) -> Iterator[tuple[Path, Any, bool, Any]]:
-        """Yields as `_lists` does the tokens that are added for being named in a way that BERT has no use for."""
+        """Yields, as `_lists` does, tokens that are added under names that BERT has no use for."""
         for place, names in ((self._config_path, self._config), (self._map_path, self._map)):
             extra = names.get("extra_special_tokens")
             extra = list(extra.values()) if isinstance(extra, dict) else extra
@@ -240,7 +239,7 @@ class TokenizerFiles:
 
 
 def _in_effect(values: dict[str, bool | None]) -> dict[str, bool]:
-    """Returns what texts go through: accents are stripped as `do_lower_case` says where nothing else is said."""
+    """Returns the options that texts go through: if `strip_accents` is None, it is that of `do_lower_case`."""
     strip = values["strip_accents"]
     return {**values, "strip_accents": values["do_lower_case"] if strip is None else strip}
 
@@ -269,7 +268,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _content(value: Any, path: Path) -> str:
-    """The text of a special token, which transformers writes as a string or as an AddedToken."""
+    """Returns the text of a special token, which transformers writes as a string or as an AddedToken."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str):
         raise InputError(f"{path}: special token {shown(value)} must be a string or have a string as its content")
@@ -277,7 +276,7 @@ def _content(value: Any, path: Path) -> str:
 
 
 def _token(value: Any, path: Path, *, special: bool) -> str:
-    """The text of a special token that is matched as it is written, wherever it stands in a text."""
+    """Returns the text of a special token, and checks that it is matched as it is written, anywhere in a text."""
     content = _content(value, path)
     fields = value if isinstance(value, dict) else {"special": True}
     fields = {"normalized": not (special or fields.get("special"))} | fields  # as transformers' AddedToken has it
@@ -297,7 +296,7 @@ def _object(parent: Any, key: str) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    """Wraps a value that is no list; nothing becomes an empty list."""
+    """Wraps a value that is no list; an empty value becomes an empty list."""
     return value if isinstance(value, list) else [value] if value else []
 
 

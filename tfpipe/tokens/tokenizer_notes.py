@@ -1,6 +1,6 @@
-"""What a user should know about an encoder's tokenizer before texts go through it.
+"""Notes on an encoder's tokenizer, for the user, before texts go through it.
 
-Enters: a folder of tokenizer files and what was read of it. Leaves: lines for the console. Nothing here refuses.
+Enters: a folder of tokenizer files and the settings read from it. Leaves: lines for the console. Nothing here refuses.
 """
 
 from __future__ import annotations

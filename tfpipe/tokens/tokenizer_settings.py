@@ -1,6 +1,6 @@
-"""What a BERT tokenizer is made of, and its files in the transformers layout.
+"""The settings of a BERT tokenizer, and its files in the transformers layout.
 
-Enters: what `tokenizer_files.py` read. Leaves: settings that `tokenizer.py` makes a graph of, and the files that
+Enters: the result of `tokenizer_files.py`. Leaves: settings of which `tokenizer.py` makes a graph, and the files that
 transformers reads.
 """
 
@@ -43,7 +43,7 @@ HTML = (
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What a BERT tokenizer is made of: its vocabulary, one piece per id, and the names transformers gives the rest."""
+    """The settings of a BERT tokenizer: its vocabulary, one piece per id, and the rest under transformers' names."""
 
     vocabulary: tuple[str, ...]
     do_lower_case: bool = True
@@ -103,7 +103,7 @@ class TokenizerSettings:
 
     @property
     def special_tokens(self) -> dict[str, str]:
-        """Name in transformers (`unk_token` and so on) -> token."""
+        """Gives the special tokens: name in transformers (`unk_token` and so on) -> token."""
         return {name: getattr(self, name) for name in SPECIAL_TOKENS}
 
     @property
@@ -121,7 +121,7 @@ class TokenizerSettings:
         """Reads a folder in the transformers layout: the ids are those of its `AutoTokenizer`.
 
         Raises:
-          InputError: a file is missing or malformed, or says something that this tokenizer does not do.
+          InputError: a file is missing or malformed, or asks for something that this tokenizer does not do.
         """
         directory = Path(directory)
         files = TokenizerFiles(directory)
@@ -137,7 +137,7 @@ class TokenizerSettings:
         return settings
 
     def cleaned(self, cleaning: Cleaning) -> TokenizerSettings:
-        """The same tokenizer, with what a run's configuration asks for before it."""
+        """Adds the cleaning that a run's configuration asks for."""
         words = cleaning.stop_words
         if words == "english":
             from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
@@ -153,7 +153,7 @@ class TokenizerSettings:
         return dataclasses.replace(cleaned, stop_words=tuple(sorted({cleaned._one_word(word) for word in words})))
 
     def _one_word(self, word: str) -> str:
-        """A stop word as it is compared: normalized as texts are, whatever its case."""
+        """Normalizes a stop word as texts are, in lower case, for comparison."""
         from tokenizers.normalizers import BertNormalizer
         from tokenizers.pre_tokenizers import BertPreTokenizer
 
@@ -217,7 +217,7 @@ class TokenizerSettings:
 
 
 def _read_cleaning(path: Path) -> dict[str, Any]:
-    """What `write` put into `cleaning.json`."""
+    """Reads `cleaning.json`, as `write` wrote it."""
     given = {"html": False, "unicode": None, "stop_words": []} | read_json(path)
     words = given["stop_words"]
     if (

@@ -1,11 +1,11 @@
-"""The words of a text as a model reads it: which characters each has, and how many word pieces.
+"""The words of a text as a model reads it: the characters of each word, and the number of its word pieces.
 
-Enters: texts as they were given. Leaves: spans of their characters, whatever cleaning and normalization make of these,
-with the number of word pieces that `tokenizer.py` makes of each. A word is what BERT's pre-tokenizer makes one.
-Apostrophes within a word (`don't`) and points within a number (`3.5`) do not end it.
+Enters: texts as they were given. Leaves: spans of their characters before cleaning and normalization, with the number
+of word pieces that `tokenizer.py` makes of each. BERT's pre-tokenizer decides where a word ends, but apostrophes within
+a word (`don't`) and points within a number (`3.5`) do not end it.
 
 Spans come from Hugging Face's tokenizers, which follow each character through normalization. Ids are compared with
-those of `stretches.py`. Where they differ (characters that another release of Unicode normalizes otherwise), the whole
+those of `stretches.py`. If they differ (characters that another release of Unicode normalizes otherwise), the whole
 stretch between two spaces counts as one word.
 """
 
@@ -75,7 +75,7 @@ class Words:
             self._tokenizer.normalizer = normalizers.Sequence([first, self._tokenizer.normalizer])
 
     def read(self, text: str, count: int) -> Reading:
-        """Finds the words that the first word pieces of a text are of.
+        """Finds the words of the first word pieces of a text.
 
         Args:
           text: without lone surrogates.

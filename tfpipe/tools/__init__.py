@@ -1,1 +1,1 @@
-"""What stands beside the pipeline: predict, doctor."""
+"""Tools beside the pipeline, one for each further command."""

@@ -1,4 +1,4 @@
-"""`tfpipe doctor`: versions, devices, and what training will use on this machine and why."""
+"""`tfpipe doctor`: versions, devices, and the choices that training will make on this machine, with reasons."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`tfpipe inspect`: what `prepare` would read of data, before there is a configuration.
+"""`tfpipe inspect`: the data as `prepare` would read them, before there is a configuration.
 
-Enters: data as `data.source` names it. Leaves: nothing but what it prints, to standard output: the files and their
-format, the columns with examples, the labels, the rows that can't be used, and the settings to start with. It reads the
-first rows of some files, by the same readers as `prepare`.
+Enters: data as `data.source` names it. Leaves: only its print on standard output: the files and their format, the
+columns with examples, the labels, the rows that can't be used, and the settings to start with. It reads the first rows
+of some files, by the same readers as `prepare`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(source: list[str], overrides: list[str], *, as_json: bool = False) -> No
       as_json: an object instead of tables.
 
     Raises:
-      InputError: nothing is there, or nothing of it can be read.
+      InputError: there are no data, or none that can be read.
     """
     if wrong := next((each for each in overrides if not each.startswith("data.")), None):
         raise InputError(f"--set {wrong}: expected a setting of data, such as data.separator=';'")
@@ -92,7 +92,7 @@ def _names(files: list[SourceFile], config: Config) -> list[str]:
     """Lists the columns of the first file that has a row.
 
     Raises:
-      InputError: none has one, or its columns have no names.
+      InputError: no file has a row, or its columns have no names.
     """
     for file in files:
         try:
@@ -108,7 +108,7 @@ def _names(files: list[SourceFile], config: Config) -> list[str]:
 
 
 def _chosen(columns: list[Column], given: set[str]) -> dict[str, Any]:
-    """Returns the settings to start with, but for those that are given: columns of text and label, and the task."""
+    """Returns the settings to start with, without those that are given: columns of text and label, and the task."""
     text, (label, several) = text_column_of(columns), label_column_of(columns)
     chosen: dict[str, Any] = {}
     if text is not None and not given & {"data.text_column", "data.text"}:
@@ -125,7 +125,7 @@ def _with(config: Config, chosen: dict[str, Any]) -> Config:
 
 
 def _first_rows(files: list[SourceFile], config: Config) -> dict[str, Any]:
-    """Reads the first rows as `prepare` does: labels, unusable rows, and what would end it."""
+    """Reads the first rows as `prepare` does: labels, unusable rows, and the error that would end it."""
     found: dict[str, Any] = {"rows": 0, "labels": {}, "unlabeled": 0, "rejected": {}, "problem": None}
     rejected, values = Counter(), Counter()
     try:
@@ -153,7 +153,7 @@ def _first_rows(files: list[SourceFile], config: Config) -> dict[str, Any]:
 
 
 def _too_many_rejected(rows: int, rejected: Counter[str], files: list[SourceFile], config: Config) -> str | None:
-    """Says that too many of the first rows are rejected; None where they are few."""
+    """Explains that too many of the first rows are rejected; None where they are few."""
     unusable, most = rejected.total(), config.data.max_rejected_fraction
     if unusable <= most * (rows + unusable):
         return None

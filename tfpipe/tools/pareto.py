@@ -1,4 +1,4 @@
-"""Which points of a sweep nothing else beats, and how they are shown: a table, and a plot of two panels."""
+"""The Pareto fronts of a sweep, and how they are shown: a table, and a plot of two panels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tfpipe.evaluate.shown import amount, change_with_interval, percent
 
 
 def front(points: Sequence[tuple[float | None, float | None]]) -> set[int]:
-    """The points than which no other is better in one value and as good in the other.
+    """Finds the points than which no other is better in one value and as good in the other.
 
     Args:
-      points: two values each, the larger the better; one with None is on no front.
+      points: two values each, the larger the better; a point with None is on no front.
 
     Returns:
       Their indices.
@@ -40,7 +40,7 @@ def front(points: Sequence[tuple[float | None, float | None]]) -> set[int]:
 
 
 def marked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `on_speed_front` and `on_size_front`: what does not answer like its Keras model is on none."""
+    """Adds `on_speed_front` and `on_size_front` to rows; a row that does not answer like its Keras model is on none."""
     accuracy = [row["validation_accuracy"] if row["agrees"] else None for row in rows]
     speed = front([(row["speedup"], value) for row, value in zip(rows, accuracy, strict=True)])
     size = front([(-row["size_bytes"], value) for row, value in zip(rows, accuracy, strict=True)])
@@ -48,7 +48,7 @@ def marked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """To standard output."""
+    """Prints the table to standard output."""
     table = Table(
         box=rich.box.SIMPLE_HEAD,
         padding=(0, 1),
@@ -63,7 +63,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The same as Markdown."""
+    """Writes the table as Markdown."""
     headings = [column.heading for column in COLUMNS]
     lines = [headings, ["---"] * len(headings), *(map(escaping.markdown, cells(row, rows)) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -86,7 +86,7 @@ def _front(row: dict[str, Any], _: Any) -> str:
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, and what it makes of a row among all rows."""
+    """A column of the table: its heading, and its cell for a row among all rows."""
 
     heading: str
     cell: Callable[[dict[str, Any], Sequence[dict[str, Any]]], str]
@@ -112,7 +112,7 @@ def cells(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy on validation rows against latency, relative to dense, and against size; the fronts as lines.
+    """Plots accuracy on validation rows against latency, relative to dense, and against size; the fronts as lines.
 
     Args:
       rows: of the table.

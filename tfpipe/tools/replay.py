@@ -1,7 +1,6 @@
 """`tfpipe replay DIR`: an artifact's golden requests, asked again on this machine.
 
-Enters: the directory of a SavedModel or of an ONNX artifact, with its `golden.jsonl`. Leaves: a table on standard
-output.
+Enters: the directory of an artifact, with its `golden.jsonl`. Leaves: a table on standard output.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ def run(directory: Path, allowed: Collection[str] = ()) -> None:
     """Replays every request in every way that the artifact answers, alone and in batches, and checks the answers.
 
     Args:
-      directory: of a SavedModel, or of an ONNX artifact.
+      directory: of an artifact.
       allowed: operators that a SavedModel may have although they reach beyond the model.
 
     Raises:
-      InputError: no artifact or no golden file there, or an artifact that is refused.
+      InputError: there is no artifact or no golden file, or the artifact is refused.
       GateError: an answer moved further than the golden file allows.
     """
     format = artifacts.format_in(directory)

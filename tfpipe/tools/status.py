@@ -1,6 +1,6 @@
-"""`tfpipe status` and `tfpipe run --dry-run`: which stages hold, which would be done, and why.
+"""`tfpipe status` and `tfpipe run --dry-run`: the stages that hold, those that would be done, and the reasons.
 
-Enters: a configuration and a run directory. Leaves: nothing but what it prints, to standard output.
+Enters: a configuration and a run directory. Leaves: only its print on standard output.
 """
 
 from __future__ import annotations

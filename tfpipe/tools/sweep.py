@@ -1,7 +1,7 @@
-"""`tfpipe sweep`: a run for each point of a grid, what they share done once, what came of them in a table and a plot.
+"""`tfpipe sweep`: a run for each point of a grid, shared stages done once, the results in a table and a plot.
 
 Enters: a configuration and a grid. Leaves, in one directory: a run directory for each point, `sweep.json`, `sweep.md`
-and `pareto.svg`. A run is one of `tfpipe run --until verify`; what is there already is not done again.
+and `pareto.svg`. A run is one of `tfpipe run --until verify`; results that hold are not made again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LONGEST_NAME = 120
 
 
 def run(config: Path, grid: list[str], directory: Path | None, overrides: list[str]) -> None:
-    """Runs every point and shows what came of it.
+    """Runs every point and shows the results.
 
     Args:
       config: YAML file.
@@ -56,7 +56,7 @@ def run(config: Path, grid: list[str], directory: Path | None, overrides: list[s
       overrides: `a.b=VALUE`, for all points.
 
     Raises:
-      InputError: a point is not a valid configuration, said before any of them runs; or one could not run.
+      InputError: a point is not a valid configuration (found before any point runs), or could not run.
       GateError: no point passed its gates.
     """
     axes = [parse_axis(each) for each in grid]
@@ -82,11 +82,11 @@ def run(config: Path, grid: list[str], directory: Path | None, overrides: list[s
 
 
 def sweep(points: Mapping[str, Config], directory: Path) -> list[dict[str, Any]]:
-    """Runs points one after the other; each takes over from others in the directory what is the same.
+    """Runs points one after the other; each takes over the same stages from others in the directory.
 
     Args:
       points: label -> configuration, all with the same `budget` and `verify`.
-      directory: where their runs, the table and the plot go; held by a lock meanwhile.
+      directory: of their runs, the table and the plot; held by a lock meanwhile.
 
     Returns:
       The rows of the table: see `rows_of`.
@@ -176,7 +176,7 @@ def rows_of(label: str, config: Config, run: RunDirectory) -> list[dict[str, Any
 
 
 def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
-    """Times the files in turn, in place of what their runs measured at different times; the first in every group."""
+    """Times the files in turn, in place of the times that their runs measured apart; the first in every group."""
     batches: dict[TokenizerSettings, Requests] = {}
     timed = [row for row in _once(rows) if row["latency_ms"] is not None]
     found: dict[tuple[str, str], tuple[float, float]] = {}
@@ -194,7 +194,7 @@ def _time_together(rows: list[dict[str, Any]], config: Config) -> None:
 def _call(
     row: dict[str, Any], first: dict[str, Any], config: Config, batches: dict[TokenizerSettings, Requests]
 ) -> Callable[[], np.ndarray]:
-    """One answer of a row's file, to the same texts as all others: a tokenizer's batch is made once."""
+    """Makes a call that answers by a row's file, with the same texts as all others, one batch for each tokenizer."""
     answer, *_ = format_named(config.budget.artifact).code.load(Path(row["file"]), config.verify.threads)
     settings = TokenizerSettings.read(Path(row["run"]) / STAGE_OF_VARIANT[row["variant"]])
     if settings not in batches:
@@ -205,7 +205,7 @@ def _call(
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, a model that several points share, such as the dense one, at the first of them."""
+    """Lists the rows; a model that several points share, such as the dense one, at the first of them alone."""
     shown: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         first = shown.setdefault((row["variant"], row["model"]), {**row, "same_as": []})
@@ -228,10 +228,10 @@ def _write(directory: Path, rows: list[dict[str, Any]], failures: dict[str, str]
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
-    """`a.b=V1,V2` -> the setting and its values.
+    """Parses `a.b=V1,V2` into the setting and its values.
 
     Raises:
-      InputError: not of this form.
+      InputError: the text is not of this form.
     """
     name, separator, values = text.partition("=")
     parsed = read_yaml(f"[{values}]", where=f"--grid {text}: ")
@@ -243,12 +243,12 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
 
 
 def as_yaml(value: Any) -> str:
-    """Writes a value on one line, as `--set` takes it; a mapping keeps its order, which may be that of the outputs."""
+    """Writes a value on one line, as `--set` takes it; a mapping keeps its order, which may be the outputs' order."""
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("\n...\n").strip()
 
 
 def slug(label: str) -> str:
-    """A label as the name of a directory; where something of it is lost, with a digest."""
+    """Turns a label into the name of a directory, with a digest where a part of the label is lost."""
     name = re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("_.")
     if name == label.replace(" ", "_") and len(name) <= LONGEST_NAME:
         return name

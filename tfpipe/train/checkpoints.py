@@ -1,14 +1,14 @@
-"""Checkpoints of one fit: variables, optimizer, what a compression method tracks, and the number of the step.
+"""Checkpoints of one fit: variables, optimizer, the variables of a compression method, and the number of the step.
 
-A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, atomically, and holds the SHA-256 of itself
-and of every file that the checkpoint needs, the best weights so far among them: a kill at any instant leaves the
+A checkpoint is a directory `step-N`. Its `checkpoint.json` is written last, atomically. It holds the SHA-256 of itself
+and of every file that the checkpoint needs, the best weights so far among them. A kill at any instant thus leaves the
 checkpoint before whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their
-path in the object graph, as one device has them: what was begun under one strategy goes on under another.
+path in the object graph, as one device has them: a fit that began under one strategy resumes under another.
 
 A thread of its own writes, from a copy, while training goes on.
 
-Which checkpoints there are depends on the clock and on who asked to stop. Those of evaluations and of the beginning do
-not: they are the landmarks that `train.nonfinite: rollback` goes back to, so that it ends the same however often a run
+The clock and requests to stop decide which checkpoints exist, except those of evaluations and of the beginning. These
+are the landmarks that `train.nonfinite: rollback` goes back to, so that a rollback ends the same however often a run
 was stopped.
 """
 
@@ -42,7 +42,7 @@ MARKER = "checkpoint.json"
 
 @dataclass
 class Progress:
-    """Where a fit stands; stored with each checkpoint."""
+    """The state of a fit; stored with each checkpoint."""
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Checkpoints:
             self.wait()
 
     def wait(self) -> None:
-        """Until all that was saved is stored; raises what went wrong."""
+        """Waits until everything saved is stored; raises the error of a failed write."""
         self._wait_for_all_but(0)
 
     def _wait_for_all_but(self, most: int) -> None:
@@ -135,10 +135,10 @@ class Checkpoints:
         return None
 
     def go_back(self, passing_over: int | None = None) -> None:
-        """Removes what is newer than the newest landmark.
+        """Removes the checkpoints that are newer than the newest landmark.
 
         Args:
-          passing_over: the landmark of this step too, if there is another before it.
+          passing_over: step of a landmark that is removed too, if there is another before it.
         """
         self.wait()
         landmarks = [step for step in self._steps() if self._is_landmark(step)]
@@ -149,7 +149,7 @@ class Checkpoints:
                 shutil.rmtree(self._path(step))
 
     def newest_until(self, step: int) -> str:
-        """What is stored of up to so many steps, in words."""
+        """Names the newest checkpoint of up to so many steps, in words."""
         if not self.writes:
             return "what is stored, the chief says"
         self.wait()
@@ -157,13 +157,13 @@ class Checkpoints:
         return "no checkpoint before it is left" if found is None else f"the checkpoint of step {found} is kept"
 
     def is_due(self, before: int, after: int) -> bool:
-        """Whether a checkpoint is due between two steps; by time, this process alone decides."""
+        """Tells whether a checkpoint is due between two steps; by time, this process alone decides."""
         if isinstance(self._every, int):
             return after // self._every > before // self._every
         return time.monotonic() - self._saved_at >= self._every
 
     def save(self, progress: Progress) -> None:
-        """Stores a checkpoint, then removes those that are no longer needed; returns before it is done."""
+        """Stores a checkpoint, then removes those that are no longer needed; returns before the write ends."""
         if not self.writes or self._saved == progress:
             return
         self._wait_for_all_but(1)  # such as the best weights
@@ -204,7 +204,7 @@ class Checkpoints:
         return {name: each for name, each in self.variables.items() if name.startswith("model/")}
 
     def _steps(self) -> list[int]:
-        """Of the checkpoints that are marked as whole, the newest first."""
+        """Lists the steps of the checkpoints that are marked as whole, the newest first."""
         names = (path.parent.name[5:] for path in self.directory.glob(f"step-*/{MARKER}"))
         return sorted((int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)), reverse=True)
 
@@ -215,7 +215,7 @@ class Checkpoints:
         return self.directory / f"best-{step}" / "model.safetensors"
 
     def _marker(self, step: int) -> dict[str, Any]:
-        """What the marker of a step says; nothing where it is damaged, which `restore` will say."""
+        """Reads the marker of a step; empty where it is damaged, which `restore` will report."""
         try:
             stored = json.loads((self._path(step) / MARKER).read_text(encoding="utf-8"))
             return stored if is_sealed(stored) else {}
@@ -242,12 +242,12 @@ class Checkpoints:
 
 
 def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:
-    """A copy of what the variables hold now."""
+    """Copies the present values of the variables."""
     return {name: np.asarray(each.numpy()) for name, each in variables.items()}
 
 
 def _write(path: Path, values: dict[str, np.ndarray]) -> Path:
-    """Writes a file; one that is there, such as that of a step which is stored again, stays whole until then."""
+    """Writes a file; an existing file, such as that of a step which is stored again, stays whole until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     save_file(values, temporary)
@@ -258,7 +258,7 @@ def _write(path: Path, values: dict[str, np.ndarray]) -> Path:
 
 
 def _variables(root: tf.Module, seen: set[int]) -> list[tuple[str, tf.Variable]]:
-    """(path, variable) of all variables below an object, by the shortest path; `seen` holds the ids of those before."""
+    """Lists (path, variable) of all variables below an object, by the shortest path, except ids in `seen`."""
     found, waiting = [], deque([("", root)])
     view = tf.train.TrackableView(root)
     while waiting:

@@ -19,7 +19,7 @@ from tfpipe.train.step import MODEL_INPUTS, model_inputs
 
 
 def shown_scores(scores: dict[str, float | None], metric: str | None = None) -> str:
-    """Writes the scores that a line has room for, and the one that something is chosen by."""
+    """Writes the scores that a line has room for, and the score that the choice goes by."""
     names = dict.fromkeys((*metrics.SHOWN, *([metric] if metric else ())))
     return "  ".join(f"{name} {'-' if (value := scores[name]) is None else f'{value:.4f}'}" for name in names)
 
@@ -46,7 +46,7 @@ class Evaluation:
           batching: shape of a replica's batches, as in training: one shape less to compile.
           strategy: the strategy under which the model was made; None: one device.
           rows: [n] int64, those of the table that are evaluated; None: all.
-          metric: the score that something is chosen by, if any.
+          metric: the score that the choice goes by, if any.
         """
         self._table, self._task, self._ranks = table, task, metric in metrics.RANKS
         self._strategy = strategy = strategy or tf.distribute.get_strategy()
@@ -69,10 +69,10 @@ class Evaluation:
         self._feed: Feed | None = None
 
     def logits(self, asked_to_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
-        """[rows of the table, labels] float32, zeros for rows that are not evaluated; the same on every worker.
+        """Computes the logits, [rows of the table, labels] float32, 0 for rows not evaluated; the same on every worker.
 
         Args:
-          asked_to_stop: looked at between batches; None is returned where it is true.
+          asked_to_stop: called between batches; where it is true, the result is None.
         """
         logits = np.zeros((self._table.num_rows, self._table.num_labels), np.float32)
         feed = self._feed or Feed(self._strategy, self._own_batches, from_here=tpu.has_other_hosts(self._strategy))
@@ -88,6 +88,6 @@ class Evaluation:
         return logits
 
     def scores(self, logits: np.ndarray) -> dict[str, float | None]:
-        """See `metrics.evaluate`; of what `logits` gave."""
+        """Computes the scores of the result of `logits`: see `metrics.evaluate`."""
         with np.errstate(invalid="ignore"):  # weights that are spoilt: whoever asked looks at the loss
             return metrics.evaluate(logits, self._table.labels, self._task, ranks=self._ranks)

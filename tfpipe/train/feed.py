@@ -1,4 +1,4 @@
-"""What the replicas of a step get, and from where.
+"""The batches that the replicas of a step get, and their origin.
 
 As a rule every worker has a `tf.data` pipeline of its own. The other hosts of a TPU pod run no Python, which assembles
 the rows: there this process makes the batches of all replicas and sends them, a few hundred kilobytes a step.
@@ -26,8 +26,8 @@ class Feed:
 
         Args:
           strategy: the strategy.
-          own_batches: what one worker makes: an element for each step and replica of its own.
-          from_here: whether this process makes those of all replicas, and sends them.
+          own_batches: makes the dataset of one worker: an element for each step and replica of its own.
+          from_here: whether this process makes the batches of all replicas, and sends them.
         """
         self._strategy, self._from_here = strategy, from_here
         if from_here:
@@ -38,7 +38,7 @@ class Feed:
         self._batches = iter(dataset)
 
     def next(self, steps: int) -> Iterator | list[Any]:
-        """What a compiled function takes so many steps from: see `batch_of`."""
+        """Gives the batches of so many steps, for a compiled function: see `batch_of`."""
         if not self._from_here:
             return self._batches
         distribute = self._strategy.experimental_distribute_values_from_function
@@ -46,5 +46,5 @@ class Feed:
 
 
 def batch_of(batches: Iterator | list[Any], index: int) -> Any:
-    """The batch of a call's step, from 0, in a compiled function; the steps must be asked for in their order."""
+    """Returns the batch of a call's step, from 0, in a compiled function; steps must be asked for in their order."""
     return batches[index] if isinstance(batches, list) else next(batches)

@@ -1,9 +1,9 @@
 """The one training loop: fine-tuning, pruning and quantization-aware training all run here.
 
 Enters: a training model, a token table, a plan. Leaves: the trained model, its history, and, while it works,
-checkpoints. A checkpoint holds the variables, the optimizer, the number of the step, the history and what was done
-about steps that failed; the plan, the learning rates and the stateless randomness make everything else a function of
-these, so a resumed run ends bit-identical.
+checkpoints. A checkpoint holds the variables, the optimizer, the number of the step, the history and the steps that
+failed. The plan, the learning rates and the stateless randomness make everything else a function of these, so a resumed
+run ends bit-identical.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tfpipe.train.throughput import Throughput
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit leaves beside the model's weights."""
+    """The results of a fit beside the model's weights."""
 
     history: list[dict[str, float]]
     """one entry per evaluation"""
@@ -52,7 +52,7 @@ class Fitted:
 
 
 class Fit:
-    """One fit: what it holds, and its steps. Every worker of a training makes the same calls."""
+    """One fit: its state and its steps. Every worker of a training makes the same calls."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Fit:
           plan: made from the training rows.
           recipe: epochs, rates, seeds.
           strategy: the strategy under which the model was made.
-          hooks: what a compression method adds.
+          hooks: the additions of a compression method.
 
         Raises:
           InputError: the rows do not divide among replicas and micro-batches.
@@ -161,7 +161,7 @@ class Fit:
         return self._result()
 
     def _restored(self) -> Progress:
-        """Gives the variables what is stored, or leaves them at the beginning, on every worker."""
+        """Restores the variables from the newest checkpoint, or leaves them at the beginning, on every worker."""
         found = self._checkpoints.restore() if self._chief else None
         progress = Progress(**workers.from_chief(self._strategy, vars(found or Progress())))
         workers.synchronize(self._strategy, self._checkpoints.variables.values())
@@ -201,7 +201,7 @@ class Fit:
         return done < self._progress.step and self._recipe.is_evaluated(self._plan, self._progress.step)
 
     def _evaluate(self) -> bool:
-        """Evaluates and takes note; False where it was asked to stop meanwhile, or went back."""
+        """Evaluates and takes note; False where the fit was asked to stop meanwhile, or went back."""
         logits = self._evaluation.logits(self._asked_to_stop)
         if logits is None:
             return False
@@ -215,7 +215,7 @@ class Fit:
         return True
 
     def _take_note(self, result: dict[str, float]) -> bool:
-        """Says, logs and remembers an evaluation; keeps the weights if they are the best so far, and tells whether."""
+        """Prints and logs an evaluation; keeps the weights if they are the best so far, and tells whether."""
         progress = self._progress
         epoch = round(progress.step / self._plan.steps_per_epoch, 3)
         progress.history.append({"step": progress.step, "epoch": epoch, **result})
@@ -262,7 +262,7 @@ class Fit:
         return {name: value for name, value in entry.items() if name not in ("step", "epoch")}
 
     def _result(self) -> Fitted:
-        """Takes the weights that are kept, and notes what was done."""
+        """Loads the weights that are kept, and writes the notes of the stage."""
         progress, recipe, notes = self._progress, self._recipe, self._stage.notes
         notes["steps"] = progress.step
         for name in ("left_out", "slowed"):
@@ -294,7 +294,7 @@ def _check_tpu(strategy: tf.distribute.Strategy, plan: Plan, recipe: Recipe) -> 
 
 
 def _not_finite(loss: float, norm: float, optimizer: tf_keras.optimizers.Optimizer) -> str | None:
-    """What is not finite, in words; None where all is well, or loss scaling takes care of it."""
+    """Names the value that is not finite, in words; None where all is well, or loss scaling takes care of it."""
     if np.isfinite(loss) and np.isfinite(norm):
         return None
     scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)

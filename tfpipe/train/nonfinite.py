@@ -1,12 +1,12 @@
-"""A loss or a gradient that is not finite: what is at fault, and what is done about it.
+"""A loss or a gradient that is not finite: its cause, and the reaction to it.
 
-Divergence and a fault of the data are told apart by the loss of each example of the batch, without dropout, with
-weights that were good before. Where a few have no finite one, they are at fault, or the weights that only they use.
-Where all have one, or hardly any, it is training that diverged.
+The loss of each example of the batch, without dropout, with weights that were good before, tells divergence from a
+fault of the data. If a few examples have no finite loss, they are at fault, or the weights that only they use. If all
+have one, or hardly any, the training diverged.
 
-What is done is `train.nonfinite`: to stop, to leave the step out, or to go back to the last checkpoint and on at half
-the learning rate. A step is left out in the graph (`make_replica_step`), so that a run that is killed and goes on does
-the same again.
+`train.nonfinite` sets the reaction: to stop, to leave the step out, or to go back to the last landmark
+(`checkpoints.py`) and on at half the learning rate. A step is left out in the graph (`make_replica_step`), so that a
+run that is killed and resumes does the same again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REMEMBERED = 50
 
 
 class NonFinite:
-    """What a fit does where its loss or gradient is not finite."""
+    """The reaction of a fit to a loss or a gradient that is not finite."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class NonFinite:
         Args:
           model: a training model.
           training: the rows of the batches.
-          plan: which rows they are.
-          recipe: rates, and what to do.
+          plan: of the batches.
+          recipe: rates, and the reaction.
           strategy: the strategy under which the model was made.
           batching: shape of a replica's batches for evaluation.
           checkpoints: of the fit.
-          restore: gives the variables what the newest checkpoint holds, on every worker.
+          restore: restores the variables from the newest checkpoint, on every worker.
         """
         self._model, self._training, self._plan, self._recipe = model, training, plan, recipe
         self._strategy, self._batching, self._checkpoints, self._restore = strategy, batching, checkpoints, restore
@@ -67,15 +67,15 @@ class NonFinite:
         self._losses.append(loss)
 
     def step_failed(self, problem: str, step: int, progress: Progress) -> Progress:
-        """Finds out why a step failed, and does what the settings say. Every worker must call it.
+        """Finds out why a step failed, and reacts as the settings say. Every worker must call it.
 
         Args:
-          problem: what is not finite, in words.
+          problem: the value that is not finite, in words.
           step: its number, from 0.
-          progress: where the fit stands; a step that is left out is added to it.
+          progress: state of the fit; a step that is left out is added to it.
 
         Returns:
-          Where to go on: the same, or what was stored with the checkpoint that is gone back to.
+          The state to go on from: the same, or that of the checkpoint to which the fit goes back.
 
         Raises:
           InputError: the fit stops.
@@ -100,7 +100,7 @@ class NonFinite:
         return progress
 
     def evaluation_failed(self, loss: float, progress: Progress) -> Progress:
-        """The same where an evaluation sees what the last update did: no gradient has seen its weights yet."""
+        """Reacts to an evaluation whose loss is not finite: no gradient has seen the weights of the last update yet."""
         settings, step = self._recipe.settings, progress.step - 1
         head = (
             f"{self._recipe.description}: the validation loss is {loss} after step {step + 1} "
@@ -111,7 +111,7 @@ class NonFinite:
         return self._go_back(head, progress)
 
     def _is_enough(self, progress: Progress) -> bool:
-        """Whether a training has been helped as often as it may be."""
+        """Tells whether a training has been helped as often as the settings allow."""
         settings = self._recipe.settings
         return (
             settings.nonfinite != "stop" and len(progress.left_out) + len(progress.slowed) >= settings.nonfinite_limit
@@ -131,7 +131,10 @@ class NonFinite:
         return back
 
     def _cause(self, step: int, kept: str) -> tuple[bool, str]:
-        """Whether the data are at fault, and why, in words, by weights of which is said when they were `kept`."""
+        """Decides whether the batch or the training is at fault; returns the verdict and a sentence for the message.
+
+        `kept` describes the weights that are used.
+        """
         examples = self._plan.step(step)[0]
         rows = np.sort(examples[examples != EMPTY_SLOT])
         loss, table = self._recipe.loss, self._training
@@ -150,7 +153,7 @@ class NonFinite:
         )
 
     def _spoilt(self) -> str | None:
-        """A variable that is not finite: an average that the forward pass itself keeps is not held back by the step."""
+        """Finds a variable that is not finite: the step does not hold back averages that the forward pass keeps."""
         kept = [each for each in self._model.non_trainable_variables if each.dtype.is_floating]
         return next((each.name for each in kept if not np.isfinite(each.numpy()).all()), None)
 

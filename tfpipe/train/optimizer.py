@@ -24,7 +24,7 @@ INITIAL_LOSS_SCALE = 2.0**15
 
 @dataclass(frozen=True)
 class VariableSettings:
-    """What the optimizer does with one variable."""
+    """The settings of the optimizer for one variable."""
 
     rate_factor: float
     """of the learning rate"""
@@ -35,7 +35,7 @@ class VariableSettings:
 def make_optimizer(
     variables: Mapping[str, tf.Variable], settings: Train, *, loss_scaling: bool
 ) -> tf_keras.optimizers.Optimizer:
-    """The optimizer that the settings ask for, its slots made; a step gives it the learning rate.
+    """Makes the optimizer that the settings ask for, with its slots; a step gives it the learning rate.
 
     Args:
       variables: transformers' name of the weight -> variable, of those that train.
@@ -64,13 +64,13 @@ def make_optimizer(
 def decay_without_gradient(
     optimizer: tf_keras.optimizers.Optimizer, variable: tf.Variable | None, rates: Sequence[float]
 ) -> float:
-    """What weight decay leaves of an element that never has a gradient, over the steps of these learning rates.
+    """Computes the factor that weight decay leaves of an element without gradients, over steps of these rates.
 
     A step that loss scaling leaves out is counted too: a difference of rate times decay, 5e-7 at the defaults.
 
     Args:
       optimizer: by `make_optimizer`.
-      variable: one that it trains; None: one that it does not.
+      variable: a variable that it trains; None: one that it does not.
       rates: learning rate of each step.
     """
     if variable is None:
@@ -88,7 +88,7 @@ def freeze(model: tf_keras.Model, frozen_layers: int, num_layers: int) -> str:
       num_layers: how many it has.
 
     Returns:
-      What was frozen, in words.
+      The frozen parts, in words.
 
     Raises:
       InputError: there are not so many.
@@ -104,7 +104,7 @@ def freeze(model: tf_keras.Model, frozen_layers: int, num_layers: int) -> str:
 
 
 class _Optimizer(tf_keras.optimizers.Optimizer):
-    """What the optimizers share: settings by variable, in the order in which the variables are built."""
+    """The common part of the optimizers: settings by variable, in the order in which the variables are built."""
 
     slots: tuple[str, ...]
     rate: tf.Tensor | None = None
@@ -133,14 +133,14 @@ class _Optimizer(tf_keras.optimizers.Optimizer):
         return update() if self.applies is None else tf.cond(self.applies, update, lambda: tf.identity(self.iterations))
 
     def update_step(self, gradient, variable):
-        """[…] float32 gradient and variable: the update of one variable on one device."""
+        """Updates one variable on one device: […] float32 gradient and variable."""
         settings = self.settings_of(variable)
         slots = self.slot_variables[self._index_dict[self._var_key(variable)]]
         rate = tf.cast(self.learning_rate if self.rate is None else self.rate, tf.float32) * settings.rate_factor
         self.update(variable, gradient, slots, rate, settings.weight_decay)
 
     def settings_of(self, variable) -> VariableSettings:
-        """The settings of a variable that this optimizer trains."""
+        """Returns the settings of a variable that this optimizer trains."""
         return self._settings[self._index_dict[self._var_key(variable)]]
 
     def _decay(self, variable, rate, weight_decay):
@@ -155,7 +155,7 @@ class AdamW(_Optimizer):
     beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
 
     def update(self, variable, gradient, slots, rate, weight_decay):
-        """One pass over the variable, its gradient and its moments."""
+        """Updates in one pass over the variable, its gradient and its moments."""
         self._decay(variable, rate, weight_decay)
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -182,7 +182,7 @@ class Momentum(_Optimizer):
         self.momentum = momentum
 
     def update(self, variable, gradient, slots, rate, weight_decay):
-        """velocity = momentum * velocity - rate * gradient; variable += velocity."""
+        """Updates: velocity = momentum * velocity - rate * gradient; variable += velocity."""
         self._decay(variable, rate, weight_decay)
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle, accum=slots[0].handle, lr=rate, grad=gradient, momentum=self.momentum

@@ -2,8 +2,8 @@
 
 Enters: the setting `train.profile_steps`. Leaves: `plugins/profile/<time>/<host>.xplane.pb` in the stage's `logs/`,
 where the plugin looks. TensorFlow's profiler watches the steps; it computes none of them, so no result depends on it.
-It is a setting, not an option of a command: all four stages that train have it, on every worker, and `--set
-train.profile_steps=[10,15]` is the option.
+The profile is a setting, not an option of a command: all four stages that train have it, on every worker. The option is
+`--set train.profile_steps=[10,15]`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a fit does, in numbers: its epochs, rates and evaluations, its loss, its plan.
+"""The numbers of a fit: its epochs, rates and evaluations, its loss, its plan.
 
 Enters: the configuration and the training rows. Leaves: a `Recipe` and a `Plan`, of which every rate, evaluation and
 stop is a function, so that none of them needs a place in a checkpoint.
@@ -24,7 +24,7 @@ from tfpipe.train.step import Loss
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fit does; what differs between the stages that train stands before `settings`."""
+    """The recipe of one fit; the settings that differ between the stages that train stand before `settings`."""
 
     description: str
     epochs: float
@@ -43,13 +43,13 @@ class Recipe:
         return self.settings.metric if self.keep == "best" else None
 
     def total_steps(self, plan: Plan) -> int:
-        """Steps of all epochs."""
+        """Counts the steps of all epochs."""
         return plan.steps(self.epochs)
 
     def rate(self, plan: Plan, step: int, history: Sequence[dict[str, float]], slowed: Sequence[int] = ()) -> float:
-        """The learning rate of a step, counted from 0: a function of the plan and of the evaluations before it.
+        """Computes the learning rate of a step, counted from 0, from the plan and the evaluations before the step.
 
-        It is halved for each number in `slowed` that it has reached.
+        The rate is halved for each number in `slowed` that the step has reached.
         """
         settings = self.settings
         rate = learning_rate(
@@ -66,20 +66,20 @@ class Recipe:
         return rate * plateau_factor(values, self.metric, plateau.factor, plateau.patience, plateau.min_delta)
 
     def stops_early(self, history: Sequence[dict[str, float]]) -> bool:
-        """Whether the evaluations so far are enough."""
+        """Tells whether enough evaluations in a row have brought no improvement."""
         if self.metric is None or (stopping := self.settings.early_stopping) is None:
             return False
         values = [entry[self.metric] for entry in history]
         return stale_evaluations(values, self.metric, stopping.min_delta) >= stopping.patience
 
     def is_evaluated(self, plan: Plan, done: int) -> bool:
-        """Whether an evaluation comes after so many steps."""
+        """Tells whether an evaluation comes after so many steps."""
         per_epoch = self.settings.evaluations_per_epoch
         passed, before = (each * per_epoch // plan.steps_per_epoch for each in (done, done - 1))
         return passed > before or done == self.total_steps(plan)
 
     def steps_at_once(self, plan: Plan, done: int) -> int:
-        """`steps_per_execution`, or one where an evaluation or the end comes before: each number is traced apart."""
+        """Returns `steps_per_execution`, or 1 if an evaluation or the end comes before: each number is traced apart."""
         count = self.settings.steps_per_execution
         if done + count > self.total_steps(plan) or any(
             self.is_evaluated(plan, n) for n in range(done + 1, done + count)
@@ -105,7 +105,7 @@ def recipe_of(
     labels: Sequence[str],
     training: TokenTable,
 ) -> Recipe:
-    """The recipe of one stage.
+    """Makes the recipe of one stage.
 
     Args:
       config: the configuration.
@@ -124,7 +124,7 @@ def recipe_of(
 def class_weights(
     requested: str | dict[str, float] | None, labels: Sequence[str], counts: np.ndarray
 ) -> tuple[float, ...] | None:
-    """Weight of each label; `balanced`: inversely proportional to its frequency, as scikit-learn has it.
+    """Computes the weight of each label; `balanced`: inversely proportional to its frequency, as in scikit-learn.
 
     Args:
       requested: the setting.
@@ -145,7 +145,7 @@ def class_weights(
 
 
 def training_plan(config: Config, training: TokenTable, validation: TokenTable) -> tuple[Plan, str]:
-    """The plan of the training rows, in batches that hold each validation row too, and the batching in words.
+    """Plans batches of the training rows that can hold each validation row too; describes the batching in words.
 
     Raises:
       InputError: an example does not fit into a row.
@@ -168,9 +168,9 @@ def training_plan(config: Config, training: TokenTable, validation: TokenTable) 
 
 
 def check_division(plan: Plan, micro_batches: int, replicas: int) -> None:
-    """Checks that replicas and micro-batches can share the rows of a batch; empty rows fill it up until they can.
+    """Checks that replicas and micro-batches can share the rows of a batch; empty rows fill the batch up.
 
-    Says so where that is more than a tenth of the work.
+    Reports empty rows that are more than a tenth of the work.
 
     Raises:
       InputError: there are fewer rows than parts.

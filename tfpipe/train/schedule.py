@@ -1,7 +1,7 @@
 """Learning-rate schedules: a rate as a function of the share of the training that is done.
 
-They count examples, not steps: a packed batch holds now more, now fewer of them, and what was tuned for one way of
-batching carries over to another.
+Schedules count examples, not steps: packed batches hold different numbers of examples. A schedule that was tuned for
+one way of batching thus carries over to another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tfpipe import metrics
 def learning_rate(
     schedule: str, peak: float, *, before: float, after: float, total: float, warmup_fraction: float
 ) -> float:
-    """The rate of one step: rises from 0 to the peak over the first examples, then follows the schedule to the last.
+    """Computes the rate of one step: a rise from 0 to the peak over the first examples, then the schedule.
 
     Args:
       schedule: `linear` falls to 0 (Devlin et al., 2019), `cosine` along half a wave (Loshchilov & Hutter, 2017),
@@ -39,7 +39,7 @@ def learning_rate(
 
 
 def stale_evaluations(values: Sequence[float], metric: str, min_delta: float) -> int:
-    """How many evaluations there were since the metric last improved by more than `min_delta`."""
+    """Counts the evaluations since the metric last improved by more than `min_delta`."""
     best, stale = None, 0
     for value in values:
         stale += 1
@@ -49,7 +49,7 @@ def stale_evaluations(values: Sequence[float], metric: str, min_delta: float) ->
 
 
 def plateau_factor(values: Sequence[float], metric: str, factor: float, patience: int, min_delta: float) -> float:
-    """What the learning rate is multiplied by: `factor` for every `patience` evaluations that brought nothing."""
+    """Computes the factor of the learning rate: `factor` for every `patience` evaluations without an improvement."""
     best, stale, product = None, 0, 1.0
     for value in values:
         stale += 1

@@ -1,4 +1,4 @@
-"""A session: what the stages that train share, from the prepared rows to a stored classifier.
+"""A session: the common part of the stages that train, from the prepared rows to a stored classifier.
 
     session = Session(config, stage, settings, keep="last", vocab_size=…)               opens rows, devices, recipe
     with session.scope():
@@ -49,7 +49,7 @@ class Session:
         whole_vocabulary: bool = False,
         policy: Choice | None = None,
     ):
-        """Opens what `prepare` made, and chooses strategy, precision and batches.
+        """Opens the output of `prepare`, and chooses strategy, precision and batches.
 
         Args:
           config: the configuration, or the stage's view of it.
@@ -88,7 +88,7 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """Steps of all epochs."""
+        """Gives the number of steps of all epochs."""
         return self.recipe.total_steps(self.plan)
 
     @contextmanager
@@ -133,13 +133,13 @@ class Session:
         Args:
           model: trained.
           before: the weights that it began with, with the whole table.
-          fitted: what `fit` gave.
+          fitted: result of `fit`.
         """
         weights = get_weights(model)
         return weights if self.active is None else self.active.put_back(weights, before, fitted.embedding_decay)
 
     def save(self, classifier: Classifier, history: list[dict[str, Any]], logits: np.ndarray) -> None:
-        """Stores the classifier, its tokenizer, `history.json` and what it answers; no model trains after it.
+        """Stores the classifier, its tokenizer, `history.json` and its answers; no model trains after it.
 
         Args:
           classifier: trained.

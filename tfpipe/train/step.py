@@ -27,7 +27,7 @@ Objective = Callable[[Batch, tf.Tensor], tf.Tensor]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What compression adds to a step."""
+    """The additions of a compression method to a step."""
 
     on_gradients: Callable[[list[tf.Tensor]], None] | None = None
     """called in the replica with the gradient of the whole batch, one float32 tensor for each trainable variable, in
@@ -44,7 +44,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Loss:
-    """What is minimized."""
+    """The loss that is minimized."""
 
     task: str
     """name of the task"""
@@ -54,12 +54,12 @@ class Loss:
     """weight of an example by its label; with several labels, their mean"""
 
     def per_example(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """[..., labels] float32, [..., labels] float32 -> [...] float32."""
+        """Computes the loss of each example: [..., labels] float32, [..., labels] float32 -> [...] float32."""
         task = task_of(self.task)
         return task.loss(task.smoothed(labels, self.label_smoothing), logits)
 
     def weights(self, batch: Batch) -> tf.Tensor:
-        """[rows, slots] float32: 0 for an empty slot."""
+        """Gives the weight of each example: [rows, slots] float32, 0 for an empty slot."""
         if self.class_weights is None:
             return batch["weights"]
         chosen = tf.reduce_sum(batch["labels"] * tf.constant(self.class_weights), axis=-1)
@@ -68,7 +68,7 @@ class Loss:
         return batch["weights"] * tf.where(count > 0.0, chosen / tf.maximum(count, 1.0), 1.0)
 
     def of_batch(self, model: tf_keras.Model, batch: Batch, key: tf.Tensor) -> tf.Tensor:
-        """The sum over a batch's examples, each with its weight: [] float32.
+        """Sums the loss over a batch's examples, each with its weight: [] float32.
 
         Args:
           model: a training model.
@@ -80,7 +80,7 @@ class Loss:
 
 
 def model_inputs(batch: Batch, dropout_key: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-    """The training model's inputs; without a key, for inference."""
+    """Selects the training model's inputs; without a key, for inference."""
     key = tf.zeros([3], tf.int32) if dropout_key is None else dropout_key
     return {name: batch[name] for name in MODEL_INPUTS} | {"dropout_key": key}
 
@@ -102,17 +102,17 @@ def make_replica_step(
     guarded: bool = False,
     compiled: bool = False,
 ) -> ReplicaStep:
-    """One replica's part of a step. With several, it runs in a replica context, and its rows are those of its number.
+    """Makes one replica's part of a step. With several replicas, it runs in a replica context, on its own rows.
 
     Args:
       model: a training model, made under the strategy.
       optimizer: over the model's trainable variables; a LossScaleOptimizer scales the loss.
       replicas: how many share a batch.
-      loss: what is minimized.
+      loss: the loss that is minimized.
       seed: seed of the dropout.
       micro_batches: parts into which a replica divides its rows, one after the other, to save memory.
       clip_global_norm: largest norm of the gradient; None: as it is.
-      hooks: what a compression method adds.
+      hooks: the additions of a compression method.
       guarded: whether the optimizer leaves everything as it is where loss or gradient is not finite; costs a TPU 3 %.
       compiled: whether XLA compiles forward and backward into one program; a TPU's whole step is compiled anyway.
     """
@@ -169,7 +169,7 @@ def make_replica_step(
 
 
 def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep) -> Callable:
-    """The compiled function of several steps: (batches, first step int64, learning rates [steps] float32) -> results.
+    """Compiles a function of several steps: (batches, first step int64, learning rates [steps] float32) -> results.
 
     The batches are those of a `Feed`, one for each rate. The results are the mean loss of each step
     over the batch's examples and the norm of its gradient, both [steps] float32.
@@ -192,6 +192,6 @@ def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep)
 
 
 def trainable_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
-    """Name -> variable, of those that train, in the model's order."""
+    """Lists the variables that train: name -> variable, in the model's order."""
     names = {id(variable): name for name, variable in variables_by_name(model).items()}
     return {names.get(id(variable), variable.name): variable for variable in model.trainable_variables}

@@ -1,15 +1,15 @@
-"""Being asked to stop while training: a signal or a notice that the machine is about to go becomes a checkpoint first.
+"""Requests to stop while training: a signal, or a notice that the machine is about to go, leads to a checkpoint first.
 
-In: SIGTERM, SIGINT, SIGHUP, and what the metadata server of a Google Cloud VM says. Out: `StopRequests.reason`, which
-the training loop reads at each step; it saves a checkpoint and raises `tfpipe.errors.Stopped`, which the command line
-turns into exit code 143 or 130.
+In: SIGTERM, SIGINT, SIGHUP, and notices of the metadata server of a Google Cloud VM. Out: `StopRequests.reason`, which
+the training loop reads at each step. The loop then saves a checkpoint and raises `tfpipe.errors.Stopped`, which the
+command line turns into exit code 143 or 130.
 
-What Google documents of its notices (https://cloud.google.com/compute/docs/…):
+Google's documentation of its notices (https://cloud.google.com/compute/docs/…):
 
 - `instances/create-use-spot`, `instances/preemptible`: `instance/preempted` becomes TRUE when a spot VM is taken away,
   about 30 s before it is off, best effort. TPU VMs are Compute Engine VMs (…/tpu/docs/maintenance-events).
-- `metadata/getting-live-migration-notice`: `instance/maintenance-event` is NONE, or for 60 s what is about to happen,
-  if it was asked for since the last event. `gpus/gpu-host-maintenance`: for an hour, on a VM with GPUs.
+- `metadata/getting-live-migration-notice`: `instance/maintenance-event` is NONE, or for 60 s the coming event, if it
+  was asked for since the last event. `gpus/gpu-host-maintenance`: for an hour, on a VM with GPUs.
 - `metadata/querying-metadata`: now and then the server is away for a moment (503) and is to be asked again.
 """
 
@@ -53,7 +53,7 @@ _NOTHING = ("FALSE", "NONE")
 
 
 class StopRequests:
-    """Whether the training is asked to stop, and why. Any thread and any signal handler may ask."""
+    """The requests to stop a training, with their reasons. Any thread and any signal handler may ask."""
 
     def __init__(self) -> None:
         # Appending is atomic: there is no lock that a signal handler could find taken by the code it interrupted.
@@ -61,7 +61,7 @@ class StopRequests:
 
     @property
     def reason(self) -> StopReason | None:
-        """The first reason to stop, or None; cheap enough for each step."""
+        """Gives the first reason to stop, or None; cheap enough for each step."""
         return self._reasons[0] if self._reasons else None
 
     def request(self, reason: StopReason) -> None:
@@ -73,9 +73,9 @@ class StopRequests:
 def stop_requests() -> Iterator[StopRequests]:
     """Turns SIGTERM, SIGINT, SIGHUP and notices of the metadata server into requests, until the block ends.
 
-    A second signal of the same kind does at once what it did before the block. A signal to which the block did not
-    answer by raising something, since it had no step left, does so at the end of the block. Signals that are ignored
-    stay ignored; outside the main thread, which alone may have handlers, all stay as they are.
+    A second signal of the same kind has at once its effect from before the block. A signal to which the block did not
+    answer by raising something, since it had no step left, has that effect at the end of the block. Signals that are
+    ignored stay ignored. Outside the main thread, which alone may have handlers, all stay as they are.
 
     Yields:
         The requests; `reason` is None until the first one.
@@ -123,10 +123,10 @@ def stop_requests() -> Iterator[StopRequests]:
 
 
 def metadata_host() -> str | None:
-    """The metadata server's `host[:port]`, or None where there is none, found without asking the network.
+    """Finds the metadata server's `host[:port]`, or None where there is none, without asking the network.
 
-    As google-auth does (google/auth/compute_engine/_metadata.py): GCE_METADATA_HOST, else the name that firmware gives
-    to a machine of Google's; NO_GCE_CHECK=true says that there is none.
+    The order is google-auth's (google/auth/compute_engine/_metadata.py): GCE_METADATA_HOST, else the name that firmware
+    gives to a machine of Google's; NO_GCE_CHECK=true says that there is none.
     """
     given = os.environ.get("GCE_METADATA_HOST")
     if given:
@@ -143,9 +143,9 @@ def metadata_host() -> str | None:
 def _watch(host: str, key: str, requests: StopRequests, closed: threading.Event) -> None:
     """Asks the metadata server for one key until it announces the end of the VM, or `closed` is set.
 
-    What it announces already at the first answer stops nothing: there is little to lose yet, SIGTERM follows when the
-    VM does shut down, and whoever starts a run again after 143 would, on a VM that says so for an hour, stop and start
-    it until then.
+    An end that the first answer already announces stops nothing: there is little to lose yet, and SIGTERM follows when
+    the VM does shut down. A loop that restarts the run after 143 would else stop and start it again and again, on a VM
+    that announces its end for an hour.
     """
     notice, ends = _ENDS[key]
     last, wait, failures, said = None, 0.0, 0, False
@@ -175,7 +175,7 @@ def _watch(host: str, key: str, requests: StopRequests, closed: threading.Event)
 
 
 def _ask(host: str, key: str) -> str:
-    """One value of the metadata server. Raises OSError, HTTPException or ValueError where it does not answer well."""
+    """Reads one value of the metadata server. Raises OSError, HTTPException or ValueError for a bad answer."""
     # http.client knows no proxies, unlike urllib: the server is the VM's own host.
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
     try:

@@ -1,11 +1,11 @@
-"""What a fit writes for TensorBoard: curves, what pruning does to the weights, and its settings (HParams).
+"""The TensorBoard files of a fit: curves, the effect of pruning on the weights, and settings (HParams).
 
 Enters: the numbers of steps and evaluations. Leaves: event files in the stage's `logs/`; no result depends on them.
 
-The files are written by TensorBoard's own writer, a record a step, not by `tf.summary`: that can write no
-`SessionLog.START`. TensorBoard's readers know by it, or by a step that comes again, that a fit went back to a
-checkpoint, and leave out what was drawn of later steps. Before each checkpoint the files are flushed, so that a fit
-that was killed lacks no point between them.
+TensorBoard's own writer writes the files, a record a step, not `tf.summary`, which can write no `SessionLog.START`. By
+this record, or by a step that comes again, TensorBoard's readers know that a fit went back to a checkpoint, and leave
+out later steps. Before each checkpoint the files are flushed, so that a fit that was killed lacks no point between
+them.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class Summaries:
             self._writer = None
 
     def begin(self, done: int) -> None:
-        """Begins a session after so many steps: the first, or that of a fit that goes on."""
+        """Begins a session after so many steps: the first, or that of a resumed fit."""
         self.go_back(done)
         if self._writer is not None:
             self._write(0, [hparams_pb(hyperparameters(self._stage))])
 
     def go_back(self, done: int) -> None:
-        """Takes back what was drawn after so many steps."""
+        """Takes back the points after so many steps."""
         if self._writer is not None:
             start = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time.time(), step=done + 1, session_log=start))
@@ -128,7 +128,7 @@ class Summaries:
             self._write(done + 1, [*_scalars(values), Summary.FromString(ended)])
 
     def flush(self) -> None:
-        """Writes to disk what was drawn."""
+        """Writes all points to disk."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -144,7 +144,7 @@ def hyperparameters(stage: StageDirectory) -> dict[str, bool | float | str]:
       stage: at work.
 
     Returns:
-      Dotted path -> value, as HParams takes it; what is no number, truth value or text is JSON.
+      Dotted path -> value, as HParams takes it; values other than numbers, truth values and texts are JSON.
     """
     settings: dict[str, Any] = {}
     for path in stage.inputs.values():

@@ -1,8 +1,7 @@
-"""How fast a fit is, in examples and tokens per second, and how many of the tokens that it computes are padding.
+"""The speed of a fit, in examples and tokens per second, and the share of padding among the tokens that it computes.
 
 Enters: the times of steps, and the plan, which knows their tokens. Leaves: rates for the console, the record and
-TensorBoard. The share of real tokens is a function of the plan alone: a fit that goes on has that of one that never
-stopped.
+TensorBoard. The share of real tokens is a function of the plan alone: a resumed fit has that of one that never stopped.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ class Done(NamedTuple):
     """of the examples, padding left out"""
 
     def plus(self, other: Done) -> Done:
-        """Adds what other steps did."""
+        """Adds the work of other steps."""
         return Done(*(mine + its for mine, its in zip(self, other, strict=True)))
 
     @property
     def examples_per_second(self) -> float:
-        """Examples per second; 0 where nothing was timed."""
+        """Gives the examples per second; 0 where nothing was timed."""
         return self.examples / self.seconds if self.seconds else 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens per second; 0 where nothing was timed."""
+        """Gives the real tokens per second; 0 where nothing was timed."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
@@ -44,7 +43,7 @@ class Throughput:
     """The rates of the steps themselves: tracing, evaluation and checkpoints are left out."""
 
     def __init__(self, plan: Plan, rows: int):
-        """Has timed nothing yet.
+        """Starts with nothing timed.
 
         Args:
           plan: of the steps.
@@ -73,7 +72,7 @@ class Throughput:
 
     @property
     def recent(self) -> Done:
-        """The last calls together."""
+        """Gives the last calls together."""
         total = Done()
         for done in self._last:
             total = total.plus(done)

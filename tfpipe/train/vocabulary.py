@@ -1,9 +1,9 @@
 """The part of the vocabulary that a training can change: a smaller embedding table, the same result.
 
-A word piece that occurs in no row has no gradient, so its moments stay zero and its embedding only decays: Adam and
+A word piece that occurs in no row has no gradient, so its moments stay zero and its embedding only decays. Adam and
 gradient descent need not touch it at every step. In an epoch of short texts most of the vocabulary is like that, and
-its update is a good part of what a step costs beside its tokens. So the model is trained on the pieces that occur, with
-the rows renumbered, and the others are put back at the end, decayed as often as they would have been.
+its update is a good part of the cost of a step beside its tokens. So the model trains on the pieces that occur, with
+the rows renumbered. The others are put back at the end, decayed as often as they would have been.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class ActiveVocabulary:
         return f"{len(self._ids):,} of {self._vocab_size:,} word pieces occur; the others are left out and put back"
 
     def renumbered(self, table: TokenTable) -> TokenTable:
-        """The same rows, their ids those of the smaller table."""
+        """Returns the same rows with the ids of the smaller table."""
         return table.renumbered(self._number)
 
     def architecture(self, architecture: Architecture) -> Architecture:
-        """The encoder with the smaller table."""
+        """Returns the encoder with the smaller table."""
         return replace(architecture, vocab_size=len(self._ids))
 
     def taken(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The weights, in transformers' naming, with the smaller table."""
+        """Returns the weights, in transformers' naming, with the smaller table."""
         return {name: value[self._ids] if name.endswith(_TABLE) else value for name, value in weights.items()}
 
     def put_back(
         self, trained: dict[str, np.ndarray], before: dict[str, np.ndarray], decay: float
     ) -> dict[str, np.ndarray]:
-        """The trained weights with the whole table.
+        """Returns the trained weights with the whole table.
 
         Args:
           trained: the weights after training, with the smaller table.

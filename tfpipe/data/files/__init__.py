@@ -1,1 +1,1 @@
-"""Files: which are read (`sources.py`, `folders.py`, `hubs.py`), as what (`formats.py`), and their bytes."""
+"""Files: their choice (`sources.py`, `folders.py`, `hubs.py`), their formats (`formats.py`), and their bytes."""

@@ -1,12 +1,12 @@
-"""Exports of annotation tools: what a record of one says about its text.
+"""Exports of annotation tools: the text and the label in a tool's record.
 
 Enters: a record as the tool wrote it. Leaves: the same record with the text and the label where `data.text_column` and
-`data.label_column` look for them. The label is null where nobody gave one, and such a row is left out and counted.
+`data.label_column` look for them. The label is null where no annotator gave one; such a row is left out and counted.
 
     prodigy        JSON Lines; `label`, or the choices in `accept`; an `answer` of reject or ignore gives no label
     label_studio   JSON: the choices of the question that `data.label_column` names, and the fields of `data`;
                    JSON_MIN, CSV and TSV: a row for each annotation, without a label where it holds no choice
-    argilla        JSON of `to_json` and `to_dict`: the answers in completed records, and what is in `fields`
+    argilla        JSON of `to_json` and `to_dict`: the answers in completed records, and the content of `fields`
     doccano        JSON Lines and CSV: a list of labels, which the CSV joins by #
 """
 
@@ -67,7 +67,7 @@ def _doccano(record: Record, column: str) -> Any:
 
 
 def _agreed(answers: list[Any]) -> Any:
-    """Returns the answer of all annotators; None where none of them answered."""
+    """Returns the answer of all annotators; None where no annotator answered."""
     answers = [answer for answer in answers if answer is not None]
     sets = {frozenset(map(as_text, answer if isinstance(answer, list) else [answer])) for answer in answers}
     if len(sets) > 1:
@@ -126,7 +126,7 @@ def answered(
     """Puts the text and the label of each record where the settings look for them.
 
     Args:
-      records: number, fields (or why there are none), and the record as it stands.
+      records: number, fields (or the reason for none), and the record as it stands.
       file: of the records; its tool wrote them.
       data: names the columns.
     """

@@ -1,4 +1,4 @@
-"""What readers of databases share: which table is read, and names within SQL."""
+"""The common part of readers of databases: the choice of the table, and names within SQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTED = 10  # tables, and columns of each
 
 
 def check_is_local(file: SourceFile) -> None:
-    """Checks whether a database lies on this machine as it is, as its pages are read in any order.
+    """Checks that a database lies on this machine as it is, since its pages are read in any order.
 
     Raises:
       InputError: it does not.
@@ -28,7 +28,7 @@ def check_is_local(file: SourceFile) -> None:
 
 
 def column_of(name: str, columns: list[str]) -> str | None:
-    """Finds the column that a name means: its own, else the one whose field a dotted name means."""
+    """Finds the column that a name means: that of the name, else the one whose field a dotted name means."""
     return next((each for each in (name, *(head for head, _ in splits(name))) if each in columns), None)
 
 
@@ -42,7 +42,7 @@ def chosen_table(tables: dict[str, list[str]], file: SourceFile, data: Data, *, 
       structs: whether columns may have fields.
 
     Raises:
-      InputError: there are several, or none; lists them.
+      InputError: there are several such tables, or none; lists them.
     """
     wanted, tables = list(wanted_columns(data)), dict(sorted(tables.items()))
     fitting = [

@@ -36,13 +36,13 @@ _SIGNS = "«»“”„‘’–—…•€£§©®°·\u00a0"
 
 
 def _latin(letters: str) -> str:
-    """Letters that stand among those of ASCII, or alone, as in Latin script."""
+    """Makes a pattern of letters that stand among those of ASCII, or alone, as in Latin script."""
     among = f"(?<=[A-Za-z])[{letters}]|[{letters}](?=[A-Za-z])|(?<![{_HIGH}])[{letters}](?![{_HIGH}])"
     return f"{among}|[{_SIGNS}]|(?<![A-Za-z])[¡¿²³½¼ªº]"
 
 
 def _words(letters: str) -> str:
-    """Letters with others of their script beside them, and none of ASCII."""
+    """Makes a pattern of letters with others of their script beside them, and none of ASCII."""
     return f"(?<![A-Za-z{letters}])[{letters}]{{2,}}(?![A-Za-z{letters}])"
 
 
@@ -67,9 +67,9 @@ _CANDIDATES: tuple[tuple[str, str], ...] = (
 
 
 def open_utf8(file: SourceFile) -> BinaryIO:
-    """Opens a file of text as a stream of UTF-8; that of a file that is UTF-8 is the one that `open_bytes` gives.
+    """Opens a file of text as a stream of UTF-8; for a file that is UTF-8, that of `open_bytes`.
 
-    Bytes that are no text in their encoding become 0xFF, which is none in UTF-8 either: their row is rejected.
+    Bytes that are no text in their encoding become 0xFF, which is no text in UTF-8 either: their row is rejected.
 
     Raises:
       InputError: the file can't be read.
@@ -83,8 +83,8 @@ def as_utf8(stream: BinaryIO, name: str, encoding: str | None, said_of: str | No
     Args:
       stream: of `open_bytes`, at its beginning.
       name: of the file, as it is shown.
-      encoding: its name in Python; None: UTF-8, unless a byte order mark says otherwise.
-      said_of: what a byte order mark is reported for, once; None: the file.
+      encoding: its name in Python; None: UTF-8, unless a byte order mark names another.
+      said_of: name for which a byte order mark is reported once; None: the file's.
 
     Raises:
       InputError: the file can't be read.
@@ -111,7 +111,7 @@ def as_utf8(stream: BinaryIO, name: str, encoding: str | None, said_of: str | No
 
 
 class _Transcoded(io.RawIOBase):
-    """A stream of bytes in some encoding, as UTF-8; a byte order mark becomes that of UTF-8, or goes."""
+    """A stream of bytes in some encoding, as UTF-8; a byte order mark becomes that of UTF-8, or is dropped."""
 
     def __init__(self, stream: BinaryIO, encoding: str):
         self._stream, self._ready, self._ended = stream, memoryview(b""), False
@@ -140,7 +140,7 @@ class _Transcoded(io.RawIOBase):
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
-    """Puts a mark in the place of bytes that can't be decoded: the one that stands for 0xFF."""
+    """Replaces bytes that can't be decoded by the mark that stands for 0xFF."""
     return "\udcff", error.end
 
 
@@ -148,10 +148,10 @@ codecs.register_error("tfpipe-marked", _mark)
 
 
 def not_utf8(files: list[SourceFile], data: Data) -> str:
-    """Says what the bytes look like that are not UTF-8, and what to set; "" where there are none.
+    """Describes bytes that are not UTF-8, and the setting for them; "" where there are none.
 
     Args:
-      files: the first that has such bytes is looked at, by the lines that hold them.
+      files: the first that has such bytes is described, by the lines that hold them.
       data: its `encoding`.
     """
     if data.encoding is not None:
@@ -170,7 +170,7 @@ def not_utf8(files: list[SourceFile], data: Data) -> str:
 
 
 def decoded_head(head: bytes, data: Data) -> str:
-    """Returns the text at the beginning of a file, up to its last whole line; what can't be decoded is marked.
+    """Returns the text at the beginning of a file, up to its last whole line; undecodable bytes are marked.
 
     Args:
       head: the first bytes of the file.
@@ -185,7 +185,7 @@ def decoded_head(head: bytes, data: Data) -> str:
 
 
 def guessed(content: bytes) -> str | None:
-    """Guesses the encoding of text that is not UTF-8, by what letters it would have."""
+    """Guesses the encoding of text that is not UTF-8, by the letters that it would have."""
     best, best_share = None, 0.5
     for encoding, letters in _CANDIDATES:
         text = content.decode(encoding, "replace")
@@ -204,7 +204,7 @@ def guessed(content: bytes) -> str | None:
 
 
 def _common(text: str, encoding: str) -> float:
-    """Returns the share of a text's ideographs that are in the part of an encoding that holds the common ones."""
+    """Returns the share of a text's ideographs that are in an encoding's part of common ones."""
     first, last = {"gb18030": (0xB0, 0xD7), "big5": (0xA4, 0xC6)}[encoding]
     ideographs = re.findall("[一-鿿]", text)
     common = sum(first <= character.encode(encoding, "replace")[0] <= last for character in ideographs)
@@ -236,7 +236,7 @@ def _order(start: bytes) -> str:
 
 
 def _lines_that_are_not_utf8(file: SourceFile) -> tuple[bytes, bool]:
-    """Returns some of those lines, and whether others have UTF-8 beyond ASCII."""
+    """Returns some lines that are not UTF-8, and whether other lines have UTF-8 beyond ASCII."""
     bad, others = b"", False
     for line in _lines(file):
         if line.isascii():

@@ -1,16 +1,16 @@
-"""What a folder holds: texts in a folder per class, a table in parts, or files of rows.
+"""The content of a folder: texts in a folder per class, a table in parts, or files of rows.
 
-Enters: a folder. Leaves: what is read of it, by what is in it:
+Enters: a folder. Leaves: the parts to read, chosen by the folder's content:
 
     label=pos/part-0.json         a partitioned table (Spark, DuckDB, pandas): each `key=value` is a column
     part-0.parquet _SUCCESS       files of rows; names that begin with a dot or an underscore are no data
     train.csv test.csv            files of rows, each a split; also with one beginning, as x_train.csv x_test.csv
     train/part-0.csv test/…       a folder per split, of anything in this list
-    dataset_dict.json state.json  what `save_to_disk` of Hugging Face datasets wrote
+    dataset_dict.json state.json  files that `save_to_disk` of Hugging Face datasets wrote
     pos/1.txt neg/2.txt           a text a file in a folder per class (aclImdb); `unsup` beside them is no class
 
-Tables whose files do not all count (Delta, Iceberg, Hudi), repositories of Hugging Face and datasets of TensorFlow
-Datasets, in which another file says what the files are, are refused with what to write.
+tfpipe refuses folders in which another file describes the files: tables whose files do not all count (Delta, Iceberg,
+Hudi), repositories of Hugging Face, datasets of TensorFlow Datasets. The error says what to write instead.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BEGINNING = re.compile("(?:.*[-_.])?", re.DOTALL)
 
 
 def parts_of(name: str, path: str, data: Data) -> Iterator[Part]:
-    """Finds what is read of a folder, in a fixed order.
+    """Finds the parts of a folder to read, in a fixed order.
 
     Args:
       name: of the folder, as it is shown.
@@ -47,7 +47,7 @@ def parts_of(name: str, path: str, data: Data) -> Iterator[Part]:
       data: the format, where that is set.
 
     Raises:
-      InputError: it holds nothing that can be read as it is; says what it is and what to write.
+      InputError: it holds nothing that can be read as it is; the error describes it and says what to write.
     """
     folder = listed(name, path)
     if data.format == "folder":
@@ -112,7 +112,7 @@ def _mixed(folder: Folder, files: list[str]) -> InputError:
 
 
 def _check_stems(folder: Folder, files: list[str]) -> None:
-    """Checks whether no two files differ in their format alone, as rows that were written twice.
+    """Checks that no two files differ in their format alone, as rows that were written twice.
 
     Raises:
       InputError: some do.
@@ -131,7 +131,7 @@ def _splits_by_name(folder: Folder, files: list[str]) -> dict[str, SplitName]:
     """Reads the split of each file from its name: `train.csv`, `test-00000-of-00001.parquet`, `reviews_test.csv`.
 
     Raises:
-      InputError: only some names say one.
+      InputError: only some names say a split.
     """
     found = _splits_after("", files)
     if not found:
@@ -150,7 +150,7 @@ def _splits_by_name(folder: Folder, files: list[str]) -> dict[str, SplitName]:
 
 
 def _splits_after(beginning: str, files: list[str]) -> dict[str, SplitName]:
-    """Returns the files whose names say a split after a beginning that all share."""
+    """Returns the files whose names say a split after a common beginning."""
     matches = {each: _SPLIT_OF_NAME.fullmatch(each, len(beginning)) for each in files}
     return {each: split_name(match[1]) for each, match in matches.items() if match and split_name(match[1])}
 

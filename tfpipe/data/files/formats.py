@@ -1,4 +1,4 @@
-"""The format of a file: by its name, else by its content; a file that shows neither is refused with what to write."""
+"""The format of a file: by its name, else by its content; otherwise tfpipe refuses the file and says what to write."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def format_of(name: str, path: str, data: Data) -> str:
     """Returns the format of a file.
 
     Raises:
-      InputError: neither its name nor its content says.
+      InputError: neither its name nor its content shows it.
     """
     if data.format == "folder":
         raise InputError(f"{name}: a file, not a directory with a folder per class (data.format: folder)")
@@ -72,7 +72,7 @@ def format_of(name: str, path: str, data: Data) -> str:
 
 
 def tool_of(path: str, format_name: str, data: Data) -> str | None:
-    """Returns the annotation tool that wrote a file; None for another file, and for rows that need no other reading."""
+    """Returns the annotation tool that wrote a file; None for another file, and for rows that are read as others."""
     if format_name not in ("json_lines", "csv", "tsv") or data.format not in ("auto", *TOOLS):
         return None
     if data.format != "auto":
@@ -81,7 +81,7 @@ def tool_of(path: str, format_name: str, data: Data) -> str | None:
 
 
 def say_what_was_found(files: Iterable[SourceFile], data: Data) -> None:
-    """Says which files are read as what, where their content decided."""
+    """Reports the formats of files whose content decided."""
     files = list(files)
     if data.format == "auto" and (tool := next((file.tool for file in files if file.tool), None)):
         say_once(

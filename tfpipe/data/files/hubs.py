@@ -1,10 +1,9 @@
-"""Datasets of hubs: which splits one has, what identifies it, how it is loaded.
+"""Datasets of hubs: their splits, their identity, and how they are loaded.
 
 Enters: `hf:NAME[@REVISION][:CONFIG][#SPLIT]` (Hugging Face datasets: from the hub, or a directory that the library
-can load; scripts of a dataset are not run) or `tfds:NAME[#SPLIT]` (TensorFlow Datasets). Leaves: the libraries' own
-objects, for the readers. No code of a dataset is run: scripts of Hugging Face and TensorFlow Datasets' community
-are refused. Without `#SPLIT`, the splits named train, validation and test, or their usual other names, are
-given splits.
+can load) or `tfds:NAME[#SPLIT]` (TensorFlow Datasets). Leaves: the libraries' own objects, for the readers. No code of
+a dataset is run: scripts of Hugging Face and TensorFlow Datasets' community are refused. Without `#SPLIT`, the splits
+named train, validation and test, or their usual other names, are given splits.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SPECIFICATION = re.compile(r"hf:(?P<path>[^@:#]+)(?:@(?P<revision>[^:#]+))?(?::
 
 
 def splits(source: str) -> Iterator[tuple[str, SplitName | None]]:
-    """Each split of the dataset that is used, as a source of its own, and which split of the run it is."""
+    """Yields each split of the dataset that is used, as a source of its own, and the split of the run that it is."""
     _check_folder(source)
     if "#" in source:
         yield source, None
@@ -41,10 +40,10 @@ def splits(source: str) -> Iterator[tuple[str, SplitName | None]]:
 
 
 def _check_folder(source: str) -> None:
-    """Says which files of a folder Hugging Face datasets reads, and which beside them it does not.
+    """Reports which files of a folder Hugging Face datasets reads, and which beside them it does not.
 
     Raises:
-      InputError: `save_to_disk` wrote the folder, which is read otherwise.
+      InputError: `save_to_disk` wrote the folder, which is read in another way.
     """
     folder = _parse(source)["path"] if source.startswith("hf:") else None
     if folder is None or not os.path.isdir(folder):
@@ -86,10 +85,10 @@ def _some(paths: list[str]) -> str:
 
 
 def identity(source: str) -> str:
-    """What changes with the content of a dataset's split.
+    """Returns a text that changes with the content of a dataset's split.
 
-    Of Hugging Face, the library's hash over where it comes from and what is done to it; of TensorFlow Datasets, name,
-    version, and the rows and bytes of every shard.
+    For Hugging Face, it is the library's hash over the origin and the operations; for TensorFlow Datasets, the name,
+    the version, and the rows and bytes of every shard.
     """
     if source.startswith("hf:"):
         return load_hugging_face(source)._fingerprint
@@ -99,10 +98,10 @@ def identity(source: str) -> str:
 
 
 def load_hugging_face(source: str) -> Any:
-    """The `datasets.Dataset` of a split.
+    """Loads the `datasets.Dataset` of a split.
 
     Raises:
-      InputError: it can't be had, or its README names files of this machine that are not its own.
+      InputError: it can't be loaded, or its README names files of this machine that are not its own.
     """
     datasets, asked = _library(source), _parse(source)
     options = {"revision": asked["revision"], "name": asked["config"]}
@@ -119,7 +118,7 @@ def load_hugging_face(source: str) -> Any:
 
 
 def tfds_builder(source: str) -> Any:
-    """The `DatasetBuilder` of a dataset, downloaded and prepared."""
+    """Makes the `DatasetBuilder` of a dataset, downloaded and prepared."""
     name = source.removeprefix("tfds:").partition("#")[0]
     if not _TFDS_NAME.fullmatch(name):
         raise InputError(

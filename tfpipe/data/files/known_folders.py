@@ -1,4 +1,4 @@
-"""Folders in which a file says what the others are: tables with a log, repositories, saved datasets."""
+"""Folders in which one file describes the others: tables with a log, repositories, saved datasets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TABLES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 
 
 def refuse_known(folder: Folder) -> None:
-    """Refuses a folder whose files do not all count, or are read by a library that knows them.
+    """Refuses a folder whose files do not all count, or that a library reads.
 
     Raises:
-      InputError: it is one; says what to write.
+      InputError: the folder is of this kind; says what to write.
     """
     _refuse_tables(folder)
     if {"features.json", "dataset_info.json"} <= set(folder.files):
@@ -53,7 +53,7 @@ def _refuse_tables(folder: Folder) -> None:
 
 
 def _is_repository(folder: Folder) -> bool:
-    """Tells whether a README of Hugging Face tells of the files."""
+    """Tells whether a README of Hugging Face lists the files."""
     if "dataset_infos.json" in folder.files:
         return True
     if "README.md" not in folder.files:

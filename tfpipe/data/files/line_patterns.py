@@ -1,7 +1,7 @@
 """Patterns of lines and of file names: `{label} {text}`, `{text}@{label}`, `rt-{label}.txt`.
 
-A name in braces is a column, all else stands for itself. The text's column takes as much as it can, another as little
-as it can: so `{text}@{label}` splits at the last @, and `{label} {text}` at the first blank.
+A name in braces is a column, all else stands for itself. The text's column takes as much as it can, another column as
+little as it can: `{text}@{label}` splits at the last @, and `{label} {text}` at the first blank.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def line_columns(data: Data) -> list[str]:
 
 
 def line_expression(data: Data) -> re.Pattern[str]:
-    """Matches a line; a group for each of `line_columns`."""
+    """Makes the expression that matches a line; a group for each of `line_columns`."""
     return _expression(data.line or f"{{{data.text_column}}}", data.text_column)
 
 
 def file_values(path: str, name: str, data: Data) -> dict[str, str]:
-    """Returns what the name of a file says, by `data.file_name`: column -> value.
+    """Reads the values in the name of a file, by `data.file_name`: column -> value.
 
     Args:
       path: of the file; the pattern is that of its last parts.
@@ -59,7 +59,7 @@ def _expression(pattern: str, text: str | None) -> re.Pattern[str]:
 
 
 def matching_pattern(lines: list[str], data: Data) -> str | None:
-    """Returns a pattern that each of some lines fits, so that few labels come out, a word each; None: there is none."""
+    """Returns a pattern that fits each of some lines and gives few labels, a word each; None without such a pattern."""
     text, label = f"{{{data.text_column}}}", f"{{{data.label_column}}}"
     if text == label:  # of a reader that wants no label
         return None

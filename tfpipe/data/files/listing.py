@@ -1,4 +1,4 @@
-"""The names in a folder, and what is read of one."""
+"""The names in a folder, and the parts that are read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Folder:
     hidden: list[str] = field(default_factory=list)
 
     def below(self, name: str) -> Folder:
-        """Lists a folder of it."""
+        """Lists a folder within this one."""
         return listed(f"{self.name.rstrip('/')}/{name}", f"{self.path.rstrip('/')}/{name}")
 
 

@@ -1,7 +1,7 @@
-"""What a file is, by its first bytes.
+"""The kind of a file, by its first bytes.
 
-Enters: the beginning of a file. Leaves: its kind, in words, and whether tfpipe reads it; else what to do instead.
-A file whose content contradicts its name or `data.format` is refused by this, before a reader stumbles over it.
+Enters: the beginning of a file. Leaves: its kind, in words, and whether tfpipe reads it; else advice. tfpipe refuses a
+file whose content contradicts its name or `data.format`, before a reader stumbles over it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read_head(path: str, size: int = HEAD_BYTES) -> bytes:
     """Reads the beginning of a file, decompressed.
 
     Raises:
-      InputError: it can't be read, or its name promises a compression that it has not.
+      InputError: it can't be read, or its name promises a compression that it does not have.
     """
     try:
         with open_bytes(path) as stream:
@@ -114,7 +114,7 @@ def read_head(path: str, size: int = HEAD_BYTES) -> bytes:
 
 
 def seen(head: bytes, path: str) -> Seen | None:
-    """Recognizes a file that is not plain text; None: it may be text, or anything else.
+    """Recognizes a file that is not plain text; None for what may be text, or anything else.
 
     Args:
       head: its first bytes, at least 4096 where there are as many.
@@ -156,7 +156,7 @@ def _zip(path: str) -> Seen:
 
 
 def _is_arrow_stream(head: bytes) -> bool:
-    """Tells whether it begins with a message of Arrow: a mark, the length of a flat buffer, the place of its table."""
+    """Tells whether a file begins with a message of Arrow: mark, length of a flat buffer, place of its table."""
     length, root = (int.from_bytes(head[start : start + 4], "little") for start in (4, 8))
     return head[:4] == b"\xff\xff\xff\xff" and 0 < length < 1 << 26 and length % 8 == 0 and 0 < root < length
 
@@ -181,10 +181,10 @@ def is_json(head: bytes) -> bool:
 
 
 def check_content(file: SourceFile) -> None:
-    """Refuses a file whose content is plainly not of its format.
+    """Refuses a file whose content is clearly not of its format.
 
     Raises:
-      InputError: names what it is, and what to write.
+      InputError: names the kind of the file, and what to write.
     """
     head = read_head(file.path, _CHECKED_BYTES)
     found = seen(head, file.path)

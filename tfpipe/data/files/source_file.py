@@ -1,4 +1,4 @@
-"""A file of the source: what a reader reads, from its first row to its last."""
+"""A file of the source, which a reader reads from its first row to its last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfpipe.config.data import SplitName
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, a folder of classes, or one split of a hub's dataset: what a reader reads from its first row on."""
+    """A file, a folder of classes, or one split of a hub's dataset: a reader reads it from its first row on."""
 
     number: int
     """index in the list of all; with the number of a row it identifies the row"""

@@ -1,16 +1,16 @@
-"""Where the rows lie: `data.source` -> files, opened as streams of bytes.
+"""The place of the rows: `data.source` -> files, opened as streams of bytes.
 
 Enters: one of, or a list of these, or one such entry for each split:
 
     path, path with * ? [] **     files; .gz .bz2 .xz .zst, .zip of one file are decompressed as they are read
     FILE.zip/MEMBER               a file of a zip archive; may be a pattern
-    directory                     what `folders.py` finds in it, such as a folder per class, or a table in parts
+    directory                     the parts that `folders.py` finds, such as a folder per class, or a table in parts
     gs://BUCKET/PATH              the same on Cloud Storage, by tf.io.gfile
     package:NAME/PATH             a file inside an installed package, which is not imported
     hf:NAME[@REVISION][:CONFIG][#SPLIT]     Hugging Face datasets
     tfds:NAME[#SPLIT]             TensorFlow Datasets
 
-Leaves: a numbered list of `SourceFile`s, the same on every machine, and what identifies their content.
+Leaves: a numbered list of `SourceFile`s, the same on every machine, and the identity of their content.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _CACHE = re.compile(r"cache-[0-9a-f]+(_\d+_of_\d+)?\.arrow")
 
 
 def source_files(data: Data) -> list[SourceFile]:
-    """The files that `data.source` names, in a fixed order.
+    """Lists the files that `data.source` names, in a fixed order.
 
     Raises:
-      InputError: nothing is there, a format can't be told, or a package is missing.
+      InputError: there is no file, a format can't be told, or a package is missing.
     """
     given = data.source if isinstance(data.source, dict) else {None: data.source}
     files: list[SourceFile] = []
@@ -87,7 +87,7 @@ def source_files(data: Data) -> list[SourceFile]:
 
 
 def identity(data: Data) -> dict[str, str]:
-    """Name of each file -> what changes when its content does: SHA-256, or what a remote store says of it.
+    """Identifies the content of each file by name: SHA-256, or the facts that a remote store gives.
 
     A folder of classes is one entry: the SHA-256 over the names and contents of its files. A file's position in the
     list, its format and its split stand before its content, as they decide about its rows; its name does not.
@@ -110,7 +110,7 @@ def identity(data: Data) -> dict[str, str]:
 
 
 def folder_files(file: SourceFile) -> list[str]:
-    """The files of a folder of classes, `CLASS/NAME`, sorted."""
+    """Lists the files of a folder of classes, `CLASS/NAME`, sorted."""
     if is_remote(file.path):
         remote = gfile()
         paths = (path for path in remote.glob(f"{file.path}/*/*") if not remote.isdir(path))
@@ -134,7 +134,7 @@ def _check_name(path: str) -> None:
 
 
 def size_bytes(file: SourceFile) -> int | None:
-    """Size on disk; None where it is not known before reading."""
+    """Returns the size on disk; None where it is not known before reading."""
     packed = Path(file.path).suffix in COMPRESSIONS or zip_and_member(file.path)
     if packed or file.format in (*hubs.HUBS, "folder", "excel", "sqlite", "duckdb"):
         return None
@@ -190,10 +190,10 @@ def _expand(source: str, data: Data) -> Iterator[Part]:
 
 
 def _in_archive(name: str, path: str, data: Data) -> tuple[str, str]:
-    """Name and path of the one member of a zip archive that holds data; those of any other file as they are.
+    """Returns name and path of the one member of a zip archive that holds data; for any other file, its own.
 
     Raises:
-      InputError: there are several, or none.
+      InputError: there are several such members, or none.
     """
     if not path.lower().endswith(".zip") or zip_and_member(path):
         return name, path
@@ -215,7 +215,7 @@ def _in_archive(name: str, path: str, data: Data) -> tuple[str, str]:
 
 
 def _members(source: str, path: str) -> list[tuple[str, str]]:
-    """Name and path of each member of an archive that `ARCHIVE.zip/PATTERN` names."""
+    """Lists name and path of each member of an archive that `ARCHIVE.zip/PATTERN` names."""
     archive, pattern = zip_and_member(path)
     there = zip_members(archive)
     found = [pattern] if pattern in there else sorted(fnmatch.filter(there, pattern))
@@ -227,7 +227,7 @@ def _members(source: str, path: str) -> list[tuple[str, str]]:
 
 
 def _without_caches(paths: list[str]) -> list[str]:
-    """Leaves out caches of Hugging Face datasets beside other Arrow files, and says so."""
+    """Leaves out caches of Hugging Face datasets beside other Arrow files, and reports it."""
     caches = [path for path in paths if _CACHE.fullmatch(os.path.basename(path))]
     if not caches or not any(path.endswith(".arrow") and path not in caches for path in paths):
         return paths

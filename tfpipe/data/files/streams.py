@@ -65,10 +65,10 @@ def zip_and_member(path: str) -> tuple[str, str] | None:
 
 
 def zip_members(path: str) -> list[str]:
-    """Returns the files in a zip archive, in its order, without what macOS and editors add.
+    """Returns the files in a zip archive, in its order, without those that macOS and editors add.
 
     Raises:
-      InputError: it is no whole archive.
+      InputError: the archive is not whole.
     """
     try:
         with open_raw(path) as stream, zipfile.ZipFile(stream) as archive:
@@ -129,12 +129,12 @@ class _Remote(io.RawIOBase):
 
 
 def is_remote(path: str) -> bool:
-    """Whether TensorFlow's file systems are needed to read it."""
+    """Tells whether TensorFlow's file systems are needed to read a path."""
     return "://" in path
 
 
 def gfile():
-    """TensorFlow's file systems, imported where one is needed."""
+    """Gives TensorFlow's file systems, imported where one is needed."""
     import tensorflow as tf
 
     return tf.io.gfile

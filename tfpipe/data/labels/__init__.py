@@ -1,1 +1,1 @@
-"""Labels: what a cell says (`lists.py`, `form.py`, `cells.py`), which labels there are (`names.py`, `survey.py`)."""
+"""Labels: the content of cells (`lists.py`, `form.py`, `cells.py`), the list of labels (`names.py`, `survey.py`)."""

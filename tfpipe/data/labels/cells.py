@@ -1,4 +1,4 @@
-"""Label cells: what a cell of the label column, or of several such columns, says about its row.
+"""Label cells: the labels that a cell of the label column, or of several such columns, gives its row.
 
 Enters: a cell as a reader found it. Leaves: its labels as the file spells them, or why there are none. All rows are
 read in one form, which `form.py` chooses:
@@ -32,7 +32,7 @@ _NO_ANSWER = "-1"
 
 
 class LabelCell(NamedTuple):
-    """What a cell says."""
+    """The content of a cell."""
 
     values: tuple[str, ...]
     """labels as the file spells them"""

@@ -41,7 +41,7 @@ def form_of(
       cells: some of them, of all files.
       config: names the task, and the form where it is set.
       null_is_missing: whether a null is known to stand for no label, as in files that name their classes.
-      empty_is_missing: whether an empty text is, as in exports of annotation tools.
+      empty_is_missing: whether an empty text stands for no label too, as in exports of annotation tools.
 
     Raises:
       InputError: the form is in doubt, or needs a setting.
@@ -96,7 +96,7 @@ def _are_lists(cells: Sequence[Any]) -> bool:
 
 
 def _width(cells: Sequence[Any]) -> int | None:
-    """Returns the length that all lists have, where they hold nothing but zeros and ones and so are vectors."""
+    """Returns the length that all lists share if they hold only zeros and ones, and so are vectors."""
     lists = [listed(as_text(cell)) if isinstance(cell, str) else cell for cell in cells]
     if not _are_lists(lists) or len(set(map(len, lists))) != 1 or len(lists[0]) < 2:
         return None
@@ -119,10 +119,10 @@ def _classes(config: Config, width: int | None) -> tuple[str, ...]:
 
 
 def check_values(values: Iterable[str], form: LabelForm, config: Config) -> None:
-    """Checks that each plain label is one label, and not several in a form that the first rows did not show.
+    """Checks that each plain label is one label, not several in a form that the first rows did not show.
 
     Raises:
-      InputError: they look like lists, or hold a separator that is not the one set.
+      InputError: labels look like lists, or hold a separator that is not the one set.
     """
     values = list(values)
     if form.kind != "plain" or form.own_lists or config.data.label_form == "plain":

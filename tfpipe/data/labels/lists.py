@@ -1,4 +1,4 @@
-"""Lists of labels that stand in a text: what other tools write where a cell holds several labels.
+"""Lists of labels in a text, as other tools write a cell that holds several labels.
 
 Enters: one cell. Leaves: its elements, or None for a text that is no list. Each cell tells its form by itself:
 

@@ -1,9 +1,9 @@
-"""Which labels exist, in which order, and each row's labels as a vector.
+"""The labels, in their order, and each row's labels as a vector.
 
-Enters: the values that the label cells hold, with how many rows have each. Leaves: names in the order of the model's
+Enters: the values that the label cells hold, with the number of rows of each. Leaves: names in the order of the model's
 outputs, and a float32 vector for each row, one-hot (`single_label`) or multi-hot (`multi_label`).
 
-One label may be spelled in several ways. `data.label_spellings` says which spellings are one label:
+A label may be spelled in several ways. `data.label_spellings` decides which spellings are one label:
 
     auto   numbers where all labels are whole numbers (1 and 1.0), truth values where all are (True, true, also 1)
     fold   these, and texts that differ in case, in white space or in Unicode's compatibility forms
@@ -54,7 +54,7 @@ class Labels:
         return tuple(sorted({self.index[self.key(value)] for value in values}))
 
     def reason_to_reject(self, values: Iterable[str]) -> str | None:
-        """Returns None for values that can be encoded, else why they can't."""
+        """Returns None for values that can be encoded, else the reason why they can't."""
         unknown = next((value for value in values if self.key(value) not in self.index), None)
         if unknown is None:
             return None
@@ -92,7 +92,7 @@ def zero_or_one(value: str) -> str:
 
 
 def folded(value: str) -> str:
-    """Returns a text without what spellings of one label usually differ in."""
+    """Returns a text without the usual differences between spellings of one label."""
     if _NUMBER.fullmatch(value):
         number = float(value)
         return str(int(number)) if number.is_integer() else str(number)
@@ -141,7 +141,7 @@ def named_labels(config: Config, declared: tuple[str, ...] | None = None) -> Lab
 
 
 def in_order(names: Iterable[str]) -> Labels:
-    """Labels whose names are their values."""
+    """Makes labels whose names are their values."""
     names = tuple(names)
     return Labels(names, {name: index for index, name in enumerate(names)})
 
@@ -182,7 +182,7 @@ def found_labels(counts: Mapping[str, int], config: Config) -> Labels:
 
 
 def _key(values: Iterable[str], config: Config) -> Callable[[str], str]:
-    """Returns the function whose result two spellings of one label share."""
+    """Returns the function that gives spellings of one label the same result."""
     values, spellings = list(values), config.data.label_spellings
     if spellings == "fold":
         return folded

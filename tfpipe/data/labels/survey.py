@@ -1,7 +1,7 @@
-"""The labels of a run: what files declare, what their first rows show, and what all rows hold.
+"""The labels of a run: those that files declare, those of their first rows, and those of all rows.
 
-Enters: the files, then the survey of all rows. Leaves: the form of the label cells, and the labels; or one line that
-says what is wrong with them.
+Enters: the files, then the survey of all rows. Leaves: the form of the label cells, and the labels; or an error in one
+line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LISTED = 10
 
 
 def before_reading(config: Config, files: list[SourceFile]) -> tuple[LabelForm, Labels | None]:
-    """Chooses the form of the label cells; the labels, too, where settings or files name them.
+    """Chooses the form of the label cells, and the labels if settings or files name them.
 
     Raises:
       InputError: the form is in doubt, or files declare different classes.
@@ -79,7 +79,8 @@ def after_reading(
     """Returns the labels that the rows have.
 
     Raises:
-      InputError: there are fewer than two, they look like several in one, or a given split has one that train lacks.
+      InputError: there are fewer than two labels, a label looks like several, or a given split has one that train
+        lacks.
     """
     counts = survey.rows_of_values()
     if labels is None:
@@ -95,10 +96,10 @@ def after_reading(
 def announce_first(
     counts: Counter[str], form: LabelForm, labels: Labels | None, files: list[SourceFile], config: Config
 ) -> Labels:
-    """Finds the labels of the first rows, and warns of what is in doubt.
+    """Finds the labels of the first rows, and warns of doubts.
 
     Raises:
-      InputError: there are fewer than two, or they look like several in one.
+      InputError: there are fewer than two labels, or a label looks like several.
     """
     if labels is None:
         if any(file.format != "folder" for file in files):
@@ -109,7 +110,7 @@ def announce_first(
 
 
 def _borne(labels: Labels, counts: Counter[str], config: Config) -> Labels:
-    """Declared classes without those that no row has."""
+    """Drops declared classes that no row has."""
     names = tuple(name for name in labels.names if counts[name])
     if len(names) == len(labels.names):
         return labels
@@ -121,7 +122,7 @@ def _borne(labels: Labels, counts: Counter[str], config: Config) -> Labels:
 
 
 def _check_given(config: Config, labels: Labels, survey: Survey) -> None:
-    """Checks whether each label of a split that the source gives can be trained."""
+    """Checks that each label of a split that the source gives can be trained."""
     trained, held_out = set(), Counter()
     for (split, values), rows in survey.label_values.items():
         if split in (-1, TRAIN):
@@ -136,7 +137,7 @@ def _check_given(config: Config, labels: Labels, survey: Survey) -> None:
 
 
 def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: bool) -> None:
-    """Checks whether a held-out split has labels that no training row has.
+    """Checks that no held-out split has labels that no training row has.
 
     Args:
       config: the settings.
@@ -144,7 +145,7 @@ def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: 
       drawn: whether tfpipe made the splits.
 
     Raises:
-      InputError: it has some, and data.untrained_labels does not keep them.
+      InputError: a split has some, and data.untrained_labels does not keep them.
     """
     if config.data.untrained_labels == "keep":
         return
@@ -164,7 +165,7 @@ def check_trained(config: Config, untrained: dict[str, Counter[str]], *, drawn: 
 
 
 def check_labeled(config: Config, files: list[SourceFile], survey: Survey) -> None:
-    """Checks whether each split that the source gives has labeled rows.
+    """Checks that each split that the source gives has labeled rows.
 
     Raises:
       InputError: all rows of a split are without a label; says which line leaves it out.

@@ -3,7 +3,7 @@
 A reader has two functions. `blocks(file, data)` cuts a file into blocks, in order, with as little work as that takes.
 `cells(block, data)` turns one block into the cells of its records: a pure function, so it runs in any process, on any
 machine, in any order. A block holds whole records of about `BLOCK_BYTES`, so how a source is cut depends on its bytes
-alone. Three more are for some formats: `classes(file, data)` where files can declare the classes of a column,
+alone. Some formats have three more: `classes(file, data)` where files can declare the classes of a column,
 `whole_records(block, data)` where records have fields of their own, and `table_columns(file, data)` where a file has
 tables.
 """
@@ -73,7 +73,7 @@ def columns(file: SourceFile, data: Data, *, whole: bool = False) -> list[str]:
     Args:
       file: the file.
       data: how it is read.
-      whole: whether a column of a file with types is listed as it is, instead of the dotted names of what is in it.
+      whole: whether a column of a file with types is listed as it is, instead of the dotted names of its fields.
 
     Raises:
       InputError: the file can't be read.

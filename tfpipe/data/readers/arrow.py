@@ -23,7 +23,7 @@ _FILE_MAGIC = b"ARROW1"
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is an Arrow record batch of the wanted columns.
+    """Yields blocks whose payload is an Arrow record batch of the wanted columns.
 
     Raises:
       InputError: the file can't be read, holds no row, or lacks a column.
@@ -32,7 +32,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     return parquet_cells(block, data)
 
 

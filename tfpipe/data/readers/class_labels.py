@@ -16,14 +16,14 @@ _METADATA = b"huggingface"
 
 
 def declared(schema: pa.Schema, columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Reads what Hugging Face datasets writes into Parquet and Arrow files.
+    """Reads the classes that Hugging Face datasets writes into Parquet and Arrow files.
 
     Args:
       schema: of a file, with its metadata.
       columns: names, dotted where they are nested.
 
     Returns:
-      Column -> names of its classes, for those that have some.
+      Column -> names of its classes, for columns that have some.
     """
     try:
         features = json.loads((schema.metadata or {})[_METADATA])["info"]["features"]
@@ -47,7 +47,7 @@ def _declared(schema: pa.Schema, features: Any, column: str) -> tuple[str, ...] 
 
 
 def _below(kind: pa.DataType, feature: Any, step: str | int) -> tuple[pa.DataType, Any]:
-    """Returns the type and the feature of a field, or of what a list holds."""
+    """Returns the type and the feature of a field, or of the elements of a list."""
     if isinstance(step, int):
         return kind.value_type, feature[0] if isinstance(feature, list) else feature["feature"]
     # A Sequence of objects was an object of lists, until datasets 4.
@@ -77,10 +77,10 @@ def with_names(batch: pa.RecordBatch, names: dict[str, tuple[str, ...]], where: 
 
 
 def named(column: pa.Array, names: tuple[str, ...], where: str) -> pa.Array:
-    """Replaces numbers of classes, or lists of them, by names; a negative number, which stands for no label, by a null.
+    """Replaces numbers of classes, or lists of them, by names; negative numbers, which mean no label, by a null.
 
     Raises:
-      InputError: a number that is none of the classes.
+      InputError: a number is none of the classes.
     """
     if is_list(column.type):
         rows = [row and [one for one in row if one is None or one >= 0] for row in column.to_pylist()]

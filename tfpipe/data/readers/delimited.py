@@ -1,8 +1,8 @@
-"""CSV (RFC 4180, UTF-8, with a header), TSV, and what else holds columns between separators.
+"""CSV (RFC 4180, UTF-8, with a header), TSV, and other files with columns between separators.
 
-Python's own csv module reads the records because it gives an exact line and a reason for each one that is unusable. It
-runs twice: over bytes taken one by one as characters, to find where records end, and over the decoded block. How a
-file is read is found in its first lines (`dialect.py`), and in those with the first quotes (`quotes.py`).
+Python's own csv module reads the records because it gives an exact line and a reason for each unusable record. It runs
+twice: over bytes taken one by one as characters, to find where records end, and over the decoded block. The first lines
+(`dialect.py`), and those with the first quotes (`quotes.py`), decide how a file is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks of whole records; their payload is the dialect and the records' bytes.
+    """Yields blocks of whole records; their payload is the dialect and the records' bytes.
 
     Raises:
       InputError: the file is missing, empty, not UTF-8 text, without a column that `data` names, holds no row, or ends
@@ -55,7 +55,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def _from_the_first(character: bytes, content: bytes, lines: Lines) -> tuple[int, str]:
-    """Returns the lines ahead from the first one that holds a character, and how many stand before them."""
+    """Returns the lines ahead from the first one that holds a character, and the number of lines before it."""
     start = content.rfind(b"\n", 0, content.index(character)) + 1
     sample = lines.ahead(start + SAMPLE_BYTES)[start:]
     return content.count(b"\n", 0, start), sample.decode("utf-8", "surrogateescape")
@@ -71,10 +71,10 @@ def _say_escapes(sample: str, dialect: Dialect, file: SourceFile) -> None:
 
 
 def _whole_records(content: bytes, dialect: Dialect) -> int | None:
-    """How many lines there are in a text that is seen at a glance to be whole, well-formed records; else None.
+    """Counts the lines of a text whose records are clearly whole and well-formed; None for any other text.
 
-    Its quotes open and close by turns: one that opens must begin a field, or follow the quote that it is doubled with,
-    and one that closes must end a field, or be doubled. Then, and only then, all of them are what csv takes them for.
+    Its quotes open and close by turns. An opening quote must begin a field, or follow the quote that it is doubled
+    with. A closing quote must end a field, or be doubled. Then, and only then, csv reads all quotes this way.
     """
     if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
         return None
@@ -99,7 +99,7 @@ def _whole_records(content: bytes, dialect: Dialect) -> int | None:
 
 
 def _up_to_a_record_end(lines: Lines, first: int, file: SourceFile, dialect: Dialect) -> tuple[bytes, int]:
-    """The next records, one by one, up to the end of one: their bytes and lines."""
+    """Takes the next records, one by one, up to the end of one: their bytes and lines."""
     reader = csv_reader(lines, dialect)
     while True:
         line = first + reader.line_num
@@ -117,7 +117,7 @@ def _up_to_a_record_end(lines: Lines, first: int, file: SourceFile, dialect: Dia
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The records of a block; blank lines are no records."""
+    """Reads the records of a block; blank lines are no records."""
     dialect, content = block.payload
     found = records(content.decode("utf-8", "surrogateescape"), dialect, block.file.name, block.first)
     columns = _columns(found.rows, dialect, data)
@@ -134,10 +134,10 @@ def _columns(rows: list[list[str]], dialect: Dialect, data: Data) -> dict[str, l
 
 
 def _leave_out_headers(found: Records, dialect: Dialect, file: SourceFile) -> None:
-    """Rejects rows that repeat the header, as of files that were put together.
+    """Rejects rows that repeat the header, as in files that were put together.
 
     Raises:
-      InputError: a row has the same names in another order, so that what follows has its columns there.
+      InputError: a row has the same names in another order, so that the rows after it have another order of columns.
     """
     names = list(dialect.columns)
     for row, number in zip(found.rows, found.numbers, strict=True):

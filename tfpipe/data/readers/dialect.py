@@ -1,8 +1,8 @@
-"""How a delimited file is read, found in its first lines: separator, header, names of rows.
+"""The dialect of a delimited file, found in its first lines: separator, header, names of rows.
 
-The columns that are read must be named in the first line. Where the usual separator does not give them, another one is
-taken if it does, and if each of the first rows has as many columns. What is found is printed, and a setting decides
-otherwise.
+The first line must name the columns that are read. If the usual separator does not give them, another separator is
+taken if it does, and if each of the first rows has as many columns. tfpipe prints the result, and a setting overrides
+it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Reading(NamedTuple):
 
 
 def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
-    """Finds how a file is read; takes the lines before its first row.
+    """Finds the dialect of a file; takes the lines before its first row.
 
     Returns:
       The dialect, and the number of the first row's line.
@@ -80,7 +80,7 @@ def find(lines: Lines, file: SourceFile, data: Data) -> tuple[Dialect, int]:
 
 
 def _before_header(content: list[str]) -> tuple[list[str], str | None]:
-    """Returns the first line, if it tells of the file instead of its columns, and the separator that it names."""
+    """Returns the first line, if it describes the file instead of its columns, and the separator that it names."""
     named = _NAMED_SEPARATOR.fullmatch(content[0])
     return content[: named is not None or content[0].startswith(_TYPE)], named[1] if named else None
 
@@ -103,7 +103,7 @@ def _with_header(content: list[str], separators: list[str], file: SourceFile, da
 
 
 def _check_certain(rows: list[list[str]], dialect: Dialect, file: SourceFile) -> None:
-    """Checks whether each of the first rows has all columns, where the separator was found."""
+    """Checks that each of the first rows has all columns, where the separator was found."""
     wrong = next((len(row) for row in rows if len(row) != len(dialect.columns)), None)
     if wrong is not None:
         separator = _yaml(dialect.separator)
@@ -132,7 +132,7 @@ def _without_header(content: list[str], separators: list[str], file: SourceFile,
 
 
 def _readings(content: list[str], separator: str, data: Data) -> list[_Reading]:
-    """Returns the first line by a separator; where tabs may hide stray quotes, also without regard to quotes."""
+    """Returns the first line by a separator; where tabs may hide stray quotes, also without quoting."""
     found = []
     for quoting in (None, False) if data.quoting is None and separator == "\t" else (data.quoting,):
         dialect = Dialect(separator, quoting, data.escape is not None, (), 0)
@@ -148,7 +148,7 @@ def _readings(content: list[str], separator: str, data: Data) -> list[_Reading]:
 
 
 def _rows(content: list[str], dialect: Dialect) -> list[list[str]]:
-    """Returns the first rows, of whatever width, without those that are malformed."""
+    """Returns the first rows, of any width, without malformed ones."""
     reader, rows = csv_reader(content, dialect), []
     while True:
         try:

@@ -30,7 +30,7 @@ _NOT_TWICE_THE_SAME = re.compile(r"(?i)\b(random|uuid|gen_random_uuid|uuidv4|uui
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is an Arrow record batch of the wanted columns.
+    """Yields blocks whose payload is an Arrow record batch of the wanted columns.
 
     Raises:
       InputError: duckdb is missing, the file or the query can't be read, or lacks a column.
@@ -39,7 +39,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     return parquet_cells(block, data)
 
 
@@ -69,7 +69,7 @@ def _batches(file: SourceFile, data: Data) -> Iterator[tuple[pa.RecordBatch, int
 
 @contextmanager
 def _opened(file: SourceFile) -> Iterator[Any]:
-    """Opens a database; an error of DuckDB meanwhile is said in one line."""
+    """Opens a database; turns an error of DuckDB meanwhile into one line."""
     check_is_local(file)
     try:
         import duckdb

@@ -21,7 +21,7 @@ _NULL = re.compile(r"(?:^|\t)\\N(?=[\t\r\n])", re.MULTILINE)
 
 
 def hidden(text: str, separator: str, quoting: bool) -> str:
-    """Returns a text for csv: of each escape, the character that it stands for, hidden."""
+    """Returns a text for csv: each escape becomes the character that it stands for, hidden."""
     if "\\" not in text:
         return text
     control = {} if quoting else _CONTROL
@@ -41,7 +41,7 @@ def shown(cells: list[str]) -> list[str]:
 
 
 def without_escapes(content: bytes) -> bytes:
-    """Bytes of the same length, in which what is escaped and would look like a quote or a line end is another byte."""
+    """Replaces escaped bytes that look like a quote or a line end by other bytes, keeping the length."""
     if b"\\" not in content:
         return content
     return content.replace(b"\\\\", b"__").replace(b'\\"', b"__").replace(b"\\\n", b"__")

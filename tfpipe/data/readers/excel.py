@@ -22,7 +22,7 @@ _ERRORS = frozenset(
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is a list of rows: the number of each, and the values of the wanted columns.
+    """Yields blocks whose payload is a list of rows: the number of each, and the values of the wanted columns.
 
     Raises:
       InputError: openpyxl is missing, the file can't be read, its sheet is not plain, or lacks a column.
@@ -47,7 +47,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     wanted = wanted_columns(data)
     columns: dict[str, list[Any]] = {column: [] for column in wanted}
     cells = Cells(columns, [], [])
@@ -122,10 +122,10 @@ def _has_rows(sheet: Any) -> bool:
 
 
 def _check_header(sheet: Any, header: list[str], name: str, data: Data) -> None:
-    """Checks whether the first row names each wanted column once.
+    """Checks that the first row names each wanted column once.
 
     Raises:
-      InputError: it does not; says which row does.
+      InputError: it does not; names the row that does.
     """
     wanted = set(wanted_columns(data))
     if not wanted <= set(header):

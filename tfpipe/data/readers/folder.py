@@ -19,7 +19,7 @@ _BLOCK_FILES = 1000  # what is read of them is not known before
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is a list of files."""
+    """Yields blocks whose payload is a list of files."""
     check_columns(COLUMNS, data, f"{file.name} (a folder per class)")
     paths = folder_files(file)
     if not paths:
@@ -34,7 +34,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The texts of a block."""
+    """Reads the texts of a block."""
     columns: dict[str, list[str]] = {column: [] for column in COLUMNS}
     for path in block.payload:
         try:

@@ -10,10 +10,10 @@ from tfpipe.errors import InputError
 
 
 def inside(file: SourceFile, data: Data) -> Data:
-    """Returns the settings as they are for what is in a file: without the columns that the names of its folders give.
+    """Returns the settings for the content of a file: without the columns that the names of its folders give.
 
     Raises:
-      InputError: the text is such a column.
+      InputError: the text column is such a column.
     """
     outside = {name for name, _ in file.columns} - set(file.repeated)
     if not outside & set(wanted_columns(data)):
@@ -41,7 +41,7 @@ def inside(file: SourceFile, data: Data) -> Data:
 
 
 def with_folder_columns(found: Cells, file: SourceFile, data: Data) -> Cells:
-    """Adds the columns of the folders; a row of the file that says otherwise is rejected."""
+    """Adds the columns of the folders; rejects a row of the file that contradicts them."""
     given = {name: value for name, value in file.columns if name in wanted_columns(data)}
     differing: dict[int, str] = {}
     for name in file.repeated:

@@ -22,7 +22,7 @@ _NAMES_OF_LABELS = {"label", "labels", "class", "category", "target", "sentiment
 
 
 def check_readable(names: list[str], file: SourceFile, data: Data) -> None:
-    """Checks whether names of columns are text, and their rows are labels.
+    """Checks that names of columns are text, and that their rows are labels.
 
     Raises:
       InputError: they are not UTF-8, or the rows are answers of annotators.
@@ -33,12 +33,12 @@ def check_readable(names: list[str], file: SourceFile, data: Data) -> None:
 
 
 def has_wanted(names: list[str], data: Data) -> bool:
-    """Tells whether each column that is read is there, once."""
+    """Tells whether each column that is read is named, once."""
     return all(names.count(column) == 1 for column in wanted_columns(data))
 
 
 def refuse(names: list[str], rows: list[list[str]], data: Data, file: SourceFile, hint: str) -> None:
-    """Says why the first line does not name the columns that are read.
+    """Raises an error that explains why the first line does not name the columns that are read.
 
     Raises:
       InputError: always.
@@ -72,10 +72,10 @@ def recurs(names: list[str], rows: list[list[str]]) -> bool:
 
 
 def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, name: str) -> None:
-    """Checks whether `data.columns` fits the first rows.
+    """Checks that `data.columns` fits the first rows.
 
     Raises:
-      InputError: no row has as many columns, or the first one rather holds their names.
+      InputError: no row has as many columns, or the first row rather holds their names.
     """
     fitting = [row for row in rows if len(row) == len(columns)]
     if rows and not fitting:
@@ -91,7 +91,7 @@ def check_named(columns: tuple[str, ...], rows: list[list[str]], label: int, nam
 
 
 def _looks_like_names(cells: list[str], below: list[list[str]], label: int) -> bool:
-    """Tells whether a first row is rather a header: words over numbers or over texts, and none that occurs below."""
+    """Tells whether a first row is rather a header: words over numbers or texts, none of which occurs below."""
     below = [row for row in below if row != cells]
     occurs = any(row[at] == cell for row in below for at, cell in enumerate(cells))
     if not below or occurs or len(set(cells)) < len(cells):
@@ -125,7 +125,7 @@ def _numbered(names: list[str]) -> bool:
 
 
 def _looks_like_row(cells: list[str], rows: list[list[str]]) -> bool:
-    """Tells whether a first line that does not name what is read is a row: it has a number, a text, or what recurs."""
+    """Tells whether a first line without the wanted names is a row: it has a number, a text, or a recurring cell."""
     if len(cells) < 2 or _numbered(cells):
         return False
     below = [row for row in rows if len(row) == len(cells)]

@@ -19,14 +19,14 @@ from tfpipe.data.readers.parquet import check_schema, slices, wanted_batch
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is an Arrow record batch of the wanted columns."""
+    """Yields blocks whose payload is an Arrow record batch of the wanted columns."""
     dataset = hubs.load_hugging_face(file.path)
     check_schema(dataset.features.arrow_schema, data, file.name)
     return batches_as_blocks(file, _batches(dataset, file, data))
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     return parquet_cells(block, data)
 
 
@@ -51,7 +51,7 @@ def _batches(dataset: Any, file: SourceFile, data: Data) -> Iterator[tuple[pa.Re
 
 
 def _names(features: Any, steps: Steps) -> tuple[str, ...] | None:
-    """Returns the names of the ClassLabel that a way leads to, or to a list of which; None for another feature."""
+    """Returns the names of the ClassLabel at the end of a way, or of a list of them; None for another feature."""
     for step in steps:
         features = features[step] if isinstance(step, str) else features.feature
     names = getattr(getattr(features, "feature", features), "names", None)

@@ -1,6 +1,6 @@
 """JSON documents: a file that is one JSON value, or several that are written over lines.
 
-What is read, found by the content whatever the file's name is:
+Shapes that are read, found by the content, not by the file's name:
 
     [{…}, …]                                        an array of objects
     {"data": [{…}, …], …}                           the only array of objects in an object, or that of `data.records`
@@ -11,8 +11,8 @@ What is read, found by the content whatever the file's name is:
     {"0": {…}, "1": {…}}                            an object a row, pandas' orient=index
     {…} {…}                                         objects one after the other, each over several lines, as jq writes
 
-Arrays are cut into blocks of whole records by their brackets and commas (`json_structure.py`), and parsed where the
-blocks are worked on. Columns are read whole, one after the other, up to `_LARGEST_COLUMN_BYTES`.
+Arrays are cut into blocks of whole records by their brackets and commas (`json_structure.py`), and parsed by the
+process that works on the block. Columns are read whole, one after the other, up to `_LARGEST_COLUMN_BYTES`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Records = Iterator[tuple[int, dict[str, Any] | Rejection, str | None]]
 
 @dataclass(frozen=True)
 class Elements:
-    """Some elements of an array, or members of an object: what stands between two of its commas."""
+    """Some elements of an array, or members of an object: the content between two of its commas."""
 
     content: bytes
     count: int
@@ -77,7 +77,7 @@ def element_blocks(
       first: number of the first element.
       number: of the first block.
       alone: whether nothing may follow the array.
-      kind: what else `Elements` says of them.
+      kind: further fields of `Elements`.
 
     Raises:
       InputError: the array does not end, one of its records is too long, or more follows.
@@ -122,10 +122,10 @@ def element_blocks(
 
 
 def object_blocks(file: SourceFile, start: int) -> Iterator[Block]:
-    """Cuts a file of objects, one after the other, into blocks of whole ones.
+    """Cuts a file of objects, one after the other, into blocks of whole objects.
 
     Raises:
-      InputError: the last object does not end, or one is too long.
+      InputError: the last object does not end, or an object is too long.
     """
     scanner, left, first, number = Scanner(), b"", 1, 0
     for chunk in chunks_from(file, start, block_module.BLOCK_BYTES):
@@ -158,7 +158,7 @@ def column_blocks(file: SourceFile, members: list[Member]) -> Iterator[Block]:
     """Reads columns, each an array or an object of all its values, and cuts them into blocks of rows.
 
     Raises:
-      InputError: a column is too large, not JSON, or has not the rows that the others have.
+      InputError: a column is too large, not JSON, or does not have the rows of the others.
     """
     rows: list[Any] | None = None
     columns: dict[str, list[Any]] = {}
@@ -224,7 +224,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def records(block: Block) -> Records:
-    """Yields the records of a block: number, fields or why there are none, and None for the text."""
+    """Yields the records of a block: number, fields or the reason for none, and None for the text."""
     payload = block.payload
     if isinstance(payload, Columns):
         names = list(payload.columns)
@@ -240,7 +240,7 @@ def records(block: Block) -> Records:
 
 
 def _parsed(payload: Elements) -> list[Any] | None:
-    """Parses all elements at once; None where one of them can't be, or where they are not as many as were counted."""
+    """Parses all elements at once; None if one is malformed, or if their number is not the counted one."""
     content = payload.content.decode("utf-8", "surrogateescape")
     try:
         values = json.loads(f"{{{content}}}" if payload.named else f"[{content}]")

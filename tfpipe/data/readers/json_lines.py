@@ -24,7 +24,7 @@ _TWO_OBJECTS = re.compile(rb"\}[ \t\r]*,[ \t\r]*\{")
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks of a document, or of whole lines, whose payload is the lines' bytes."""
+    """Yields blocks of a document, or of whole lines, whose payload is the lines' bytes."""
     return document_blocks(file, data) or _line_blocks(file)
 
 
@@ -38,7 +38,7 @@ def _line_blocks(file: SourceFile) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The records of a block; blank lines are no records."""
+    """Reads the records of a block; blank lines are no records."""
     cells = cells_of_records(block.file, data, whole_records(block, data))
     if isinstance(block.payload, bytes):
         return cells
@@ -48,7 +48,7 @@ def cells(block: Block, data: Data) -> Cells:
 
 
 def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, bytes | str | None]]:
-    """Yields the number, the fields, or why there are none, and the content of each record."""
+    """Yields the number, the fields, or the reason for none, and the content of each record."""
     found = _records(block)
     return found if block.file.tool is None else answered(found, block.file, data)
 
@@ -89,8 +89,8 @@ def _of_lines(block: Block) -> Iterator[tuple[int, dict[str, Any] | Rejection, b
 def _parsed_at_once(payload: bytes, lines: list[bytes]) -> list[dict[str, Any]] | None:
     """Parses lines as one array, in half the time; None where a line may not be one object.
 
-    As many objects as lines, and no two objects with a comma of the file's own between them: then the commas put
-    between the lines are all that separates the objects, so that each line is one.
+    There must be as many objects as lines, and no two objects with a comma of the file's own between them. Then only
+    the commas put between the lines separate the objects, so that each line is one object.
     """
     if _TWO_OBJECTS.search(payload):
         return None

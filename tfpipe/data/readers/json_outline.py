@@ -1,4 +1,4 @@
-"""The outline of a JSON object: the names of its members and where their values lie, found in one pass over it."""
+"""The outline of a JSON object: the names of its members and the places of their values, found in one pass over it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _skip(stream: BinaryIO, count: int) -> None:
 
 
 def outline_of(file: SourceFile, start: int) -> Outline:
-    """Outlines the object whose brace stands at an offset of a file; keeps that of a large one for the next reading."""
+    """Outlines the object whose brace stands at an offset of a file; remembers the outline of a large one."""
     try:
         about = os.stat(file.path)
     except OSError:  # remote, or in an archive
@@ -129,7 +129,7 @@ def _outlined(file: SourceFile, start: int) -> Outline:
 
 
 def _add(outline: Outline, head: bytes, head_at: int, end: int) -> None:
-    """Adds a member, if there is one: none in `{}`, or behind a last comma."""
+    """Adds a member, if there is one: there is none in `{}`, or behind a last comma."""
     if not head.strip():
         return
     outline.count += 1

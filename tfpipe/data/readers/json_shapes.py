@@ -1,7 +1,7 @@
-"""Which of its shapes a JSON file has: its content decides, whatever its name is.
+"""The shape of a JSON file: its content decides, whatever its name is.
 
-Enters: a file. Leaves: the blocks of a document (`json_documents.py`), or None for JSON Lines. What was chosen among
-several readings is said, unless `data.records` chose it.
+Enters: a file. Leaves: the blocks of a document (`json_documents.py`), or None for JSON Lines. tfpipe prints its choice
+among several readings, unless `data.records` made it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def document_blocks(file: SourceFile, data: Data) -> Iterator[Block] | None:
     """Returns the blocks of a file that is a JSON document; None where it is JSON Lines.
 
     Raises:
-      InputError: a document of which no rows can be read; says what it holds and what to write.
+      InputError: no rows of the document can be read; says what it holds and what to write.
     """
     head, start = _start(file)
     opening = head[start : start + 1]
@@ -51,7 +51,7 @@ def document_blocks(file: SourceFile, data: Data) -> Iterator[Block] | None:
 
 
 def document_columns(file: SourceFile, like: str) -> tuple[str, ...]:
-    """Lists the columns of a document of columns: the members whose values begin as that of one of them does."""
+    """Lists the columns of a document of columns: the members whose values begin as that of a column does."""
     _, start = _start(file)
     outline = outline_of(file, start)
     kind = outline.named(like).begins[:1]
@@ -59,7 +59,7 @@ def document_columns(file: SourceFile, like: str) -> tuple[str, ...]:
 
 
 def _start(file: SourceFile) -> tuple[bytes, int]:
-    """Returns the beginning of a file, and where in it the document begins."""
+    """Returns the beginning of a file, and the place where the document begins."""
     head = next(chunks_from(file, 0), b"")
     return head, len(head) - len(head.removeprefix(_MARK).lstrip())
 

@@ -1,8 +1,8 @@
-"""The structure of JSON found without parsing it: where brackets and commas stand, outside of strings.
+"""The structure of JSON, found without parsing: the places of brackets and commas outside of strings.
 
 Enters: chunks of bytes, UTF-8 or another code that keeps ASCII. Leaves: the places of `[ ] { } ,` and how deep each is.
-NumPy goes over a chunk a few times, whatever is in it, so that a document of any size is cut into records at a fraction
-of the cost of parsing, which other processes do then.
+NumPy goes over a chunk a few times, whatever is in it. A document of any size is thus cut into records at a fraction of
+the cost of parsing, which other processes do later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines of a file: in parts of about a block, or of a stream of which a reader sees what comes next."""
+"""The lines of a file: in parts of about a block, or of a stream in which a reader can look ahead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def whole_lines(file: SourceFile, expected: str) -> Iterator[bytes]:
 
     Args:
       file: a file of text.
-      expected: what a line should hold, for the message on a line that is too long.
+      expected: the expected content of a line, for the message on a line that is too long.
 
     Raises:
       InputError: the file can't be read to its end, or a line is longer than 64 MB.
@@ -45,7 +45,7 @@ def whole_lines(file: SourceFile, expected: str) -> Iterator[bytes]:
 
 
 class Lines:
-    """The lines of a stream of bytes, as characters of one byte each, and what was taken of them."""
+    """The lines of a stream of bytes, as characters of one byte each, and the lines that were taken."""
 
     def __init__(self, stream: BinaryIO, file: SourceFile):
         self._stream, self._file = stream, file
@@ -71,13 +71,13 @@ class Lines:
         return line
 
     def taken(self) -> bytes:
-        """What the lines since the last call held."""
+        """Returns the content of the lines since the last call."""
         content = "".join(self._taken).encode("latin-1")
         self._taken, self.size_bytes = [], 0
         return content
 
     def ahead(self, size: int) -> bytes:
-        """So many bytes of what comes next, and on to the end of the line; fewer at the end of the stream."""
+        """Returns so many of the next bytes, up to the end of the line; fewer at the end of the stream."""
         self._ahead = "".join(self._lines).encode("latin-1") + self._ahead
         self._lines = iter(())
         while len(self._ahead) < size and (more := self._read(size - len(self._ahead))):
@@ -90,11 +90,11 @@ class Lines:
         return self._ahead
 
     def text_ahead(self, size: int) -> str:
-        """Returns the same as characters."""
+        """Returns the next bytes as characters."""
         return self.ahead(size).decode("utf-8", "surrogateescape")
 
     def skip(self, content: bytes) -> None:
-        """Takes what `ahead` gave, or its beginning."""
+        """Takes the result of `ahead`, or its beginning."""
         self._ahead = self._ahead[len(content) :]
 
     def _read(self, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow, a few thousand rows at a time: of nested columns what a dotted name asks for, bytes as UTF-8."""
+"""Parquet, by pyarrow, a few thousand rows at a time: of nested columns the fields of dotted names, bytes as UTF-8."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.str
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is an Arrow record batch of the wanted columns."""
+    """Yields blocks whose payload is an Arrow record batch of the wanted columns."""
     return batches_as_blocks(file, _batches(file, data))
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     batch = block.payload
     numbers = list(range(block.first, block.first + batch.num_rows))
     columns = {column: batch.column(column) for column in wanted_columns(data)}
@@ -94,7 +94,7 @@ def _value(values: pa.Array) -> Any:
 
 
 def _listed(values: pa.Array) -> list[Any]:
-    """Returns an array as Python's values, bytes as text, in lists too; those that are not UTF-8 are marked in it."""
+    """Returns an array as Python's values, bytes as text, in lists too; bytes that are not UTF-8 are marked."""
     listed = values.to_pylist()
     return list(map(_decoded, listed)) if _holds_bytes(values.type) else listed
 
@@ -118,7 +118,7 @@ def wanted_batch(batch: pa.RecordBatch, data: Data) -> pa.RecordBatch:
 
 
 def check_schema(schema: pa.Schema, data: Data, name: str) -> None:
-    """Checks whether a table has each wanted column: see `check_columns`."""
+    """Checks that a table has each wanted column: see `check_columns`."""
     try:
         check_columns(names_of(schema), data, name, nested=lambda column: steps_to(schema, column) is not None)
     except MissingColumn as error:
@@ -127,7 +127,7 @@ def check_schema(schema: pa.Schema, data: Data, name: str) -> None:
 
 
 def slices(batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-    """A batch in parts of about a block's bytes, each with its rows and bytes."""
+    """Yields a batch in parts of about a block's bytes, each with its rows and bytes."""
     step = max(1, batch.num_rows * blocks_module.BLOCK_BYTES // max(batch.nbytes, blocks_module.BLOCK_BYTES))
     for first in range(0, batch.num_rows, step):
         part = batch.slice(first, step)

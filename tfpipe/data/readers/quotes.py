@@ -1,4 +1,4 @@
-"""Whether quotes enclose fields: decided once for a file, by the lines from the first quote on."""
+"""Quotes around fields: tfpipe decides once for a file whether quotes enclose fields, by its first quoted lines."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _FIELD = re.compile(r'(?:^|\t)"[^\t]*"(?:\t|$)')
 def settled(dialect: Dialect, text: str, first: int, file: SourceFile) -> Dialect:
     """Returns the dialect of a file, once a quote was met or as escapes need it.
 
-    In a file separated by tabs, a quote is a character like any other if fewer lines are lost that way: many write
-    such files without quoting. If as many are lost, it is one where `data.escape` is set, unless most lines have a
-    field in quotes: databases write other escapes without quotes than R writes within them. In any other file quotes
-    enclose fields, but not whole rows (`records.swallowed`).
+    In a file separated by tabs, a quote is a plain character if fewer lines are lost that way: many tools write such
+    files without quoting. If as many lines are lost and `data.escape` is set, it is a plain character unless most lines
+    have a field in quotes. The reason: databases write other escapes without quotes than R writes within them. In any
+    other file quotes enclose fields, but not whole rows (`records.swallowed`).
 
     Args:
       dialect: whose `quoting` is None.
-      text: lines of the file, those from the first one with a quote on among them.
+      text: lines of the file, among them those from the first quote on.
       first: number of the text's first line.
       file: the file.
     """

@@ -1,4 +1,4 @@
-"""The records of a delimited text, by Python's csv module, and a reason for each line that holds none."""
+"""The records of a delimited text, by Python's csv module, and a reason for each line without a record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORT_LABEL = 12
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file separates, quotes and names its columns; the same for all of its blocks."""
+    """The way in which a file separates, quotes and names its columns; the same for all of its blocks."""
 
     separator: str
     quoting: bool | None
@@ -44,7 +44,7 @@ class Records:
 
 
 def csv_reader(lines: Iterable[str], dialect: Dialect) -> Any:
-    """Returns a reader of records; what is escaped in its cells is hidden (see `escapes`)."""
+    """Returns a reader of records; escaped characters in its cells are hidden (see `escapes`)."""
     if dialect.escape:
         lines = (hidden(line, dialect.separator, dialect.quoting is not False) for line in lines)
     csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
@@ -62,7 +62,7 @@ def records(text: str, dialect: Dialect, name: str, first: int) -> Records:
 
     Args:
       text: whole records.
-      dialect: how it is read.
+      dialect: of the file.
       name: of the file.
       first: number of the text's first line.
     """
@@ -98,7 +98,7 @@ def _of_several_lines(rows: list[list[str]], text: str, dialect: Dialect, name: 
 
 
 def _one_by_one(lines: list[str], dialect: Dialect, name: str, first: int) -> Records:
-    """Returns the records of lines of which some are malformed, or several are a record."""
+    """Returns the records of lines of which some are malformed, or some records take several."""
     width, reader, found, end = len(dialect.columns), csv_reader(lines, dialect), Records([], []), 0
     while True:
         start, error = end, None
@@ -121,7 +121,7 @@ def _one_by_one(lines: list[str], dialect: Dialect, name: str, first: int) -> Re
 def _rejections(
     row: list[str], error: csv.Error | None, lines: list[str], dialect: Dialect, name: str, first: int
 ) -> list[Rejection]:
-    """Why there is no record in some lines."""
+    """Explains why there is no record in some lines."""
     width = len(dialect.columns)
     if error is None and len(row) != width:
         reason = f"wrong number of columns ({len(row)}, expected {width}){_advice_on_width(lines, dialect)}"
@@ -136,10 +136,11 @@ def _rejections(
 
 
 def swallowed(lines: list[str], row: list[str], dialect: Dialect) -> bool:
-    """Tells whether a record of several lines is rather many records, around which two stray quotes stand.
+    """Tells whether a record of several lines is rather many records, enclosed by two stray quotes.
 
     Most of its lines then have the right number of columns without regard to quotes, and a label in the column of
-    labels: one that the file has elsewhere, or one as short where no space follows a separator, as it does in prose.
+    labels. It must be a label that the file has elsewhere, or as short a text, where no space follows a separator, as
+    in prose.
     """
     separator, separators = dialect.separator, len(dialect.columns) - 1
     whole = [line for line in lines if line.count(separator) == separators]

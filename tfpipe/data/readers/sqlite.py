@@ -24,7 +24,7 @@ _HEADER = ((16, 2), (24, 4), (28, 4), (92, 4))
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is a dictionary of lists, the wanted columns.
+    """Yields blocks whose payload is a dictionary of lists, the wanted columns.
 
     Raises:
       InputError: the file or the query can't be read, or lacks a column.
@@ -33,7 +33,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     count = len(next(iter(block.payload.values())))
     return Cells(dict(block.payload), list(range(block.first, block.first + count)), [])
 
@@ -82,10 +82,10 @@ def _connected(path: str) -> sqlite3.Connection:
 
 
 def _check_is_complete(file: SourceFile) -> None:
-    """Refuses a database that was cut short, or whose latest changes lie in another file: its rows would be fewer.
+    """Refuses a database that was cut short, or whose latest changes lie in another file: rows would be missing.
 
     Raises:
-      InputError: says which.
+      InputError: names the fault.
     """
     with open(file.path, "rb") as stream:
         header = stream.read(100)
@@ -123,7 +123,7 @@ def _damaged(file: SourceFile, error: Exception) -> InputError:
 
 
 def _tables(connection: sqlite3.Connection) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Returns the columns of each table and view, and which of the two it is."""
+    """Returns the columns of each table and view, and its kind."""
     kinds = dict(
         connection.execute(
             "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND substr(name, 1, 7) <> 'sqlite_'"

@@ -15,14 +15,14 @@ from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is a dictionary of lists, the wanted columns."""
+    """Yields blocks whose payload is a dictionary of lists, the wanted columns."""
     builder = hubs.tfds_builder(file.path)
     check_columns(builder.info.features, data, file.name)
     return batches_as_blocks(file, _batches(builder, file, data))
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The rows of a block."""
+    """Reads the rows of a block."""
     columns = block.payload
     numbers = range(block.first, block.first + len(next(iter(columns.values()))))
     return Cells(dict(columns), list(numbers), [])

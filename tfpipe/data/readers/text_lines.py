@@ -1,4 +1,4 @@
-"""Texts a line: `data.line` and `data.file_name` say where the columns are; and fastText's lines, `__label__a text`."""
+"""Texts a line: `data.line` and `data.file_name` place the columns; and fastText's lines, `__label__a text`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FASTTEXT_LABEL = re.compile(r"(?:^|(?<=\s))__label__(\S*)\s*")
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks of whole lines; their payload is what the file's name says, and the lines' bytes.
+    """Yields blocks of whole lines; their payload is the values in the file's name, and the lines' bytes.
 
     Raises:
       InputError: the file can't be read, is empty, or lacks a column.
@@ -41,7 +41,7 @@ def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """Returns the lines of a block; blank ones are no records."""
+    """Reads the lines of a block; blank lines are no records."""
     return cells_of_records(block.file, data, whole_records(block, data))
 
 
@@ -54,7 +54,7 @@ def names(block: Block, data: Data) -> list[str]:
 
 
 def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
-    """Yields the number, the columns, or why there are none, and the content of each line."""
+    """Yields the number, the columns, or the reason for none, and the content of each line."""
     named, content = block.payload
     expression, columns = line_expression(data), line_columns(data)
     # Not splitlines(): U+2028 and its like may stand in a text.

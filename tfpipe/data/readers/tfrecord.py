@@ -18,12 +18,12 @@ from tfpipe.errors import InputError
 
 
 def blocks(file: SourceFile, data: Data) -> Iterator[Block]:
-    """Blocks whose payload is a list of serialized examples."""
+    """Yields blocks whose payload is a list of serialized examples."""
     return batches_as_blocks(file, _batches(file))
 
 
 def cells(block: Block, data: Data) -> Cells:
-    """The examples of a block."""
+    """Reads the examples of a block."""
     return cells_of_records(block.file, data, whole_records(block, data))
 
 
@@ -54,7 +54,7 @@ def _batches(file: SourceFile) -> Iterator[tuple[list[bytes], int, int]]:
 
 
 def whole_records(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any] | Rejection, str]]:
-    """Yields the number, the features, or why there are none, and the content of each example."""
+    """Yields the number, the features, or the reason for none, and the content of each example."""
     for number, record in enumerate(block.payload, start=block.first):
         try:
             features = tf.train.Example.FromString(record).features.feature

@@ -1,8 +1,8 @@
 """Blocks worked on by Apache Beam: Dataflow, Flink, Spark, or its DirectRunner on this machine.
 
-Enters: files and the same functions of one block that `local.py` is given. Leaves: the same results, in the order
-of the blocks. A pipeline writes each result to a file of the runner's scratch space (`--temp_location`, or the
-stage's checkpoints for the DirectRunner), and this process reads them one by one; `transport.py` says in which form.
+Enters: files and the same functions of one block that `local.py` gets. Leaves: the same results, in the order of the
+blocks. A pipeline writes each result to a file of the runner's scratch space (`--temp_location`, or the stage's
+checkpoints for the DirectRunner). This process reads them one by one, in the form of `transport.py`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ except ModuleNotFoundError:
 
 
 class BeamRunner(LocalRunner):
-    """Files read by a pipeline; the tables are on this machine, so its processes do what is done with them."""
+    """Files read by a pipeline; the tables are on this machine, so its processes work on them."""
 
     def __init__(self, data: Data, scratch: Path):
         super().__init__(data)
         self._scratch = scratch
 
     def _work_on(self, files: list[SourceFile], work: Work, done: frozenset[str], module: str | None) -> Iterator[Any]:
-        """See `map_blocks`; results are stored when they have come here.
+        """Does the work of `map_blocks`; stores results when they have come here.
 
         Raises:
           InputError: a function raised it, or the pipeline has no scratch space.
@@ -60,7 +60,7 @@ class BeamRunner(LocalRunner):
 
 
 class _Call(beam.DoFn):
-    """Calls the function for a block and writes what it returns."""
+    """A step of a pipeline that calls the function for a block and writes its result."""
 
     def __init__(self, work: Work, scratch: str):
         self._work, self._scratch = work, scratch
@@ -73,7 +73,7 @@ class _Call(beam.DoFn):
 
 
 class Pipeline:
-    """A pipeline; what a function of ours says is wrong with the input is said again without Beam's trace."""
+    """A pipeline; if a function of tfpipe raises an `InputError`, the error is raised again without Beam's trace."""
 
     def __init__(self, options: PipelineOptions):
         self._pipeline = beam.Pipeline(options=options)
@@ -113,7 +113,7 @@ def pipeline_options(runner: str, given: Sequence[str], scratch: Path) -> tuple[
 
 
 def write_result(scratch: str, name: str, result: Any) -> None:
-    """Writes what was made of a block to a pipeline's scratch space; see `transport.py`."""
+    """Writes the result of a block to a pipeline's scratch space; see `transport.py`."""
     if "://" not in scratch:
         os.makedirs(scratch, exist_ok=True)
     # A block may be done twice, by two machines: each writes a file of its own, and one takes the name.
@@ -127,7 +127,7 @@ def write_result(scratch: str, name: str, result: Any) -> None:
 
 
 def results(scratch: str) -> Iterator[tuple[str, Any]]:
-    """Yields the results, in the order of their names; each is removed when it was read."""
+    """Yields the results, in the order of their names, and removes each after it was read."""
     (match,) = FileSystems.match([f"{scratch}/*.result"])
     for path in sorted(entry.path for entry in match.metadata_list):
         with FileSystems.open(path) as file:

@@ -1,7 +1,7 @@
 """The runner of one machine: blocks and tables worked on by its processes, or by this one alone.
 
 Enters: files or names of blocks, and a class whose instances are functions of one of them. Leaves: the results, in the
-order of the blocks. Little data is done in this process: starting others would take longer.
+order of the blocks. This process works on small data itself: starting others would take longer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Store = Callable[[str, Any], Any]
 
 @dataclass(frozen=True)
 class Work:
-    """A function that each process makes for itself, once: picklable, as the function need not be."""
+    """A function that each process makes for itself, once: this class is picklable, the function need not be."""
 
     kind: Callable[..., Callable[[Any], Any]]
     """a class of functions, or what makes one"""
@@ -43,7 +43,7 @@ class Work:
     store: Store | None = None
 
     def function(self) -> Callable[[str, Any], Any]:
-        """Makes the function of a name and what it names."""
+        """Makes the function of a name and the item of that name."""
         function, store = self.kind(*self.arguments), self.store
         if store is None:
             return lambda _, item: function(item)
@@ -68,14 +68,14 @@ class LocalRunner:
         """Yields a function's result for each block of some files, in order.
 
         Args:
-          files: what the blocks are cut from.
+          files: files that are cut into blocks.
           kind: called once in each process, gives the function; picklable.
-          arguments: what it is called with.
+          arguments: of the call.
           store: called with the name of a block and its result, on this machine, as near to the work as can be: in the
             process that did it. Its answer is yielded instead.
           done: names of blocks to leave out.
-          module: what takes long to import for this work, such as TensorFlow: imported once, by a process that the
-            others are forked from, so that they share its memory as well.
+          module: module that takes long to import, such as TensorFlow: imported once, by a process from which the
+            others are forked, so that they share its memory as well.
 
         Raises:
           InputError: a process was ended from outside, such as for want of memory.
@@ -95,7 +95,7 @@ class LocalRunner:
     ) -> Iterator[Any]:
         """Yields a function's result for the name of each block, in order, by processes of this machine.
 
-        The tables of the blocks lie on this machine, whoever made them. For the arguments see `map_blocks`.
+        The tables of the blocks lie on this machine, even if others made them. For the arguments see `map_blocks`.
         """
         return _in_processes(Work(kind, arguments), ((name, name) for name in names), self._data.workers, module)
 
@@ -136,7 +136,7 @@ def _in_processes(
 
 
 def _taken(first: deque, others: Iterable[Any]) -> Iterator[Any]:
-    """Yields the first items, of which none is kept: 32 blocks are 64 MB; then the others."""
+    """Yields the first items, of which none is kept (32 blocks are 64 MB), then the others."""
     while first:
         yield first.popleft()
     yield from others
@@ -153,7 +153,7 @@ def _start(work: Work) -> None:
 
 
 def _follow_parent() -> None:
-    """Ends this process with the one that started it, however that ended: a pool's processes would wait for ever."""
+    """Ends this process with its parent, however that ended: a pool's processes would wait for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

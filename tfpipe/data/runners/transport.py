@@ -1,8 +1,8 @@
-"""What a block's work found, as bytes, for other machines: nothing in them is run when they are read.
+"""The results of a block as bytes, for other machines: nothing in them is run when they are read.
 
 Enters: numbers, texts, collections, arrays, Arrow batches, and the few classes of `KINDS`. Leaves: the same again, from
-NumPy's `.npz` of JSON and arrays. A pickle would run what it names, and whoever can write to a pipeline's scratch space
-could name anything.
+NumPy's `.npz` of JSON and arrays. A pickle would run the code that it names, and anyone who can write to a pipeline's
+scratch space could name any code.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TREE = "tree"
 
 
 def to_bytes(value: Any) -> bytes:
-    """A value as bytes.
+    """Writes a value as bytes.
 
     Raises:
-      TypeError: it holds something else than the module's docstring says.
+      TypeError: it holds something that the module's docstring does not list.
     """
     arrays: list[np.ndarray] = []
     tree = json.dumps(_plain(value, arrays)).encode()
@@ -44,7 +44,7 @@ def to_bytes(value: Any) -> bytes:
 
 
 def from_bytes(content: bytes) -> Any:
-    """The value again.
+    """Reads the value again.
 
     Raises:
       ValueError: the bytes are not of `to_bytes`.
@@ -54,7 +54,7 @@ def from_bytes(content: bytes) -> Any:
 
 
 def _plain(value: Any, arrays: list[np.ndarray]) -> Any:
-    """JSON; whatever JSON lacks is `{name of its kind: what it holds}`."""
+    """Turns a value into JSON; a value that JSON lacks becomes `{name of its kind: its content}`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     kind = type(value).__name__

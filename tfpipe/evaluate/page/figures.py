@@ -1,4 +1,4 @@
-"""The plots of a page: from what `metrics.json` holds to figures, drawn in the colors of `ink.py`.
+"""The plots of a page: from the numbers of `metrics.json` to figures, drawn in the colors of `ink.py`.
 
 Labels and names are texts of unknown origin: they are cut to a line that fits, and none of them is a formula.
 """
@@ -73,7 +73,7 @@ def reliability(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def coverage(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draws which share of answers is right where a share of rows is answered, the surest first: variant -> points."""
+    """Draws the share of right answers over the share of answered rows, the surest first: variant -> points."""
     figure, axes = _axes("rows that are answered, %", "of these right, %")
     for number, (variant, points) in enumerate(curves.items()):
         drawn = [(each["coverage"] * 100.0, each["precision"] * 100.0) for each in points]
@@ -127,7 +127,7 @@ def compared(runs: Sequence[tuple[str, Mapping[str, Any], float | None]]) -> Fig
 
 
 def short(text: str) -> str:
-    """Gives a name as a plot has room for it: one line of characters that are seen."""
+    """Cuts a name to the room that a plot has: one line of visible characters."""
     shown = escaping.SURROGATES.sub("\ufffd", escaping.visible(" ".join(text.split())))
     # An underscore at the beginning would hide a line from the legend.
     shown = f"\u200b{shown}" if shown.startswith("_") else shown

@@ -28,9 +28,9 @@ def framed(title: str, head: markupsafe.Markup, sections: Sequence[Content], foo
 
     Args:
       title: of the page, any text.
-      head: what it begins with.
+      head: beginning of the page.
       sections: in their order.
-      foot: what it ends with, any text.
+      foot: end of the page, any text.
     """
     return str(
         render_html(

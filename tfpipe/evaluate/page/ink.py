@@ -1,4 +1,4 @@
-"""The colors of plots: drawn in those of a light page, which stand for variables that a dark page sets otherwise."""
+"""The colors of plots: drawn in those of a light page, which stand for variables that a dark page sets to others."""
 
 from __future__ import annotations
 

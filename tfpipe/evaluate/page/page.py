@@ -1,6 +1,6 @@
 """The page of a run: `metrics.json` and `rows.json` -> `report.html`, and its plots as PNG files.
 
-A number of the page is one of `metrics.json`; nothing is computed here but its form.
+A number of the page is one of `metrics.json`; only its form is computed here.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _head(summary: Mapping[str, Any]) -> markupsafe.Markup:
 
 
 def _times(before: float | None, after: float | None) -> str | None:
-    """Writes by which factor a number is smaller; None where it is not, or was not measured."""
+    """Writes the factor by which a number is smaller; None where it is not, or was not measured."""
     factor = before / after if before and after else 1.0
     return f"{factor:.1f}" if factor >= 1.05 else None
 

@@ -120,7 +120,7 @@ def reliability(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> markupsafe
 
 
 def calibration(facts: Mapping[str, Any]) -> markupsafe.Markup:
-    """Shows what the calibration of each variant changed on the validation rows."""
+    """Shows the effects of the calibration of each variant on the validation rows."""
     rows = [
         [
             variant,

@@ -1,4 +1,4 @@
-"""Which plots a page has, by what was measured: each with a name, a title and a sentence for those who can't see it."""
+"""The plots of a page, by the measures that exist: each with a name, a title and a sentence for those who see none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plots_of(summary: Mapping[str, Any]) -> dict[str, Plot]:
 
 
 def reliability_series(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Gives the bins that the reliability diagram shows: of the variant that the page is about."""
+    """Gives the bins of the reliability diagram: those of the variant that the page is about."""
     variant = summary["verdict"]["variant"]
     facts = summary["calibration"][variant]
     series = {"validation, before": facts["reliability_before"], "validation, after": facts["reliability_after"]}

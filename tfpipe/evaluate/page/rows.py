@@ -1,4 +1,4 @@
-"""Rows that a reader of the page looks at: what compression changed, and the mistakes that a model is surest of.
+"""Rows that a reader of the page looks at: the changes by compression, and the mistakes that a model is surest of.
 
 Enters: the answers of the variants to the test rows. Leaves: `rows.json`, plain JSON. Long texts are cut.
 """
@@ -36,7 +36,7 @@ def changed(answers: Answers) -> dict[str, Any]:
 
 
 def mistakes(answers: Answers, variant: str) -> list[dict[str, Any]]:
-    """Lists the rows that a variant has wrong, those first of whose wrong label it is surest.
+    """Lists the rows that a variant has wrong, first those of whose wrong label it is surest.
 
     Returns:
       As in `changed`, with `answer`, `label` (the one that it is surest of, and wrong about), `is_given` (whether it
@@ -65,7 +65,7 @@ def mistakes(answers: Answers, variant: str) -> list[dict[str, Any]]:
 
 
 def _described(answers: Answers, at: int) -> dict[str, Any]:
-    """Tells where a row stands, what it says and which labels are right.
+    """Gives the place of a row, its texts and its right labels.
 
     Args:
       answers: that the row is one of.
@@ -102,7 +102,7 @@ def _sure(answers: Answers, sureness: np.ndarray, variant: str, at: int) -> floa
 
 
 def _largest(values: np.ndarray, chosen: np.ndarray) -> list[int]:
-    """Lists some of the chosen places, those of the largest values first; of equal ones, the first first."""
+    """Lists some of the chosen places, by falling values; of equal values, the first first."""
     places = np.flatnonzero(chosen)
     return places[np.argsort(-values[places], kind="stable")][:SHOWN].tolist()
 
@@ -112,7 +112,7 @@ def _cut(text: str) -> str:
 
 
 def examples_of(answers: Answers, published: Sequence[str]) -> dict[str, Any]:
-    """Gives what `rows.json` holds, without explanations.
+    """Gives the content of `rows.json`, without explanations.
 
     Args:
       answers: of the variants.

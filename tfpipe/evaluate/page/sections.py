@@ -1,4 +1,4 @@
-"""The sections of a page: a template each, in their order, and where each has something to show.
+"""The sections of a page: a template each, in their order, with the condition under which it has something to show.
 
 A new section is a template in `templates/` and a row here. It gets `metrics.json` (`s`) and `rows.json` (`rows`).
 """

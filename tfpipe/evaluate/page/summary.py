@@ -1,6 +1,6 @@
-"""What the page says of a run beside its measures: data, learning curves, the verdict, settings.
+"""The parts of a page beside the measures of a run: data, learning curves, the verdict, settings.
 
-Enters: what earlier stages committed. Leaves: parts of `metrics.json`, all of them plain JSON.
+Enters: the output of earlier stages. Leaves: parts of `metrics.json`, all of them plain JSON.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _QUANTIZED = {
 
 
 def data_of(prepared: Path) -> dict[str, Any]:
-    """Gives what `prepare` counted, and how long the rows of each split are.
+    """Gives the counts of `prepare`, and the lengths of the rows of each split.
 
     Args:
       prepared: directory of `prepare`.
 
     Returns:
-      What is in `statistics.json`, and `lengths`: `edges` of bins of tokens, and `rows` in each, by split.
+      The content of `statistics.json`, and `lengths`: `edges` of bins of tokens, and `rows` in each, by split.
     """
     statistics = json.loads((prepared / "statistics.json").read_text(encoding="utf-8"))
     tokens = {split: TokenTable.open(prepared / split).lengths for split in SPLITS}
@@ -90,7 +90,7 @@ def artifact_of(summary: Mapping[str, Any], variant: str, kind: str) -> dict[str
 
 
 def made_by(config: Config) -> list[str]:
-    """Names what the run did to the model, a phrase for each stage that was asked for."""
+    """Names the changes that the run made to the model, a phrase for each stage that was asked for."""
     found = []
     if config.distill is not None and config.distill.student is not None:
         found.append("distilled into a smaller model")

@@ -52,7 +52,7 @@ def drawn(name: str, title: str, description: str, draw: Callable[[], Figure]) -
     Args:
       name: letters and hyphens, once in a page.
       title: of the plot.
-      description: what it shows, in a sentence or two.
+      description: of the plot, in a sentence or two.
       draw: makes the figure; its texts are plain.
     """
     with _settings():
@@ -105,7 +105,7 @@ def _referred(value: str) -> list[str]:
 
 
 def _clean(element: ElementTree.Element, name: str, used: set[str]) -> None:
-    """Takes away what a page has no place for: styles, metadata, namespaces, identifiers that nothing refers to."""
+    """Removes parts that a page has no place for: styles, metadata, namespaces, identifiers that nothing refers to."""
     element.tag = _local(element.tag)
     for child in list(element):
         if _local(child.tag) in ("metadata", "style"):

@@ -1,4 +1,4 @@
-"""Tables of a page: from what `metrics.json` holds to rows of text. Every number is one of that file, rounded."""
+"""Tables of a page: from the content of `metrics.json` to rows of text. Every number is one of that file, rounded."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def scores(measures: Mapping[str, Any]) -> markupsafe.Markup:
 
 
 def against_dense(changes: Mapping[str, Any]) -> markupsafe.Markup:
-    """Shows what each variant changes, on the same rows."""
+    """Shows the changes of each variant, on the same rows."""
     rows = [
         [
             variant,

@@ -35,7 +35,7 @@ _LONGEST_TEXT = 20_000
 
 
 def choose(classifier: Classifier, tokens: Sequence[int]) -> tuple[str, int]:
-    """Chooses how rows are explained, and how many of them, the first first.
+    """Chooses the method of explanation, and the number of rows to explain, from the first on.
 
     Args:
       classifier: that explains.
@@ -83,7 +83,7 @@ def explained(
 
 
 def as_json(explanation: Explanation) -> dict[str, Any]:
-    """Gives an explanation as JSON, texts cut after what the model reads."""
+    """Gives an explanation as JSON, texts cut after the part that the model reads."""
     found = dataclasses.asdict(explanation)
     for text in found["texts"]:
         text["text"] = text["text"][: text["read_to"]] + ("…" if text["read_to"] < len(text["text"]) else "")
@@ -91,7 +91,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
 
 
 def from_json(found: dict[str, Any]) -> Explanation:
-    """Reads what `as_json` gave."""
+    """Reads the result of `as_json`."""
     texts = tuple(
         ExplainedText(each["text"], tuple(ExplainedWord(**word) for word in each["words"]), each["read_to"])
         for each in found["texts"]

@@ -18,7 +18,7 @@ def converted(classifier: Classifier, length: int | None) -> bytes:
     """Makes a LiteRT file of a classifier.
 
     Args:
-      classifier: any variant; one of 8 bits keeps its weights as they are.
+      classifier: any variant; an 8-bit variant keeps its weights as they are.
       length: of every request, one at a time; None: batches of any size and length.
 
     Raises:

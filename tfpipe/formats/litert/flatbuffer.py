@@ -21,10 +21,10 @@ def operators_of(file: Path) -> dict[str, int]:
     """Counts the operators of a file.
 
     Returns:
-      Operator -> how often it is there, the most frequent first.
+      Operator -> its number, the most frequent first.
 
     Raises:
-      InputError: not a LiteRT file, or an operator that is not LiteRT's own, which needs a library to be loaded.
+      InputError: not a LiteRT file, or it has an operator that is not LiteRT's own, which needs a library.
     """
     model, counts = _read(file), Counter()
     for graph in model.subgraphs:
@@ -41,7 +41,7 @@ def operators_of(file: Path) -> dict[str, int]:
 
 
 def kernels_of(file: Path) -> dict[str, np.ndarray]:
-    """Reads the encoder's kernels, each by the name of the product that it is in: [out, in] float32 or int8."""
+    """Reads the encoder's kernels, each by the name of its product: [out, in] float32 or int8."""
     model, found = _read(file), {}
     for graph in model.subgraphs:
         for operator in graph.operators:

@@ -96,5 +96,5 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
 
 
 def size_bytes(path: Path) -> int:
-    """Gives the bytes of the file: what a runtime loads."""
+    """Gives the bytes of the file, which a runtime loads."""
     return (path / FILE).stat().st_size

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:
-    """Writes an ONNX file of operator set `settings.onnx_opset`, and what loaders need beside it (`folder.py`).
+    """Writes an ONNX file of operator set `settings.onnx_opset`, and the files that loaders need (`folder.py`).
 
     Raises:
       InputError: an operator has no counterpart in ONNX.
@@ -90,5 +90,5 @@ def kernels_of(file: Path) -> dict[str, np.ndarray]:
 
 
 def size_bytes(path: Path) -> int:
-    """Gives the bytes of the ONNX file and of the weights beside it: what a runtime loads."""
+    """Gives the bytes of the ONNX file and of the weights beside it, which a runtime loads."""
     return sum(file.stat().st_size for file in graph_file(path).parent.iterdir())

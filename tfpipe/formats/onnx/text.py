@@ -78,10 +78,10 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
 
 
 def size_bytes(path: Path) -> int:
-    """Gives the bytes of the ONNX file and of the weights beside it: what a runtime loads."""
+    """Gives the bytes of the ONNX file and of the weights beside it, which a runtime loads."""
     return sum(file.stat().st_size for file in path.glob(f"{FILE}*"))
 
 
 def _strings(texts: Texts) -> np.ndarray:
-    """Texts as ONNX Runtime takes them, [batch] str; of invalid UTF-8 the tokenizer drops what `errors` put there."""
+    """Prepares texts for ONNX Runtime, [batch] str; the tokenizer drops the replacements of invalid UTF-8."""
     return np.array([text if isinstance(text, str) else text.decode(errors="replace") for text in texts], object)

@@ -27,11 +27,11 @@ _SCOPE = "tokenizer"
 
 
 def put_tokenizer_before(model: onnx.ModelProto, tokenizer: Tokenizer, *, pairs: bool) -> None:
-    """Makes a model of token ids one of texts, in its place.
+    """Turns a model of token ids into one of texts, in its place.
 
     Args:
       model: takes `input_ids, attention_mask, token_type_ids` [batch, length] int64.
-      tokenizer: text -> token ids; one that cleans nothing.
+      tokenizer: text -> token ids, without cleaning.
       pairs: whether texts come in pairs.
     """
     nodes = _Nodes(_SCOPE)
@@ -65,7 +65,7 @@ class _Nodes:
         """of outputs that onnx knows no type of"""
 
     def __call__(self, operator: str, *inputs: Any, output: str = "", **attributes: Any) -> str:
-        """Adds a node: names of tensors, and numbers or arrays, which become constants; the name of its output."""
+        """Adds a node of names of tensors, and numbers or arrays, which become constants; returns its output's name."""
         name = f"{self.scope}/{len(self.nodes)}.{operator}"
         names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
         self.nodes.append(helper.make_node(operator, names, [output or name], name=name, **attributes))
@@ -80,7 +80,7 @@ class _Nodes:
         return name
 
     def loop(self, body: _Nodes, carried: dict[str, tuple[str, str]], go_on: str, kind: dict[str, int]) -> list[str]:
-        """Adds a loop that ends when `go_on`, [] bool, is false; the names of what it carried to its end.
+        """Adds a loop that ends when `go_on`, [] bool, is false; returns the names of the values at its end.
 
         Args:
           body: its nodes.
@@ -103,7 +103,7 @@ class _Nodes:
         return results
 
     def flat(self, name: str) -> str:
-        """A tensor as [length]."""
+        """Reshapes a tensor to [length]."""
         return self("Reshape", name, [-1])
 
     def places(self, chosen: str) -> str:
@@ -111,27 +111,30 @@ class _Nodes:
         return self.flat(self("NonZero", chosen))
 
     def count(self, chosen: str) -> str:
-        """A bool as 0 or 1."""
+        """Casts a bool to 0 or 1."""
         return self("Cast", chosen, to=TensorProto.INT64)
 
     def before(self, counts: str) -> str:
-        """The sum of what comes before each place of a [length]."""
+        """Sums the values before each place of a [length]."""
         return self("CumSum", counts, 0, exclusive=1)
 
     def part(self, name: str, start: Any, stop: Any) -> str:
-        """The places of a [length] from `start` to before `stop`, [1] each."""
+        """Cuts the places from `start` to before `stop`, [1] each, out of a [length]."""
         return self("Slice", name, start, stop, [0])
 
 
 def _stacked(nodes: _Nodes, columns: tuple[str, ...]) -> str:
-    """All texts one after the other, and one more: with it there is a text, a character and a word in any batch."""
+    """Stacks all texts, and one more: with it there is a text, a character and a word in any batch."""
     first, *others = columns
     equally_long = [nodes("Reshape", name, nodes("Shape", first), allowzero=1) for name in others]
     return nodes("Concat", first, *equally_long, np.array(["a"], object), axis=0)
 
 
 def _symbols(nodes: _Nodes, tables: Tables, texts: str) -> tuple[str, str, str]:
-    """Symbols of all texts [symbols], the row of each [symbols], where each row starts [rows]. A row ends a word."""
+    """Finds the symbols of all texts [symbols], the row of each [symbols], where each row starts [rows].
+
+    A row ends a word.
+    """
     characters = nodes("Tokenizer", texts, domain=_RUNTIME, mark=0, mincharnum=1, pad_value="", tokenexp=tables.pattern)
     # Or onnx's checker would look for the type of what LabelEncoder reads, and find none.
     nodes.types.append(helper.make_tensor_value_info(characters, TensorProto.STRING, [None, None]))
@@ -169,7 +172,7 @@ def _pieces(nodes: _Nodes, tables: Tables, symbols: str, unknown_id: int) -> tup
 
 
 def _longest_pieces(nodes: _Nodes, tables: Tables, symbols: str, starts: str) -> tuple[str, str]:
-    """The longest piece at each place, in symbols (0: none), and its id."""
+    """Finds the longest piece at each place, in symbols (0: none), and its id."""
     count = nodes("Shape", symbols)
     places = nodes("Range", 0, nodes("Squeeze", count), 1)
     last = nodes("Sub", count, 1)  # the end of a word: whoever looks there has no next state
@@ -269,7 +272,7 @@ def _assemble(nodes: _Nodes, tokens: _Tokens, special: dict[str, int], max_lengt
 
 
 def _longest_first(nodes: _Nodes, first: str, second: str, room: int) -> tuple[str, str]:
-    """Lengths to which a pair is cut, as `tokens/tokenizer.py` cuts it."""
+    """Computes the lengths to which a pair is cut, as `tokens/tokenizer.py` does."""
     shorter = nodes("Min", nodes("Min", first, second), room // 2)
     longer = nodes("Min", nodes("Max", first, second), nodes("Sub", room, shorter))
     swap = nodes("Greater", first, second)

@@ -1,8 +1,8 @@
 """BERT's tokenizer as tables of numbers: characters become symbols, and symbols lead through a trie to word pieces.
 
 Enters: tokenizer settings. Leaves: the tables that `tokenizer_graph.py` looks up. A symbol stands for a character of
-the vocabulary, for any other letter, or for the end of a word. `tokens/tokenizer.py` tells what transformers'
-normalizer and pre-tokenizer make of each character, so ids are those of transformers.
+the vocabulary, for any other letter, or for the end of a word. The results of transformers' normalizer and
+pre-tokenizer for each character come from `tokens/tokenizer.py`, so ids are those of transformers.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def tables_of(settings: TokenizerSettings) -> Tables:
 
 
 def _characters(settings: TokenizerSettings) -> list[str]:
-    """The characters of all pieces that a word can match, sorted."""
+    """Lists the characters of all pieces that a word can match, sorted."""
     return sorted(set("".join(rest for rest, _ in map(_parts, settings.vocabulary) if _SPACE not in rest)) - {_SPACE})
 
 
 def _parts(piece: str) -> tuple[str, int]:
-    """The text of a piece, and the state before it."""
+    """Splits a piece into its text, and the state before it."""
     rest = piece.removeprefix("##")
     return (rest, WORD_REST) if rest and rest != piece else (piece, WORD_START)
 
@@ -97,7 +97,7 @@ def _trie(settings: TokenizerSettings, numbers: dict[str, int], alphabet: int) -
 
 
 def _between(ranges: tuple[range, ...]) -> list[tuple[int, int]]:
-    """Gives what lies outside sorted ranges of code points: start and end of each part."""
+    """Gives the gaps between sorted ranges of code points: start and end of each."""
     stops = [0, *(each.stop for each in ranges)]
     return list(zip(stops, [*(each.start for each in ranges), 0x110000], strict=True))
 

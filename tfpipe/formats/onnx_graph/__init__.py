@@ -1,1 +1,1 @@
-"""The ONNX graph of a classifier, and what a graph of unknown origin would do: shared by the formats that hold one."""
+"""The ONNX graph of a classifier, and the inspection of unknown graphs: shared by the formats that hold one."""

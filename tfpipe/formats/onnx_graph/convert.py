@@ -106,12 +106,12 @@ def save_onnx(model: onnx.ModelProto, path: Path, largest: int = LARGEST_FILE) -
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """Operators of a graph, by type."""
+    """Counts the operators of a graph, by type."""
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
 
 
 def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """tf2onnx's graph, and the name of the graph input -> name of the weight that belongs there."""
+    """Converts the model by tf2onnx: the graph, and the name of each weight's graph input -> name of the weight."""
 
     def answer(input_ids, attention_mask, token_type_ids):
         ids, mask, types = (tf.cast(x, tf.int32) for x in (input_ids, attention_mask, token_type_ids))
@@ -137,7 +137,7 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
 
 
 def _weights_as_inputs(concrete, model: tf_keras.Model) -> tuple[tf.compat.v1.GraphDef, dict[str, str]]:
-    """The graph of a traced function, every read of a weight made a placeholder: node name -> weight name."""
+    """Copies the graph of a traced function, reads of weights made placeholders: node name -> weight name."""
     variables = variables_by_name(model)
     names = {id(variable.handle): name for name, variable in variables.items()}
     handles = {inner.op.name: names[id(outer)] for outer, inner in concrete.graph.captures}
@@ -158,7 +158,7 @@ def _weights_as_inputs(concrete, model: tf_keras.Model) -> tuple[tf.compat.v1.Gr
 
 
 def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Classifier) -> None:
-    """Makes each weight an initializer under its own name; a quantized one its codes and their dequantization."""
+    """Makes each weight an initializer under its own name; a quantized weight its codes and their dequantization."""
     codes = classifier.codes
     kept = [value for value in graph.input if value.name not in weight_inputs]
     del graph.input[:]
@@ -188,7 +188,7 @@ def _add_quantized_kernel(graph, name: str, tensor: str, codes: np.ndarray, scal
 
 
 def _signed_activations(graph) -> None:
-    """Makes uint8 codes with a zero point of 128 int8 codes with one of 0: TensorRT and many NPUs take no others."""
+    """Turns uint8 codes with a zero point of 128 into int8 codes with one of 0: TensorRT and many NPUs need these."""
     zero_points = {node.input[2] for node in graph.node if node.op_type == "QuantizeLinear"}
     for initializer in graph.initializer:
         if initializer.name in zero_points:
@@ -196,7 +196,7 @@ def _signed_activations(graph) -> None:
 
 
 def _integer_products(graph) -> None:
-    """MatMul of two 8-bit matrices, Add of a bias -> Gemm with an int32 bias, one integer operator in ONNX Runtime."""
+    """Replaces MatMul of 8-bit matrices and Add of a bias by Gemm with an int32 bias, one operator in ONNX Runtime."""
     constants = {initializer.name: initializer for initializer in graph.initializer}
     dequantized = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     for product in [node for node in graph.node if node.op_type == "MatMul"]:
@@ -233,7 +233,7 @@ def _dequantize(graph, codes: str, scale: np.ndarray, output: str, axis: int) ->
 
 
 def _gather_codes(graph, name: str, tensor: str, codes: np.ndarray, scale: np.ndarray) -> None:
-    """An embedding: gathers int8 rows and their scales, then multiplies; dequantizing the table would touch it all."""
+    """Gathers an embedding's int8 rows and scales, then multiplies: dequantizing the table would touch it all."""
     add_initializer(graph, f"{name}.codes", codes)
     add_initializer(graph, f"{name}.scale", scale[:, None])
     gather = next(node for node in graph.node if node.op_type == "Gather" and node.input[0] == tensor)
@@ -272,9 +272,9 @@ def _name_dimensions(value, names: tuple[str, ...]) -> None:
 
 
 def _name_constants(graph, weights: Iterable[str]) -> None:
-    """Names each constant by its first reader, those of weights aside, and makes equal ones one.
+    """Names each constant by its first reader, those of weights aside, and merges equal constants.
 
-    Of equal constants tf2onnx keeps one, and which differs from process to process (`findings/`, equal constants).
+    tf2onnx keeps one of equal constants, but not the same one in each process (`findings/`, equal constants).
     """
     prefixes = tuple(weights)
     kept = [tensor for tensor in graph.initializer if tensor.name.startswith(prefixes)]
@@ -293,7 +293,7 @@ def _name_constants(graph, weights: Iterable[str]) -> None:
 
 
 def _sort(graph) -> None:
-    """Puts the nodes into an order in which each comes after what it reads, as ONNX requires."""
+    """Sorts the nodes so that each comes after its inputs, as ONNX requires."""
     ready = {initializer.name for initializer in graph.initializer} | {value.name for value in graph.input} | {""}
     waiting, ordered = list(graph.node), []
     while waiting:

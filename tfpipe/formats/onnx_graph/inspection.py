@@ -1,7 +1,7 @@
-"""What an ONNX file of unknown origin would do, read from it before it is loaded.
+"""Inspection of an ONNX file of unknown origin, before it is loaded.
 
-ONNX's own operators compute and nothing else. What is left: tensors whose data lie in other files, which are to be
-beside the model, and operators of other domains, for which ONNX Runtime needs a library; tfpipe never registers one.
+ONNX's own operators compute and nothing else. Two risks are left: tensors whose data lie in other files, which must be
+beside the model, and operators of other domains, for which ONNX Runtime needs a library. tfpipe never registers one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def inspect_onnx(path: Path) -> int:
       path: the file; its external data is not read.
 
     Returns:
-      How many nodes there are.
+      The number of nodes.
 
     Raises:
       InputError: not an ONNX file, an operator of another domain, an address in memory for the data of a

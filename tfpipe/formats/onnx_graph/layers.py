@@ -1,4 +1,4 @@
-"""Layers of the classifier as the operators that ONNX Runtime fuses, in place of what tf2onnx made of them.
+"""Layers of the classifier as the operators that ONNX Runtime fuses, in place of tf2onnx's.
 
 ONNX Runtime recognizes attention, layer normalization and GELU by their operators and the order of these. tf2onnx's
 own are others (a normalization is nine operators, each reshape computes its shape), so the layers whose meaning is
@@ -27,7 +27,7 @@ from tfpipe.model.layers import MASKED, Activation, AttentionContext, FirstToken
 
 
 def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool, gather_codes: bool = True) -> None:
-    """Rewrites every layer that has a form of its own, and drops what that leaves unused.
+    """Rewrites every layer that has a form of its own, and drops all that is unused afterwards.
 
     Args:
       graph: `onnx.GraphProto` by tf2onnx, its nodes named by the layers that they come from; inputs `input_ids:0`,
@@ -37,7 +37,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool, gather_codes: bo
       gather_codes: whether 8-bit codes may be gathered, or floats must be, and then rounded.
 
     Raises:
-      InputError: a layer's nodes are not what the locked tf2onnx makes.
+      InputError: a layer's nodes are not those of the locked tf2onnx.
     """
     biases = set()
     for layer in model.layers:
@@ -63,7 +63,7 @@ def rewrite_layers(graph, model: tf_keras.Model, *, flat: bool, gather_codes: bo
 
 
 def reconnect(graph, old: str, new: str) -> None:
-    """Lets all that read one tensor read another."""
+    """Connects all readers of one tensor to another."""
     for node in graph.node:
         for index, name in enumerate(node.input):
             if name == old:
@@ -71,7 +71,7 @@ def reconnect(graph, old: str, new: str) -> None:
 
 
 def add_initializer(graph, name: str, value: np.ndarray) -> str:
-    """A constant under a name; one that is there already is taken as it is."""
+    """Adds a constant under a name; an existing constant is taken as it is."""
     if not any(initializer.name == name for initializer in graph.initializer):
         graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
     return name
@@ -103,7 +103,7 @@ def _layer_normalization(graph, model, layer: LayerNormalization) -> None:
 
 
 def _gelu(graph, model, layer: Activation) -> None:
-    """The exact GELU in the one order of operators that ONNX Runtime fuses."""
+    """Writes the exact GELU in the one order of operators that ONNX Runtime fuses."""
     _, (x,), result = _take(graph, model, layer, 1)
     root = add_initializer(graph, "gelu.sqrt_2", np.float32(2.0**0.5))
     one, half = (add_initializer(graph, f"gelu.{name}", np.float32(v)) for name, v in (("one", 1.0), ("half", 0.5)))
@@ -120,7 +120,7 @@ def _gelu(graph, model, layer: Activation) -> None:
 
 
 def _attention(graph, model, layer: AttentionContext, *, flat: bool) -> str:
-    """Scaled dot-product attention; returns the name of the bias that it adds."""
+    """Writes scaled dot-product attention; returns the name of the bias that it adds."""
     _, entered, result = _take(graph, model, layer, 4)
     prefix = layer.name.removesuffix("context")
     query, key, value = (
@@ -194,7 +194,7 @@ def _positions(graph, model) -> None:
 
 
 def _first_token(graph, model, layer: FirstToken, *, flat: bool, gather_codes: bool) -> None:
-    """[batch, length, hidden] -> [batch, 1, hidden], of 8-bit codes where what it takes from is quantized."""
+    """Takes the first token: [batch, length, hidden] -> [batch, 1, hidden], of 8-bit codes if these are quantized."""
     _, (states,), result = _take(graph, model, layer, 1)
     makers = {name: node for node in graph.node for name in node.output}
     dequantize = makers[states] if makers[states].op_type == "DequantizeLinear" else None
@@ -225,7 +225,7 @@ def _class_token(graph, model, *, flat: bool) -> None:
 
 
 def _flatten(graph, model) -> None:
-    """Hidden states as matrices from the embeddings on."""
+    """Turns hidden states into matrices, from the embeddings on."""
     hidden = model.get_layer(EMBEDDINGS_OUTPUT).output.shape[-1]
     first = next(node for node in graph.node if node.name.startswith(f"{EMBEDDINGS_OUTPUT}/"))
     reconnect(graph, first.output[0], "states.flat")
@@ -244,7 +244,7 @@ def _flatten(graph, model) -> None:
 
 
 def _split(heads: int) -> str:
-    """Name of the shape [batch, length, heads, width]."""
+    """Names the shape [batch, length, heads, width]."""
     return f"attention.split_{heads}"
 
 
@@ -261,7 +261,7 @@ def _add(graph, scope: str, *nodes: tuple[str, list[str], str, dict]) -> None:
 
 
 def _take(graph, model, layer, inputs: int):
-    """Removes the nodes of a layer; returns them, the tensors that entered and the one that left."""
+    """Removes the nodes of a layer; returns them, their input tensors and their output tensor."""
     scope = f"{model.name}/{layer.name}/"
     nodes = [node for node in graph.node if node.name.startswith(scope)]
     made = {name for node in nodes for name in node.output}

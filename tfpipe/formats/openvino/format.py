@@ -1,7 +1,7 @@
 """OpenVINO's IR in a folder that its loaders open. It answers by token ids.
 
 The IR is read from tfpipe's ONNX graph: weights of 8 bits stay 8 bits wide, and OpenVINO multiplies them as integers.
-Its dimensions are open. OpenVINO is faster where they are not, so the loader here gives them numbers: see `shapes.py`.
+Its dimensions are open. OpenVINO is faster with fixed ones, so the loader here gives them numbers: see `shapes.py`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
 
 
 def size_bytes(path: Path) -> int:
-    """Gives the bytes of the graph and of its weights: what a runtime loads."""
+    """Gives the bytes of the graph and of its weights, which a runtime loads."""
     return sum((path / GRAPH).with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
 
 
@@ -106,7 +106,7 @@ def _read(path: Path) -> openvino.Model:
 
 
 def _number_from_the_start(model: openvino.Model) -> None:
-    """Numbers the operators that OpenVINO numbers on through a process, so that a graph has one text."""
+    """Numbers operators from 0, as OpenVINO counts on through a process, so that a graph has one text."""
     for number, operator in enumerate(model.get_ordered_ops()):
         if _NUMBERED.fullmatch(operator.get_friendly_name()):
             operator.set_friendly_name(f"{operator.get_type_name()}_{number}")

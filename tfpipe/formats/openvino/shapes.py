@@ -1,9 +1,9 @@
 """An OpenVINO model, compiled for the shapes that requests have: fixed dimensions are faster than open ones.
 
-A request's length is padded up to the next step, and its rows up to the next size that a program is built for; of more
-rows than the largest has, it is cut. A program whose batch is open would answer otherwise in 8 bits (OpenVINO 2026.4:
-logits of the quickstart by 0.008 on average), and `verify` has not asked it. A program is compiled when its first
-request comes.
+A request's length is padded up to the next step, and its rows up to the next size that has a program. A request of more
+rows than the largest program is cut. A program whose batch is open would give other answers in 8 bits (OpenVINO 2026.4:
+logits of the quickstart differ by 0.008 on average), and `verify` has not asked it. A program is compiled when its
+first request comes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ OPEN = -1
 
 
 class Shapes:
-    """The programs of one model; of many shapes, the last that were asked for are kept."""
+    """The programs of one model; of many shapes, the last ones in use are kept."""
 
     def __init__(self, model: openvino.Model, threads: int | None):
         """Takes a model.
 
         Args:
-          model: of open dimensions; it says which lengths and batch sizes get programs of their own.
+          model: of open dimensions; it names the lengths and batch sizes that get programs of their own.
           threads: that a program runs on; None: all processors.
         """
         self._model, self._threads = model, threads
@@ -52,7 +52,7 @@ class Shapes:
 
     @property
     def batch(self) -> int | None:
-        """Rows of the largest program; None: programs take any number."""
+        """Gives the rows of the largest program; None: programs take any number."""
         return self._batch_sizes[-1] if self._batch_sizes else None
 
     def _ask(self, tokens: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,8 +1,7 @@
 """The stack on which signal handlers run, kept as it is while OpenVINO compiles.
 
-OpenVINO 2026.4 changes the signal stack of the thread that compiles a program, for as long as the program is there.
-Where several came and went, a process could crash at the next signal that Python handles: at SIGTERM, before a
-checkpoint.
+OpenVINO 2026.4 changes the signal stack of the thread that compiles a program, for as long as the program exists.
+After several programs, a process could crash at the next signal that Python handles: at SIGTERM, before a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SavedModels: what TF Serving loads, with warm-up requests. They answer by token ids and by raw text."""
+"""SavedModels for TF Serving, with warm-up requests. They answer by token ids and by raw text."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
 
 
 def _texts(requests: Requests) -> dict[str, tf.Tensor]:
-    """The inputs of a signature that takes texts."""
+    """Makes the inputs of a signature that takes texts."""
     pairs = {} if requests.text_pairs is None else {"text_pair": tf.constant(requests.text_pairs)}
     return {"text": tf.constant(requests.texts), **pairs}

@@ -1,23 +1,23 @@
-"""What a SavedModel of unknown origin would do, read from it before it is loaded.
+"""Inspection of a SavedModel of unknown origin, before it is loaded.
 
 A SavedModel is a program ("Using TensorFlow securely", https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md):
 its operators can read and write files, reach other machines and call into the interpreter, some of them while it is
-loaded, before anything is asked of it. So every node is looked at, of every graph and every function, called or not:
+loaded, before any request. So every node of every graph and every function is inspected, called or not:
 
-- An operator that TensorFlow's registry calls stateless is taken, unless `_REFUSED` names it: being stateless says that
-  it can be left out or done twice, not that it touches nothing (ReadFile is stateless).
+- An operator that TensorFlow's registry calls stateless is taken, unless `_REFUSED` names it: a stateless operator can
+  be left out or done twice, but it may still touch files (ReadFile is stateless).
 - Of the others, those of `_STATEFUL` are taken: variables, tables, random numbers, control flow.
-- All else is refused by name, what is not known included, unless the caller allows that name.
+- All other operators, unknown ones included, are refused by name, unless the caller allows that name.
 
-Some operators depend on where they stand. RestoreV2, SaveV2 and MergeV2Checkpoints are in every SavedModel, in two
-functions of its saver, which loading does not call (it reads the variables itself): taken there, refused in what a
-signature, an object or another function can call, or TensorFlow in place of another: what any attribute names counts.
-InitializeTableFromTextFile reads a vocabulary: taken where its path is an asset of the SavedModel. PrintV2 can print to
-a file: taken where it prints to the console. A SavedModel of TensorFlow 1, which has no objects, is restored by
-operators of its own: refused, or allowed by name.
+Some operators depend on their place. RestoreV2, SaveV2 and MergeV2Checkpoints are in every SavedModel, in two functions
+of its saver, which loading does not call (it reads the variables itself). They are taken there. They are refused in a
+function that a signature, an object or another function can call, or TensorFlow in place of another: a name in any
+attribute counts. InitializeTableFromTextFile reads a vocabulary: it is taken if its path is an asset of the SavedModel.
+PrintV2 can print to a file: it is taken if it prints to the console. A SavedModel of TensorFlow 1, which has no
+objects, is restored by operators of its own: they are refused, or allowed by name.
 
-Assets are named relative to the directory, and no link in it may lead out of it. What this is no protection against:
-mistakes in TensorFlow's kernels and parsers, and models that take all memory and time.
+Assets are named relative to the directory, and no link in it may lead out of it. The inspection does not protect
+against mistakes in TensorFlow's kernels and parsers, or models that take all memory and time.
 """
 
 from __future__ import annotations
@@ -115,25 +115,25 @@ def load_saved_model(directory: Path, allowed: Collection[str] = ()) -> Any:
       allowed: names of operators that are taken wherever they stand.
 
     Raises:
-      InputError: what it would do is refused; see the top of this module.
+      InputError: an operator of it is refused; see the top of this module.
     """
     inspect_saved_model(directory, allowed)
     return tf.saved_model.load(str(directory))
 
 
 def inspect_saved_model(directory: Path, allowed: Collection[str] = ()) -> int:
-    """Looks at every node of a SavedModel, loads nothing.
+    """Looks at every node of a SavedModel, without loading it.
 
     Args:
       directory: of the SavedModel.
       allowed: names of operators that are taken wherever they stand.
 
     Returns:
-      How many nodes there are.
+      The number of nodes.
 
     Raises:
-      InputError: no whole SavedModel, an operator that is refused, a path that leads out of the directory, or no
-        operator of an allowed name.
+      InputError: the SavedModel is not whole, has a refused operator or a path that leads out of the directory, or has
+        no operator of an allowed name.
     """
     for name in allowed:
         if op_def_registry.get(name) is None:
@@ -196,7 +196,7 @@ def _read(path: Path) -> saved_model_pb2.SavedModel:
 
 
 def _why_refused(node: Any, own: set[str]) -> str | None:
-    """What is wrong with an operator, None where nothing is; `own` are the functions of the graph."""
+    """Tells why an operator is refused, None where it is not; `own` are the functions of the graph."""
     operator = op_def_registry.get(node.op)
     if operator is None:
         return None if node.op in own else _UNKNOWN
@@ -211,7 +211,7 @@ def _why_refused(node: Any, own: set[str]) -> str | None:
 
 
 def _expected(meta_graph: Any) -> Iterator[tuple[str, str]]:
-    """Nodes, as places and operators, that a SavedModel has in the functions of its saver and of its vocabularies."""
+    """Lists nodes, as places and operators, that a SavedModel has in functions of its saver and vocabularies."""
     graph, objects = meta_graph.graph_def, meta_graph.object_graph_def
     called = {each.gradient_func for each in (*graph.library.gradient, *graph.library.registered_gradients)}
     for node in graph.node:
@@ -246,7 +246,7 @@ def _functions_of_object(node: Any) -> tuple[str, ...]:
 
 
 def _functions_of_saver(meta_graph: Any) -> set[str]:
-    """The functions that the graph calls to save and to restore, and for nothing else."""
+    """Lists the functions that the graph calls to save and to restore, and for nothing else."""
     saver, by_use = meta_graph.saver_def, {True: set(), False: set()}
     own = {name.partition(":")[0] for name in (saver.save_tensor_name, saver.restore_op_name)}
     for node in meta_graph.graph_def.node:
@@ -262,7 +262,7 @@ def _functions_in(attributes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts_in(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """Every text of attributes: some name functions, such as `forward_function_name`."""
+    """Yields every text of attributes: some name functions, such as `forward_function_name`."""
     for attribute in attributes.values():
         for text in (attribute.s, *attribute.list.s):
             yield text.decode(errors="replace")  # what is not UTF-8 names no function
@@ -271,7 +271,7 @@ def _texts_in(attributes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reads_asset(function: Any, node: Any, objects: Any) -> bool:
-    """Whether the path of a table's text file is an argument that is bound to an asset."""
+    """Tells whether the path of a table's text file is an argument that is bound to an asset."""
     arguments = [argument.name for argument in function.signature.input_arg]
     name = function.signature.name
     if name not in objects.concrete_functions or len(node.input) < 2 or node.input[1] not in arguments:

@@ -1,4 +1,4 @@
-"""README.md beside a SavedModel, in `assets.extra/`: what a program has to load before it, and code that does."""
+"""README.md beside a SavedModel, in `assets.extra/`: the libraries that a program must load first, and code."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The same SavedModel for the same model, to the last byte, whatever the process has done before.
+"""Reproducible SavedModels: the same bytes for the same model, whatever the process has done before.
 
-TensorFlow names functions by a counter of the process, lists them in the order of a hash table, notes how many devices
-there were, and adds a random number. None of it means anything: its own fingerprints leave it out, and a loader renames
-every function. Here they are counted from 0, in the order in which they were made, and the number is a digest of the
-rest.
+TensorFlow names functions by a counter of the process, lists them in the order of a hash table, notes the number of
+devices, and adds a random number. None of these means anything: TensorFlow's own fingerprints leave them out, and a
+loader renames every function. Here functions are counted from 0, in the order in which they were made, and the random
+number becomes a digest of the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NAME_FUNCTIONS = frozenset(
 
 
 def make_reproducible(directory: Path) -> None:
-    """Rewrites `saved_model.pb` and `fingerprint.pb` of a SavedModel that nobody reads yet."""
+    """Rewrites `saved_model.pb` and `fingerprint.pb` of a SavedModel that no program reads yet."""
     path = directory / "saved_model.pb"
     saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta_graph in saved_model.meta_graphs:
@@ -73,7 +73,7 @@ def make_reproducible(directory: Path) -> None:
 
 
 def _numbered(names: list[str]) -> dict[str, str]:
-    """Name -> the same with a number of its own, from 0, in the order of the numbers that the process gave."""
+    """Renumbers names from 0, in the order of the numbers that the process gave: name -> new name."""
     alike: dict[str, list[int]] = defaultdict(list)
     for name in names:
         if match := _COUNTED.fullmatch(name):
@@ -86,7 +86,7 @@ def _numbered(names: list[str]) -> dict[str, str]:
 
 
 def _rename(message: Message, names: dict[str, str]) -> None:
-    """Replaces names of functions where a field is for them; nodes and arguments may be called alike."""
+    """Replaces names of functions in the fields for them; nodes and arguments may have the same names."""
     for field, value in message.ListFields():
         named, repeated = field.full_name in _NAME_FUNCTIONS, field.label == FieldDescriptor.LABEL_REPEATED
         if field.message_type is not None and field.message_type.GetOptions().map_entry:

@@ -66,12 +66,12 @@ class ServedTokens(tf.Module):
 
     @property
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
-        """Name -> function."""
+        """Gives the signatures: name -> function."""
         return {"serving_default": self.tokens}
 
 
 class ServedClassifier(ServedTokens):
-    """The same with the tokenizer's tables and signatures that take texts."""
+    """A `ServedTokens` with the tokenizer's tables and signatures that take texts."""
 
     def __init__(self, model: tf_keras.Model, classifier: Classifier, tokenizer: Tokenizer, *, pairs: bool):
         """Wraps an inference model.
@@ -99,14 +99,14 @@ class ServedClassifier(ServedTokens):
 
     @property
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
-        """Name -> function."""
+        """Gives the signatures: name -> function."""
         return {"serving_default": self.text, "tokens": self.tokens, "classify": self.classify}
 
 
 def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[str, tf.Tensor]:
-    """Gives token ids on, once operators of the graph have checked them; a wrong request fails with InvalidArgument.
+    """Passes token ids on, once operators of the graph have checked them; a wrong one fails with InvalidArgument.
 
-    TensorFlow alone would answer some of them: on a GPU an id outside a table reads zeros, and on a CPU a mask of
+    TensorFlow alone would answer some wrong requests. On a GPU an id outside a table reads zeros. On a CPU a mask of
     another length than the ids counts as its first element (TensorFlow 2.20, fused by oneDNN).
 
     Args:
@@ -133,6 +133,6 @@ def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[s
 
 
 def save_saved_model(served: ServedTokens, directory: Path) -> None:
-    """Writes the SavedModel; the same one has the same bytes."""
+    """Writes the SavedModel; the same model has the same bytes."""
     tf.saved_model.save(served, str(directory), signatures=served.signatures)
     make_reproducible(directory)

@@ -1,8 +1,8 @@
-"""What a TF Serving release can load: the operators and types of a SavedModel, checked before it leaves the export.
+"""The limits of a TF Serving release: operators and types of a SavedModel, checked before it leaves the export.
 
 The server loads a graph with the operators that it was linked with and nothing else: no Python, no other library. A
-lacking one is noticed when the model is loaded, in production. `operators/` lists what each release links; a file's
-head states its source.
+missing operator shows only when the model is loaded, in production. `operators/` lists the operators of each release; a
+file's head states its source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HALF_TYPES = {
 
 
 def linked_operators(serving_version: str) -> frozenset[str]:
-    """The operators that a release of tensorflow_model_server links."""
+    """Lists the operators that a release of tensorflow_model_server links."""
     file = importlib.resources.files("tfpipe.formats.saved_model") / "operators" / f"{serving_version}.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     return frozenset(line for line in lines if not line.startswith("#"))
@@ -39,10 +39,10 @@ def check_saved_model(directory: Path, serving_version: str) -> int:
       serving_version: TF Serving release that must load it.
 
     Returns:
-      How many different operators it has.
+      The number of different operators.
 
     Raises:
-      InputError: an operator that the release lacks, or a half-precision type.
+      InputError: the release lacks an operator, or a type is of half precision.
     """
     saved_model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     linked, seen = linked_operators(serving_version), set()
@@ -68,7 +68,7 @@ def check_saved_model(directory: Path, serving_version: str) -> int:
 
 
 def nodes_of(graph_def) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
-    """Every node of a graph and of its functions, with the words that say where it is."""
+    """Yields every node of a graph and of its functions, with the words for its place."""
     for node in graph_def.node:
         yield f"node {node.name}", node
     for function in graph_def.library.function:

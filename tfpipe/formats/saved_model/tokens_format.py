@@ -26,7 +26,7 @@ __all__ = ["kernels", "load", "size_bytes", "write"]
 
 
 def write(source: Source, path: Path, settings: Export) -> Written:
-    """Writes a SavedModel with one signature, and what its users need beside it.
+    """Writes a SavedModel with one signature, and the files that its users need beside it.
 
     Raises:
       InputError: it has an operator that `settings.serving_version` of TF Serving lacks.

@@ -1,4 +1,4 @@
-"""Warm-up requests: what TF Serving runs through a SavedModel before it takes traffic.
+"""Warm-up requests: TF Serving runs them through a SavedModel before it takes traffic.
 
 The first call of each shape allocates, optimizes the graph and fills kernel caches. The server replays the
 `PredictionLog` records of `assets.extra/tf_serving_warmup_requests` (a TFRecord, 1,000 at most) when it loads a version
@@ -21,7 +21,7 @@ BATCH = 32
 
 
 def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> predict_pb2.PredictRequest:
-    """A request of TF Serving's PredictionService; its model name is left open, as a warm-up record needs none.
+    """Makes a request of TF Serving's PredictionService; without a model name, as a warm-up record needs none.
 
     Args:
       signature: its name.
@@ -37,10 +37,10 @@ def predict_request(signature: str, inputs: dict[str, list | np.ndarray]) -> pre
 def write_warmup(saved_model: Path, table: TokenTable, *, pairs: bool) -> int:
     """Writes warm-up requests of real rows: one row at each length that occurs, and a batch.
 
-    `classify` runs what `serving_default` runs, so that the batch is enough for it.
+    `classify` runs the same graph as `serving_default`, so that the batch is enough for it.
 
     Returns:
-      How many.
+      Their number.
     """
     requests = []
     for rows in _rows(table):
@@ -57,7 +57,7 @@ def write_token_warmup(saved_model: Path, table: TokenTable) -> int:
 
 
 def _rows(table: TokenTable) -> list[np.ndarray]:
-    """One row at each of some lengths, then a batch: [rows] int64 each."""
+    """Chooses one row at each of some lengths, then a batch: [rows] int64 each."""
     ordered = np.argsort(table.lengths, kind="stable")
     alone = ordered[np.unique(np.linspace(0, len(ordered) - 1, LENGTHS).round().astype(int))]
     together = ordered[np.unique(np.linspace(0, len(ordered) - 1, BATCH).round().astype(int))]

@@ -1,1 +1,1 @@
-"""Which words of a text speak for an answer, and which against it."""
+"""Words of a text that speak for an answer, or against it."""

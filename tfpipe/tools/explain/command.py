@@ -1,4 +1,4 @@
-"""`tfpipe explain`: which words of a text speak for the answer of a run's classifier, and which against it.
+"""`tfpipe explain`: the words of a text that speak for the answer of a run's classifier, and those against it.
 
 Enters: texts, from the command line or standard input, or files of any form that `prepare` reads. Leaves: marked texts
 on a terminal, JSON Lines, or a page of HTML. `evaluate/attributions.py` has the method and its paper.
@@ -32,7 +32,7 @@ def run(run: str, texts: list[str], options: Options) -> None:
       options: the rest.
 
     Raises:
-      InputError: no run there, nothing to explain, or options that have no effect.
+      InputError: there is no run, nothing to explain, or options have no effect.
     """
     _check(texts, options)
     stage = find_stage(run, options.variant)
@@ -129,7 +129,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _check(texts: list[str], options: Options) -> None:
-    """Checks what can be checked before anything is opened."""
+    """Checks the options before anything is opened."""
     if options.method not in METHODS:
         raise InputError(f"--method {options.method}: expected {' or '.join(METHODS)}")
     if not options.input and not texts:

@@ -1,7 +1,7 @@
-"""Which classifier of a run explains: the variant that is named, or the last one of floats.
+"""The classifier of a run that explains: the variant that is named, or the last one of floats.
 
-Enters: the directory of a run, or its address on a store. Leaves: what explains texts. Explanations need gradients,
-which published artifacts do not give, so the stage that made the variant is read.
+Enters: the directory of a run, or its address on a store. Leaves: a classifier that explains texts. Explanations need
+gradients, which published artifacts do not give, so the stage that made the variant is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LISTED = 20  # labels that an error names
 
 
 class Stage(NamedTuple):
-    """The stage that explains, and what its run says of texts."""
+    """The stage that explains, and the facts about texts from its run."""
 
     run: RunDirectory
     variant: Variant
@@ -47,7 +47,7 @@ def find_stage(run: str, variant: str | None) -> Stage:
 
     Args:
       run: directory of a run, or its `gs://` address.
-      variant: name of one; None: the last one of floats.
+      variant: name of a variant; None: the last one of floats.
 
     Raises:
       InputError: no run is there, or it has not made the variant.
@@ -81,7 +81,7 @@ def find_stage(run: str, variant: str | None) -> Stage:
 
 
 def _no_run(directory: RunDirectory) -> str:
-    """Tells what is wrong with a path that is no run, or a run without a classifier."""
+    """Explains the fault of a path that is no run, or of a run without a classifier."""
     where = directory.location
     if directory.has_file(RECORD):
         return (
@@ -122,7 +122,7 @@ def open_explainer(stage: Stage, method: str):
 
 
 def _calibrated(classifier, stage: Stage):
-    """Gives a classifier the calibration of its artifacts; as it is, where `export` has not been done with it."""
+    """Gives a classifier the calibration of its artifacts; leaves it as it is if `export` has not been done with it."""
     from tfpipe.evaluate.calibration import FILE, calibration_of
 
     run, exported = stage.run, stage.run.committed("export")

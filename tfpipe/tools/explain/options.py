@@ -1,4 +1,4 @@
-"""What `tfpipe explain` was given beside the run and the texts."""
+"""Options of `tfpipe explain` beside the run and the texts."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def rows_of(run: str, texts: list[str], options: Options, *, pairs: bool) -> Ite
     """Yields the rows to explain, a few at a time; inputs are opened before the first is asked for.
 
     Args:
-      run: whose settings name the columns.
+      run: its settings name the columns.
       texts: from the command line.
       options: of the command.
       pairs: whether the run's texts come in pairs.

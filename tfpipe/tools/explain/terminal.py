@@ -38,7 +38,7 @@ def console() -> Console:
 
 
 def show(explanation: Explanation, where: Console) -> None:
-    """Prints an explanation: the label, the text, its strongest words, and what they sum to."""
+    """Prints an explanation: the label, the text, its strongest words, and their sum."""
     e = explanation
     head = f"{printable(e.label)}  {e.probability:.4f}"
     if not e.is_answer:

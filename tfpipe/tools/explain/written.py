@@ -96,7 +96,7 @@ def page(found: Iterable[Explained], name: str, method: str) -> Iterator[str]:
 
 
 def write(parts: Iterable[str], output: Path) -> None:
-    """Writes parts to a file, which is there as a whole or not at all; `-` is standard output, as they come.
+    """Writes parts to a file, which appears as a whole or not at all; `-` is standard output, part by part.
 
     Raises:
       InputError: the file can't be written.
@@ -128,10 +128,10 @@ def _is_device(output: Path) -> bool:
 
 
 def writer_of(output: Path) -> Callable[..., Iterator[str]]:
-    """Tells what an output holds, by its name: `page` or `json_lines`.
+    """Tells the form of an output by its name: `page` or `json_lines`.
 
     Raises:
-      InputError: its name does not say.
+      InputError: its name shows no form.
     """
     suffix = output.suffix.lower()
     if suffix in HTML:

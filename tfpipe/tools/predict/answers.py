@@ -1,4 +1,4 @@
-"""What answers texts: an artifact in its runtime, or a server. Without TensorFlow."""
+"""Sources of answers to texts: an artifact in its runtime, or a server. Without TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Answers(NamedTuple):
 
 
 class Answerer(Protocol):
-    """Answers texts in two steps, so that the first can be done for the next texts while the second is at work."""
+    """A source of answers, in two steps: the first can be done for the next texts while the second is at work."""
 
     name: str
     """what answers, for people: such as `runs/quickstart int8 by ONNX Runtime`"""
@@ -31,10 +31,10 @@ class Answerer(Protocol):
     """whether texts come in pairs"""
 
     def prepare(self, texts: list[str], text_pairs: list[str] | None) -> Any:
-        """Does what needs no model, such as tokenizing: any number of texts -> what `answer` takes."""
+        """Does the work that needs no model, such as tokenizing: any number of texts -> the argument of `answer`."""
 
     def answer(self, prepared: Any) -> Answers:
-        """Answers what `prepare` gave.
+        """Answers the result of `prepare`.
 
         Raises:
           InputError: the model fails at a text, or a server can't be asked.
@@ -46,11 +46,11 @@ def probability_of_answers(
 ) -> tuple[np.ndarray, list[list[str]]]:
     """Gives the probability of each answer, and the labels that it names.
 
-    Of one label, it is the label's. Of several, it is the smallest of the chosen. Where none is chosen, it is 1 minus
+    With one label, it is the label's. With several, it is the smallest of the chosen. If none is chosen, it is 1 minus
     the largest of all: the probability that none applies.
 
     Returns:
-      [texts] float32, and the labels of each text; of a model of one label, no labels.
+      [texts] float32, and the labels of each text; for a model of one label, no labels.
     """
     probabilities = np.asarray(answers.probabilities, np.float32)
     if one_label:

@@ -26,10 +26,10 @@ from tfpipe.tools.predict.written import Layout
 
 
 def work_of(model: str | None, options: Options, scratch: Path) -> Callable[..., Iterator[tuple[Block, Part]]]:
-    """Returns what `scoring.score` takes as `run`.
+    """Returns the argument `run` of `scoring.score`.
 
     Args:
-      model: as `opened` takes it, where the pipeline's machines find it too.
+      model: as `opened` takes it, at a place where the pipeline's machines find it too.
       options: of the command; they name one artifact.
       scratch: directory for the results of the DirectRunner.
     """
@@ -64,7 +64,7 @@ def _keep(result: tuple[Block, Part], place: str) -> None:
 
 
 class _Answering(ModelHandler[Block, tuple, Answerer]):
-    """Beam's name for what loads a model and asks it."""
+    """A model handler of Beam: loads a model and asks it."""
 
     def __init__(self, model: str | None, options: Options, source: Input, layout: Layout):
         super().__init__()
@@ -84,5 +84,5 @@ class _Answering(ModelHandler[Block, tuple, Answerer]):
             yield block, scoring.part_of(block, rows, answers, self._layout)
 
     def batch_elements_kwargs(self) -> dict[str, int]:
-        """A block is a batch: it has thousands of rows."""
+        """Makes each block a batch: it has thousands of rows."""
         return {"min_batch_size": 1, "max_batch_size": 1}

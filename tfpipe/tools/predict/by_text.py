@@ -19,7 +19,7 @@ Ask = Callable[[list[str], list[str] | None], tuple[list[str], np.ndarray]]
 
 
 class TextAnswerer:
-    """Answers texts in batches of a number of them, sorted by their lengths: see `answers.Answerer`."""
+    """A source of answers to texts, in batches of a number of them, sorted by length: see `answers.Answerer`."""
 
     def __init__(self, name: str, ask: Ask, names: tuple[str, ...] | None, *, one_label: bool, pairs: bool):
         self.name, self.names, self.one_label, self.pairs = name, names, one_label, pairs
@@ -37,7 +37,7 @@ class TextAnswerer:
         ]
 
     def answer(self, prepared: Any) -> Answers:
-        """See `answers.Answerer`."""
+        """Implements `answers.Answerer`."""
         count = sum(len(places) for places, *_ in prepared)
         labels, probabilities = [""] * count, np.zeros((count, len(self.names or ())), np.float32)
         for places, texts, pairs in prepared:
@@ -111,10 +111,10 @@ def open_saved_model(directory: Path, allowed: Collection[str] = ()) -> TextAnsw
 
 
 def _told(loaded: Any) -> tuple[bool, tuple[str, ...] | None]:
-    """Tells whether a row has one label, and the names in the order of the outputs; None where a model does not say.
+    """Tells whether a row has one label, and the names in the order of the outputs; None where a model does not tell.
 
     Raises:
-      ValueError: a name is not UTF-8, or there is a name that two labels have.
+      ValueError: a name is not UTF-8, or two labels have the same name.
     """
     about = loaded.about() if hasattr(loaded, "about") else {}
     task = TASKS.get(about["task"].numpy().decode()) if "task" in about else None

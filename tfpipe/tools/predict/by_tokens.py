@@ -1,10 +1,10 @@
 """Answers of artifacts that take token ids: ONNX, OpenVINO, LiteRT. Without TensorFlow, which takes seconds to start.
 
-Enters: the folder of an artifact, with its tokenizer beside it. Leaves: what answers texts. Texts are sorted by their
-length in tokens and cut into batches of so many tokens, so that a long text costs nobody else. Each batch runs on one
-thread, and as many at a time as there are processors: with two threads of ONNX Runtime on one batch the same texts take
-1.2 times the processor time (benchmarks/README.md, Scoring). Which texts meet in a batch does not depend on the number
-of threads, nor does an answer.
+Enters: the folder of an artifact, with its tokenizer beside it. Leaves: a source of answers. Texts are sorted by their
+length in tokens and cut into batches of so many tokens, so that a long text does not slow the others. Each batch runs
+on one thread, and as many run at a time as there are processors. With two threads of ONNX Runtime on one batch, the
+same texts take 1.2 times the processor time (benchmarks/README.md, Scoring). Neither the batches nor the answers
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
 
 class TokenAnswerer:
-    """Answers texts by their token ids: see `answers.Answerer`."""
+    """A source of answers to texts by their token ids: see `answers.Answerer`."""
 
     def __init__(self, folder: Path, format: Format, threads: int | None = None):
         """Loads an artifact: see `open_folder`."""
@@ -66,10 +66,10 @@ class TokenAnswerer:
         self._pool: ThreadPoolExecutor | None = None
 
     def _check_tokenizer(self, golden: Path) -> None:
-        """Checks that the tokenizer is the model's: of some golden requests it makes the ids that they were asked by.
+        """Checks that the tokenizer is the model's: it must make the ids of some golden requests from their texts.
 
         Raises:
-          InputError: it is not, or the requests are damaged.
+          InputError: it is another one, or the requests are damaged.
         """
         try:
             with open(golden, encoding="utf-8") as file:
@@ -93,7 +93,7 @@ class TokenAnswerer:
         return Prepared(texts, text_pairs, tokens, batches(lengths, TOKENS_PER_BATCH, self._batch))
 
     def answer(self, prepared: Prepared) -> Answers:
-        """See `answers.Answerer`.
+        """Implements `answers.Answerer`.
 
         Raises:
           InputError: the artifact can't be asked.
@@ -128,7 +128,7 @@ class TokenAnswerer:
             self._idle.put(answer)
 
     def _workers(self) -> ThreadPoolExecutor:
-        """Starts the threads, each with what it asks, when there are several batches for the first time."""
+        """Starts the threads, each with a model of its own, when there are several batches for the first time."""
         if self._pool is None:
             first = self._idle.get()
             for each in (first, *(first if first.shared else self._load() for _ in range(self._threads - 1))):
@@ -158,9 +158,9 @@ def open_folder(folder: Path, threads: int | None = None) -> TokenAnswerer:
 
 
 def cannot_tokenize(folder: Path) -> str | None:
-    """Tells why an artifact's texts can't be tokenized without TensorFlow; None: they can.
+    """Tells why an artifact's texts can't be tokenized without TensorFlow; None where they can.
 
-    Where there is a reason, `open_folder` answers all the same, by TensorFlow's graph of the tokenizer.
+    If there is a reason, `open_folder` still answers, by TensorFlow's graph of the tokenizer.
     """
     return can_repeat(TokenizerSettings.read(_files(folder)))
 
@@ -187,13 +187,13 @@ def batches(lengths: np.ndarray, most_tokens: int, rows: int | None = None) -> l
 
 
 def _files(folder: Path) -> Path:
-    """Finds where `config.json` and the tokenizer's files lie: beside the graph, or in a SavedModel's extra folder."""
+    """Finds the directory of `config.json` and tokenizer files: beside the graph, or a SavedModel's extra folder."""
     extra = folder / "assets.extra"
     return extra if (extra / CONFIG).is_file() else folder
 
 
 def _told(path: Path) -> tuple[tuple[str, ...], Task, int, Decision]:
-    """Reads `config.json`: the labels in the order of the logits, the task, where texts are cut, how to answer."""
+    """Reads `config.json`: labels in the order of the logits, the task, the cut of texts, the rule of answers."""
     config = read_json(path)
     try:
         names = tuple(config["id2label"][str(index)] for index in range(len(config["id2label"])))

@@ -1,8 +1,8 @@
 """`tfpipe predict`: labels texts, or every row of a file, with an artifact of a run or by a server.
 
 Enters: texts, from the command line or standard input, or files of any form that `prepare` reads. Leaves: a table on
-standard output, JSON Lines, or the rows of the files with their answers. What comes in through a pipe is answered as it
-comes: a batch is what has arrived while the one before was answered.
+standard output, JSON Lines, or the rows of the files with their answers. Texts from a pipe are answered as they come: a
+batch is all texts that have arrived while the batch before was answered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(model: str | None, texts: list[str], options: Options) -> None:
       options: the rest.
 
     Raises:
-      InputError: no model there, nothing to answer, options that have no effect, or a row that can't be answered.
+      InputError: there is no model, nothing to answer, options have no effect, or a row can't be answered.
     """
     _check(texts, options)
     if options.input and not _streams(options):
@@ -62,7 +62,7 @@ def _streams(options: Options) -> bool:
 
 
 def _check(texts: list[str], options: Options) -> None:
-    """Checks what can be checked before anything is opened."""
+    """Checks the options before anything is opened."""
     files = bool(options.input) and not _streams(options)
     if options.server is not None and texts and os.path.isdir(texts[0]):
         raise InputError(f"{texts[0]}: a directory, and with --server the server has the model; leave one of them out")
@@ -119,7 +119,7 @@ def _check(texts: list[str], options: Options) -> None:
 def answers(answerer: Answerer, texts: Iterable[tuple[str, str | None]]) -> Iterator[dict[str, Any]]:
     """Answers texts, in order, a batch at a time: `{"text", "label", "probability", "probabilities"}` each.
 
-    `answers.probability_of_answers` says which probability. Of several labels there is also the list `labels`.
+    `answers.probability_of_answers` defines the probability. With several labels there is also the list `labels`.
     """
     for batch in lines.as_they_come(texts):
         first = [text for text, _ in batch]

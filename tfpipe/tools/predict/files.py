@@ -1,4 +1,4 @@
-"""`tfpipe predict MODEL --input FILE`: which columns hold the texts, and where the answered rows go."""
+"""`tfpipe predict MODEL --input FILE`: the columns of the texts, and the place of the answered rows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(model: str | None, options: Options) -> None:
 
 
 def check_apart(output: Path, source: tuple[str, ...]) -> None:
-    """Checks that an output is not among what is read, where the next scoring would read it.
+    """Checks that an output is not among the inputs, where the next scoring would read it.
 
     Raises:
       InputError: it is.
@@ -105,7 +105,7 @@ def _answer(model: str | None, options: Options, columns: Columns, *, to_file: b
 
 
 def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
-    """Tells which columns hold the texts, and who says so: the options, or the run that the model is of."""
+    """Tells the columns of the texts, and their origin: the options, or the run that the model is of."""
     template = next((each for each in options.overrides if each.startswith("data.text=")), None)
     if template is not None and options.text_column is not None:
         raise InputError(f"--text-column {options.text_column}: beside --set {template}; give one of them")
@@ -119,7 +119,7 @@ def columns_of(model: str | None, options: Options) -> tuple[Columns, str]:
 
 
 def data_of_run(model: str) -> Data | None:
-    """Reads the settings of the run that a model lies in; None where it lies in none."""
+    """Reads the settings of the run that a model lies in; None where it lies in no run."""
     scheme, _, path = model.rpartition("://")
     path = PurePosixPath(path) if scheme else Path(path).absolute()
     above = [path, *list(path.parents)[: _UP_TO_THE_RUN - 1]]
@@ -132,7 +132,7 @@ def data_of_run(model: str) -> Data | None:
 
 
 def in_options(message: str, said_by: str) -> str:
-    """Says an error of the readers in the words of this command."""
+    """Rewords an error of the readers for the options of this command."""
     for setting, option in (
         ("expected at least one row of each label", "expected at least one row"),
         ("set data.text_column to one of them", "name one of them with --text-column"),

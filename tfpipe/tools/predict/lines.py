@@ -27,7 +27,7 @@ _HEADER = re.compile(r'"?(?:\w+"?[,;\t|]"?)*(?:text|label|sentence|review|commen
 
 
 def as_they_come(items: Iterable[T]) -> Iterator[list[T]]:
-    """Batches of what is there: a thread reads ahead, by a few batches, while the one before is answered."""
+    """Yields batches of the items that are there: a thread reads some batches ahead while one is answered."""
     arrived: queue.Queue[tuple[str, Any]] = queue.Queue(4 * BATCH)
 
     def read() -> None:
@@ -61,7 +61,7 @@ def is_stream(source: str) -> bool:
 
 
 def open_lines(path: Path) -> Iterator[str]:
-    """The texts of a file, which is opened at once, before any model is loaded."""
+    """Opens a file at once, before any model is loaded, and yields its texts."""
     from tfpipe.data.files.streams import open_bytes
 
     try:
@@ -74,7 +74,7 @@ def open_lines(path: Path) -> Iterator[str]:
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
-    """Lines end with LF or CR LF, as other tools count them: a CR alone is a character of a text."""
+    """Yields lines, which end with LF or CR LF, as other tools count them: a CR alone is a character of a text."""
     from tfpipe.data.files.streams import READ_ERRORS
 
     with file:

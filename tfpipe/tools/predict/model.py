@@ -1,6 +1,6 @@
-"""Which artifact answers: the one that is named, or the fastest that `verify` has measured on this machine.
+"""The artifact that answers: the one that is named, or the fastest that `verify` has measured on this machine.
 
-Enters: a run, a published version, the folder of an artifact, here or on a store. Leaves: what answers texts.
+Enters: a run, a published version, the folder of an artifact, here or on a store. Leaves: a source of answers.
 TensorFlow is imported only where a SavedModel answers.
 """
 
@@ -40,7 +40,7 @@ _AS_FAST = 1.1
 
 
 class Model(NamedTuple):
-    """What answers, and which artifact it is."""
+    """A source of answers, and its artifact."""
 
     answerer: Answerer
     directory: Path | None = None
@@ -50,7 +50,7 @@ class Model(NamedTuple):
     """these two name the artifact of a run that was chosen; None: the model is one artifact"""
 
     def identity(self) -> dict[str, Any]:
-        """Gives what decides its answers, as JSON: the content of its files, and its runtime."""
+        """Gives the facts that decide its answers, as JSON: the content of its files, and its runtime."""
         from tfpipe.provenance import package_versions
 
         if self.directory is None:
@@ -65,7 +65,7 @@ class Model(NamedTuple):
 
 
 def opened(model: str | None, options: Options, *, many: bool) -> Model:
-    """Opens what answers.
+    """Opens the source of answers.
 
     Args:
       model: as `open_model` has it; None: the server answers.
@@ -101,7 +101,7 @@ def open_model(
       many: whether many texts follow, or a few, for which starting takes longer than answering.
 
     Raises:
-      InputError: there is none, or it can't answer here.
+      InputError: there is no artifact, or it can't answer here.
     """
     run = RunDirectory(model)
     chosen = partial(_fastest, run, many=many)
@@ -158,7 +158,7 @@ def _opened(format: Format, directory: Path, allowed: Collection[str]) -> Answer
 
 
 def _cannot_tokenize(format: Format, directory: Path) -> str | None:
-    """Tells why an artifact's texts can't be tokenized outside a SavedModel; None: they can, or need not be."""
+    """Tells why an artifact's texts can't be tokenized outside a SavedModel; None where they can, or need not be."""
     from tfpipe.tools.predict import by_tokens
 
     return None if format.name in _TAKE_TEXTS else by_tokens.cannot_tokenize(directory)
@@ -171,8 +171,8 @@ def _variant_of(version: Path) -> str:
 def _fastest(run: RunDirectory, found: list[Version], *, many: bool) -> Version:
     """Chooses among published versions: see the module's docstring.
 
-    Of artifacts that answer in about the same time, the variant that was made first; for a few texts, an ONNX file
-    before a SavedModel, as TensorFlow alone takes seconds to start.
+    Of artifacts that answer in about the same time, it prefers the variant that was made first. For a few texts, it
+    prefers an ONNX file over a SavedModel, as TensorFlow alone takes seconds to start.
     """
     known = [each for each in found if each.format in _BY_ITSELF]
     clipped = [each for each in known if _is_clipped(run, each)]
@@ -212,7 +212,7 @@ def _runs_here(version: Version) -> bool:
 
 
 def _is_clipped(run: RunDirectory, version: Version) -> bool:
-    """Tells whether this processor clips sums of a version's 8-bit products, or may: where nothing is known of them."""
+    """Tells whether this processor clips sums of a version's 8-bit products, or may, where no facts are known."""
     return version.variant == "int8" and clips(format_named(version.format), run.location / version.path)
 
 
@@ -228,7 +228,7 @@ def clips(format: Format, artifact: Path) -> bool:
 
 
 def _latencies(run: RunDirectory, shape: str) -> dict[tuple[str, str], float]:
-    """(variant, format) -> milliseconds, as `verify` measured them on this machine; empty where it has not."""
+    """Reads latencies of `verify` on this machine: (variant, format) -> milliseconds; empty where there are none."""
     record = run.committed("verify")
     if record is None or record.machine != machine():
         return {}

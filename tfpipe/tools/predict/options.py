@@ -1,4 +1,4 @@
-"""What `tfpipe predict` was given beside the model and the texts."""
+"""Options of `tfpipe predict` beside the model and the texts."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Options:
 
 
 def exists_already(output: Path) -> InputError:
-    """Returns the error for an output that exists, where nobody asked for it to be replaced."""
+    """Returns the error for an output that exists, where the options do not ask to replace it."""
     return InputError(f"--output {output}: exists already; give another name, or --overwrite to replace it")

@@ -1,7 +1,7 @@
-"""The output of a scoring while it is made: a directory of parts, and a record of what they are of.
+"""The output of a scoring while it is made: a directory of parts, and a record of the scoring.
 
     OUTPUT.parts/
-        scoring.json            the files, the model, the settings: a scoring goes on where these are the same
+        scoring.json            the files, the model, the settings: a scoring resumes where these are the same
         00000-00000.part        the rows of a block, answered; written whole
         00000-00000.rejected    the rows of the block that can't be answered
 
@@ -83,10 +83,10 @@ class Parts:
                 raise
 
     def check(self, *, overwrite: bool) -> None:
-        """Checks whether the output may be written; removes the parts of one that is whole.
+        """Checks that the output may be written; removes the parts if they have been joined.
 
         Raises:
-          InputError: it exists.
+          InputError: the output exists.
         """
         if not self.output.exists():
             return
@@ -100,14 +100,14 @@ class Parts:
             raise exists_already(self.output)
 
     def begin(self, scoring: dict[str, Any], *, overwrite: bool) -> frozenset[str]:
-        """Begins a scoring, or goes on with one.
+        """Begins a scoring, or resumes one.
 
         Args:
           scoring: all that decides the answers, as JSON.
           overwrite: whether the parts of another scoring may be removed.
 
         Raises:
-          InputError: the parts are another scoring's; names what differs.
+          InputError: the parts are another scoring's; names the difference.
 
         Returns:
           The names of the blocks that are done.
@@ -135,17 +135,17 @@ class Parts:
         return frozenset()
 
     def store(self, name: str, content: bytes, rejections: list[Rejection]) -> None:
-        """Stores the part of a block: when this returns, it is on the disk."""
+        """Stores the part of a block: when the call returns, the part is on the disk."""
         lines = "".join(map(rejection_line, rejections))
         if lines:
             _write(self.directory / f"{name}{_REJECTED}", lines.encode())
         _write(self.directory / f"{name}{_PART}", content)
 
     def join(self, layout: Layout) -> Counter[str]:
-        """Makes the output of the parts, and removes them.
+        """Joins the parts into the output, and removes them.
 
         Returns:
-          Why rows were rejected -> how many.
+          Reason for rejections -> number of rows.
         """
         parts = sorted(self.directory.glob(f"*{_PART}"), key=_place)
         temporary = self.directory / f"joined{self.output.suffix}"
@@ -168,7 +168,7 @@ class Parts:
         return reasons
 
     def _join_rejected(self) -> Counter[str]:
-        """Writes the list of the rejected rows; removes an older one where there are none."""
+        """Writes the list of the rejected rows; without any, removes an older list."""
         found, reasons = sorted(self.directory.glob(f"*{_REJECTED}"), key=_place), Counter()
         if not found:
             self.rejected.unlink(missing_ok=True)
@@ -185,7 +185,7 @@ class Parts:
 
 
 def _differing(before: Any, now: Any, name: str = "") -> list[str]:
-    """Lists where two scorings differ, as `settings text_column was a, is b`; answers of a server may by a little."""
+    """Lists the differences of two scorings, as `settings text_column was a, is b`; a server's may differ a little."""
     if isinstance(before, dict) and isinstance(now, dict):
         if "content" in before and "content" in now:  # of models: a place is no difference, and says which they were
             if before["content"] != now["content"]:
@@ -203,7 +203,7 @@ def _shown(value: Any) -> str:
 
 
 def _place(part: Path) -> tuple[int, ...]:
-    """Number of the file, and of the block in it."""
+    """Parses the number of the file, and of the block in it."""
     return tuple(map(int, part.stem.split("-")))
 
 
@@ -242,7 +242,7 @@ def _join_parquet(parts: list[Path], target: Path) -> None:
 
 
 class _OtherType(Exception):
-    """A column whose values do not fit the type that all parts were to have; its name."""
+    """A column whose values do not fit the common type of all parts; its name."""
 
 
 def _one_schema(schemas: list[pa.Schema], as_text: set[str]) -> pa.Schema:

@@ -1,8 +1,8 @@
 """Rows to answer: any file that `prepare` reads, with all its columns.
 
-Enters: what `--input` names. Leaves: blocks of its files and, of each block, the texts and whatever else the rows hold.
-The readers are those of `prepare`. A file whose name ends in .txt holds a text a line, every line of it; so does a file
-in which nothing else is found.
+Enters: the value of `--input`. Leaves: blocks of its files and, of each block, the texts and all other columns. The
+readers are those of `prepare`. A file whose name ends in .txt holds a text a line, every line of it; so does a file of
+no other known format.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Input:
-    """Files to answer, and how they are read; picklable."""
+    """Files to answer, with the settings of their readers; picklable."""
 
     files: tuple[SourceFile, ...]
     data: Data
@@ -101,11 +101,11 @@ class Input:
             yield from self.blocks_of(file)
 
     def blocks_of(self, file: SourceFile) -> Iterator[Block]:
-        """Yields the blocks of one of them."""
+        """Yields the blocks of one file."""
         return readers.blocks(file, self._data(file))
 
     def _data(self, file: SourceFile) -> Data:
-        """Settings by which a file is read with all its columns."""
+        """Makes the settings by which a file is read with all its columns."""
         label = self.every_column.get(file.number) or self.data.label_column
         if file.format == "fasttext":  # whose labels are a column of their own
             label = "labels" if self.data.text_column == "label" else "label"
@@ -143,7 +143,7 @@ def open_input(source: list[str], columns: Columns, overrides: list[str]) -> Inp
       overrides: `data.a=VALUE`, how the files are read.
 
     Raises:
-      InputError: nothing is there, its format can't be told, or a column is missing.
+      InputError: there is no file, its format can't be told, or a column is missing.
     """
     if wrong := next((each for each in overrides if each.partition("=")[0] not in _READING), None):
         raise InputError(f"--set {wrong}: expected a setting of how files are read: {', '.join(_READING)}")
@@ -172,7 +172,7 @@ def _is_text_file(source: str) -> bool:
 
 
 def _say_what_lines_look_like(file: SourceFile, data: Data) -> None:
-    """Says how a .txt file is read otherwise, where its first line looks like that of another format."""
+    """Prints how else a .txt file could be read, where its first line looks like that of another format."""
     line = _first_line(file).decode("utf-8-sig", "replace").rstrip("\r")
     names = next(([name.strip('" ') for name in line.split(each)] for each in "\t,;|" if each in line), [])
     other = "csv" if data.text_column in names else "fasttext" if line.startswith("__label__") else None
@@ -184,7 +184,7 @@ def _say_what_lines_look_like(file: SourceFile, data: Data) -> None:
 def _files(data: Data) -> tuple[list[SourceFile], Data, dict[int, str]]:
     """Lists the files, and `Input.inside`.
 
-    A file whose format neither its name nor its content says holds a text a line.
+    A file whose format neither its name nor its content shows holds a text a line.
     """
     try:
         files = source_files(data)
@@ -213,7 +213,7 @@ def _first_line(file: SourceFile) -> bytes:
 
 
 def _columns(file: SourceFile, data: Data) -> tuple[str, ...]:
-    """Lists all columns of a file, nested ones as a whole; of a file of records, none."""
+    """Lists all columns of a file, nested ones as a whole; for a file of records, none."""
     if file.format in (LINES, "fasttext", "tfrecord"):
         return ()
     if file.format == "json_lines":
@@ -246,7 +246,7 @@ def _lines(block: Block, data: Data) -> Iterator[tuple[int, dict[str, Any], str]
 def _rows_of_records(
     found: Iterator[tuple[int, Any, Any]], block: Block, data: Data, columns: tuple[str, ...], inside: str
 ) -> Rows:
-    """Sorts out records; where a document has columns, they come in its order."""
+    """Sorts out records; if a document has columns, they come in its order."""
     rejections, numbers, records = [], [], []
     own = dict(block.file.columns)
     wanted = _text_columns(data)
@@ -282,7 +282,7 @@ def _rows_of_records(
 def _rows_of_columns(
     cells: Cells, arrow: pa.RecordBatch | None, block: Block, data: Data, names: tuple[str, ...]
 ) -> Rows:
-    """Sorts out rows; `names` are the columns that are carried through, of which a text may be a part."""
+    """Sorts out rows; `names` are the columns that are carried through; a text may be part of one."""
     # Bytes of a column of bytes need not be text.
     columns = [cells.columns[name] for name in names if arrow is None or _is_text(arrow, name)]
     texts, pairs, kept = _usable(cells, block, data, lambda at: _undecodable(column[at] for column in columns))
@@ -304,7 +304,7 @@ def _text_columns(data: Data) -> tuple[str, ...]:
 
 
 def _value(fields: dict[str, Any], name: str, inside: str) -> Any:
-    """Returns what a name means in a record, or in the field of it that holds what annotators were shown."""
+    """Returns the value of a name in a record, or in the field of it that annotators were shown."""
     for place in (fields, fields.get(inside)):
         if isinstance(place, dict):
             with suppress(KeyError):

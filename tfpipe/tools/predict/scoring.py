@@ -1,4 +1,4 @@
-"""Files answered: block by block, into parts after which a killed scoring goes on.
+"""Files answered: block by block, into parts from which a killed scoring resumes.
 
     blocks -> rows -> tokens (a thread, one block ahead) -> answers -> a part
 
@@ -39,7 +39,7 @@ _AHEAD = 1  # blocks that are read and tokenized before they are answered
 
 
 class Part(NamedTuple):
-    """What became of a block."""
+    """The result of a block."""
 
     content: bytes
     """its rows, answered, in the format of the output"""
@@ -63,11 +63,11 @@ def score(
     Args:
       source: the files.
       answerer: answers them.
-      model: what identifies it, as JSON.
+      model: its identity, as JSON.
       output: the file that is made; its name tells the format.
       probabilities: see `written.layout_of`.
       overwrite: whether an output that exists is replaced.
-      run: does the work, `(source, layout, done)` -> parts, in any order; None: this process does.
+      run: runs the work, `(source, layout, done)` -> parts, in any order; None: this process does.
 
     Raises:
       InputError: the output exists or can't be written, no row can be answered, a file changed meanwhile, or the model
@@ -101,7 +101,7 @@ def _rows(count: int) -> str:
 
 
 def _why(reasons: Counter[str], source: Input) -> str:
-    """Lists the commonest reasons, and what to do where bytes are not UTF-8."""
+    """Lists the commonest reasons, and advice for bytes that are not UTF-8."""
     listed = "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common(3))
     if any(reason.startswith(UNDECODABLE) for reason in reasons):
         advice = not_utf8([file for file in source.files if file.format in TEXT_FORMATS], source.data)
@@ -110,10 +110,10 @@ def _why(reasons: Counter[str], source: Input) -> str:
 
 
 def layout_of(source: Input, answerer: Answerer, output: Path, probabilities: bool | None) -> Layout:
-    """Decides what is written, by the first rows that can be answered.
+    """Decides the layout of the output, by the first rows that can be answered.
 
     Raises:
-      InputError: there are none.
+      InputError: there are no such rows.
     """
     reasons: Counter[str] = Counter()
     for block in source.blocks():
@@ -132,7 +132,7 @@ def _store(
     before: dict[str, str],
     done: frozenset[str],
 ) -> int:
-    """Stores the parts as they come; returns how many rows they have."""
+    """Stores the parts as they come; returns the number of their rows."""
     sizes = [size_bytes(file) for file in source.files]
     # Of files with types, blocks are counted in Arrow's bytes.
     typed = any(file.format in ("parquet", "arrow") for file in source.files)
@@ -165,7 +165,7 @@ def _check_unchanged(file: SourceFile, before: dict[str, str]) -> None:
 def parts_of(
     source: Input, answerer: Answerer, layout: Layout, done: frozenset[str] = frozenset()
 ) -> Iterator[tuple[Block, Part | None]]:
-    """Yields the blocks and what became of them; of those that are done, None."""
+    """Yields the blocks and their parts; None for blocks that are done."""
     for block, rows, answers in answered(source, answerer, done):
         yield block, None if rows is None else part_of(block, rows, answers, layout)
 
@@ -173,7 +173,7 @@ def parts_of(
 def answered(
     source: Input, answerer: Answerer, done: frozenset[str] = frozenset()
 ) -> Iterator[tuple[Block, Rows | None, Answers | None]]:
-    """Yields the blocks, their rows and the answers to them; of those that are done, None."""
+    """Yields the blocks, their rows and the answers to them; None for blocks that are done."""
 
     def prepared(block: Block) -> tuple[Block, Rows | None, Any]:
         if block.name in done:
@@ -189,7 +189,7 @@ def part_of(block: Block, rows: Rows, answers: Answers, layout: Layout) -> Part:
     """Writes the answered rows of a block.
 
     Raises:
-      InputError: the answers are no numbers, or a row can't be written.
+      InputError: the answers are not numbers, or a row can't be written.
     """
     where = f"{block.file.name}, rows from {block.first} on"
     if not len(rows):
@@ -239,7 +239,7 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def identity(source: Input) -> dict[str, str]:
-    """Place of each file -> what changes when the file does."""
+    """Identifies the content of each file: place -> a text that changes with the file."""
     return {place_of(file): identity_of(file) for file in source.files}
 
 
@@ -250,10 +250,10 @@ def place_of(file: SourceFile) -> str:
 
 
 def identity_of(file: SourceFile) -> str:
-    """Returns the bytes and the time of change of a file; of a folder, of all files in it; of a hub's dataset, its own.
+    """Returns the bytes and the time of change of a file, or of all files in a folder; a hub's dataset has its own.
 
     Raises:
-      InputError: it is gone.
+      InputError: the file is gone.
     """
     if file.format in hubs.HUBS:
         return hubs.identity(file.path)

@@ -1,11 +1,11 @@
-"""A TF Serving endpoint as what answers texts: `tfpipe predict --server URL`. Without TensorFlow.
+"""A TF Serving endpoint as a source of answers: `tfpipe predict --server URL`. Without TensorFlow.
 
-At opening, the server is asked once what its model is. Its signatures tell whether it takes texts or pairs, and the
-signature `classify` the names of its labels. No signature tells whether a text has one label or any number of them,
-so a few short texts are asked: the probabilities of their answers are the softmax of their logits, or the sigmoid.
+At opening, the server is asked once about its model. Its signatures tell whether it takes texts or pairs, and the
+signature `classify` the names of its labels. No signature tells whether a text has one label or any number of them.
+So a few short texts are asked: the probabilities of their answers are the softmax of their logits, or the sigmoid.
 
-From then on one version is asked, the one that answered at opening: a server may load another at any time, and answers
-of two models would stand in one file. If it drops that version, the scoring ends with the server's message.
+From then on, only the version that answered at opening is asked. A server may load another at any time, and answers of
+two models would stand in one file. If the server drops that version, the scoring ends with the server's message.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Texts(NamedTuple):
 
 
 class ServerAnswerer:
-    """Answers texts by one version of a model on a TF Serving endpoint; see `answers.Answerer`."""
+    """A source of answers by one version of a model on a TF Serving endpoint; see `answers.Answerer`."""
 
     def __init__(self, endpoint: Endpoint, transport: Transport, batch: int):
-        """Asks the server what its model is.
+        """Asks the server about its model.
 
         Args:
           endpoint: of the model.
@@ -67,7 +67,7 @@ class ServerAnswerer:
           batch: texts a request at most.
 
         Raises:
-          InputError: the server can't be asked, or its model is another.
+          InputError: the server can't be asked, or its model is of another kind.
         """
         self._endpoint, self._transport, self._batch = endpoint, transport, batch
         metadata = self._patiently(lambda: transport.metadata(endpoint), threading.Event())
@@ -85,7 +85,7 @@ class ServerAnswerer:
             raise endpoint.error("a model of several labels a text that does not tell their names", _OTHER_MODEL)
 
     def prepare(self, texts: list[str], text_pairs: list[str] | None) -> Texts:
-        """See `Answerer`; passes the texts on, once they are looked at.
+        """Implements `Answerer`: checks the texts, and passes them on.
 
         Raises:
           InputError: the model takes pairs and there are none, or the other way round, or a text is not UTF-8.
@@ -100,7 +100,7 @@ class ServerAnswerer:
         return Texts(texts, text_pairs)
 
     def answer(self, prepared: Texts) -> Answers:
-        """See `Answerer`; sends the texts by length, so that the server pads little."""
+        """Implements `Answerer`: sends the texts by length, so that the server pads little."""
         texts, pairs = prepared
         lengths = [len(text) + (len(pairs[at]) if pairs else 0) for at, text in enumerate(texts)]
         order = sorted(range(len(texts)), key=lengths.__getitem__)
@@ -189,7 +189,7 @@ class ServerAnswerer:
                 most = self._fewer(error, most)
 
     def _fewer(self, error: BatchTooLarge, count: int) -> int:
-        """Notes how many texts the server takes at once, when it has refused `count`."""
+        """Notes the number of texts that the server takes at once, when it has refused `count`."""
         if not 1 <= error.most < count:
             raise self._endpoint.error(f"{count} texts at once are too many", "see its batching") from error
         self._batch = min(self._batch, error.most)
@@ -197,7 +197,7 @@ class ServerAnswerer:
         return error.most
 
     def _names(self, metadata: Metadata, probes: Texts, probabilities: np.ndarray) -> tuple[str, ...] | None:
-        """Asks `classify` for the names of the labels, and sees that their order is that of the probabilities."""
+        """Asks `classify` for the names of the labels, and checks that their order is that of the probabilities."""
         signature = metadata.signatures.get("classify")
         if signature is None or not signature.outputs.keys() >= {"classes", "scores"}:
             return None
@@ -214,9 +214,9 @@ class ServerAnswerer:
     def _has_one_label(self, logits: Any, labels: list[str], probabilities: np.ndarray) -> bool:
         """Tells the task by the answers to the probes.
 
-        Softmax and sigmoid give the same only where all logits are equal, to minus the logarithm of the number of
-        labels less one; there the label decides. A model of other origin without logits has one label where the
-        probabilities of each probe add up to 1.
+        Softmax and sigmoid give the same only if all logits equal minus the logarithm of the number of labels less one.
+        Then the label decides. A model of other origin without logits has one label if the probabilities of each probe
+        add up to 1.
         """
         logits = _floats(logits)
         if logits is None:
@@ -251,7 +251,7 @@ def open_server(url: str, *, timeout: float = 30.0, batch: int = 64) -> ServerAn
       batch: texts a request at most.
 
     Raises:
-      InputError: no such URL, the server can't be asked, or its model is another.
+      InputError: the URL is malformed, the server can't be asked, or its model is of another kind.
     """
     endpoint = parse_url(url)
     if endpoint.scheme == "grpc":
@@ -281,7 +281,7 @@ def _parts(rows: list[int], size: int) -> list[list[int]]:
 
 
 def _floats(values: Any) -> np.ndarray | None:
-    """Nested lists of numbers, or an array of them, as float32; None: they are none."""
+    """Turns nested lists of numbers, or an array of them, into float32; None for other values."""
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths

@@ -1,4 +1,4 @@
-"""The address of a model on a TF Serving endpoint, what an endpoint tells of it, and how asking can fail."""
+"""The address of a model on a TF Serving endpoint, the facts that an endpoint tells of it, and the ways to fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOO_LARGE = re.compile(r"larger than maximum input batch size (?P<most>[0-9]{1,
 
 
 class Unavailable(Exception):
-    """The server can't be asked at the moment: it is tried again."""
+    """The server can't be asked at the moment; tfpipe tries again."""
 
 
 class BatchTooLarge(Exception):
@@ -42,7 +42,7 @@ class Signature(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What a server tells of a model."""
+    """The facts that a server tells of a model."""
 
     version: int | None
     """the one that it asks now; None: it does not tell"""
@@ -53,11 +53,11 @@ class Transport(Protocol):
     """A way to ask a server: REST or gRPC. Several threads may ask at once."""
 
     def metadata(self, endpoint: Endpoint) -> Metadata:
-        """Asks what the model is.
+        """Asks for the facts about the model.
 
         Raises:
           Unavailable: try again.
-          InputError: the server refuses, or its answer is none.
+          InputError: the server refuses, or its answer is malformed.
         """
 
     def predict(self, endpoint: Endpoint, signature: str, inputs: dict[str, list[str]]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Transport(Protocol):
         Raises:
           Unavailable: try again.
           BatchTooLarge: ask for fewer texts at once.
-          InputError: the server refuses, or its answer is none.
+          InputError: the server refuses, or its answer is malformed.
         """
 
 
@@ -88,21 +88,21 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        """The path of REST for this model."""
+        """Gives the path of REST for this model."""
         which = f"/versions/{self.version}" if self.version is not None else f"/labels/{self.label}"
         which = "" if self.version is None and self.label is None else which
         return f"{self.prefix}/v1/models/{self.model}{which}"
 
     def of_version(self, version: int) -> Endpoint:
-        """The same model in one version, whatever the server loads meanwhile."""
+        """Returns the same model in one version, whatever the server loads meanwhile."""
         return replace(self, version=version, label=None)
 
     def error(self, what: str, to_do: str) -> InputError:
         """Makes an error of one line.
 
         Args:
-          what: happened.
-          to_do: about it.
+          what: the event.
+          to_do: advice.
         """
         return InputError(f"--server {printable(self.url)}: {what}; {to_do}")
 
@@ -111,7 +111,7 @@ def parse_url(url: str) -> Endpoint:
     """Reads the address of a model.
 
     Raises:
-      InputError: it is none.
+      InputError: it is malformed.
     """
     try:
         parts = urlsplit(url)
@@ -141,13 +141,13 @@ def parse_url(url: str) -> Endpoint:
 
 
 def told(message: str) -> str:
-    """A server's own message on one line."""
+    """Shows a server's own message on one line."""
     shown = printable(message)
     return shown if len(shown) <= LONGEST_TOLD else f"{shown[: LONGEST_TOLD - 1]}…"
 
 
 def check_batch_size(message: str) -> None:
-    """Looks whether a server refused a request because it has too many texts.
+    """Checks whether a server refused a request because it has too many texts.
 
     Raises:
       BatchTooLarge: it did.

@@ -48,7 +48,7 @@ class Grpc:
         self._channel = grpc.insecure_channel(f"{host}:{endpoint.port}", options=list(_OPTIONS.items()))
 
     def metadata(self, endpoint: Endpoint) -> Metadata:
-        """See `Transport`."""
+        """Implements `Transport`."""
         request = MESSAGES["MetadataRequest"](metadata_field=["signature_def"])
         _name(request.model_spec, endpoint)
         found = self._ask(endpoint, "GetModelMetadata", request, "MetadataResponse")
@@ -67,7 +67,7 @@ class Grpc:
         )
 
     def predict(self, endpoint: Endpoint, signature: str, inputs: dict[str, list[str]]) -> dict[str, Any]:
-        """See `Transport`."""
+        """Implements `Transport`."""
         request = MESSAGES["PredictRequest"]()
         _name(request.model_spec, endpoint)
         request.model_spec.signature_name = signature
@@ -113,10 +113,10 @@ def _types(tensors: Any) -> dict[str, str]:
 
 
 def _values(tensor: Any) -> Any:
-    """A tensor of strings as a nested list, one of float32 as an array; of other types, None.
+    """Reads a tensor: strings as a nested list, float32 as an array; of other types, None.
 
     Raises:
-      ValueError: it has other than the values of its shape.
+      ValueError: its values do not fit its shape.
     """
     shape = [each.size for each in tensor.tensor_shape.dim]
     if tensor.dtype == _STRING:

@@ -1,8 +1,8 @@
 """The messages of TF Serving's PredictionService that a client needs, with the fields that it needs.
 
 tensorflow-serving-api has them whole, but its modules import TensorFlow: seven seconds and 400 MB for a client that
-computes nothing. Names of fields do not travel, only their numbers and the form of their values do, so that these
-messages are the same on the wire. A test holds them against those of tensorflow-serving-api.
+computes nothing. Only the numbers of fields and the form of their values travel, not their names, so that these
+messages are the same on the wire. A test compares them with those of tensorflow-serving-api.
 """
 
 from __future__ import annotations

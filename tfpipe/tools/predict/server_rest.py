@@ -38,7 +38,7 @@ class Rest:
         self._idle: list[http.client.HTTPConnection] = []
 
     def metadata(self, endpoint: Endpoint) -> Metadata:
-        """See `Transport`."""
+        """Implements `Transport`."""
         found = self._ask(endpoint, "GET", f"{endpoint.path}/metadata", None)
         try:
             signatures = {
@@ -51,7 +51,7 @@ class Rest:
             raise endpoint.error(f"{endpoint.path}/metadata tells no signatures", _NO_TF_SERVING) from error
 
     def predict(self, endpoint: Endpoint, signature: str, inputs: dict[str, list[str]]) -> dict[str, Any]:
-        """See `Transport`."""
+        """Implements `Transport`."""
         body = json.dumps({"signature_name": signature, "inputs": inputs}, ensure_ascii=False).encode()
         found = self._ask(endpoint, "POST", f"{endpoint.path}:predict", body)
         outputs = found.get("outputs")
@@ -95,7 +95,7 @@ class Rest:
         raise endpoint.error(said, _LOOK if status == 404 else "see the server's log")
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        """Asks once: a connection that was idle may have been closed meanwhile, and then a new one is opened.
+        """Asks once; if an idle connection was closed meanwhile, opens a new one.
 
         Raises:
           ValueError: the answer is too large.
@@ -163,7 +163,7 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
 
 
 def _lasting(error: Exception) -> str | None:
-    """Tells what went wrong if it would go wrong again."""
+    """Describes an error that would recur; None for others."""
     if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
         return f"no such host ({error.strerror})"
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):

@@ -1,8 +1,8 @@
 """Answered rows as bytes of CSV, TSV, JSON Lines or Parquet: each row as it was read, and its answer.
 
 An answer is `label` and `probability`, and for each label a column `probability_NAME`, or in JSON Lines the object
-`probabilities`. Of several labels, `label` joins the chosen ones by `|`, and `labels` lists them, where the format has
-lists. A file that has a column `label` or the like gets all of these as `predicted_label` and so on.
+`probabilities`. With several labels, `label` joins the chosen ones by `|`, and `labels` lists them, where the format
+has lists. A file that has a column `label` or the like gets all of these as `predicted_label` and so on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PREDICTED = "predicted_"
 
 @dataclass(frozen=True)
 class Layout:
-    """What is written of a row."""
+    """The layout of the rows that are written."""
 
     format: str
     """one of `FORMATS`"""
@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def answers(self) -> dict[str, str]:
-        """What is written of an answer -> the name of its column.
+        """Lists the written parts of an answer, each -> the name of its column.
 
         Raises:
           InputError: the rows have such a column too.
@@ -78,13 +78,13 @@ def layout_of(
     probabilities: bool | None,
     columns: Iterable[str] = (),
 ) -> Layout:
-    """Decides what is written.
+    """Decides the layout.
 
     Args:
       path: of the output; its suffix tells the format.
       rows: the first ones.
       names: of the labels, or None.
-      one_label: whether a row has exactly one.
+      one_label: whether a row has exactly one label.
       probabilities: whether each label's probability is written; None: in JSON Lines, and of several labels.
       columns: of all files that have columns.
     """
@@ -101,7 +101,7 @@ def format_of(path: Path) -> str:
     """Tells the format of an output by its name.
 
     Raises:
-      InputError: it has none.
+      InputError: the name shows no format.
     """
     format = FORMATS.get(path.suffix.lower())
     if format is None:
@@ -112,7 +112,7 @@ def format_of(path: Path) -> str:
 
 
 def header(layout: Layout) -> bytes:
-    """Returns what stands before the first row."""
+    """Returns the text before the first row."""
     if layout.format not in ("csv", "tsv"):
         return b""
     return _delimited([[*layout.columns, *layout.answers.values()]], layout)
@@ -124,7 +124,7 @@ def part(rows: Rows, answers: Answers, layout: Layout, where: str) -> bytes:
     Args:
       rows: as they were read.
       answers: to them.
-      layout: what is written.
+      layout: of the output.
       where: names the rows, for errors.
 
     Raises:
@@ -139,7 +139,7 @@ def part(rows: Rows, answers: Answers, layout: Layout, where: str) -> bytes:
 
 
 def _answer_columns(answers: Answers, layout: Layout) -> dict[str, Any]:
-    """Name -> labels, lists of labels, or probabilities [rows] float32; JSON's `probabilities` is [rows, labels]."""
+    """Collects labels, lists of labels, probabilities [rows] float32; JSON's `probabilities` are [rows, labels]."""
     probabilities = np.asarray(answers.probabilities, np.float32)
     probability, chosen = probability_of_answers(answers, layout.names, one_label=layout.one_label)
     found: dict[str, Any] = {"label": answers.labels, "labels": chosen, "probability": probability}
@@ -208,7 +208,7 @@ def _text(value: Any) -> str:
 
 
 def _shortest(values: np.ndarray) -> list[str]:
-    """Writes float32 in as few digits as give them back."""
+    """Writes float32 in the fewest digits that restore it."""
     return values.astype(str).tolist()
 
 
@@ -259,7 +259,7 @@ def _parquet(rows: Rows, found: dict[str, Any], where: str) -> bytes:
 
 
 def as_arrow(values: list[Any]) -> pa.Array:
-    """Values of any kind as an array: of their type, or as texts where they have several."""
+    """Turns values of any kind into an array: of their type, or of texts where they have several types."""
     try:
         found = pa.array(values)
         return as_text(values) if pa.types.is_struct(found.type) and not found.type.num_fields else found
@@ -268,5 +268,5 @@ def as_arrow(values: list[Any]) -> pa.Array:
 
 
 def as_text(values: list[Any]) -> pa.Array:
-    """Values of any kind as an array of texts."""
+    """Turns values of any kind into an array of texts."""
     return pa.array([None if value is None else _text(value) for value in values], pa.string())

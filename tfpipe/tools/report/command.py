@@ -1,7 +1,7 @@
 """`tfpipe report RUN RUN…`: compares finished runs by their reports.
 
-Enters: directories of runs. Leaves: a table on standard output, and a page of HTML where one is asked for. Of one run,
-its table again and the path of its page.
+Enters: directories of runs. Leaves: a table on standard output, and a page of HTML where one is asked for. For one run,
+it shows the run's table again and the path of its page.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _place(name: str) -> str:
 
 
 def _finished(names: list[str]) -> list[Run]:
-    """Opens the runs that are finished, and tells of each other one what is missing."""
+    """Opens the runs that are finished, and reports the problem of each other run."""
     runs, problems = [], []
     for name in names:
         try:

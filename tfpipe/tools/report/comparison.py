@@ -1,4 +1,4 @@
-"""Runs side by side: a row each, and what a reader must know before comparing them."""
+"""Runs side by side: a row each, and the facts that a reader must know before comparing them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, and what it makes of a row."""
+    """A column of the table: its heading, and its cell for a row."""
 
     heading: str
     cell: Callable[[Row], str]

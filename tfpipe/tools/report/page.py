@@ -21,7 +21,7 @@ _TEMPLATES = resources.files("tfpipe.tools.report")
 
 
 def write(comparison: Comparison, output: Path) -> None:
-    """Writes the page of a comparison; a file that is there is replaced as a whole.
+    """Writes the page of a comparison; an existing file is replaced as a whole.
 
     Args:
       comparison: of runs.

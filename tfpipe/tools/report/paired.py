@@ -1,7 +1,7 @@
 """Runs against the first of them, on the same test rows: McNemar's exact test with Holm's correction.
 
-Enters: finished runs. Leaves: of each run that answered the same rows, the change of accuracy and a p-value; of the
-others, why there is none.
+Enters: finished runs. Leaves: for each run that answered the same rows, the change of accuracy and a p-value; for the
+others, the reason why there is none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def paired(runs: list[Run]) -> tuple[list[Paired | None], list[str]]:
     """Compares each run with the first, where both answered the same rows.
 
     Returns:
-      Of each run a comparison, or None; and what stands against those that are missing, a sentence each.
+      For each run a comparison, or None; and the reasons for missing ones, a sentence each.
     """
     first, notes = runs[0], []
     comparable: dict[int, Run] = {}

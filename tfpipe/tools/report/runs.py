@@ -1,4 +1,4 @@
-"""Finished runs: their numbers, and what tells whether two of them can be compared.
+"""Finished runs: their numbers, and the facts that decide whether two of them can be compared.
 
 Enters: the directory of a run, or its address on a store. Leaves: its `metrics.json` and the records of its stages.
 """
@@ -93,7 +93,7 @@ def open_run(name: str) -> Run:
 
 
 def looks(runs: list[Run]) -> int:
-    """Counts the runs that have looked at the test rows of the first: those given, and those beside them.
+    """Counts the runs that have looked at the test rows of the first: the given ones, and those beside them.
 
     Args:
       runs: that are compared.

@@ -1,1 +1,1 @@
-"""The training step compiled for TPUs, without one."""
+"""The training step compiled for TPUs, without a TPU."""

@@ -1,4 +1,4 @@
-"""The shape of what a chip gets at a step: that of the run's token tables, as `train` would have it, or a given one.
+"""The shape of a chip's part of a step: that of the run's token tables, as `train` would have it, or a given one.
 
 Enters: the configuration and the run, or rows and their length. Leaves: a `BatchShape` for each topology.
 """
@@ -26,7 +26,7 @@ LABELS = 2  # where neither the run nor data.label_names says how many
 
 @dataclass(frozen=True)
 class BatchShape:
-    """The shape of what one chip gets at a step."""
+    """The shape of one chip's part of a step."""
 
     rows: int
     row_length: int
@@ -53,10 +53,10 @@ def batch_shapes(
     row_length: int | None,
     config_file: Path,
 ) -> dict[str, BatchShape]:
-    """The shape of a chip's part of a batch, for each topology.
+    """Finds the shape of a chip's part of a batch, for each topology.
 
     Raises:
-      InputError: it is not known, there are several, or the rows do not divide among the chips.
+      InputError: the shape is not known, there are several, or the rows do not divide among the chips.
     """
     if rows is not None and row_length is not None:
         return dict.fromkeys((each.name for each in topologies), _given_shape(config, architecture, rows, row_length))
@@ -119,6 +119,6 @@ def _given_shape(config: Config, architecture: Architecture, rows: int, row_leng
 
 
 def _divisible(shape: BatchShape, config: Config) -> BatchShape:
-    """With rows that micro-batches can share."""
+    """Rounds the rows up to a number that micro-batches can share."""
     parts = config.train.gradient_accumulation
     return replace(shape, rows=-(-shape.rows // parts) * parts)

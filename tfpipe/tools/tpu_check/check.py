@@ -1,11 +1,11 @@
 """`tfpipe tpu-check`: whether the training step of a configuration fits a TPU, and how fast it can be, without one.
 
-Enters: a configuration, topologies, and the shape of a batch: that of the run's token tables, or one that is given.
-Leaves: a table with a column for each topology, and JSON. The step is the one that `train` runs, with random weights,
-of one replica; it is the same on every chip of a slice, so slices of one chip are compiled for once. What several chips
-add, the all-reduce of the gradients, is added by calculation. A teacher or a pruning is not part of the step.
+Enters: a configuration, topologies, and the shape of a batch: that of the run's token tables, or a given one. Leaves:
+a table with a column for each topology, and JSON. The step is the one that `train` runs, with random weights, of one
+replica. It is the same on every chip of a slice, so the step is compiled once for all slices of one kind of chip. The
+all-reduce of the gradients among several chips is added by calculation. A teacher or a pruning is not part of the step.
 
-Exit code: 1 where it does not compile or does not fit, so this can stand before anything that costs money.
+Exit code: 1 where the step does not compile or does not fit, so the check can stand before anything that costs money.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def run(
       rows: of a chip; None: those of a batch, divided among the chips.
       row_length: tokens of a row; given with `rows` where there is no run.
       largest_batch: whether to look for the most rows a chip that fit, from `rows` on.
-      json_file: where the results go too.
+      json_file: file for the results too.
 
     Returns:
       One entry for each topology: see `report.report`.
 
     Raises:
-      InputError: an option, the configuration, or a package that is missing.
+      InputError: an option or the configuration is wrong, or a package is missing.
       GateError: the step does not compile for a topology, or does not fit.
     """
     chosen = [parse_topology(name) for name in dict.fromkeys(topologies)]
@@ -116,7 +116,7 @@ def run(
 
 
 class _Check:
-    """Lowers and compiles a configuration's step for one kind of chip, at any number of rows."""
+    """A configuration's step, lowered and compiled for one kind of chip, at any number of rows."""
 
     def __init__(
         self, config: Config, architecture: Architecture, policy: str, topology: Topology, shape: BatchShape
@@ -126,7 +126,7 @@ class _Check:
         self._found: dict[int, tuple[dict[str, Any], int]] = {}
 
     def at(self, rows: int) -> tuple[dict[str, Any], int]:
-        """The compiler's answer for so many rows, and the bytes of all gradients in float32."""
+        """Asks the compiler for so many rows: its answer, and the bytes of all gradients in float32."""
         if rows not in self._found:
             shape = replace(self._shape, rows=rows)
             say(f"  {self._topology.chip_name}: lowering {rows} rows of {shape.row_length} tokens")
@@ -140,7 +140,7 @@ class _Check:
         return self._found[rows]
 
     def largest(self) -> tuple[BatchShape, dict[str, Any], int]:
-        """The most rows that fit, with their answer; where none do, the fewest that were tried."""
+        """Finds the most rows that fit, with their answer; where none fit, the fewest that were tried."""
         grain = GRAIN * self._config.train.gradient_accumulation
 
         def hbm_at(rows: int) -> int | None:
@@ -162,15 +162,15 @@ class _Check:
 def search_largest(
     needed_at: Callable[[int], int | None], available: int, start: int, grain: int = GRAIN
 ) -> int | None:
-    """The largest multiple of `grain` rows that fits; of many rows, to within a 64th.
+    """Finds the largest multiple of `grain` rows that fits; of many rows, to within a 64th.
 
-    Doubles until it does not fit, then halves the gap. Memory is close to linear in rows, so two answers say where the
-    limit should be: trying there, and beside it, spares most of the rest. Near the limit the compiler computes again
-    what it can't keep, and memory is no longer linear, so only a few tries go where the line says.
+    The search doubles the rows until they do not fit, then halves the gap. Memory is close to linear in rows, so two
+    answers predict the limit: trying there, and beside it, spares most other tries. Near the limit the compiler
+    computes again the values that it can't keep, and memory is no longer linear, so only a few tries follow the line.
 
     Args:
       needed_at: rows -> bytes that they need; None where the compiler gave up.
-      available: bytes that there are.
+      available: bytes of the chip.
       start: rows to begin with.
       grain: unit of the search.
 
@@ -198,7 +198,7 @@ def search_largest(
 
 
 def _expected(known: dict[int, int], available: int) -> int | None:
-    """How many units should just fit, by a line through the two largest that are known."""
+    """Predicts how many units should just fit, by a line through the two largest that are known."""
     if len(known) < 2:
         return None
     first, second = sorted(known)[-2:]
@@ -209,7 +209,7 @@ def _expected(known: dict[int, int], available: int) -> int | None:
 def _step_of(
     config: Config, architecture: Architecture, shape: BatchShape, policy: str
 ) -> tuple[Callable, list[tf.TensorSpec], int]:
-    """The step of one replica: a function, the shapes of its arguments, the bytes of its gradients in float32."""
+    """Makes the step of one replica: a function, its arguments' shapes, the bytes of its gradients in float32."""
     settings = config.train
     specs = {
         name: tf.TensorSpec([shape.rows, shape.row_length], tf.int32)

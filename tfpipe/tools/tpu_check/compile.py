@@ -1,9 +1,9 @@
-"""Compiles StableHLO for a TPU with libtpu's compile-only client: a process of its own, with JAX and no TensorFlow.
+"""A compiler of StableHLO for TPUs, libtpu's compile-only client: a process of its own, with JAX and no TensorFlow.
 
     python -m tfpipe.tools.tpu_check.compile REQUEST.json
 
-Enters: a file `{"stablehlo": FILE, "topologies": [NAME, …], "answer": FILE}`. Leaves: the answer, topology -> what the
-compiler says of the program on one chip:
+Enters: a file `{"stablehlo": FILE, "topologies": [NAME, …], "answer": FILE}`. Leaves: the answer, topology -> facts of
+the compiler about the program on one chip:
 
 - `compiled`; where it is not: `reason` on one line, and where memory was short `needed_hbm_bytes`,
   `available_hbm_bytes` and `largest`, the largest buffers in words.
@@ -11,8 +11,8 @@ compiler says of the program on one chip:
 - `flops` and `xla_bytes_accessed`, as XLA counts them; `hbm_bytes`, `unknown_loops` and `estimated_cycles`: `hlo.py`.
 - `seconds` that the compiler took.
 
-The client is not part of JAX's public interface: its releases are pinned, and nothing else of tfpipe knows of them.
-libtpu 0.0.14 is what the TPU wheel of TensorFlow 2.20 runs with.
+The client is not part of JAX's public interface: its releases are pinned, and nothing else of tfpipe knows of them. The
+TPU wheel of TensorFlow 2.20 runs with libtpu 0.0.14.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _LONGEST_REASON = 300
 
 
 def check_installed() -> None:
-    """The compiler must be there, in the pinned releases.
+    """Checks that the compiler is installed, in the pinned releases.
 
     Raises:
       InputError: it is not.
@@ -78,8 +78,8 @@ def compile_for(stablehlo: str, topologies: Sequence[str]) -> dict[str, dict[str
       topologies: such as `v5e:2x4`.
 
     Returns:
-      The answer, see the top of this module. Where the process itself broke down, all topologies have its last words
-      as their reason.
+      The answer, see the top of this module. If the process itself crashed, all topologies have its last words as their
+      reason.
     """
     with tempfile.TemporaryDirectory(prefix="tfpipe-tpu-") as name:
         directory = Path(name)
@@ -101,7 +101,7 @@ def compile_for(stablehlo: str, topologies: Sequence[str]) -> dict[str, dict[str
 
 
 def without_copies(stablehlo: str) -> str:
-    """The module without TensorFlow's `mhlo.copy`, which StableHLO does not know: each becomes its operand."""
+    """Removes TensorFlow's `mhlo.copy` from a module, as StableHLO lacks it: each becomes its operand."""
     lines: list[str] = []
     renamed: dict[str, str] = {}
     for line in stablehlo.splitlines():
@@ -119,7 +119,7 @@ def without_copies(stablehlo: str) -> str:
 
 
 def explain(message: str) -> dict[str, Any]:
-    """What the compiler's error says: `reason`; where memory was short also how much is needed and there."""
+    """Reads the compiler's error: `reason`; where memory was short, also the needed and available bytes."""
     first = " ".join(message.strip().splitlines()[0].split()) if message.strip() else "no reason given"
     used = re.search(r"Ran out of memory in memory space (\w+)\. Used ([\d.]+\w?) of ([\d.]+\w?)", message)
     if used is None:
@@ -197,7 +197,7 @@ def _compile(stablehlo: str, topology: str) -> dict[str, Any]:
 
 
 def topology_options(topology: str) -> dict[str, Any]:
-    """What libtpu must be told of a topology beside its name."""
+    """Gives the options of a topology that libtpu needs beside its name."""
     chip, _, shape = topology.partition(":")
     sizes = tuple(int(size) for size in shape.split("x"))
     sizes += (1,) * (3 - len(sizes))

@@ -1,27 +1,27 @@
-"""What an optimized, scheduled TPU program moves through its main memory (HBM), counted from the text of its HLO.
+"""The traffic of an optimized, scheduled TPU program with its main memory (HBM), counted from the text of its HLO.
 
 Enters: the text of a compiled module. Leaves: bytes. XLA's own counter, `bytes accessed`, charges each instruction all
-its operands and results wherever they live, and an asynchronous slice its whole operand; on a chip whose compiler keeps
-much in on-chip memory (VMEM), that is a good deal more than HBM has to move. Counted here, instruction by instruction
-of the scheduled entry computation:
+its operands and results in any memory, and an asynchronous slice its whole operand. On a chip whose compiler keeps much
+in on-chip memory (VMEM), that is far more than HBM has to move. This module counts, instruction by instruction of the
+scheduled entry computation:
 
 - operands and results that live in HBM (memory space 0), once each, in the size that they take there: the two minor
-  dimensions are padded to the tiles of the layout. What lives elsewhere (`S(1)` VMEM, `S(2)`, `S(6)` scalars and
-  semaphores, `S(5)` the host) is not counted.
+  dimensions are padded to the tiles of the layout. Values elsewhere (`S(1)` VMEM, `S(2)`, `S(6)` scalars and
+  semaphores, `S(5)` the host) are not counted.
 - a copy between memories: its source where that is HBM, its target where that is HBM. Asynchronous ones are counted
-  where they start. An asynchronous slice moves what it takes, not what it takes it from.
+  where they start. An asynchronous slice moves its result, not its whole operand.
 - a fusion: as one instruction, its inside is never in HBM. An operand of which the inside only slices or gathers is
   read as far as that goes; a result that is an operand updated in place (`dynamic-update-slice`, `scatter`) is read and
   written as far as the update goes.
-- slices and gathers outside a fusion: what they take, read and written; updates in place: the update, read, and what it
-  covers, read and written.
+- slices and gathers outside a fusion: their result, read and written; updates in place: the update, read, and the part
+  that it covers, read and written.
 - loops: their body and condition, as often as the compiler knows them to run, else once (`unknown_loops` counts
   those); calls and asynchronous computations: their inside; a conditional: its larger branch.
-- free: parameters, constants, tuples and their elements, bitcasts, what ends an asynchronous operation, and custom
-  calls that only rename memory.
+- free: parameters, constants, tuples and their elements, bitcasts, ends of asynchronous operations, and custom calls
+  that only rename memory.
 
-A lower bound therefore, of the memory traffic of this very program: an operand that a product has to read more than
-once counts once.
+The count is therefore a lower bound of the memory traffic of this very program: an operand that a product has to read
+more than once counts once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Buffer:
 
     @property
     def hbm_bytes(self) -> int:
-        """Its size where it lives in HBM, else 0."""
+        """Gives its size where it lives in HBM, else 0."""
         return self.size_bytes if self.space == 0 else 0
 
 
@@ -81,13 +81,13 @@ class Instruction:
 
     @property
     def called(self) -> dict[str, str]:
-        """Attribute -> computation that it names."""
+        """Lists the computations that it names: attribute -> computation."""
         return dict(_CALLED.findall(self.rest))
 
 
 @dataclass
 class Traffic:
-    """What one run of a program, or of a part of it, moves."""
+    """The bytes that one run of a program, or of a part of it, moves."""
 
     hbm_bytes: int = 0
     unknown_loops: int = 0
@@ -96,7 +96,7 @@ class Traffic:
     """the compiler's own estimate, where it made one, over all instructions one after the other"""
 
     def add(self, other: Traffic, times: int = 1) -> None:
-        """Adds another, so many times."""
+        """Adds another traffic, so many times."""
         self.hbm_bytes += times * other.hbm_bytes
         self.unknown_loops += other.unknown_loops
         self.estimated_cycles += times * other.estimated_cycles
@@ -119,11 +119,11 @@ class Module:
             raise ValueError("not the text of an HLO module: it has no ENTRY computation")
 
     def traffic(self) -> Traffic:
-        """Of one run of the module."""
+        """Counts the traffic of one run of the module."""
         return self._of_computation(self.entry)
 
     def largest(self, count: int) -> list[tuple[int, Instruction]]:
-        """The instructions of the entry computation that move most: (bytes of HBM, instruction)."""
+        """Lists the instructions of the entry computation that move most: (bytes of HBM, instruction)."""
         instructions = self.computations[self.entry]
         moved = [(self._of(each, instructions).hbm_bytes, each) for each in instructions.values()]
         return sorted(moved, key=lambda pair: -pair[0])[:count]
@@ -135,7 +135,7 @@ class Module:
         return total
 
     def _of(self, instruction: Instruction, instructions: dict[str, Instruction]) -> Traffic:
-        """Of one instruction among those of its computation."""
+        """Counts the traffic of one instruction among those of its computation."""
         opcode, called = instruction.opcode, instruction.called
         if opcode in _FREE or (opcode == "custom-call" and _target(instruction) in _FREE_CALLS):
             return Traffic()
@@ -202,7 +202,7 @@ class Module:
 
 
 def _updates(inside: dict[str, Instruction]) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Parameter that a fusion updates in place -> (the result that it becomes, bytes of the update)."""
+    """Yields each parameter that a fusion updates in place -> (the result that it becomes, bytes of the update)."""
     for root in _results(inside):
         instruction = _behind_names(root, inside)
         if instruction.opcode in _UPDATES_IN_PLACE:
@@ -218,7 +218,7 @@ def _results(inside: dict[str, Instruction]) -> tuple[str, ...]:
 
 
 def _behind_names(name: str, inside: dict[str, Instruction]) -> Instruction:
-    """The instruction that makes a value, bitcasts left aside."""
+    """Finds the instruction that makes a value, behind bitcasts."""
     instruction = inside[name]
     while instruction.opcode == "bitcast":
         instruction = inside[instruction.operands[0]]
@@ -226,7 +226,7 @@ def _behind_names(name: str, inside: dict[str, Instruction]) -> Instruction:
 
 
 def _bytes_taken(value: Instruction, users: dict[str, list[Instruction]]) -> int | None:
-    """What slices and gathers take of a value; None where anything else reads it too."""
+    """Counts the bytes that slices and gathers take of a value; None where anything else reads it too."""
     taken = 0
     for user in users.get(value.name, []):
         if user.opcode == "bitcast":
@@ -242,7 +242,7 @@ def _bytes_taken(value: Instruction, users: dict[str, list[Instruction]]) -> int
 
 
 def _part(buffers: tuple[Buffer, ...], size_bytes: int) -> int:
-    """So many bytes of a value, or all of it where it has less; 0 where it does not live in HBM."""
+    """Returns so many bytes of a value, or all of it where it has less; 0 where it does not live in HBM."""
     return min(_hbm(buffers), size_bytes)
 
 
@@ -261,7 +261,7 @@ def _cycles(instruction: Instruction) -> int:
 
 
 def _parse(name: str, text: str, is_root: bool) -> Instruction:
-    """`f32[2]{0} add(%a, %b), metadata=…` -> an instruction."""
+    """Parses `f32[2]{0} add(%a, %b), metadata=…` into an instruction."""
     end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     shape, rest = text[:end], text[end:].lstrip()
     opcode = rest[: rest.index("(")]

@@ -1,8 +1,8 @@
-"""Lowers a training step to StableHLO with TensorFlow alone, and says what in it no TPU can run.
+"""The lowering of a training step to StableHLO with TensorFlow alone, and the parts of it that no TPU can run.
 
 Enters: a function of tensors. Leaves: the text of its module, the variables that it reads as parameters and those that
-it assigns as outputs. TensorFlow's CPU wheel knows no TPU kernels, so it is lowered for a CPU; both go through the same
-kernels of tf2xla, but for a few that call the host's own code, which the TPU's compiler then refuses by name.
+it assigns as outputs. TensorFlow's CPU wheel has no TPU kernels, so the step is lowered for a CPU. Both go through the
+same kernels of tf2xla, but for a few that call the host's own code, which the TPU's compiler then refuses by name.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LISTED = 5
 
 
 def lower(step: Callable, arguments: Sequence[tf.TensorSpec]) -> str:
-    """The StableHLO of a step.
+    """Lowers a step to StableHLO.
 
     Args:
       step: takes one tensor for each argument; may assign variables.
       arguments: their shapes and types.
 
     Raises:
-      GateError: it can't be compiled: an operator of the host's, or a shape that is not known; in one line.
+      GateError: the step can't be compiled: it has an operator of the host's, or an unknown shape; in one line.
     """
     function = tf.function(step, jit_compile=True)
     try:
@@ -39,7 +39,7 @@ def lower(step: Callable, arguments: Sequence[tf.TensorSpec]) -> str:
 
 
 def explain(message: str) -> str:
-    """What TensorFlow's exception says, in a few words: the operators that XLA does not have, by type and name."""
+    """Explains TensorFlow's exception in a few words: the operators that XLA does not have, by type and name."""
     refused = re.findall(r"(\w+) \(No registered '\w+' OpKernel[^{]*((?:\{\{[^}]*\}\})*)", message)
     if refused:
         names = [f"{kind} (operator {_last_node(nodes, kind)})" for kind, nodes in refused]
@@ -52,7 +52,7 @@ def explain(message: str) -> str:
 
 
 def problems(stablehlo: str) -> list[str]:
-    """What a TPU compiles but should not run: 64-bit floats and shapes that depend on values, with the operators."""
+    """Lists what a TPU compiles but should not run, with the operators: 64-bit floats, shapes that depend on values."""
     found = []
     wide = operators_with(stablehlo, r"\btensor<(?:[^<>]*x)?(?:f64|complex<f64>)>")
     if wide:
@@ -64,7 +64,7 @@ def problems(stablehlo: str) -> list[str]:
 
 
 def operators_with(stablehlo: str, pattern: str) -> list[str]:
-    """The TensorFlow operators whose lines match a pattern, once each, in their order; `?` where none is named."""
+    """Lists the TensorFlow operators whose lines match a pattern, once each, in order; `?` where none is named."""
     places = dict(re.findall(r"^(#loc\d*) = loc\((.*)\)$", stablehlo, flags=re.MULTILINE))
     names: dict[str, None] = {}
     for line in stablehlo.splitlines():

@@ -1,13 +1,13 @@
-"""What a compiled step means on TPU chips: does it fit, how long does it take at least, and the table of it.
+"""The meaning of a compiled step on TPU chips: whether it fits, the least time that it takes, and the table of it.
 
-Enters: what the compiler says of one replica's step (`compile.py`) and the topology. Leaves: times and rates, in the
+Enters: the compiler's facts about one replica's step (`compile.py`) and the topology. Leaves: times and rates, in the
 roofline model (Williams et al., 2009): a step takes as long as its arithmetic at the chip's peak, or as its memory
 traffic at HBM's peak, whichever is longer; then, added and not overlapped, the all-reduce of the gradients.
 
-Memory traffic is counted twice. What HBM has to move (`hlo.py`) gives a bound that no step can beat. XLA's own count
-holds what stays in on-chip memory too, copies several times over: it is the cautious figure, and a step may do better.
-The third time is the compiler's model of its own instructions, one after the other (a large product at 70 to 95 % of
-the peak, a plain copy at half of HBM's): what to expect rather than a bound.
+Memory traffic is counted twice. The traffic of HBM (`hlo.py`) gives a bound that no step can beat. XLA's own count
+includes on-chip memory, and copies several times over: it is the cautious figure, and a step may do better. The third
+time is the compiler's model of its own instructions, one after the other (a large product at 70 to 95 % of the peak, a
+plain copy at half of HBM's): an expectation rather than a bound.
 
 Peaks are Google's, https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e, read in November 2026: bfloat16 products,
 HBM bandwidth, and the interconnect, given as both directions of all ports of a chip together (v5e 400 GB/s over 4
@@ -70,19 +70,19 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """The peaks of its chips."""
+        """Gives the peaks of its chips."""
         return CHIPS[self.chip_name]
 
     @property
     def chips(self) -> int:
-        """How many there are; each is one replica."""
+        """Gives the number of its chips; each is one replica."""
         return math.prod(self.sizes)
 
     @property
     def fewest_links(self) -> int:
-        """Links of the chip that has fewest: one to each neighbor, fewer at an end that is not closed to a ring.
+        """Gives the fewest links of a chip: one to each neighbor, fewer at an end that is not closed to a ring.
 
-        v5e and v6e close a dimension of 16; v4 and v5p all of them where all are multiples of 4.
+        v5e and v6e close a dimension of 16; v4 and v5p close all dimensions where all are multiples of 4.
         """
         if len(self.sizes) == 3 and any(size % self.chip.wraps for size in self.sizes):
             return sum(size > 1 for size in self.sizes)
@@ -90,10 +90,10 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """`v5e:2x4` -> a topology.
+    """Parses a topology such as `v5e:2x4`.
 
     Raises:
-      InputError: it is not one that is offered.
+      InputError: no such topology is offered.
     """
     chip, _, shape = name.partition(":")
     if chip not in CHIPS:
@@ -107,7 +107,7 @@ def parse_topology(name: str) -> Topology:
 
 
 def needed_hbm_bytes(memory: dict[str, int]) -> int:
-    """What a program takes of HBM while it runs: arguments, what of its outputs does not take their place, the rest.
+    """Counts the HBM that a program takes while it runs: arguments, outputs that do not replace them, the rest.
 
     The compiler itself checks all of it but the outputs.
     """
@@ -115,10 +115,10 @@ def needed_hbm_bytes(memory: dict[str, int]) -> int:
 
 
 def all_reduce_seconds(topology: Topology, size_bytes: int) -> float:
-    """Of a sum over all chips, left on each: every chip sends and receives 2 (n - 1) / n of it, over all its links.
+    """Computes the time of a sum over all chips: each sends and receives 2 (n - 1) / n of it, over all its links.
 
-    That is what a ring, or rings through all dimensions of a torus, take without latency (Patarasu & Yuan, 2009). The
-    chip with the fewest links sets the pace.
+    The sum is left on each chip. This is the time of a ring, or of rings through all dimensions of a torus, without
+    latency (Patarasu & Yuan, 2009). The chip with the fewest links sets the pace.
     """
     if topology.chips == 1:
         return 0.0
@@ -127,7 +127,7 @@ def all_reduce_seconds(topology: Topology, size_bytes: int) -> float:
 
 
 def bound(answer: dict[str, Any], memory_bytes: int, all_reduce: float, topology: Topology) -> dict[str, float]:
-    """The shortest that a step can take, if it moves so many bytes of HBM.
+    """Computes the shortest time of a step that moves so many bytes of HBM.
 
     Returns:
       `memory_seconds`, `step_seconds`, and `utilisation`: of the peak, at most.
@@ -147,7 +147,7 @@ def report(
     examples_per_row: float,
     gradient_bytes: int,
 ) -> dict[str, Any]:
-    """All that is known of a step on a topology.
+    """Collects all facts about a step on a topology.
 
     Args:
       topology: the slice.
@@ -191,7 +191,7 @@ def report(
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """Whether a step fits, in words."""
+    """Tells whether a step fits, in words."""
     if not found["compiled"]:
         return found["reason"]
     needed, available = (found[name] / GIB for name in ("needed_hbm_bytes", "available_hbm_bytes"))
@@ -199,7 +199,7 @@ def verdict(found: dict[str, Any]) -> str:
 
 
 def print_table(reports: Sequence[dict[str, Any]]) -> None:
-    """One column a topology; to standard output."""
+    """Prints one column a topology, to standard output."""
     table = Table()
     table.add_column("one step, one chip", no_wrap=True)
     for found in reports:
@@ -259,7 +259,7 @@ def _lines(reports: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def _number(value: float) -> str:
-    """Three significant digits; what is 100 or more, rounded to a whole number."""
+    """Rounds to three significant digits; 100 or more, to a whole number."""
     if value >= 100.0 or value == 0.0:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"

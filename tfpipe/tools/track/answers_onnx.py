@@ -63,7 +63,7 @@ class Classifier:
           too.
 
         Raises:
-          ValueError: something that is no text.
+          ValueError: a value is no text.
         """
         logits = self._logits(*(_texts(model_input, name) for name in ("text", *(["text_pair"] * self.pairs))))
         if self.one_label:
@@ -87,7 +87,7 @@ class Classifier:
         return pd.DataFrame(found, index=model_input.index)
 
     def _logits(self, texts: list[str], pairs: list[str] | None = None) -> np.ndarray:
-        """[texts, labels] float64."""
+        """Computes the logits: [texts, labels] float64."""
         encoded = self._tokenizer.encode_batch(texts if pairs is None else list(zip(texts, pairs, strict=True)))
         logits = np.zeros((len(texts), len(self.names)))
 

@@ -1,7 +1,7 @@
 """Answers of any artifact of tfpipe, for `mlflow.pyfunc`: as `tfpipe predict` gives them.
 
-This file goes along with a model that `answers_onnx.py` can't answer: one of another format than ONNX, or whose texts
-tfpipe cleans. It needs tfpipe.
+This file goes along with a model that `answers_onnx.py` can't answer: a model of another format than ONNX, or whose
+texts tfpipe cleans. It needs tfpipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Classifier:
     """An artifact in its runtime."""
 
     def __init__(self, folder: str):
-        """Loads it."""
+        """Loads the artifact."""
         self._answerer = open_model(folder, None, None, many=True).answerer
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -39,7 +39,7 @@ class Classifier:
           too.
 
         Raises:
-          ValueError: something that is no text.
+          ValueError: a value is no text.
         """
         columns = [list(model_input[name]) for name in ("text", *(["text_pair"] * self._answerer.pairs))]
         for text in (text for column in columns for text in column):

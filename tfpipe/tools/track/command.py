@@ -43,8 +43,8 @@ def run(
     Args:
       directory: of the run, or its `gs://` address.
       uri: of the server: see `server.connect`.
-      experiment: name; None: what MLFLOW_EXPERIMENT_NAME says, or `tfpipe`.
-      variant: whose model goes along: see `model.chosen`.
+      experiment: name; None: the value of MLFLOW_EXPERIMENT_NAME, or `tfpipe`.
+      variant: of the model that goes along: see `model.chosen`.
       artifact: its format.
       again: whether a run that was logged is logged once more.
 
@@ -87,7 +87,7 @@ def _experiment(client: MlflowClient, name: str, address: str) -> str:
 
 
 def _logged(client: MlflowClient, experiment: str, digest: str) -> str | None:
-    """Finds the entry of a run that is whole; None: there is none."""
+    """Finds the entry of a run that is whole; None where there is none."""
     found = client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
     return found[0].info.run_id if found else None
 

@@ -1,7 +1,7 @@
-"""What a finished run has to tell a tracker: parameters, measures, tags, files. Without TensorFlow and MLflow.
+"""The facts of a finished run for a tracker: parameters, measures, tags, files. Without TensorFlow and MLflow.
 
 Enters: a run whose stages up to `verify` are committed, and are of its configuration. Leaves: flat names and values.
-The points of a sweep are such runs. They have no report: its files are told where there are any.
+The points of a sweep are such runs, but have no report: its files are listed where they exist.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ class Finished:
 
     @property
     def name(self) -> str:
-        """The run's name; of a point of a sweep, with that of its directory, as all points have one name."""
+        """Gives the run's name; for a point of a sweep, with its directory's, as all points have one name."""
         own = self.run.path.name
         point = self.run.path.parent.name == "points"
         return f"{self.config.name} {own}" if point else self.config.name
 
     def digest(self, *more: str) -> str:
-        """Gives what tells this run from others, and from itself before something was done again: a SHA-256.
+        """Gives a SHA-256 that tells this run from others, and from itself before a stage was done again.
 
         Args:
-          *more: what else counts.
+          *more: further parts of the digest.
         """
         seals = [record.to_json()["sha256"] for record in self.records.values()]
         return hashlib.sha256("\n".join([*seals, *more]).encode()).hexdigest()
 
     def parameters(self) -> dict[str, str]:
-        """Gives every setting as it was requested, defaults too: dotted path -> text, JSON where it is none."""
+        """Gives every setting as it was requested, defaults too: dotted path -> text, other types as JSON."""
         found = flattened(self.config.model_dump(mode="json"))
         return {
             path: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -75,7 +75,7 @@ class Finished:
         }
 
     def measures(self) -> list[Measure]:
-        """Lists what was measured: each evaluation of each training, each artifact, the seconds of each stage."""
+        """Lists the measurements: each evaluation of each training, each artifact, the seconds of each stage."""
         found = [
             *self._of_trainings(),
             *self._of_report(),
@@ -89,7 +89,7 @@ class Finished:
         return [each for each in found if math.isfinite(each.value)]
 
     def tags(self) -> dict[str, str]:
-        """Gives what made the run: machine, versions, digests of outputs, what `auto` became."""
+        """Gives the origin of the run: machine, versions, digests of outputs, the values that `auto` became."""
         verified, notes = self.records[NEEDED], self.records["train"].notes
         return {
             "tfpipe.run_directory": str(self.run.location),
@@ -110,7 +110,7 @@ class Finished:
         """Chooses the variant that goes along: the last one within the budget, which the run was for.
 
         Args:
-          asked: one that was asked for; None: none was.
+          asked: the variant that was asked for, if any.
 
         Raises:
           InputError: the run has no such variant, or it is outside the budget.
@@ -138,7 +138,7 @@ class Finished:
                 yield Measure(f"{name}/examples_per_second", record.notes["examples_per_second"])
 
     def _of_report(self) -> Iterator[Measure]:
-        """Yields the scores of each variant on the test rows, and what calibrates it."""
+        """Yields the scores of each variant on the test rows, and its calibration."""
         if "report" not in self.records:
             return
         report = json.loads((self.run.verified("report") / "metrics.json").read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def finished(run: RunDirectory) -> Finished:
     """Reads a run.
 
     Raises:
-      InputError: there is none, it is not done, or its stages are not all of one configuration.
+      InputError: there is no run, it is not done, or its stages are not all of one configuration.
     """
     if not run.has_file("config.yaml"):
         raise InputError(f"{run.location}: no run is there; give the directory of one, such as runs/quickstart")

@@ -40,12 +40,12 @@ class Chosen(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As MLflow names the model: it allows no slash."""
+        """Names the model for MLflow, which allows no slash."""
         return f"{self.variant}-{self.format.name}"
 
 
 def chosen(run: Finished, variant: str | None, artifact: str | None) -> Chosen:
-    """Chooses the artifact that goes along: what was asked for, or the last variant within the budget, as ONNX.
+    """Chooses the artifact that goes along: the one asked for, or the last variant within the budget, as ONNX.
 
     Args:
       run: done.
@@ -66,7 +66,7 @@ def chosen(run: Finished, variant: str | None, artifact: str | None) -> Chosen:
 
 
 def signature(run: Finished) -> ModelSignature:
-    """Gives the names and types of what goes in and comes out."""
+    """Gives the names and types of the inputs and outputs."""
     pairs, one_label = run.config.data.text_pair_column is not None, task_of(run.config.task).one_label
     inputs = [ColSpec(DataType.string, name) for name in ("text", *(["text_pair"] * pairs))]
     outputs = [ColSpec(DataType.string, "label")]
@@ -78,7 +78,7 @@ def signature(run: Finished) -> ModelSignature:
 
 @contextmanager
 def parts(artifact: Chosen) -> Iterator[dict[str, Any]]:
-    """Gives what `mlflow.pyfunc.log_model` makes a model of; the files are there as long as the block.
+    """Gives the parts of which `mlflow.pyfunc.log_model` makes a model; the files exist as long as the block.
 
     Args:
       artifact: that goes along.

@@ -1,7 +1,7 @@
-"""The MLflow server: its address, how long tfpipe waits for it, what it says when something is wrong.
+"""The MLflow server: its address, the time that tfpipe waits for it, and its errors in words.
 
-Enters: an address. Leaves: a client of it, or one line. Nothing leaves this machine without an address, and MLflow's
-own telemetry is off: each import of MLflow would report itself to its makers otherwise.
+Enters: an address. Leaves: a client of it, or one line. Nothing leaves this machine without an address. MLflow's own
+telemetry, which would report each import of MLflow to its makers, is off.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT":
 
 
 def connect(uri: str | None) -> MlflowClient:
-    """Opens a client, and makes the address that of all of MLflow in this process.
+    """Opens a client, and sets the address for all of MLflow in this process.
 
     Args:
-      uri: `http://…`, `https://…` or `sqlite:///FILE`; None: what MLFLOW_TRACKING_URI says.
+      uri: `http://…`, `https://…` or `sqlite:///FILE`; None: the value of MLFLOW_TRACKING_URI.
 
     Raises:
-      InputError: no address, MLflow is not installed, or nobody answers.
+      InputError: there is no address, MLflow is not installed, or no server answers.
     """
     address = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
@@ -74,10 +74,10 @@ def connect(uri: str | None) -> MlflowClient:
 
 
 def files_of(address: str) -> str | None:
-    """Gives the directory of an experiment's files: beside a local database, not in whatever directory this one is.
+    """Gives the directory of an experiment's files: beside a local database, not in the present directory.
 
     Args:
-      address: of the server; None is returned where a server decides.
+      address: of the server; if a server decides, the result is None.
     """
     if not address.startswith("sqlite:///"):
         return None
@@ -91,7 +91,7 @@ def shown(address: str) -> str:
 
 @contextmanager
 def told(address: str) -> Iterator[None]:
-    """Turns what MLflow and its libraries raise in the block into one line.
+    """Turns the errors of MLflow and its libraries in the block into one line.
 
     Raises:
       InputError: see above.
