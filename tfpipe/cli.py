@@ -59,12 +59,14 @@ def run(
 
 @app.command()
 def status(
-    config: ConfigFile,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="YAML file of the run, or its directory")],
     run_dir: RunDir = None,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="as JSON, for scripts")] = False,
 ) -> None:
     """Show which stages of a run are up to date, which would be done and why, and how long they took."""
+    if config.is_dir() and (config / "config.yaml").is_file():  # the directory of a run, as other commands take it
+        config, run_dir = config / "config.yaml", run_dir or str(config)
     _run(config, run_dir, overrides, None, None, dry_run=True, as_json=as_json)
 
 
@@ -136,6 +138,8 @@ def report(
 ) -> None:
     """Bring a run up to date as far as `report`, its page and model card; or compare finished RUNs."""
     if len(given) == 1 and not _is_run(given[0]):
+        if not os.path.exists(given[0]):
+            raise InputError(f"{given[0]}: nothing is there; give the directory of a run, or the YAML file of one")
         if output is not None:
             raise InputError("report --output is of directories of runs; the page of CONFIG is in its run, in report/")
         _run(Path(given[0]), run_dir, overrides, "report", None)

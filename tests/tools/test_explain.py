@@ -27,12 +27,14 @@ def test_without_a_terminal_words_have_numbers(tfpipe_command, tiny_run):
     code, out, error = tfpipe_command("explain", tiny_run[1], GOOD, BAD)
     assert code == 0
     assert error.splitlines()[-2:] == [
-        "  pruned: the last variant whose activations are floats (--variant int8)",
-        f"{tiny_run[1]} pruned explains",
+        "the variant pruned explains, the last one whose activations are floats; for int8, without the rounding of its "
+        "activations: --variant int8",
+        f"explaining {tiny_run[1]} pruned",
     ]
     first, second = out.strip().split("\n\n")
     number = r"\+0\.\d+"
-    assert re.match(r"positive  0\.\d{4}\nthis\[[+-]0\.\d+\] film", first) and second.startswith("negative  0.")
+    assert re.match(r"positive, probability 0\.\d{4}\nthis\[[+-]0\.\d+\] film", first)
+    assert second.startswith("negative, probability 0.")
     assert re.search(rf"GOOD\[{number}\] and\S* lovely\[{number}\]\n  for      \w+ {number}   \w+ {number}", first)
     assert re.search(
         r"\n  words sum to \+\S+ of a difference of \+\S+ from the baseline; completeness error \S+ %, \d+", first
@@ -48,10 +50,10 @@ def shown(explanation, **options):
 
 def test_a_terminal_shows_words_by_color_and_the_strongest_with_numbers():
     explanation = explanation_of("a joyless film[/] \x1b[2J", 0.01, 1.0, -0.5, 0.0, label="neg[red]ative")
-    plain = "a joyless film[/] \ufffd[2J\n  for      joyless +1.00   a +0.01\n  against  film[/] -0.50\n"
+    plain = "a joyless film[/] \ufffd[2J\n  for      joyless +1.00\n  against  film[/] -0.50\n"
     colored = shown(explanation, color_system="truecolor")
     assert "\x1b[1;37;48;2;11;79;138mjoyless\x1b[0m" in colored
-    assert re.sub(r"\x1b\[[\d;]*m", "", colored).startswith("neg[red]ative  0.7500\n" + plain)
+    assert re.sub(r"\x1b\[[\d;]*m", "", colored).startswith("neg[red]ative, probability 0.7500\n" + plain)
     few = shown(explanation, color_system="standard")
     assert "\x1b[37;44mjoyless" in few and "\x1b[1;33mfilm[/]" in few
     assert "a[+0.01] joyless[+1.00] film[/][-0.50]" in shown(explanation, color_system="truecolor", no_color=True)

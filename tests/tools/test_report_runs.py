@@ -146,8 +146,12 @@ def test_a_run_that_is_not_finished_is_one_line(tfpipe_command, two):
     (two[1] / "publish" / "stage.json").unlink()
     line = last_line(tfpipe_command("report", two[1]))
     assert line == f"tfpipe: {two[1]}: stage publish is not done; finish the run with `tfpipe run`"
-    code, out, error = tfpipe_command("report", *two)
-    assert code == 0 and f"warning: left out: {two[1]}: stage publish is not done" in error and "Δlogit" in out
+    found = tfpipe_command("report", *two)
+    assert found[:2] == (2, "") and last_line(found).endswith("nothing is left to compare")
+    third = two[0].parent / "three"
+    shutil.copytree(two[0], third)
+    code, out, error = tfpipe_command("report", *two, third)
+    assert code == 0 and f"warning: left out: {two[1]}: stage publish is not done" in error and str(third) in out
 
 
 def test_a_report_of_an_earlier_result_is_refused(tfpipe_command, two):
@@ -165,8 +169,8 @@ def test_a_changed_report_is_refused(tfpipe_command, two):
     [
         (["{run}", "--set", "seed=1"], "--run-dir and --set are of a CONFIG"),
         (["{run}", "--output", "x.pdf"], "expected a file that ends in .html"),
-        (["nothing.yaml", "--output", "x.html"], "--output is of directories of runs"),
-        (["nothing.yaml"], "nothing.yaml: can't read the configuration"),
+        (["{run}/config.yaml", "--output", "x.html"], "--output is of directories of runs"),
+        (["nothing.yaml"], "nothing.yaml: nothing is there; give the directory of a run, or the YAML file"),
         (["{run}/train"], "no run is there"),
     ],
 )
@@ -180,3 +184,26 @@ def test_a_configuration_is_brought_up_to_date(tfpipe_command, monkeypatch, tiny
     monkeypatch.setattr("tfpipe.pipeline.run", lambda *given, **named: called.append(named))
     assert tfpipe_command("report", tiny_file)[0] == 0
     assert called == [{"until": "report", "redo": None}]
+
+
+def test_a_page_that_can_t_be_written_is_one_line_before_any_work(tfpipe_command, two, tmp_path):
+    for output, reason in (("nowhere/page.html", "no such directory"), ("folder.html", "is a directory")):
+        (tmp_path / "folder.html").mkdir(exist_ok=True)
+        found = tfpipe_command("report", *two, "--output", tmp_path / output)
+        assert found[:2] == (2, "") and f"page.html: can't be written ({reason})" in last_line(found).replace(
+            "folder.html", "page.html"
+        )
+
+
+def test_a_name_that_is_no_run_ends_the_call(tfpipe_command, two, tmp_path):
+    found = tfpipe_command("report", two[0], tmp_path / "nope")
+    assert found[:2] == (2, "") and "nope: no run is there" in last_line(found)
+    found = tfpipe_command("report", tmp_path / "nope")
+    assert found[0] == 2 and "nothing is there; give the directory of a run, or the YAML file of one" in last_line(
+        found
+    )
+
+
+def test_one_run_by_two_names_is_shown_once(tfpipe_command, two):
+    code, _, error = tfpipe_command("report", two[0], f"{two[0]}/")
+    assert code == 0 and "warning: 2 names of 1 run; each is shown once" in error

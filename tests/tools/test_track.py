@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -342,7 +343,9 @@ def test_a_run_is_logged_once(tiny_run, tmp_path, own_mlflow):
     home.mkdir()
     code, entry, error, _ = tfpipe("track", run, "--uri", uri, HOME=str(home))
     assert code == 0 and len(entry) == 32, error
-    assert error.splitlines()[-1].startswith(f"logged to {uri}, experiment tfpipe, with int8-onnx: ")
+    logged, model = error.splitlines()[-2:]
+    assert logged.startswith(f"logged to {uri}, experiment tfpipe: ")
+    assert re.fullmatch(r"  int8-onnx: mlflow\.pyfunc\.load_model\('models:/m-\w+'\)", model)
     assert list(home.rglob("*")) == []  # no identity of anyone's telemetry
     assert {path.name for path in tmp_path.iterdir()} == {"entries.db", "home", "mlruns"}  # files beside the database
     assert_logged(uri, run, entry, own_mlflow)

@@ -107,8 +107,8 @@ class Explanation:
         return text if float(text) else text[1:]
 
     def strongest(self, count: int) -> tuple[list[ExplainedWord], list[ExplainedWord]]:
-        """Lists the words that speak most for the label, and most against it, the strongest first."""
-        ordered = sorted(self.words, key=lambda word: -abs(word.attribution))
+        """Lists the words that speak most for the label, and most against it, the strongest first; none with little."""
+        ordered = sorted((word for word in self.words if self.level(word)), key=lambda word: -abs(word.attribution))
         return (
             [word for word in ordered if word.attribution > 0.0][:count],
             [word for word in ordered if word.attribution < 0.0][:count],

@@ -99,7 +99,7 @@ def scored(slices: Sequence[Slice], right: np.ndarray) -> list[dict[str, Any]]:
 
 
 def with_small_ones_merged(slices: Sequence[Slice]) -> list[Slice]:
-    """Merges the slices of fewer than 10 rows of each kind into a line without a test, even a single one."""
+    """Merges the slices of fewer than 10 rows of each kind into a line without a test; a single one keeps its name."""
     found = [each for each in slices if each.rows.sum() >= LEAST_ROWS]
     for by in dict.fromkeys(each.by for each in slices):
         small = [each for each in slices if each.by == by and 0 < each.rows.sum() < LEAST_ROWS]

@@ -39,7 +39,8 @@ def run(
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2))
         return
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    title = printable(str(run.location))
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="")
     table.add_column("stage", no_wrap=True)
     table.add_column("last time", justify="right", no_wrap=True)
     table.add_column("would be done, because", overflow="fold")

@@ -13,7 +13,7 @@ from pathlib import Path
 from tfpipe.console import Bar, progress_bar, say
 from tfpipe.errors import InputError
 from tfpipe.evaluate.explained import INTEGRATED_GRADIENTS, METHODS
-from tfpipe.tools.explain.model import find_stage, label_number, open_explainer
+from tfpipe.tools.explain.model import find_stage, label_number, labels_of, open_explainer
 from tfpipe.tools.explain.options import Options
 from tfpipe.tools.explain.rows import Row, rows_of
 from tfpipe.tools.predict import lines
@@ -36,6 +36,8 @@ def run(run: str, texts: list[str], options: Options) -> None:
     """
     _check(texts, options)
     stage = find_stage(run, options.variant)
+    if options.label is not None:
+        label_number(options.label, labels_of(stage))  # refused before the model is loaded
     batches = rows_of(run, texts, options, pairs=stage.pairs)
     from tfpipe.devices.strategy import float32_kept  # TensorFlow, which takes seconds to import
 

@@ -7,11 +7,13 @@ gradients, which published artifacts do not give, so the stage that made the var
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from typing import NamedTuple
 
 from tfpipe.config.data import Data
 from tfpipe.console import say
+from tfpipe.encoders.transformers import CONFIG
 from tfpipe.errors import InputError
 from tfpipe.evaluate.explained import GRADIENT_X_INPUT
 from tfpipe.rundir.directory import RunDirectory
@@ -69,7 +71,10 @@ def find_stage(run: str, variant: str | None) -> Stage:
     if variant is None:
         chosen = next((each for each in reversed(made) if each.name != _ROUNDED), made[-1])
         if made[-1] != chosen:
-            say(f"  {chosen.name}: the last variant whose activations are floats (--variant {made[-1].name})")
+            say(
+                f"the variant {chosen.name} explains, the last one whose activations are floats; for {made[-1].name}, "
+                f"without the rounding of its activations: --variant {made[-1].name}"
+            )
         return Stage(directory, chosen, data)
     chosen = next(each for each in VARIANTS if each.name == variant)
     if chosen not in made:
@@ -109,8 +114,8 @@ def open_explainer(stage: Stage, method: str):
     from tfpipe.tokens.tokenizer_settings import TokenizerSettings
 
     path = stage.run.verified(stage.variant.stage)
+    say(f"explaining {stage.name}")
     explainer = Explainer(_calibrated(load_classifier(path), stage), TokenizerSettings.read(path), method)
-    say(f"{stage.name} explains")
     if explainer.rounds:
         say(
             "  its 8-bit weights are explained, the rounding of its activations is not: rounding has no gradient; each "
@@ -130,6 +135,12 @@ def _calibrated(classifier, stage: Stage):
         say("  export is not done with these weights: logits are as training left them, without calibration")
         return classifier
     return classifier.calibrated(*calibration_of(run.verified("export", only=[FILE]), stage.variant.name))
+
+
+def labels_of(stage: Stage) -> tuple[str, ...]:
+    """Reads the labels of a stage's classifier, without its weights."""
+    path = stage.run.verified(stage.variant.stage, only=[CONFIG]) / CONFIG
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["id2label"].values())
 
 
 def label_number(name: str, labels: tuple[str, ...]) -> int:

@@ -38,9 +38,9 @@ def console() -> Console:
 
 
 def show(explanation: Explanation, where: Console) -> None:
-    """Prints an explanation: the label, the text, its strongest words, and their sum."""
+    """Prints an explanation: the label, the text, its strongest words with their logits, and their sum."""
     e = explanation
-    head = f"{printable(e.label)}  {e.probability:.4f}"
+    head = f"{printable(e.label)}, probability {e.probability:.4f}"
     if not e.is_answer:
         head += f"  (the answer is {printable(e.answer)})" if e.answer else "  (the answer is none of the labels)"
     where.print(Text(head, style="bold"))

@@ -20,7 +20,7 @@ from tfpipe.escaping import printable
 from tfpipe.evaluate.artifact_table import print_table
 from tfpipe.evaluate.page.summary import PAGE
 from tfpipe.tools.report.comparison import COLUMNS, Comparison, cells, compare
-from tfpipe.tools.report.runs import REPORT, Run, open_run
+from tfpipe.tools.report.runs import REPORT, NoRun, Run, open_run
 
 
 def run(names: list[str], output: Path | None) -> None:
@@ -33,9 +33,12 @@ def run(names: list[str], output: Path | None) -> None:
     Raises:
       InputError: no run is finished, or the page can't be written.
     """
-    if output is not None and output.suffix != ".html":
-        raise InputError(f"report --output {output}: expected a file that ends in .html")
-    runs = _finished(list({_place(name): name for name in reversed(names)}.values())[::-1])
+    if output is not None:
+        _check_output(output)
+    once = list({_place(name): name for name in reversed(names)}.values())[::-1]
+    if len(once) < len(names):
+        say(f"warning: {len(names)} names of {len(once)} run{'s' if len(once) > 1 else ''}; each is shown once")
+    runs = _finished(once)
     if len(runs) == 1 and output is None:
         _show(runs[0])
         return
@@ -50,21 +53,35 @@ def run(names: list[str], output: Path | None) -> None:
         say(f"  {'report':<15} {output}")
 
 
+def _check_output(output: Path) -> None:
+    if output.suffix != ".html":
+        raise InputError(f"report --output {output}: expected a file that ends in .html")
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        reason = "is a directory" if output.is_dir() else "no such directory"
+        raise InputError(f"report --output {output}: can't be written ({reason}); give another path")
+
+
 def _place(name: str) -> str:
     """Tells names of the same run apart from those of others: `runs/a`, `runs/a/` and a link to it are one."""
     return name if "://" in name else str(Path(name).resolve())
 
 
 def _finished(names: list[str]) -> list[Run]:
-    """Opens the runs that are finished, and reports the problem of each other run."""
+    """Opens the runs that are finished, and reports the problem of each other run.
+
+    Raises:
+      InputError: a name is that of no run, or fewer runs are left than there is to compare.
+    """
     runs, problems = [], []
     for name in names:
         try:
             runs.append(open_run(name))
+        except NoRun:
+            raise
         except InputError as error:
             problems.append(str(error))
-    if not runs:
-        raise InputError("; ".join(problems))
+    if len(runs) < min(len(names), 2):
+        raise InputError("; ".join([*problems, "nothing is left to compare"] if runs else problems))
     for problem in problems:
         say(f"warning: left out: {printable(problem)}")
     return runs

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tfpipe.config.file import flattened
-from tfpipe.evaluate.page.tables import NOTHING, number
+from tfpipe.evaluate.page.tables import NOTHING
 from tfpipe.evaluate.sanity import MANY_LOOKS
 from tfpipe.evaluate.shown import amount, change_with_interval, percent, with_interval
 from tfpipe.tools.report.paired import Paired, paired
@@ -55,8 +55,8 @@ COLUMNS = (
     Column("accuracy %", lambda row: with_interval(row.run.best["accuracy"], row.run.best["accuracy_95"])),
     Column("against the first", _change),
     Column("p", lambda row: NOTHING if row.against is None else f"{row.against.p:.3g}"),
-    Column("macro F1", lambda row: number(row.run.best["macro_f1"])),
-    Column("calibration error", lambda row: number(row.run.best["calibration_error"])),
+    Column("macro F1 %", lambda row: percent(row.run.best["macro_f1"])),
+    Column("calibration error %", lambda row: percent(row.run.best["calibration_error"])),
     Column("MB", lambda row: amount(row.run.best["size_bytes"] / 1e6)),
     Column("ms", _latency),
     Column("at", lambda row: row.run.summary["verdict"]["shape"]),

@@ -65,7 +65,9 @@ def _scores(comparison: Comparison):
     undefined = {"value": None, "low": None, "high": None}
     rows = [[heading(name), *(stacked(score(name, run.score.get(name, undefined))) for run in runs)] for name in names]
     return table(
-        "Scores on the test rows of each run, with 95 % intervals", ["score", *(run.name for run in runs)], rows
+        "Scores of the Keras model of each run's variant on its test rows, with 95 % intervals",
+        ["score", *(run.name for run in runs)],
+        rows,
     )
 
 

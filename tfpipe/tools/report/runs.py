@@ -21,6 +21,10 @@ REPORT = "report"
 _NEEDED = ("verdict", "measures", "artifacts", "settings")
 
 
+class NoRun(InputError):
+    """A path that holds no run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run."""
@@ -67,7 +71,7 @@ def open_run(name: str) -> Run:
     """
     directory = RunDirectory(name)
     if not directory.has_file("config.yaml"):
-        raise InputError(f"{name}: no run is there; give the directory of one, such as runs/quickstart")
+        raise NoRun(f"{name}: no run is there; give the directory of one, such as runs/quickstart")
     content = (directory.location / "config.yaml").read_bytes().decode("utf-8", "replace")
     where = str(directory.location / "config.yaml")
     config = config_of(read_yaml(content, where=f"{where}: "), None, where)

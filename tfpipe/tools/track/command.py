@@ -71,9 +71,10 @@ def run(
         source = {"mlflow.source.name": f"tfpipe {__version__}"}
         with mlflow.start_run(experiment_id=number, run_name=told_run.name, tags=source) as active:
             _log(client, active.info.run_id, told_run)
-            _log_model(told_run, model)
+            address_of_model = _log_model(told_run, model)
             client.set_tag(active.info.run_id, DIGEST, digest)
-    say(f"logged to {shown(address)}, experiment {name}, with {model.name}: {time.monotonic() - started:.0f} s")
+    say(f"logged to {shown(address)}, experiment {name}: {time.monotonic() - started:.0f} s")
+    say(f"  {model.name}: mlflow.pyfunc.load_model({address_of_model!r})")
     print(active.info.run_id)
 
 
@@ -108,7 +109,8 @@ def _log(client: MlflowClient, entry: str, run: Finished) -> None:
     client.log_text(entry, dump_config(run.config), "config.yaml")
 
 
-def _log_model(run: Finished, chosen: Chosen) -> None:
+def _log_model(run: Finished, chosen: Chosen) -> str:
+    """Logs the model of a run; gives the address by which MLflow loads it."""
     import mlflow
     import pandas
 
@@ -118,10 +120,10 @@ def _log_model(run: Finished, chosen: Chosen) -> None:
     # Made up, as no row of the data is to travel for its sake. MLflow asks the model this before it stores it.
     example = pandas.DataFrame({name: ["a text"] for name in takes.inputs.input_names()})
     with parts(chosen) as made:
-        mlflow.pyfunc.log_model(
+        return mlflow.pyfunc.log_model(
             name=chosen.name,
             signature=takes,
             input_example=example,
             metadata={"tfpipe": {"variant": chosen.variant, "artifact": chosen.format.name, "run": run.name}},
             **made,
-        )
+        ).model_uri
