@@ -133,7 +133,7 @@ def test_what_is_published_already_is_not_published_again(copied_run, capsys):
         ("name", "other", {"publish"}),  # the names under which TF Serving knows the models
         ("export__serving_version", "2.19.1", {"export", "publish"}),
         ("seed", 1, {"prepare", "train", "prune", "quantize", "verify", "publish"}),
-        ("data__max_length", 16, {"prepare", "train", "prune", "quantize"}),
+        ("data__max_length", 16, {"prepare", "train", "prune", "quantize", "verify"}),
         ("data__label_names", {"1": "positive", "0": "negative"}, {"prepare"}),  # the order of the outputs
         ("data__split", {"train": 0.5, "validation": 0.25, "test": 0.25}, {"prepare"}),
         ("encoder__sha256", "0" * 64, {"train"}),

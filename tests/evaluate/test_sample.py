@@ -150,4 +150,4 @@ def test_a_sample_is_called_one(of_folders, tiny_run):
     ):
         told = told.format(TokenTable.open(directory / "prepare" / "test").num_rows)
         assert json.loads((directory / "report" / "metrics.json").read_text())["measured_on"] == told
-        assert f"Measured on {told}, " in (directory / "report" / "model_card.md").read_text()
+        assert f"Measured on {told}. " in (directory / "report" / "model_card.md").read_text()

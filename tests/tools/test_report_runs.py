@@ -36,6 +36,15 @@ def change(run, stage, **changes):
     path.write_text(json.dumps(sealed(json.loads(path.read_text()) | changes)))
 
 
+def store_answers(run, logits):
+    """Puts other answers in the place of those that `verify` stored."""
+    path = run / "verify" / "logits.safetensors"
+    save_file(logits, path)
+    content, record = path.read_bytes(), json.loads((run / "verify" / "stage.json").read_text())
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    change(run, "verify", files_written=record["files_written"] | {path.name: entry})
+
+
 def test_one_run_shows_its_table_and_its_page(tfpipe_command, tiny_run):
     code, out, error = tfpipe_command("report", tiny_run[1])
     assert code == 0 and "saved_model_text" in out and "Δlogit" in out
@@ -85,13 +94,7 @@ def test_another_sample_of_the_test_rows_is_not_compared(two):
 
     stored = load_file(two[1] / "verify" / "logits.safetensors")
     fewer = {name: each[:-1] for name, each in stored.items()}
-    save_file(fewer, two[1] / "verify" / "logits.safetensors")
-    content = (two[1] / "verify" / "logits.safetensors").read_bytes()
-    record = json.loads((two[1] / "verify" / "stage.json").read_text())
-    record["files_written"]["logits.safetensors"] = {
-        "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content),
-    }  # fmt: skip
-    change(two[1], "verify", files_written=record["files_written"])
+    store_answers(two[1], fewer)
     comparison = compare([open_run(str(path)) for path in two])
     assert comparison.rows[1].against is None and "another sample" in " ".join(comparison.notes)
 
@@ -102,13 +105,7 @@ def test_the_test_is_of_the_artifact_that_is_shown(two):
     runs = [open_run(str(path)) for path in two]
     kind = f"{runs[1].variant}.{runs[1].best['artifact']}"
     stored[kind] = -stored[kind]
-    save_file(stored, two[1] / "verify" / "logits.safetensors")
-    content = (two[1] / "verify" / "logits.safetensors").read_bytes()
-    record = json.loads((two[1] / "verify" / "stage.json").read_text())
-    record["files_written"]["logits.safetensors"] = {
-        "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content),
-    }  # fmt: skip
-    change(two[1], "verify", files_written=record["files_written"])
+    store_answers(two[1], stored)
     against = compare([open_run(str(path)) for path in two]).rows[1].against
     assert against.won + against.lost == len(stored["rows"])
 
