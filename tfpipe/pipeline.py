@@ -18,6 +18,7 @@ from tfpipe.config.file import dump_config, setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.cluster import workers_of
+from tfpipe.devices.memory import give_back
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import write_text
@@ -162,6 +163,7 @@ def _bring_up_to_date(
                 together = training(stage.name, fingerprint.inputs) if stage.trains else nullcontext()
                 with run.stage(stage.name, fingerprint) as directory, together:
                     work.run(stage.view(config), directory)
+                give_back()
                 record = run.record(stage.name)
                 say(f"[{number}/{len(stages)}] {stage.name}: done in {record.seconds:.0f} s")
             if stage.name == until:

@@ -24,8 +24,10 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.encoders.parameters import is_kernel, kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx.folder import graph_file
+from tfpipe.formats.onnx_graph import convert
 from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
 from tfpipe.formats.onnx_graph.layers import _take
+from tfpipe.model.bert import build_inference_model
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model
 from tfpipe.stages.quantize import on_grid
 from tfpipe.tasks import task_of
@@ -173,7 +175,7 @@ def small_classifier(layers: int, task: str = "single_label", activation: str = 
 @pytest.fixture(scope="module")
 def three_layers() -> onnx.ModelProto:
     classifier = small_classifier(3)
-    return to_onnx(float_model(classifier), classifier, 17)
+    return to_onnx(classifier, 17)
 
 
 def test_operators_per_layer(graphs, three_layers):
@@ -191,7 +193,7 @@ def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graph
     """Whatever the process has converted before: tf2onnx counts its names on."""
     classifier = classifier_of(tiny_run[1], variant)
     (fingerprint,) = (prop.value for prop in graphs[variant].metadata_props if prop.key == "data_fingerprint")
-    save_onnx(to_onnx(float_model(classifier), classifier, 17, fingerprint), tmp_path / "model.onnx")
+    save_onnx(to_onnx(classifier, 17, fingerprint), tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
 
 
@@ -207,7 +209,7 @@ def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}
         equal = {name: bounds.get(name.rpartition(".")[2], value) for name, value in classifier.quantization.items()}
         classifier = dataclasses.replace(classifier, quantization=equal)
-        save_onnx(to_onnx(float_model(classifier), classifier, 17), Path(sys.argv[2]))
+        save_onnx(to_onnx(classifier, 17), Path(sys.argv[2]))
     """
     for seed in ("1", "2", "3"):
         command = [sys.executable, "-c", textwrap.dedent(script), tiny_run[1] / "quantize", tmp_path / f"{seed}.onnx"]
@@ -282,7 +284,7 @@ def test_padding_changes_nothing(tiny_run, sessions):
 def test_other_tasks_and_activations(task, activation):
     classifier = small_classifier(1, task, activation, labels=("ä", "b", "c|d"))
     model = float_model(classifier)
-    graph = to_onnx(model, classifier, 18)
+    graph = to_onnx(classifier, 18)
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(metadata["labels"]) == ["ä", "b", "c|d"] and metadata["task"] == task
     assert "ä" in metadata["labels"]  # as text, not escaped
@@ -338,7 +340,7 @@ def symmetric(tiny_run) -> Classifier:
 
 def test_codes_of_a_symmetric_file_are_where_tensorrt_takes_them(symmetric):
     """int8 with a zero point of 0, between a constant or QuantizeLinear and DequantizeLinear; no uint8 or int32."""
-    graph = to_onnx(float_model(symmetric), symmetric, 17).graph
+    graph = to_onnx(symmetric, 17).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     rounded = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     codes = {name for name, value in constants.items() if value.dtype == np.int8 and value.ndim == 2}
@@ -357,7 +359,7 @@ def test_codes_of_a_symmetric_file_are_where_tensorrt_takes_them(symmetric):
 
 def test_a_symmetric_file_agrees_with_keras(tiny_run, symmetric, tmp_path):
     model = float_model(symmetric)
-    save_onnx(to_onnx(model, symmetric, 17), tmp_path / "model.onnx")
+    save_onnx(to_onnx(symmetric, 17), tmp_path / "model.onnx")
     session = session_of(tmp_path / "model.onnx", tmp_path / "optimized.onnx")
     labels, differences = [], []
     for batch in batches(tiny_run[1], 16, 5):
@@ -411,15 +413,20 @@ def test_codes_of_are_exact():
     assert np.array_equal(again.astype(np.float32) * found[:, None], moved)
 
 
-def test_an_operator_that_onnx_lacks_is_refused():
+def test_an_operator_that_onnx_lacks_is_refused(monkeypatch):
     """tf2onnx writes what it does not know into the file as it is."""
-    classifier = small_classifier(1)
-    model = float_model(classifier)
-    layer = next(layer for layer in model.layers if layer.name.endswith("activation"))
-    layer.function, layer.call = "other", tf.math.erfcinv
-    model = type(model)(model.inputs, model.outputs, name=model.name)
+
+    def build(*given):
+        model = build_inference_model(*given)
+        layer = next(layer for layer in model.layers if layer.name.endswith("activation"))
+        layer.function, layer.call = "other", tf.math.erfcinv
+        return type(model)(model.inputs, model.outputs, name=model.name)
+
+    monkeypatch.setattr(convert, "build_inference_model", build)
+    convert._convert.cache_clear()
     with pytest.raises(InputError) as error:
-        to_onnx(model, classifier, 17)
+        to_onnx(small_classifier(1), 17)
+    convert._convert.cache_clear()
     message = str(error.value)
     assert "Ndtri" in message and "\n" not in message
 
@@ -454,7 +461,7 @@ def test_an_empty_channel_keeps_its_bias():
     points = {"encoder.layer.0.intermediate.input.minimum": -4.0, "encoder.layer.0.intermediate.input.maximum": 5.0}
     quantization = {key: np.float32(value) for key, value in points.items()} | {f"{name}.scale": scale}
     quantized = classifier.with_weights(weights | {name: moved}, quantization)
-    graph = to_onnx(float_model(quantized), quantized, 17)
+    graph = to_onnx(quantized, 17)
     found = initializers(graph)
     bias = "bert.encoder.layer.0.intermediate.dense.bias"
     assert found[f"{bias}.codes"][3] * np.float64(found[f"{bias}.scale"][3]) == pytest.approx(0.123, abs=1e-5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import tensorflow as tf
 from conftest import TINY, classifier_of, tiny_vocabulary, tiny_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
@@ -314,15 +318,57 @@ def test_the_order_of_labels_is_that_of_the_logits(tokenizer, tmp_path):
             assert model.weights["classifier.bias"].shape == (3,)
 
 
-def test_weights_are_stored_once_and_in_float32(tiny_run):
+def test_weights_are_stored_once_as_float32_or_as_codes(tiny_run):
     for variant in STAGES:
         reader = tf.train.load_checkpoint(str(path_of(tiny_run[1], variant) / "variables" / "variables"))
         types = reader.get_variable_to_dtype_map()
         stored = [name for name in types if name.startswith("weights/")]
         classifier = classifier_of(tiny_run[1], variant)
-        assert len(stored) == len(classifier.weights) - len(classifier.codes)
-        assert {types[name] for name in stored} == {tf.float32}
+        assert len(stored) == len(classifier.weights)
+        coded = {name for name in stored if types[name] == tf.int8}
+        assert len(coded) == len(classifier.codes) and {types[name] for name in stored} <= {tf.float32, tf.int8}
         assert not [name for name in types if "kernel" in name or "optimizer" in name]
+
+
+def test_no_weight_is_in_the_graph(tiny_run):
+    """A constant is copied with each function, and TensorFlow computes float copies of codes ahead."""
+    for variant in STAGES:
+        content = (path_of(tiny_run[1], variant) / "saved_model.pb").read_bytes()
+        for function in saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def.library.function:
+            for node in function.node_def:
+                if node.op == "Const":
+                    tensor = node.attr["value"].tensor
+                    elements = math.prod(each.size for each in tensor.tensor_shape.dim)
+                    is_vocabulary = tensor.dtype == types_pb2.DT_STRING
+                    assert is_vocabulary or elements < 2000 or "tokeniz" in function.signature.name, node.name
+
+
+def test_two_int8_models_in_one_process_keep_to_themselves(tiny_run, tmp_path):
+    """Their kernels are resources with names; a copy with other codes must not take them for its own."""
+    classifier = classifier_of(tiny_run[1], "int8")
+    source = tiny_run[1] / STAGES["int8"]
+    tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
+    name = next(iter(classifier.codes))
+    other = replace(classifier, weights=classifier.weights | {name: -classifier.weights[name]})
+    answers = []
+    models = [save(each, tokenizer, tmp_path / str(at), pairs=False) for at, each in enumerate((classifier, other))]
+    for model, each in zip((*models, *models), (classifier, other) * 2, strict=True):
+        found = by_text(model, ["a good film"])["logits"]
+        answers.append(found)
+        tokens = {key: value.numpy() for key, value in tokenizer.dense(tf.constant(["a good film"])).items()}
+        expected = float_model(each)(tokens, training=False).numpy()
+        assert np.abs(found - expected).max() <= 1e-5
+    assert np.abs(answers[0] - answers[1]).max() > 1e-4 and (answers[0] == answers[2]).all()
+
+
+def test_an_int8_model_that_is_dropped_leaves_memory(tiny_run):
+    """The kernels that were computed when it was loaded go with it."""
+    model = tf.saved_model.load(str(path_of(tiny_run[1], "int8")))
+    handles = [each.resource_handle for each in model.kernels]
+    assert all(tf.raw_ops.VarIsInitializedOp(resource=each).numpy() for each in handles)
+    del model
+    gc.collect()
+    assert not any(tf.raw_ops.VarIsInitializedOp(resource=each).numpy() for each in handles)
 
 
 @pytest.mark.parametrize("variant", STAGES)

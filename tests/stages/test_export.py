@@ -30,7 +30,7 @@ def exported(request, tiny_run, tmp_path_factory):
     save_saved_model(
         ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), directory / "saved_model"
     )
-    save_onnx(to_onnx(float_model(classifier), classifier, 17), new_graph_file(classifier, directory / "onnx"))
+    save_onnx(to_onnx(classifier, 17), new_graph_file(classifier, directory / "onnx"))
     return request.param, classifier, directory
 
 

@@ -158,8 +158,11 @@ class _Trunk:
 
     def dense(self, name: str, units: int, x, **kwargs):
         """Adds a projection."""
-        initializer = tf_keras.initializers.TruncatedNormal(stddev=0.02)
-        return self.dense_class(units, name=name, kernel_initializer=initializer, **kwargs)(x)
+        return self.dense_class(units, name=name, kernel_initializer=self.initializer(), **kwargs)(x)
+
+    def initializer(self):
+        """Returns an initializer of a new kernel."""
+        return tf_keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 class _TrainingTrunk(_Trunk):
@@ -234,6 +237,10 @@ class _MaskTrunk(_Trunk):
         self._bias, self._ranges = MaskBias(name="attention_bias")(inputs["attention_mask"]), ranges
         self._codes = codes
 
+    def initializer(self):
+        """Returns an initializer of a kernel that gets its values later: random ones would take seconds to draw."""
+        return tf_keras.initializers.Zeros()
+
     def dense(self, name: str, units: int, x, **kwargs):
         """Adds a projection, of codes where there are some."""
         if f"{stored_layer(name)}.weight" not in self._codes:
@@ -245,7 +252,8 @@ class _MaskTrunk(_Trunk):
         """Adds a table, of codes where there are some."""
         if f"{stored_layer(name)}.weight" in self._codes:
             return CodedEmbedding(*self._codes[f"{stored_layer(name)}.weight"], name=name)(ids)
-        return GatherEmbedding(size, self.architecture.hidden_size, name=name)(ids)
+        width, zeros = self.architecture.hidden_size, self.initializer()
+        return GatherEmbedding(size, width, embeddings_initializer=zeros, name=name)(ids)
 
     def embedded(self, word, position, token_type):
         """Adds sum and normalization."""

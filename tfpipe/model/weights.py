@@ -12,7 +12,7 @@ import tf_keras
 from tfpipe.console import say
 from tfpipe.encoders.parameters import HEAD, PREFIX, is_kernel, stored_layer
 from tfpipe.errors import InputError
-from tfpipe.model.layers import CodedDense, LayerNormalization
+from tfpipe.model.layers import CodedDense, CodedEmbedding, DecodedKernel, LayerNormalization
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
@@ -27,13 +27,25 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
             # A wrapper that has run left a quantized tensor in `layer.kernel` and keeps the variable itself.
             named[f"{prefix}.weight"] = next(weight for weight in wrapped.weights if len(weight.shape) == 2)
             named[f"{prefix}.bias"] = layer.bias
-        elif isinstance(layer, CodedDense):
-            named[f"{prefix}.bias"] = layer.bias
+        elif isinstance(layer, CodedDense | CodedEmbedding):
+            if isinstance(layer, CodedDense):
+                named[f"{prefix}.bias"] = layer.bias
         elif isinstance(layer, LayerNormalization):
             named[f"{prefix}.weight"], named[f"{prefix}.bias"] = layer.gamma, layer.beta
         elif layer.weights:
             raise TypeError(f"layer {layer.name} ({type(layer).__name__}) has weights that have no name on disk")
     return named
+
+
+def codes_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
+    """Lists the 8-bit weights of a model that is served: transformers' name -> codes, int8, oriented as in Keras."""
+    coded = [layer for layer in model.layers if isinstance(layer, CodedDense | CodedEmbedding)]
+    return {f"{stored_layer(layer.name)}.weight": layer.codes for layer in coded}
+
+
+def decoded_kernels(model: tf_keras.Model) -> list[DecodedKernel]:
+    """Lists the kernels that are computed from codes when the model is loaded."""
+    return [layer.kernel for layer in model.layers if isinstance(layer, CodedDense)]
 
 
 def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:

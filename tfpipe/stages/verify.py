@@ -23,6 +23,7 @@ from tfpipe.artifacts import REFERENCE
 from tfpipe.config.export import Verify
 from tfpipe.config.run import Config
 from tfpipe.console import say
+from tfpipe.devices.memory import give_back
 from tfpipe.devices.strategy import float32_kept
 from tfpipe.errors import GateError
 from tfpipe.evaluate import budget, sanity
@@ -160,6 +161,7 @@ def _variant(variant: str, config: Config, stage: StageDirectory, rows: Rows) ->
 
 def _measured(ways: list[Loaded], config: Config, rows: Rows, hard: Requests) -> list[Measured]:
     """Measures an artifact in each way to ask it."""
+    give_back()  # the memory of the artifact before it
     found = []
     for answered, (artifact, way) in zip(answer(ways, rows.test, hard, config), ways, strict=True):
         is_reference, in_budget = artifact.kind == REFERENCE.name, artifact.kind == config.budget.artifact

@@ -27,10 +27,8 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     # These need TensorFlow, and a file is answered without it.
     from tfpipe.formats.folder import write_folder
     from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
-    from tfpipe.model.classifier import float_model
 
-    model = float_model(source.classifier)
-    graph = to_onnx(model, source.classifier, settings.onnx_opset, source.data_fingerprint)
+    graph = to_onnx(source.classifier, settings.onnx_opset, source.data_fingerprint)
     counts = operator_counts(graph)
     file = new_graph_file(source.classifier, path)
     save_onnx(graph, file)

@@ -30,7 +30,6 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     from tfpipe import templates
     from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
     from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
-    from tfpipe.model.classifier import float_model
 
     classifier, tokenizer = source.classifier, source.tokenizer
     if tokenizer.settings.is_cleaning:
@@ -38,7 +37,7 @@ def write(source: Source, path: Path, settings: Export) -> Written:
             f"{path}: the tokenizer cleans texts, for which ONNX has no operators; leave {path.name} out of "
             "export.formats, or choose an encoder without cleaning.json"
         )
-    model = to_onnx(float_model(classifier), classifier, settings.onnx_opset, source.data_fingerprint)
+    model = to_onnx(classifier, settings.onnx_opset, source.data_fingerprint)
     put_tokenizer_before(model, tokenizer, pairs=source.pairs)
     counts = operator_counts(model)
     path.mkdir()

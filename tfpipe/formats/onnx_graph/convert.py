@@ -1,6 +1,6 @@
 """A classifier as ONNX: one clean graph, int8 where it was quantized.
 
-Enters: a classifier and its inference model. Leaves: an ONNX model with the inputs `input_ids, attention_mask,
+Enters: a classifier. Leaves: an ONNX model with the inputs `input_ids, attention_mask,
 token_type_ids` ([batch, length] int64, as the field's tokenizers give them) and the outputs `logits, probabilities`
 ([batch, labels] float32).
 
@@ -19,7 +19,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -31,10 +33,11 @@ import tf_keras
 from onnx import TensorProto, helper, numpy_helper
 
 import tfpipe
-from tfpipe.encoders.architecture import INFERENCE_INPUTS
+from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx_graph.layers import add_initializer, drop_unused, reconnect, rewrite_layers
+from tfpipe.model.bert import build_inference_model
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of
@@ -45,24 +48,25 @@ INPUTS = INFERENCE_INPUTS
 OUTPUTS = ("logits", "probabilities")
 
 
-def to_onnx(model: tf_keras.Model, classifier: Classifier, opset: int, data_fingerprint: str = "") -> onnx.ModelProto:
-    """Converts an inference model.
+def to_onnx(classifier: Classifier, opset: int, data_fingerprint: str = "") -> onnx.ModelProto:
+    """Converts a classifier.
 
     Args:
-      model: an inference model, holding the classifier's weights.
-      classifier: gives names, labels and the weights' scales.
+      classifier: any variant.
       opset: ONNX operator set, 17 or later (LayerNormalization).
       data_fingerprint: digest of the rows that it was trained on, for the metadata.
 
     Raises:
       InputError: an operator has no ONNX counterpart.
     """
-    converted, weight_inputs = _convert(model, classifier.task, opset)
+    ranges = tuple(sorted(classifier.ranges.items()))
+    found, weight_inputs = _convert(
+        _Shape(classifier.architecture, len(classifier.labels), ranges, classifier.signed, classifier.task, opset)
+    )
+    converted = onnx.ModelProto()
+    converted.CopyFrom(found)
     graph = converted.graph
-    # Of matrices, ONNX Runtime makes a Gemm with a float bias first of all, and multiplies that in float.
-    flat = bool(classifier.ranges) and not classifier.signed
-    rewrite_layers(graph, model, flat=flat, gather_codes=not classifier.signed)
-    _put_weights(graph, weight_inputs, variables_by_name(model), classifier)
+    _put_weights(graph, weight_inputs, classifier)
     if classifier.signed:
         _signed_activations(graph)
     else:
@@ -110,13 +114,32 @@ def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
 
 
-def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Converts the model by tf2onnx: the graph, and the name of each weight's graph input -> name of the weight."""
+class _Shape(NamedTuple):
+    """The facts that decide a graph without its weights."""
+
+    architecture: Architecture
+    labels: int
+    ranges: tuple[tuple[str, tuple[float, float]], ...]
+    """quantization points and their ranges"""
+    signed: bool
+    """see `Classifier.signed`"""
+    task: str
+    opset: int
+
+
+@lru_cache(maxsize=2)  # of a pruned variant it is the dense one's, and of another format the same
+def _convert(shape: _Shape) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Converts a model of this shape by tf2onnx.
+
+    Returns:
+      The graph, not to be changed, in which each weight is an input; and name of such an input -> name of the weight.
+    """
+    model = build_inference_model(shape.architecture, shape.labels, dict(shape.ranges))
 
     def answer(input_ids, attention_mask, token_type_ids):
         ids, mask, types = (tf.cast(x, tf.int32) for x in (input_ids, attention_mask, token_type_ids))
         logits = model({"input_ids": ids, "attention_mask": mask, "token_type_ids": types}, training=False)
-        return logits, task_of(task).graph_probabilities(logits)
+        return logits, task_of(shape.task).graph_probabilities(logits)
 
     signature = [tf.TensorSpec([None, None], tf.int64, name=name) for name in INPUTS]
     concrete = tf.function(answer, input_signature=signature).get_concrete_function()
@@ -128,11 +151,14 @@ def _convert(model: tf_keras.Model, task: str, opset: int) -> tuple[onnx.ModelPr
         tf.import_graph_def(graph_def, name="")
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph,
-            opset=opset,
+            opset=shape.opset,
             input_names=[f"{name}:0" for name in (*INPUTS, *weights)],
             output_names=[output.name for output in concrete.outputs],
         )
     converted = tf2onnx.optimizer.optimize_graph(converted).make_model("classifier")
+    # Of matrices, ONNX Runtime makes a Gemm with a float bias first of all, and multiplies that in float.
+    flat = bool(shape.ranges) and not shape.signed
+    rewrite_layers(converted.graph, model, flat=flat, gather_codes=not shape.signed)
     return converted, {f"{node}:0": weight for node, weight in weights.items()}
 
 
@@ -157,7 +183,7 @@ def _weights_as_inputs(concrete, model: tf_keras.Model) -> tuple[tf.compat.v1.Gr
     return result, reads
 
 
-def _put_weights(graph, weight_inputs: dict[str, str], variables, classifier: Classifier) -> None:
+def _put_weights(graph, weight_inputs: dict[str, str], classifier: Classifier) -> None:
     """Makes each weight an initializer under its own name; a quantized weight its codes and their dequantization."""
     codes = classifier.codes
     kept = [value for value in graph.input if value.name not in weight_inputs]

@@ -40,11 +40,10 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     # These need TensorFlow, and a file is answered without it.
     from tfpipe.formats.folder import write_folder
     from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
-    from tfpipe.model.classifier import float_model
 
     classifier, chosen = source.classifier, settings.openvino
     lengths = [length for length in chosen.lengths if length <= classifier.architecture.max_position_embeddings]
-    graph = to_onnx(float_model(classifier), classifier, settings.onnx_opset, source.data_fingerprint)
+    graph = to_onnx(classifier, settings.onnx_opset, source.data_fingerprint)
     path.mkdir()
     with tempfile.TemporaryDirectory(prefix="tfpipe-") as scratch:
         file = Path(scratch) / "model.onnx"

@@ -26,7 +26,7 @@ import tf_keras
 from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.formats.saved_model.reproducible import make_reproducible
 from tfpipe.model.classifier import Classifier
-from tfpipe.model.weights import variables_by_name
+from tfpipe.model.weights import codes_by_name, decoded_kernels, variables_by_name
 from tfpipe.tasks import task_of
 from tfpipe.tokens.tokenizer import Tokenizer
 
@@ -42,7 +42,8 @@ class ServedTokens(tf.Module):
           classifier: gives labels and task.
         """
         super().__init__()
-        self.weights = variables_by_name(model)
+        self.weights = variables_by_name(model) | codes_by_name(model)
+        self.kernels = decoded_kernels(model)
         labels, task = classifier.labels, classifier.task
 
         def answer(input_ids, attention_mask, token_type_ids):
