@@ -96,7 +96,7 @@ FORMATS = (
         extras="assets.extra",
         written_with=("tensorflow", "tf-keras", "tensorflow-text"),
         run_with=("tensorflow", "tensorflow-text"),
-        version=2,
+        version=3,
     ),
     Format(
         "onnx",
@@ -120,6 +120,7 @@ FORMATS = (
         written_with=("tensorflow", "tf-keras"),
         run_with=("tensorflow",),
         by_default=False,
+        version=2,
     ),
     Format(
         "onnx_text",

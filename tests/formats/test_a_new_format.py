@@ -77,7 +77,7 @@ def run(with_numbers, tmp_path_factory, tiny_run, tiny_reviews, tiny_encoder):
 def test_a_run_without_it_says_what_is_done_again(with_numbers, tiny_run, tiny_reviews, tiny_encoder):
     config, directory = tiny_config(tiny_reviews, tiny_encoder), tiny_run[1]
     status = {each.stage: each.reason for each in pipeline.status(config, RunDirectory(directory))}
-    formats = "saved_model 2, onnx 2"
+    formats = "saved_model 3, onnx 2"
     assert status["quantize"] is None
     assert status["export"] == (
         f"tfpipe's formats ({formats} -> {formats}, numbers 1); "

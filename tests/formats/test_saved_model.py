@@ -23,6 +23,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfpipe.encoders.architecture import Architecture
+from tfpipe.formats.saved_model import format as saved_model_format
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.model.classifier import Classifier, float_model, served_model
 from tfpipe.tasks import split_labels, task_of
@@ -361,14 +362,24 @@ def test_two_int8_models_in_one_process_keep_to_themselves(tiny_run, tmp_path):
     assert np.abs(answers[0] - answers[1]).max() > 1e-4 and (answers[0] == answers[2]).all()
 
 
-def test_an_int8_model_that_is_dropped_leaves_memory(tiny_run):
+def test_an_int8_model_that_tfpipe_drops_leaves_memory(tiny_run):
     """The kernels that were computed when it was loaded go with it."""
-    model = tf.saved_model.load(str(path_of(tiny_run[1], "int8")))
-    handles = [each.resource_handle for each in model.kernels]
-    assert all(tf.raw_ops.VarIsInitializedOp(resource=each).numpy() for each in handles)
-    del model
+    ways = saved_model_format.load(path_of(tiny_run[1], "int8"))
+    loaded = next(cell for cell in ways[0].ask.__defaults__)
+    handles = [each.resource_handle for each in loaded.decoded_kernels]
+    assert handles and all(tf.raw_ops.VarIsInitializedOp(resource=each).numpy() for each in handles)
+    del ways, loaded
     gc.collect()
     assert not any(tf.raw_ops.VarIsInitializedOp(resource=each).numpy() for each in handles)
+
+
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_a_signature_is_enough_to_ask(tiny_run, loaded, variant):
+    """Programs often keep a signature alone, and not the model that it is of."""
+    signature = tf.saved_model.load(str(path_of(tiny_run[1], variant))).signatures["serving_default"]
+    gc.collect()
+    found = signature(text=tf.constant(TEXTS))["logits"].numpy()
+    assert np.array_equal(found, by_text(loaded[variant], TEXTS)["logits"])
 
 
 @pytest.mark.parametrize("variant", STAGES)

@@ -285,6 +285,9 @@ class DecodedKernel(tf.saved_model.experimental.TrackableResource):
 
     On disk there are the codes. A graph that multiplied them by their scales in each call would be slower, and
     TensorFlow, which computes constants ahead, would keep a float copy for each of its functions.
+
+    A server drops the kernels with the session. A Python program keeps them after it has dropped the model: a function
+    that destroyed them would do so while a signature, which does not keep its model, is still asked.
     """
 
     def __init__(self, codes: tf.Variable, scale: np.ndarray, name: str):
@@ -308,9 +311,6 @@ class DecodedKernel(tf.saved_model.experimental.TrackableResource):
     def _initialize(self) -> None:
         kernel = tf.cast(self._codes, tf.float32) * self._scale
         tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=kernel)
-
-    def _destroy_resource(self) -> None:
-        tf.raw_ops.DestroyResourceOp(resource=self.resource_handle, ignore_lookup_error=True)
 
     def read(self) -> tf.Tensor:
         """Returns the kernel: [into, units] float32."""

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfpipe.config.export import Export
 from tfpipe.formats.base import Answer, Requests, Source, Written
+from tfpipe.formats.saved_model.decoded import destroy_with
 from tfpipe.formats.saved_model.files import kernels, size_bytes
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.formats.saved_model.readme import write_readme
@@ -44,6 +45,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
       InputError: it would do more than compute.
     """
     loaded = load_saved_model(path, allowed)
+    destroy_with(loaded)
     tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
 
     def by_tokens(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on

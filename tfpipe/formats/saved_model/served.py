@@ -43,7 +43,7 @@ class ServedTokens(tf.Module):
         """
         super().__init__()
         self.weights = variables_by_name(model) | codes_by_name(model)
-        self.kernels = decoded_kernels(model)
+        self.decoded_kernels = decoded_kernels(model)
         labels, task = classifier.labels, classifier.task
 
         def answer(input_ids, attention_mask, token_type_ids):
