@@ -39,9 +39,12 @@ CALLS = {
 }  # fmt: skip
 ARGUMENTS = {"shell": True, "allow_pickle": True, "trust_remote_code": True, "safe_mode": False, "autoescape": False}
 IN_ONE_PLACE = {"tf.saved_model.load": "formats/saved_model/inspection.py"}
-# Members of an archive are read as streams, and none is written to disk. One function of the C library is called, with
-# nothing that was read.
-MODULES_IN_ONE_PLACE = {"zipfile": "data/files/streams.py", "ctypes": "formats/openvino/signal_stack.py"}
+# Members of an archive are read as streams, and none is written to disk. Two functions of the C library are called with
+# nothing that was read: `sigaltstack` and `malloc_trim`.
+PLACES_OF_MODULES = {
+    "zipfile": ("data/files/streams.py",),
+    "ctypes": ("formats/openvino/signal_stack.py", "devices/memory.py"),
+}
 METHODS = {"extract", "extractall"}
 
 
@@ -52,7 +55,7 @@ def findings(path):
         if isinstance(node, ast.Import | ast.ImportFrom):
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             modules = {name.partition(".")[0] for name in named}
-            modules = {name for name in modules & MODULES if MODULES_IN_ONE_PLACE.get(name) != where}
+            modules = {name for name in modules & MODULES if where not in PLACES_OF_MODULES.get(name, ())}
             yield from (f"{where}:{node.lineno}: {name}" for name in sorted(modules))
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
