@@ -120,7 +120,6 @@ FORMATS = (
         written_with=("tensorflow", "tf-keras"),
         run_with=("tensorflow",),
         by_default=False,
-        version=2,
     ),
     Format(
         "onnx_text",

@@ -25,7 +25,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.formats.saved_model import format as saved_model_format
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
-from tfpipe.model.classifier import Classifier, float_model, served_model
+from tfpipe.model.classifier import Classifier, coded_model, float_model
 from tfpipe.tasks import split_labels, task_of
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
@@ -389,7 +389,7 @@ def test_the_same_model_is_saved_as_the_same_bytes(tiny_run, tmp_path, variant):
     classifier = classifier_of(tiny_run[1], variant)
     tokenizer = Tokenizer(TokenizerSettings.read(source), classifier.max_length)
     again = tmp_path / "again"
-    save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), again)
+    save_saved_model(ServedClassifier(coded_model(classifier, loaded=True), classifier, tokenizer, pairs=False), again)
     files = [file.relative_to(again) for file in again.rglob("*") if file.is_file()]
     assert {"saved_model.pb", "fingerprint.pb"} < {str(file) for file in files}
     for file in files:

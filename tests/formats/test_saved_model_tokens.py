@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 from conftest import classifier_of, predict, tiny_config
@@ -88,6 +89,27 @@ def test_its_readme_runs(int8):
     assert re.search(r"\[b'negative' b'positive'\] \[\[0\.\d+ +0\.\d+ *\]\]", ran(python, int8))
     assert re.search(r"key label:\n\[b'(negative|positive)'\]", ran(command, int8))
     assert "tensorflow_text" not in python + command
+
+
+def logits_of(directory: Path) -> np.ndarray:
+    signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
+    return signature(**{name: tf.constant(rows, tf.int32) for name, rows in IDS.items()})["logits"].numpy()
+
+
+def test_openvino_reads_it(int8):
+    """Converters know the graph and the variables of a SavedModel, and nothing that it computes when it is loaded."""
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.compile_model(openvino.convert_model(str(int8)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled({name: np.array(rows, np.int32) for name, rows in IDS.items()})
+    assert any(np.shape(each) == (1, 2) and np.abs(each - logits_of(int8)).max() < 1e-3 for each in found.values())
+
+
+def test_tf2onnx_reads_it(int8, tmp_path):
+    file = tmp_path / "model.onnx"
+    ran(f"python -m tf2onnx.convert --saved-model {int8} --output {file} --opset 17", tmp_path)
+    session = onnxruntime.InferenceSession(str(file))
+    (found,) = session.run(["logits"], {name: np.array(rows, np.int32) for name, rows in IDS.items()})
+    assert np.abs(found - logits_of(int8)).max() < 1e-3
 
 
 def test_its_extras_are_a_tokenizer_and_warm_up_requests(int8):

@@ -16,7 +16,7 @@ from tfpipe.formats.onnx.folder import graph_file, new_graph_file
 from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
-from tfpipe.model.classifier import float_model, load_classifier, served_model
+from tfpipe.model.classifier import coded_model, float_model, load_classifier
 from tfpipe.tokens.table import TokenTable
 from tfpipe.tokens.tokenizer import Tokenizer
 from tfpipe.tokens.tokenizer_settings import TokenizerSettings
@@ -30,7 +30,8 @@ def exported(request, tiny_run, tmp_path_factory):
     directory = tmp_path_factory.mktemp("exported")
     tokenizer = Tokenizer(TokenizerSettings.read(run / "train"), classifier.max_length)
     save_saved_model(
-        ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=False), directory / "saved_model"
+        ServedClassifier(coded_model(classifier, loaded=True), classifier, tokenizer, pairs=False),
+        directory / "saved_model",
     )
     save_onnx(to_onnx(classifier, 17), new_graph_file(classifier, directory / "onnx"))
     return request.param, classifier, directory

@@ -20,12 +20,11 @@ import tf_keras
 
 from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import stored_layer
+from tfpipe.model.coded import CodedDense, CodedEmbedding, LoadedDense, LoadedEmbedding
 from tfpipe.model.layers import (
     Activation,
     AttentionContext,
     BroadcastDense,
-    CodedDense,
-    CodedEmbedding,
     CompiledActivation,
     Dropout,
     FakeQuantize,
@@ -58,6 +57,8 @@ def build_inference_model(
     num_labels: int,
     ranges: dict[str, tuple[float, float]] | None = None,
     codes: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    *,
+    loaded: bool = False,
 ) -> tf_keras.Model:
     """Builds the classifier that is evaluated and exported, in float32.
 
@@ -66,13 +67,15 @@ def build_inference_model(
       num_labels: width of the logits.
       ranges: quantization point -> (minimum, maximum); a point without an entry stays float.
       codes: weight, as `bert.….weight` -> its codes, [out, in] or [rows, width] int8, and their scales, [out] or [rows]
-        float32; these are constants of the graph. A weight without an entry is a float variable.
+        float32. A weight without an entry is a float variable.
+      loaded: whether a SavedModel computes float kernels of the codes when it is loaded, and the codes are variables;
+        else they are constants of the graph: see `coded.py`.
     """
     policy = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy("float32")
     try:
         inputs = {name: tf_keras.Input((None,), dtype=tf.int32, name=name) for name in INFERENCE_INPUTS}
-        trunk = _MaskTrunk(architecture, inputs, ranges or {}, codes or {})
+        trunk = (_LoadedTrunk if loaded else _MaskTrunk)(architecture, inputs, ranges or {}, codes or {})
         positions = Positions(name="positions")(inputs["input_ids"])
         states = trunk(inputs["input_ids"], inputs["token_type_ids"], positions)
         cls = tf_keras.layers.Lambda(lambda x: x[:, 0], name="cls")(states)
@@ -225,6 +228,8 @@ class _MaskTrunk(_Trunk):
 
     dense_class = BroadcastDense
     activation_class = Activation
+    coded_dense_class = CodedDense
+    coded_embedding_class = CodedEmbedding
 
     def __init__(
         self,
@@ -246,12 +251,12 @@ class _MaskTrunk(_Trunk):
         if f"{stored_layer(name)}.weight" not in self._codes:
             return super().dense(name, units, x, **kwargs)
         codes, scale = self._codes[f"{stored_layer(name)}.weight"]
-        return CodedDense(np.ascontiguousarray(codes.T), scale, name=name)(x)
+        return self.coded_dense_class(np.ascontiguousarray(codes.T), scale, name=name)(x)
 
     def embedding(self, name: str, size: int, ids):
         """Adds a table, of codes where there are some."""
         if f"{stored_layer(name)}.weight" in self._codes:
-            return CodedEmbedding(*self._codes[f"{stored_layer(name)}.weight"], name=name)(ids)
+            return self.coded_embedding_class(*self._codes[f"{stored_layer(name)}.weight"], name=name)(ids)
         width, zeros = self.architecture.hidden_size, self.initializer()
         return GatherEmbedding(size, width, embeddings_initializer=zeros, name=name)(ids)
 
@@ -281,6 +286,13 @@ class _MaskTrunk(_Trunk):
 
     def _norm(self, name: str, x):
         return LayerNormalization(self.architecture.layer_norm_eps, name=f"{name}.LayerNorm")(x)
+
+
+class _LoadedTrunk(_MaskTrunk):
+    """A `_MaskTrunk` whose codes are variables, for a server: kernels are computed when a SavedModel is loaded."""
+
+    coded_dense_class = LoadedDense
+    coded_embedding_class = LoadedEmbedding
 
 
 class _GradientTrunk(_MaskTrunk):

@@ -100,9 +100,15 @@ def float_model(classifier: Classifier):
     return model
 
 
-def served_model(classifier: Classifier):
-    """Builds the same model with 8-bit weights as codes: the source of a SavedModel, a quarter as large."""
-    model = build_inference_model(classifier.architecture, len(classifier.labels), classifier.ranges, classifier.codes)
+def coded_model(classifier: Classifier, *, loaded: bool):
+    """Builds the same model with 8-bit weights as codes: the source of a SavedModel, a quarter as large.
+
+    Args:
+      classifier: any variant.
+      loaded: whether a server loads it, or also converters do: see `coded.py`.
+    """
+    architecture, labels, ranges = classifier.architecture, len(classifier.labels), classifier.ranges
+    model = build_inference_model(architecture, labels, ranges, classifier.codes, loaded=loaded)
     set_weights(model, classifier.weights)
     return model
 

@@ -6,10 +6,8 @@ keyed by step, the gather of each example's `[CLS]`. Softmax and layer norm are 
 
 from __future__ import annotations
 
-import hashlib
 import math
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -278,90 +276,6 @@ class GatherEmbedding(tf_keras.layers.Embedding):
     def call(self, ids):
         """Gathers: [batch, length] int32 -> [batch, length, width] float32."""
         return tf.gather(tf.identity(self.embeddings), ids)
-
-
-class DecodedKernel(tf.saved_model.experimental.TrackableResource):
-    """A float32 kernel that a SavedModel computes from 8-bit codes once, when it is loaded.
-
-    On disk there are the codes. A graph that multiplied them by their scales in each call would be slower, and
-    TensorFlow, which computes constants ahead, would keep a float copy for each of its functions.
-
-    A server drops the kernels with the session. A Python program keeps them after it has dropped the model: a function
-    that destroyed them would do so while a signature, which does not keep its model, is still asked.
-    """
-
-    def __init__(self, codes: tf.Variable, scale: np.ndarray, name: str):
-        """Takes the kernel.
-
-        Args:
-          codes: [into, units] int8.
-          scale: [units] float32.
-          name: of its layer.
-        """
-        super().__init__()
-        self._codes, self._scale = codes, scale
-        # Only the process that exports shares by name; a loader adds a number of its own.
-        self._shared_name = f"{name}.{hashlib.sha256(codes.numpy().tobytes() + scale.tobytes()).hexdigest()}"
-
-    def _create_resource(self) -> tf.Tensor:
-        return tf.raw_ops.VarHandleOp(
-            dtype=tf.float32, shape=self._codes.shape, shared_name=self._shared_name, container=""
-        )
-
-    def _initialize(self) -> None:
-        kernel = tf.cast(self._codes, tf.float32) * self._scale
-        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=kernel)
-
-    def read(self) -> tf.Tensor:
-        """Returns the kernel: [into, units] float32."""
-        return tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32)
-
-
-class CodedDense(tf_keras.layers.Layer):
-    """`BroadcastDense` whose kernel is stored as 8-bit codes: see `DecodedKernel`."""
-
-    def __init__(self, codes: np.ndarray, scale: np.ndarray, **kwargs):
-        """Takes the kernel.
-
-        Args:
-          codes: [into, units] int8.
-          scale: [units] float32.
-          **kwargs: of a Keras layer.
-        """
-        super().__init__(**kwargs)
-        self.codes = tf.Variable(codes, trainable=False, name="codes")
-        self.kernel = DecodedKernel(self.codes, scale, self.name)
-
-    def build(self, input_shape):
-        """Makes the bias, [units] float32."""
-        self.bias = self.add_weight(name="bias", shape=(self.codes.shape[1],), initializer="zeros")
-        super().build(input_shape)
-
-    def call(self, x):
-        """Projects: [batch, length, into] float32 -> [batch, length, units] float32."""
-        kernel = tf.ensure_shape(self.kernel.read(), self.codes.shape)
-        return tf.matmul(x, kernel) + self.bias
-
-
-class CodedEmbedding(tf_keras.layers.Layer):
-    """`GatherEmbedding` of 8-bit rows: rows are gathered as they are, then multiplied by their scales."""
-
-    def __init__(self, codes: np.ndarray, scale: np.ndarray, **kwargs):
-        """Takes the table.
-
-        Args:
-          codes: [rows, width] int8.
-          scale: [rows] float32.
-          **kwargs: of a Keras layer.
-        """
-        super().__init__(**kwargs)
-        self.codes = tf.Variable(codes, trainable=False, name="codes")
-        self._scale = scale
-
-    def call(self, ids):
-        """Gathers and scales: [batch, length] int32 -> [batch, length, width] float32."""
-        rows = tf.cast(tf.gather(self.codes, ids), tf.float32)
-        return rows * tf.expand_dims(tf.gather(tf.constant(self._scale, name="scale"), ids), -1)
 
 
 class QuantizationPoint(tf_keras.layers.Layer):

@@ -12,7 +12,8 @@ import tf_keras
 from tfpipe.console import say
 from tfpipe.encoders.parameters import HEAD, PREFIX, is_kernel, stored_layer
 from tfpipe.errors import InputError
-from tfpipe.model.layers import CodedDense, CodedEmbedding, DecodedKernel, LayerNormalization
+from tfpipe.model.coded import CodedDense, CodedEmbedding, DecodedKernel, LoadedDense, LoadedEmbedding
+from tfpipe.model.layers import LayerNormalization
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
@@ -38,14 +39,14 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
 
 
 def codes_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
-    """Lists the 8-bit weights of a model that is served: transformers' name -> codes, int8, oriented as in Keras."""
-    coded = [layer for layer in model.layers if isinstance(layer, CodedDense | CodedEmbedding)]
+    """Lists 8-bit weights that are variables: transformers' name -> codes, int8, oriented as in Keras."""
+    coded = [layer for layer in model.layers if isinstance(layer, LoadedDense | LoadedEmbedding)]
     return {f"{stored_layer(layer.name)}.weight": layer.codes for layer in coded}
 
 
 def decoded_kernels(model: tf_keras.Model) -> list[DecodedKernel]:
     """Lists the kernels that are computed from codes when the model is loaded."""
-    return [layer.kernel for layer in model.layers if isinstance(layer, CodedDense)]
+    return [layer.decoded for layer in model.layers if isinstance(layer, LoadedDense)]
 
 
 def get_weights(model: tf_keras.Model) -> dict[str, np.ndarray]:

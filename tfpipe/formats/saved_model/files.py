@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from tfpipe.encoders.parameters import is_prunable
+from tfpipe.encoders.parameters import is_prunable, stored_layer
+from tfpipe.model.coded import CODES
 
 
 def kernels(path: Path) -> dict[str, np.ndarray]:
-    """Reads the encoder's kernels, float or as codes: [in, out] each."""
+    """Reads the encoder's kernels, float or as codes, variables or constants: [in, out] each."""
     reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
     found = {}
     for key in reader.get_variable_to_shape_map():
@@ -19,6 +21,13 @@ def kernels(path: Path) -> dict[str, np.ndarray]:
         name = key.removeprefix("weights/").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace("..", ".")
         if is_prunable(name):
             found[name] = reader.get_tensor(key)
+    saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for function in saved_model.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            *_, layer, last = ("", *node.name.split("/"))
+            name = f"{stored_layer(layer)}.weight"
+            if node.op == "Const" and last == CODES and is_prunable(name):
+                found[name] = tf.make_ndarray(node.attr["value"].tensor)
     return found
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import weakref
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfpipe.config.export import Export
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.saved_model.decoded import destroy_with
 from tfpipe.formats.saved_model.files import kernels, size_bytes
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.formats.saved_model.readme import write_readme
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.formats.saved_model.warmup import write_warmup
-from tfpipe.model.classifier import served_model
+from tfpipe.model.classifier import coded_model
 
 __all__ = ["BY_TEXT", "kernels", "load", "size_bytes", "write"]
 BY_TEXT = "saved_model_text"
@@ -30,7 +31,7 @@ def write(source: Source, path: Path, settings: Export) -> Written:
       InputError: it has an operator that this release of TF Serving lacks.
     """
     classifier, tokenizer, pairs = source.classifier, source.tokenizer, source.pairs
-    save_saved_model(ServedClassifier(served_model(classifier), classifier, tokenizer, pairs=pairs), path)
+    save_saved_model(ServedClassifier(coded_model(classifier, loaded=True), classifier, tokenizer, pairs=pairs), path)
     operators = check_saved_model(path, settings.serving_version)
     warmups = write_warmup(path, source.rows, pairs=pairs)
     write_readme(source, path, takes_text=True)
@@ -45,7 +46,7 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
       InputError: it would do more than compute.
     """
     loaded = load_saved_model(path, allowed)
-    destroy_with(loaded)
+    _destroy_kernels_with(loaded)
     tokens, text = loaded.signatures["tokens"], loaded.signatures["serving_default"]
 
     def by_tokens(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on
@@ -58,6 +59,19 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
         return {name: value.numpy() for name, value in loaded.tokenize(**_texts(requests)).items()}
 
     return Answer("saved_model", False, by_tokens), Answer(BY_TEXT, True, by_text, tokenize=tokenize)
+
+
+def _destroy_kernels_with(loaded: Any) -> None:
+    """Destroys the kernels of a loaded SavedModel when Python drops it: see `DecodedKernel`."""
+    kernels = getattr(loaded, "decoded_kernels", None)  # of tfpipe's own models; others may call anything so
+    if isinstance(kernels, Sequence):
+        handles = [each.resource_handle for each in kernels if hasattr(each, "resource_handle")]
+        weakref.finalize(loaded, _destroy, handles).atexit = False  # the process ends, and TensorFlow may be gone
+
+
+def _destroy(handles: list[tf.Tensor]) -> None:
+    for handle in handles:
+        tf.raw_ops.DestroyResourceOp(resource=handle, ignore_lookup_error=True)
 
 
 def _texts(requests: Requests) -> dict[str, tf.Tensor]:

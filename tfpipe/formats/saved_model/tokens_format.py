@@ -14,14 +14,13 @@ import tensorflow as tf
 from tfpipe.config.export import Export
 from tfpipe.files import write_json
 from tfpipe.formats.base import Answer, Requests, Source, Written
-from tfpipe.formats.saved_model.decoded import destroy_with
 from tfpipe.formats.saved_model.files import kernels, size_bytes
 from tfpipe.formats.saved_model.inspection import load_saved_model
 from tfpipe.formats.saved_model.readme import write_readme
 from tfpipe.formats.saved_model.served import ServedTokens, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.formats.saved_model.warmup import write_token_warmup
-from tfpipe.model.classifier import config_of, served_model
+from tfpipe.model.classifier import coded_model, config_of
 
 __all__ = ["kernels", "load", "size_bytes", "write"]
 
@@ -33,7 +32,7 @@ def write(source: Source, path: Path, settings: Export) -> Written:
       InputError: it has an operator that `settings.serving_version` of TF Serving lacks.
     """
     classifier, extras = source.classifier, path / "assets.extra"
-    save_saved_model(ServedTokens(served_model(classifier), classifier), path)
+    save_saved_model(ServedTokens(coded_model(classifier, loaded=False), classifier), path)
     operators = check_saved_model(path, settings.serving_version)
     warmups = write_token_warmup(path, source.rows)
     source.tokenizer.settings.write(extras, classifier.max_length)
@@ -51,7 +50,6 @@ def load(path: Path, threads: int | None = None, allowed: Collection[str] = ()) 
       InputError: it would do more than compute.
     """
     loaded = load_saved_model(path, allowed)
-    destroy_with(loaded)
     signature = loaded.signatures["serving_default"]
 
     def ask(requests: Requests, loaded=loaded) -> np.ndarray:  # a signature does not keep alive what it runs on
