@@ -27,7 +27,8 @@ LAYERS = (
     {"compress", "evaluate"},
     {"stages"},
     {"pipeline"},
-    {"tools"},
+    {"tools", "cli_options"},
+    {"cli_tools"},
     {"cli"},
 )
 WITHOUT_TENSORFLOW = (
