@@ -139,6 +139,8 @@ def summary(turns: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[
             ("all but training", beside),
             ("all", list(rows)),
         ):
+            if not names:
+                continue
             rows[title] = {
                 "seconds": sum(rows[name]["seconds"] for name in names),
                 "processor_seconds": sum(rows[name]["processor_seconds"] for name in names),
