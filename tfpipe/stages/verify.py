@@ -66,8 +66,8 @@ class Measured(NamedTuple):
     """batch size -> milliseconds, of dense by text"""
 
 
-class Variant(NamedTuple):
-    """A variant: its artifacts, measured and compared."""
+class Results(NamedTuple):
+    """The results of a variant: its artifacts, measured and compared."""
 
     measured: list[Measured]
     comparisons: list[dict[str, Any]]
@@ -142,7 +142,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             say(f"  {cost.variant} is not published: {'; '.join(reasons)}")
 
 
-def _variant(variant: str, config: Config, stage: StageDirectory, rows: Rows) -> Variant:
+def _variant(variant: str, config: Config, stage: StageDirectory, rows: Rows) -> Results:
     """Loads the artifacts of a variant one after the other, and measures each."""
     source, exported = stage.inputs[STAGE_OF_VARIANT[variant]], stage.inputs["export"]
     decision = calibration_of(exported, variant).decision
@@ -156,7 +156,7 @@ def _variant(variant: str, config: Config, stage: StageDirectory, rows: Rows) ->
     scores = metrics.evaluate(
         answers, rows.validation.labels, config.task, decision, ranks=config.budget.metric in ranks
     )
-    return Variant(found, comparisons, scores, decision)
+    return Results(found, comparisons, scores, decision)
 
 
 def _measured(ways: list[Loaded], config: Config, rows: Rows, hard: Requests) -> list[Measured]:

@@ -55,7 +55,7 @@ class _Explaining:
     def __init__(self, explainer, options: Options):
         self._explainer = explainer
         self._limit = options.limit
-        self._labels = None if options.label is None else [label_number(options.label, explainer.labels)]
+        self._labels = None if options.label is None else [explainer.labels.index(options.label)]
         self._from_command_line = not options.input
         self._texts = self._rows = self._explanations = self._incomplete = 0
 
