@@ -35,10 +35,12 @@ def run(names: list[str], output: Path | None) -> None:
     """
     if output is not None:
         _check_output(output)
-    once = list({_place(name): name for name in reversed(names)}.values())[::-1]
+    once: dict[str, str] = {}
+    for name in names:
+        once.setdefault(_place(name), name)
     if len(once) < len(names):
         say(f"warning: {len(names)} names of {len(once)} run{'s' if len(once) > 1 else ''}; each is shown once")
-    runs = _finished(once)
+    runs = _finished(list(once.values()))
     if len(runs) == 1 and output is None:
         _show(runs[0])
         return
