@@ -140,7 +140,9 @@ def damage_by_layer(
     probe = Probe(model)
     before = get_weights(model)
     layers = kernels_by_point(before) | {"embeddings": [name for name in before if is_embedding(name)]}
-    answer = tf.function(lambda batch: probe.model(model_inputs(batch), training=False), reduce_retracing=True)
+    answer = tf.function(
+        lambda batch: probe.model(model_inputs(batch), training=False), reduce_retracing=True, autograph=False
+    )
 
     def probabilities() -> np.ndarray:
         found = []
@@ -193,7 +195,9 @@ def observed(model: tf_keras.Model, rows: CalibrationRows) -> Iterator[dict[str,
     """Yields, batch by batch, the values at each quantization point: [tokens or examples, width] float32, unpadded."""
     outputs = {layer.name: layer.output for layer in model.layers if isinstance(layer, QuantizationPoint)}
     observed = tf_keras.Model(model.input, outputs)
-    answer = tf.function(lambda batch: observed(model_inputs(batch), training=False), reduce_retracing=True)
+    answer = tf.function(
+        lambda batch: observed(model_inputs(batch), training=False), reduce_retracing=True, autograph=False
+    )
     for batch in rows:
         tokens, examples = batch["segment_ids"] > 0, batch["weights"] > 0  # [rows, length], [rows, slots]
         yield {

@@ -27,6 +27,7 @@ from tfpipe.model import layers
 from tfpipe.model.weights import get_weights, set_weights, variables_by_name
 
 
+@tf.autograph.experimental.do_not_convert
 def quantization_aware(
     model: tf_keras.Model,
     ranges: dict[str, tuple[float, float]],

@@ -33,7 +33,7 @@ class RowTokenizer:
 
     def __init__(self, settings: TokenizerSettings, max_length: int, *, pairs: bool):
         tokenizer, texts = Tokenizer(settings, max_length), [tf.TensorSpec([None], tf.string)]
-        self._encode = tf.function(tokenizer.encode_counted, input_signature=2 * texts if pairs else texts)
+        self._encode = tf.function(tokenizer.encode_counted, 2 * texts if pairs else texts, autograph=False)
 
     def __call__(self, *texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tokenizes rows; at least one.

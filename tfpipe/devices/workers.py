@@ -223,7 +223,7 @@ def _summing(strategy: tf.distribute.Strategy):
         counts = tf.equal(context.replica_id_in_sync_group % replicas_of_a_worker, 0)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counts, own, tf.zeros_like(own)))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)], autograph=False)
     def run(own):
         return strategy.experimental_local_results(strategy.run(in_replica, args=(own,)))[0]
 

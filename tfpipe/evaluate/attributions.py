@@ -101,8 +101,8 @@ class PathGradients:
         self._answers, self._path = answers, answers if path is None else path
         hidden = tf.TensorSpec([None, None, table.shape[1]], tf.float32)
         ids, weights = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
-        self._gradients = tf.function(self._gradients_eagerly, input_signature=[hidden, hidden, ids, ids, weights])
-        self._logits = tf.function(self._logits_eagerly, input_signature=[hidden, ids, ids])
+        self._gradients = tf.function(self._gradients_eagerly, [hidden, hidden, ids, ids, weights], autograph=False)
+        self._logits = tf.function(self._logits_eagerly, [hidden, ids, ids], autograph=False)
 
     @classmethod
     def of(cls, classifier: Classifier, mask_id: int) -> PathGradients:

@@ -18,6 +18,7 @@ def answer(classifier: Classifier) -> Answer:
     function = tf.function(
         lambda tokens: model(tokens, training=False),
         input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS}],
+        autograph=False,
     )
 
     def ask(requests: Requests) -> np.ndarray:

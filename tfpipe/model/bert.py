@@ -41,6 +41,7 @@ from tfpipe.model.layers import (
 )
 
 
+@tf.autograph.experimental.do_not_convert
 def build_training_model(architecture: Architecture, num_labels: int) -> tf_keras.Model:
     """Builds the classifier that trains, under the global Keras policy."""
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
@@ -52,6 +53,7 @@ def build_training_model(architecture: Architecture, num_labels: int) -> tf_kera
     return tf_keras.Model(inputs, _head(trunk, cls, num_labels), name="bert_classifier")
 
 
+@tf.autograph.experimental.do_not_convert
 def build_inference_model(
     architecture: Architecture,
     num_labels: int,
@@ -84,6 +86,7 @@ def build_inference_model(
         tf_keras.mixed_precision.set_global_policy(policy)
 
 
+@tf.autograph.experimental.do_not_convert
 def build_differentiable_model(
     architecture: Architecture, num_labels: int, ranges: dict[str, tuple[float, float]] | None = None
 ) -> tf_keras.Model:

@@ -31,7 +31,7 @@ def _one_loop(function: Callable) -> Callable:
 def announce_compiler() -> None:
     """Compiles something trivial with standard error closed: TensorFlow announces its first compilation there."""
     with native_output_hidden():
-        tf.function(tf.identity, jit_compile=True)(tf.zeros([]))
+        tf.function(tf.identity, jit_compile=True, autograph=False)(tf.zeros([]))
 
 
 def _stored(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -177,6 +177,7 @@ def _dataset(
     shapes = {key: [rows, batching.slots] for key in ("cls_index", "weights")}
     shapes["labels"] = [rows, batching.slots, table.num_labels]
 
+    @tf.autograph.experimental.do_not_convert
     def load(n: tf.Tensor) -> dict[str, tf.Tensor]:
         # Stateless: the same number always gives the same batch.
         values = tf.numpy_function(assemble, [n], list(_DTYPES.values()), stateful=False)

@@ -61,7 +61,7 @@ class Evaluation:
                 return logits
             return tf.distribute.get_replica_context().all_gather(logits, axis=0)
 
-        @tf.function
+        @tf.function(autograph=False)
         def answers(batches):
             return strategy.experimental_local_results(strategy.run(answer, args=(batch_of(batches, 0),)))[0]
 

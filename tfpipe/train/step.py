@@ -135,7 +135,7 @@ def make_replica_step(
         return value, optimizer.get_unscaled_gradients(gradients) if scaled else gradients
 
     if compiled:
-        gradients_of = tf.function(gradients_of, jit_compile=True)
+        gradients_of = tf.function(gradients_of, jit_compile=True, autograph=False)
 
     def replica_step(batch, step, rate):
         inner.rate = rate
@@ -179,7 +179,7 @@ def make_train_step(strategy: tf.distribute.Strategy, replica_step: ReplicaStep)
         results = strategy.run(replica_step, args=(batch, step, rate))
         return [strategy.experimental_local_results(each)[0] for each in results]
 
-    @tf.function  # traced once for each number of rates
+    @tf.function(autograph=False)  # traced once for each number of rates
     def train_steps(batches, first_step, rates):
         # Unrolled: a loop in the graph would not let pruning merge its replicas.
         results = [

@@ -41,7 +41,7 @@ def converted(classifier: Classifier, length: int | None) -> bytes:
     shape = [None, None] if length is None else [1, length]
     signature = [tf.TensorSpec(shape, tf.int32, name) for name in INFERENCE_INPUTS]
     holder = tf.Module()
-    holder.answer, holder.weights = tf.function(answer, input_signature=signature), model.variables
+    holder.answer, holder.weights = tf.function(answer, signature, autograph=False), model.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([holder.answer.get_concrete_function()], holder)
     if classifier.quantization:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -142,7 +142,7 @@ def _convert(shape: _Shape) -> tuple[onnx.ModelProto, dict[str, str]]:
         return logits, task_of(shape.task).graph_probabilities(logits)
 
     signature = [tf.TensorSpec([None, None], tf.int64, name=name) for name in INPUTS]
-    concrete = tf.function(answer, input_signature=signature).get_concrete_function()
+    concrete = tf.function(answer, signature, autograph=False).get_concrete_function()
     graph_def, weights = _weights_as_inputs(concrete, model)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     # It counts its names on over all graphs of a process.

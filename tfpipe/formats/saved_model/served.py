@@ -61,9 +61,11 @@ class ServedTokens(tf.Module):
 
         # Functions that call each other: constants would be stored once for each signature otherwise.
         ids = [tf.TensorSpec([None, None], tf.int32, name) for name in INFERENCE_INPUTS]
-        self.answer = tf.function(answer, input_signature=ids)
-        self.tokens = tf.function(tokens, input_signature=ids)
-        self.about = tf.function(lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[])
+        self.answer = tf.function(answer, ids, autograph=False)
+        self.tokens = tf.function(tokens, ids, autograph=False)
+        self.about = tf.function(
+            lambda: {"task": tf.constant(task), "labels": tf.constant(labels)}, input_signature=[], autograph=False
+        )
 
     @property
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
@@ -94,9 +96,9 @@ class ServedClassifier(ServedTokens):
             return {"classes": tf.tile(tf.constant([classifier.labels]), [tf.shape(scores)[0], 1]), "scores": scores}
 
         texts = [tf.TensorSpec([None], tf.string, name) for name in (("text", "text_pair") if pairs else ("text",))]
-        self.tokenize = tf.function(tokenizer.dense, input_signature=texts)
-        self.text = tf.function(text, input_signature=texts)
-        self.classify = tf.function(classify, input_signature=texts)
+        self.tokenize = tf.function(tokenizer.dense, texts, autograph=False)
+        self.text = tf.function(text, texts, autograph=False)
+        self.classify = tf.function(classify, texts, autograph=False)
 
     @property
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
@@ -133,6 +135,7 @@ def _checked(inputs: dict[str, tf.Tensor], architecture: Architecture) -> dict[s
         return {name: tf.identity(value) for name, value in inputs.items()}
 
 
+@tf.autograph.experimental.do_not_convert
 def save_saved_model(served: ServedTokens, directory: Path) -> None:
     """Writes the SavedModel; the same model has the same bytes."""
     tf.saved_model.save(served, str(directory), signatures=served.signatures)

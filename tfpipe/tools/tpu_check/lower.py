@@ -27,7 +27,7 @@ def lower(step: Callable, arguments: Sequence[tf.TensorSpec]) -> str:
     Raises:
       GateError: the step can't be compiled: it has an operator of the host's, or an unknown shape; in one line.
     """
-    function = tf.function(step, jit_compile=True)
+    function = tf.function(step, jit_compile=True, autograph=False)
     try:
         text = function.experimental_get_compiler_ir(*arguments)(stage="stablehlo", platform_name="CPU")
     except (ValueError, tf.errors.OpError) as error:
