@@ -18,7 +18,8 @@ from tfpipe.config.file import dump_config, setting
 from tfpipe.config.run import Config
 from tfpipe.console import say
 from tfpipe.devices.cluster import workers_of
-from tfpipe.devices.memory import give_back
+from tfpipe.devices.memory import give_back, return_freed
+from tfpipe.encoders.source import shape_of
 from tfpipe.errors import InputError
 from tfpipe.escaping import printable
 from tfpipe.files import write_text
@@ -159,6 +160,8 @@ def _bring_up_to_date(
                 _warn_of_other_versions(config, run, stage)
             else:
                 say(f"[{number}/{len(stages)}] {stage.name}: {reason}")
+                with suppress(InputError):  # a stage that reads the encoder says what is wrong with it
+                    return_freed(shape_of(config.encoder.source)[0].size)
                 work = importlib.import_module(stage.module)
                 together = training(stage.name, fingerprint.inputs) if stage.trains else nullcontext()
                 with run.stage(stage.name, fingerprint) as directory, together:

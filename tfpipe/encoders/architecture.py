@@ -6,6 +6,7 @@ Enters: the content of a transformers config.json. Leaves: an `Architecture`, in
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
@@ -103,6 +104,11 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Gives the keys of config.json; counts per layer only where layers differ, as BERT's do not."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def size(self) -> int:
+        """Gives the number of weights of a `BertModel` of this shape."""
+        return sum(map(math.prod, self.tensor_shapes().values()))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Lists names and shapes of all tensors of a `BertModel` of this shape, pooler included, kernels [out, in]."""

@@ -6,7 +6,6 @@ The module imports no TensorFlow and reads no weights.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from tfpipe.artifacts import Format, formats_named
@@ -82,7 +81,7 @@ def check_runtimes(config: Config) -> None:
 
 
 def _check_file_size(format: Format, dense: Architecture) -> None:
-    size = 4 * sum(math.prod(shape) for shape in dense.tensor_shapes().values())
+    size = 4 * dense.size
     if size + format.overhead_bytes > format.most_bytes:
         raise InputError(
             f"export.formats: the weights of dense take {size:,} bytes, and a {format.name} file holds at most "

@@ -13,6 +13,8 @@ float. With `mode: weight_only`, activations and biases stay float too.
 
 from __future__ import annotations
 
+import tf_keras
+
 from tfpipe.artifacts import format_named
 from tfpipe.compress.calibration import (
     CalibrationRows,
@@ -62,8 +64,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     session = Session(config, stage, settings, keep="last", vocab_size=None, policy=float32)
     rows = CalibrationRows(session.training, session.plan, settings.calibration_rows)
     with precision("float32"), float32_kept():  # some hundred rows
-        plain = build_training_model(session.architecture(base.architecture), len(base.labels))
-        set_weights(plain, base.weights)
+        plain = _float_model(session, base)
         announce_compiler()
         ranges = _ranges(plain, rows, settings)
         if ranges:
@@ -76,6 +77,7 @@ def run(config: Config, stage: StageDirectory) -> None:
             write_json(stage.path / "sensitivity.json", {"divergence_by_layer": damage, "float_layers": kept})
             ranges = {name: bounds for name, bounds in ranges.items() if name not in kept}
             kernels = {point: names for point, names in kernels.items() if point not in kept}
+    del plain  # or its weights would lie in memory beside those of the training
 
     weights, history = base.weights, []
     if settings.mode == "qat":
@@ -98,7 +100,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     names = sorted(name for each in kernels.values() for name in each)
     classifier = quantized(base, weights, ranges, names, largest_code)
     with precision("float32"), float32_kept():
-        set_weights(plain, classifier.weights)
+        plain = _float_model(session, classifier)
         if settings.mode != "qat":
             probe = Probe(plain)
             probe.switch_on(classifier.ranges)
@@ -114,6 +116,12 @@ def run(config: Config, stage: StageDirectory) -> None:
     scales = sum(name.endswith(".scale") for name in classifier.quantization)
     say(f"  {scales} weights on an 8-bit grid, {len(ranges)} activations with a range")
     session.save(classifier, history, logits)
+
+
+def _float_model(session: Session, classifier: Classifier) -> tf_keras.Model:
+    model = build_training_model(session.architecture(classifier.architecture), len(classifier.labels))
+    set_weights(model, classifier.weights)
+    return model
 
 
 def _ranges(model, rows: CalibrationRows, settings: Quantize) -> Ranges:
