@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from conftest import TINY, classifier_of, tiny_vocabulary, tiny_weights
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import tfpipe
 from tfpipe.compress.grid import balanced, quantized
@@ -25,7 +25,8 @@ from tfpipe.encoders.parameters import is_kernel, kernels_by_point
 from tfpipe.errors import InputError
 from tfpipe.formats.onnx.folder import graph_file
 from tfpipe.formats.onnx_graph import convert
-from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.convert import INPUTS, OUTPUTS, operator_counts, to_onnx
+from tfpipe.formats.onnx_graph.file import save_onnx, serialized
 from tfpipe.formats.onnx_graph.layers import _take
 from tfpipe.model.bert import build_inference_model
 from tfpipe.model.classifier import QUANTIZATION_FILE, Classifier, codes_of, float_model
@@ -197,13 +198,44 @@ def test_the_same_model_is_converted_to_the_same_bytes(tiny_run, tmp_path, graph
     assert (tmp_path / "model.onnx").read_bytes() == path_of(tiny_run[1], variant).read_bytes()
 
 
+@pytest.mark.parametrize("variant", ["dense", "int8"])
+def test_what_is_written_is_what_protobuf_writes(variant, graphs):
+    assert b"".join(serialized(graphs[variant])) == graphs[variant].SerializeToString()
+
+
+def test_weights_of_any_size_are_written_as_protobuf_does():
+    """The count of the bytes is one to four bytes long; fields that tfpipe does not write are kept."""
+    tensors = [
+        numpy_helper.from_array(np.arange(size, dtype=np.uint8), f"w{size}") for size in (0, 1, 127, 128, 20_000)
+    ]
+    tensors += [
+        numpy_helper.from_array(
+            np.zeros([3_000_000], np.float32),
+            "large",
+        )
+    ]
+    tensors += [helper.make_tensor("floats", TensorProto.FLOAT, [2], [1.0, 2.0]), TensorProto(doc_string="none")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "g", [], [], tensors, doc_string="about")
+    model = helper.make_model(graph, producer_name="p", doc_string="about")
+    assert b"".join(serialized(model)) == model.SerializeToString()
+
+
+def test_a_weight_of_another_size_than_its_shape_is_refused(graphs, tmp_path):
+    model = onnx.ModelProto.FromString(graphs["dense"].SerializeToString())
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    largest.dims[0] += 1
+    with pytest.raises(InputError, match="the ONNX graph is not valid"):
+        save_onnx(model, tmp_path / "model.onnx")
+
+
 def test_another_process_makes_the_same_bytes(tiny_run, tmp_path):
     """With points whose ranges are the same: tf2onnx makes their constants one, and keeps the name of any."""
     script = """
         import dataclasses, sys
         from pathlib import Path
         import numpy as np
-        from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
+        from tfpipe.formats.onnx_graph.convert import to_onnx
+        from tfpipe.formats.onnx_graph.file import save_onnx
         from tfpipe.model.classifier import float_model, load_classifier
         classifier = load_classifier(Path(sys.argv[1]))
         bounds = {"minimum": np.float32(-1.0), "maximum": np.float32(1.0)}

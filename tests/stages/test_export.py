@@ -13,7 +13,8 @@ from variants import NAMES, compressed
 from tfpipe.artifacts import formats_named
 from tfpipe.encoders.architecture import INFERENCE_INPUTS
 from tfpipe.formats.onnx.folder import graph_file, new_graph_file
-from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
+from tfpipe.formats.onnx_graph.convert import to_onnx
+from tfpipe.formats.onnx_graph.file import save_onnx
 from tfpipe.formats.saved_model.served import ServedClassifier, save_saved_model
 from tfpipe.formats.saved_model.serving_check import check_saved_model
 from tfpipe.model.classifier import coded_model, float_model, load_classifier

@@ -26,7 +26,8 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     """
     # These need TensorFlow, and a file is answered without it.
     from tfpipe.formats.folder import write_folder
-    from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
+    from tfpipe.formats.onnx_graph.convert import operator_counts, to_onnx
+    from tfpipe.formats.onnx_graph.file import save_onnx
 
     graph = to_onnx(source.classifier, settings.onnx_opset, source.data_fingerprint)
     counts = operator_counts(graph)

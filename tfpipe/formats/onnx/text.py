@@ -29,7 +29,8 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     # These need TensorFlow, and a file is answered without it.
     from tfpipe import templates
     from tfpipe.formats.onnx.tokenizer_graph import put_tokenizer_before
-    from tfpipe.formats.onnx_graph.convert import operator_counts, save_onnx, to_onnx
+    from tfpipe.formats.onnx_graph.convert import operator_counts, to_onnx
+    from tfpipe.formats.onnx_graph.file import save_onnx
 
     classifier, tokenizer = source.classifier, source.tokenizer
     if tokenizer.settings.is_cleaning:

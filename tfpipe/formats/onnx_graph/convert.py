@@ -20,7 +20,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +35,17 @@ import tfpipe
 from tfpipe.encoders.architecture import INFERENCE_INPUTS, Architecture
 from tfpipe.encoders.parameters import is_kernel
 from tfpipe.errors import InputError
-from tfpipe.formats.onnx_graph.layers import add_initializer, drop_unused, reconnect, rewrite_layers
+from tfpipe.formats.onnx_graph.layers import (
+    add_initializer,
+    drop_unused,
+    reconnect,
+    remove_initializers,
+    rewrite_layers,
+)
 from tfpipe.model.bert import build_inference_model
 from tfpipe.model.classifier import Classifier
 from tfpipe.model.weights import variables_by_name
 from tfpipe.tasks import task_of
-
-LARGEST_FILE = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
 INPUTS = INFERENCE_INPUTS
 OUTPUTS = ("logits", "probabilities")
@@ -89,24 +92,6 @@ def to_onnx(classifier: Classifier, opset: int, data_fingerprint: str = "") -> o
         },
     )
     return converted
-
-
-def save_onnx(model: onnx.ModelProto, path: Path, largest: int = LARGEST_FILE) -> None:
-    """Writes a model; its weights go to `<path>.data` beside it where one file would be too large for protobuf.
-
-    Raises:
-      InputError: the graph is not valid.
-    """
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > largest:
-        path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # or it would be appended to
-        # onnx moves the weights out of the model that it is given.
-        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
-    else:
-        onnx.save(model, str(path))
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InputError(f"export: the ONNX graph is not valid: {' '.join(str(error).split())[:300]}") from error
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
@@ -303,7 +288,6 @@ def _name_constants(graph, weights: Iterable[str]) -> None:
     tf2onnx keeps one of equal constants, but not the same one in each process (`findings/`, equal constants).
     """
     prefixes = tuple(weights)
-    kept = [tensor for tensor in graph.initializer if tensor.name.startswith(prefixes)]
     others = {tensor.name: tensor for tensor in graph.initializer if not tensor.name.startswith(prefixes)}
     named: dict[bytes, onnx.TensorProto] = {}
     for node in graph.node:
@@ -314,8 +298,8 @@ def _name_constants(graph, weights: Iterable[str]) -> None:
                 tensor = named.setdefault(content.SerializeToString(deterministic=True), content)
                 tensor.name = tensor.name or f"{node.name}/{position}"
                 node.input[position] = tensor.name
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *named.values()])
+    remove_initializers(graph, others.__contains__)
+    graph.initializer.extend(named.values())
 
 
 def _sort(graph) -> None:

@@ -16,6 +16,7 @@ matrices only.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tf_keras
@@ -86,10 +87,15 @@ def drop_unused(graph) -> None:
             break
         for node in unused:
             graph.node.remove(node)
-    kept = [initializer for initializer in graph.initializer if initializer.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    remove_initializers(graph, lambda name: name not in used)
     del graph.value_info[:]
+
+
+def remove_initializers(graph, is_removed: Callable[[str], bool]) -> None:
+    """Removes the constants of some names; the others stay where they are, as each move would copy them."""
+    for index in reversed(range(len(graph.initializer))):
+        if is_removed(graph.initializer[index].name):
+            del graph.initializer[index]
 
 
 def _layer_normalization(graph, model, layer: LayerNormalization) -> None:

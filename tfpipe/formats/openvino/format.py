@@ -39,7 +39,8 @@ def write(source: Source, path: Path, settings: Export) -> Written:
     """
     # These need TensorFlow, and a file is answered without it.
     from tfpipe.formats.folder import write_folder
-    from tfpipe.formats.onnx_graph.convert import save_onnx, to_onnx
+    from tfpipe.formats.onnx_graph.convert import to_onnx
+    from tfpipe.formats.onnx_graph.file import save_onnx
 
     classifier, chosen = source.classifier, settings.openvino
     lengths = [length for length in chosen.lengths if length <= classifier.architecture.max_position_embeddings]
