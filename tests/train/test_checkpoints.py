@@ -114,6 +114,16 @@ def test_what_is_stored_is_what_the_variables_held_when_it_was_saved(tmp_path):
     assert checkpoints.restore().step == 1 and float(tf.reduce_max(tf.abs(module.kernel))) == 0.0
 
 
+def test_a_write_of_much_is_waited_for(tmp_path, monkeypatch):
+    """A step after it would copy the variables."""
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.zeros([500, 1000]))
+    checkpoints = Checkpoints(StageDirectory("train", tmp_path, {}), {"model": module})
+    monkeypatch.setattr("tfpipe.train.checkpoints.LARGE", 2_000_000)
+    checkpoints.save(Progress(1))
+    assert not checkpoints._pending and checkpoints.restore().step == 1
+
+
 def test_what_a_write_failed_of_is_said_at_the_next(tmp_path, monkeypatch):
     module = tf.Module()
     module.kernel = tf.Variable(tf.zeros([2, 3]))

@@ -8,6 +8,8 @@ over the tokens of each example. The teacher runs in the step, without dropout, 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import tensorflow as tf
 import tf_keras
 
@@ -17,7 +19,7 @@ from tfpipe.config.run import Config
 from tfpipe.devices.strategy import precision
 from tfpipe.encoders.parameters import layer_of, layer_output
 from tfpipe.model.bert import build_training_model
-from tfpipe.model.classifier import Classifier
+from tfpipe.model.classifier import load_classifier
 from tfpipe.model.layers import GatherClassToken
 from tfpipe.model.weights import set_weights
 from tfpipe.tasks import task_of
@@ -27,7 +29,7 @@ from tfpipe.train.vocabulary import ActiveVocabulary
 
 def taught(
     model: tf_keras.Model,
-    teacher: Classifier,
+    teacher: Path,
     config: Config,
     loss: Loss,
     policy: str,
@@ -39,7 +41,7 @@ def taught(
 
     Args:
       model: the training model that learns, with TF-MOT's wrappers or without.
-      teacher: the dense classifier.
+      teacher: directory of the dense classifier.
       config: the configuration.
       loss: of the true labels.
       policy: Keras policy in which the teacher answers.
@@ -50,11 +52,12 @@ def taught(
     """
     if config.distill is None:
         return None
-    layers = layer_pairs(config.distill, _last_layer(model) + 1, teacher.architecture.num_hidden_layers)
-    architecture = teacher.architecture if active is None else active.architecture(teacher.architecture)
+    classifier = load_classifier(teacher)
+    layers = layer_pairs(config.distill, _last_layer(model) + 1, classifier.architecture.num_hidden_layers)
+    architecture = classifier.architecture if active is None else active.architecture(classifier.architecture)
     with precision(policy):
-        dense = build_training_model(architecture.with_dropout(0.0), len(teacher.labels))
-        set_weights(dense, teacher.weights if active is None else active.taken(teacher.weights))
+        dense = build_training_model(architecture.with_dropout(0.0), len(classifier.labels))
+        set_weights(dense, classifier.weights if active is None else active.taken(classifier.weights))
     dense.trainable = False
     return Distillation(config.distill, model, dense, layers, loss)
 

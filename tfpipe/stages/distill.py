@@ -39,15 +39,19 @@ def run(config: Config, stage: StageDirectory) -> None:
             set_weights(model, session.taken(pretrained))
         else:
             import_encoder(model, session.taken(pretrained), settings.encoder)
-        objective = taught(model, dense, config, session.recipe.loss, session.policy.value, session.active)
+        objective = taught(
+            model, stage.inputs["train"], config, session.recipe.loss, session.policy.value, session.active
+        )
     counts = [sum(value.size for value in each.values()) for each in (dense.weights, pretrained)]
     say(
         f"  a student of {student.num_hidden_layers} layers, {counts[1] / 1e6:.1f} million parameters; its teacher has "
         f"{dense.architecture.num_hidden_layers} and {counts[0] / 1e6:.1f}"
     )
+    dense, pretrained = dense.with_weights({}), {}  # the models have them
     fitted = session.fit(model, Hooks(objective=objective))
-    weights = session.weights(model, pretrained, fitted)
-    session.save(dense.with_weights(weights, architecture=student), fitted.history, fitted.logits)
+    session.save(
+        dense.with_weights(session.weights(model, fitted), architecture=student), fitted.history, fitted.logits
+    )
 
 
 def made_of_layers(dense: Classifier, layers: tuple[int, ...]) -> tuple[Architecture, dict[str, np.ndarray]]:

@@ -36,7 +36,6 @@ def run(config: Config, stage: StageDirectory) -> None:
       InputError: the share asked for was not reached.
     """
     settings = config.prune
-    dense = load_classifier(stage.inputs["train"])
     base = load_classifier(stage.inputs[made_of("prune", stage.inputs)])
     session = Session(
         config,
@@ -50,15 +49,18 @@ def run(config: Config, stage: StageDirectory) -> None:
     steps = session.steps
     with session.scope():
         architecture = session.architecture(base.architecture)
-        model = build_training_model(architecture, len(dense.labels))
+        model = build_training_model(architecture, len(base.labels))
         set_weights(model, session.taken(base.weights))
+        base = base.with_weights({})  # the model has them
         ramp_steps = round(settings.ramp_fraction * steps)
         if settings.method == "structured":
             masks = UnitMasks(model, architecture, settings.sparsity, ramp_steps)
         else:
             two_four = settings.method == "two_four"
             masks = WeightMasks(model, settings.sparsity, ramp_steps, two_four=two_four, embeddings=settings.embeddings)
-        objective = taught(model, dense, config, session.recipe.loss, session.policy.value, session.active)
+        objective = taught(
+            model, stage.inputs["train"], config, session.recipe.loss, session.policy.value, session.active
+        )
     ramp = f"over {masks.end_step} of {steps} steps"
     what = {
         "magnitude": f"{len(masks.kernels)} kernels to {settings.sparsity:.0%}, {ramp}",
@@ -70,7 +72,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     say(f"  pruning {what}{'' if objective is None else ', taught by the dense model'}")
     hooks = Hooks(masks.on_gradients, masks.update, tracked=masks, objective=objective, watched=masks.kernels)
     fitted = session.fit(model, hooks)
-    weights = session.weights(model, base.weights, fitted)
+    weights = session.weights(model, fitted)
     pruned = base.with_weights(weights)
     if settings.method == "structured":
         pruned, stage.notes["removed"] = _without_units(pruned, settings, steps)

@@ -51,7 +51,6 @@ def run(config: Config, stage: StageDirectory) -> None:
     """Calibrates, trains with fake quantization, puts the weights on their grid."""
     settings = config.quantize
     base = load_classifier(stage.inputs[made_of("quantize", stage.inputs)])
-    dense = load_classifier(stage.inputs["train"])
     idle = [f"quantize.{name}" for name in settings.without_effect]
     if settings.mode != "qat" and config.prune is None and config.distill not in (None, Distill()):
         idle += ["distill"] if config.distill.student is None else []  # nobody learns
@@ -79,24 +78,27 @@ def run(config: Config, stage: StageDirectory) -> None:
             kernels = {point: names for point, names in kernels.items() if point not in kept}
     del plain  # or its weights would lie in memory beside those of the training
 
-    weights, history = base.weights, []
+    history = []
     if settings.mode == "qat":
         with session.scope():
             model = build_training_model(session.architecture(base.architecture), len(base.labels))
-            embeddings = {name: on_grid(value)[0] for name, value in base.weights.items() if is_embedding(name)}
-            set_weights(model, base.weights | embeddings)
+            embeddings = {name: value for name, value in base.weights.items() if is_embedding(name)}
+            set_weights(model, base.weights | {name: on_grid(value)[0] for name, value in embeddings.items()})
+            base = base.with_weights({})  # the model has them
             symmetric = settings.scheme == "symmetric"
             model = quantization_aware(model, ranges, kernel_bits=7 if reduced else 8, symmetric=symmetric)
             masks = KeptZeros(model)
         with session.strategy.scope():
             policy = choose_precision(config.train.precision).value
-            objective = taught(model, dense, config, session.recipe.loss, policy)
+            objective = taught(model, stage.inputs["train"], config, session.recipe.loss, policy)
         fitted = session.fit(model, Hooks(after_update=masks.update, objective=objective))
         logits = fitted.logits
-        # The embeddings of `base`: theirs is a grid of a grid, which is the same but for rounding.
-        weights, history = session.weights(model, base.weights, fitted), fitted.history
-        weights |= {name: base.weights[name] for name in embeddings}
+        # The embeddings as they were: the model's are on a grid already, and theirs would differ by rounding.
+        weights, history = session.weights(model, fitted) | embeddings, fitted.history
         ranges = learned_ranges(model)
+        del model, masks, objective
+    else:
+        weights = base.weights
     names = sorted(name for each in kernels.values() for name in each)
     classifier = quantized(base, weights, ranges, names, largest_code)
     with precision("float32"), float32_kept():

@@ -32,8 +32,7 @@ def run(config: Config, stage: StageDirectory) -> None:
     }
     with session.scope(seeded=True):  # the head's first weights
         model = build_training_model(session.architecture(architecture), len(session.labels))
-        pretrained = source.weights()
-        stage.notes["encoder"] = import_encoder(model, session.taken(pretrained), config.encoder.source)
+        stage.notes["encoder"] = import_encoder(model, session.taken(source.weights()), config.encoder.source)
         if settings.frozen_layers is not None:
             say(f"  {freeze(model, settings.frozen_layers, architecture.num_hidden_layers)}")
     fitted = session.fit(model)
@@ -42,7 +41,7 @@ def run(config: Config, stage: StageDirectory) -> None:
         labels=session.labels,
         task=session.task,
         max_length=session.max_length,
-        weights=session.weights(model, pretrained, fitted),
+        weights=session.weights(model, fitted),
         quantization={},
     )
     session.save(classifier, fitted.history, fitted.logits)

@@ -5,7 +5,8 @@ and of every file that the checkpoint needs, the best weights so far among them.
 checkpoint before whole, and a file that is torn or changed is noticed. The variables are safetensors, named by their
 path in the object graph, as one device has them: a fit that began under one strategy resumes under another.
 
-A thread of its own writes, from a copy, while training goes on.
+A thread of its own writes, from a copy, while training goes on; of large models on a processor, without a copy, while
+it waits.
 
 The clock and requests to stop decide which checkpoints exist, except those of evaluations and of the beginning. These
 are the landmarks that `train.nonfinite: rollback` goes back to, so that a rollback ends the same however often a run
@@ -38,6 +39,8 @@ from tfpipe.rundir.fingerprint import is_sealed, sealed
 from tfpipe.rundir.stage import StageDirectory
 
 MARKER = "checkpoint.json"
+LARGE = 2**29
+"""bytes of variables in main memory from which on a write is waited for"""
 
 
 @dataclass
@@ -163,12 +166,18 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= self._every
 
     def save(self, progress: Progress) -> None:
-        """Stores a checkpoint, then removes those that are no longer needed; returns before the write ends."""
+        """Stores a checkpoint, then removes those that are no longer needed; returns before a write of few ends.
+
+        In a processor's memory, the values are the variables' own until a step writes to these, which copies them
+        first. Of many, the copy would be the most memory that a training takes, so that the write is waited for.
+        """
         if not self.writes or self._saved == progress:
             return
         self._wait_for_all_but(1)  # such as the best weights
         self._saved, self._saved_at = copy.deepcopy(progress), time.monotonic()
         self._pending.append(self._writer.submit(self._store, self._saved, _values(self.variables)))
+        if _bytes_in_main_memory(self.variables) >= LARGE:
+            self.wait()
 
     def _store(self, progress: Progress, values: dict[str, np.ndarray]) -> None:
         path = self._path(progress.step)
@@ -239,6 +248,10 @@ class Checkpoints:
             )
         for name, each in variables.items():
             each.assign(values[name])
+
+
+def _bytes_in_main_memory(variables: dict[str, tf.Variable]) -> int:
+    return sum(each.dtype.size * each.shape.num_elements() for each in variables.values() if "CPU" in each.device)
 
 
 def _values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:

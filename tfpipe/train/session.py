@@ -32,7 +32,7 @@ from tfpipe.tokens.table import TokenTable
 from tfpipe.train.loop import Fit, Fitted
 from tfpipe.train.recipe import Fitting, recipe_of, training_plan
 from tfpipe.train.step import Hooks
-from tfpipe.train.vocabulary import ActiveVocabulary
+from tfpipe.train.vocabulary import ActiveVocabulary, whole_table
 
 
 class Session:
@@ -109,8 +109,11 @@ class Session:
         return dropped if self.active is None else self.active.architecture(dropped)
 
     def taken(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Gives the weights that fit this shape."""
-        return weights if self.active is None else self.active.taken(weights)
+        """Gives the weights that fit this shape, to begin with; the table of all word pieces is kept for `weights`."""
+        if self.active is None:
+            return weights
+        self._table = whole_table(weights)
+        return self.active.taken(weights)
 
     def fit(self, model: tf_keras.Model, hooks: Hooks | None = None) -> Fitted:
         """Trains a model in place: see `loop.Fit`."""
@@ -127,16 +130,15 @@ class Session:
             hooks=hooks,
         ).run()
 
-    def weights(self, model: tf_keras.Model, before: dict[str, np.ndarray], fitted: Fitted) -> dict[str, np.ndarray]:
+    def weights(self, model: tf_keras.Model, fitted: Fitted) -> dict[str, np.ndarray]:
         """Gives the trained weights in transformers' naming, with the word pieces that were left out.
 
         Args:
           model: trained.
-          before: the weights that it began with, with the whole table.
           fitted: result of `fit`.
         """
         weights = get_weights(model)
-        return weights if self.active is None else self.active.put_back(weights, before, fitted.embedding_decay)
+        return weights if self.active is None else self.active.put_back(weights, self._table, fitted.embedding_decay)
 
     def save(self, classifier: Classifier, history: list[dict[str, Any]], logits: np.ndarray) -> None:
         """Stores the classifier, its tokenizer, `history.json` and its answers; no model trains after it.

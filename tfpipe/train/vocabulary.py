@@ -8,7 +8,7 @@ the rows renumbered. The others are put back at the end, decayed as often as the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,12 @@ from tfpipe.encoders.architecture import Architecture
 from tfpipe.tokens.table import TokenTable
 
 _TABLE = "word_embeddings.weight"
+
+
+def whole_table(weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Finds the word embeddings among weights in transformers' naming: [word pieces, hidden]."""
+    (table,) = (value for name, value in weights.items() if name.endswith(_TABLE))
+    return table
 
 
 class ActiveVocabulary:
@@ -55,17 +61,14 @@ class ActiveVocabulary:
         """Returns the weights, in transformers' naming, with the smaller table."""
         return {name: value[self._ids] if name.endswith(_TABLE) else value for name, value in weights.items()}
 
-    def put_back(
-        self, trained: dict[str, np.ndarray], before: dict[str, np.ndarray], decay: float
-    ) -> dict[str, np.ndarray]:
+    def put_back(self, trained: dict[str, np.ndarray], table: np.ndarray, decay: float) -> dict[str, np.ndarray]:
         """Returns the trained weights with the whole table.
 
         Args:
           trained: the weights after training, with the smaller table.
-          before: those before it, with the whole one.
+          table: the whole table before it, [word pieces, hidden] float32; see `whole_table`.
           decay: what weight decay left of an embedding without a gradient.
         """
-        (table,) = (value for name, value in before.items() if name.endswith(_TABLE))
         whole = (table * np.float32(decay)).astype(np.float32)
         (name,) = (name for name in trained if name.endswith(_TABLE))
         whole[self._ids] = trained[name]
