@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from tensorflow.python.framework.ops import gradient_registry
 
 from tfpipe.config.run import Config
+from tfpipe.devices.memory import give_back
 from tfpipe.devices.strategy import Choice, choose_precision, choose_strategy, precision
 from tfpipe.encoders.architecture import Architecture
 from tfpipe.files import write_json
@@ -117,9 +118,10 @@ class Session:
 
     def fit(self, model: tf_keras.Model, hooks: Hooks | None = None) -> Fitted:
         """Trains a model in place: see `loop.Fit`."""
+        self._give_back()  # what was built on the way here, such as the model that this one was made of
         rows = (self.training, self.validation)
         training, validation = rows if self.active is None else map(self.active.renumbered, rows)
-        return Fit(
+        fitted = Fit(
             model,
             stage=self.stage,
             training=training,
@@ -129,6 +131,8 @@ class Session:
             strategy=self.strategy,
             hooks=hooks,
         ).run()
+        self._give_back()  # the optimizer and the graphs
+        return fitted
 
     def weights(self, model: tf_keras.Model, fitted: Fitted) -> dict[str, np.ndarray]:
         """Gives the trained weights in transformers' naming, with the word pieces that were left out.
@@ -147,14 +151,23 @@ class Session:
           classifier: trained.
           history: of its evaluations.
           logits: [validation rows, labels] float32, its answers.
-
-        TensorFlow keeps every graph that holds a custom gradient, as it never clears its registry of gradients
-        (findings/tensorflow_custom_gradients_keep_graphs.sh). Without the session's entries its graphs are freed; a
-        sweep would grow by all of them.
         """
         save_classifier(self.stage.path, classifier, self._tokenizer)
         write_json(self.stage.path / "history.json", history)
         (self.stage.path / VALIDATION_LOGITS).write_bytes(save({"logits": np.ascontiguousarray(logits, np.float32)}))
+        self._forget_graphs()
+
+    def _give_back(self) -> None:
+        self._forget_graphs()
+        give_back()
+
+    def _forget_graphs(self) -> None:
+        """Lets go of the graphs of models that are gone; no gradient is taken of one that was traced before.
+
+        TensorFlow keeps every graph that holds a custom gradient, and the variables that it reads, as it never clears
+        its registry of gradients (findings/tensorflow_custom_gradients_keep_graphs.sh). Without the session's entries
+        they are freed; a sweep would grow by all of them.
+        """
         for name in _custom_gradients() - self._registered:
             del gradient_registry._registry[name]
 
